@@ -1,0 +1,187 @@
+//! What a node does to its own machine: the contract between the core's decisions and the kernel and FRR.
+//!
+//! Two lanes, so that ARP never waits behind vtysh: [`Kernel`] is fast (file writes and packets) and is
+//! called by the worker itself; [`Router`] is slow (one vtysh run a batch) and is called on the `frr` thread.
+
+use crate::types::Vni;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An OSPF interface cost, 1 to 65535 (RFC 2328 appendix C.3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Cost(pub u16);
+
+impl Cost {
+    /// What the owner of a VNI announces its subnet with.
+    pub const OWNER: Cost = Cost(100);
+    /// What every other gateway announces it with: as far away as OSPF can say.
+    pub const OTHERS: Cost = Cost(u16::MAX);
+}
+
+/// What FRR shall do from now on for one VNI; `None` leaves that part as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RouteChange {
+    /// The VNI.
+    pub vni: Vni,
+    /// Whether its EVPN type-2 and type-5 routes leave through `filter-vni`.
+    pub evpn: Option<bool>,
+    /// The OSPF cost of its bridge.
+    pub cost: Option<Cost>,
+}
+
+impl RouteChange {
+    /// Whether the change draws traffic to this node, so that it needs a valid lease.
+    pub fn claims(&self) -> bool {
+        self.evpn == Some(true) || self.cost.is_some_and(|cost| cost < Cost::OTHERS)
+    }
+}
+
+/// A part of a batch that FRR did not take.
+#[derive(Debug)]
+pub struct RouteFailure {
+    /// The VNI whose change did not happen, or not wholly.
+    pub vni: Vni,
+    /// Why.
+    pub error: Error,
+}
+
+/// Which of the FRR daemons that wmgwd needs are running, and since which start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Health {
+    /// Process identity of bgpd (changes when it restarts), `None` while it is not running.
+    pub bgpd: Option<u64>,
+    /// The same for ospfd.
+    pub ospfd: Option<u64>,
+    /// The same for zebra.
+    pub zebra: Option<u64>,
+}
+
+impl Health {
+    /// Whether all of them run.
+    pub fn is_up(&self) -> bool {
+        self.bgpd.is_some() && self.ospfd.is_some() && self.zebra.is_some()
+    }
+}
+
+/// The kernel's part of a VNI: whether `br<VNI>` answers ARP, and gratuitous ARP.
+pub trait Kernel: Send {
+    /// Makes `br<VNI>` answer ARP requests, or be silent.
+    ///
+    /// # Errors
+    /// [`Error::NoInterface`] if the bridge does not exist; [`Error::Write`] if the kernel refused.
+    fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error>;
+
+    /// Broadcasts one gratuitous ARP for each IPv4 address of each VNI's bridge; returns what failed.
+    fn announce(&mut self, vnis: &[Vni]) -> Vec<(Vni, Error)>;
+}
+
+/// FRR's part of a VNI: EVPN routes and the OSPF cost.
+pub trait Router: Send {
+    /// Brings `filter-vni` into shape and withdraws every VNI of the range that the router was made for,
+    /// whoever advertised it before (design, safety rule 5).
+    ///
+    /// # Errors
+    /// The first reason why FRR could not be brought into that state.
+    fn withdraw_all(&mut self) -> Result<(), Error>;
+
+    /// Applies `changes` as one batch per daemon, releasing before claiming. `permit` is asked right before
+    /// anything that claims, and while it runs: once it says no, nothing that claims happens any more.
+    /// Returns the VNIs whose changes did not happen; one bad VNI does not sink the others.
+    fn apply(&mut self, changes: &[RouteChange], permit: &dyn Fn() -> bool) -> Vec<RouteFailure>;
+
+    /// Looks which daemons run. Cheap enough for once a second.
+    fn health(&mut self) -> Health;
+}
+
+/// Why the host did not do as it was told.
+#[derive(Debug)]
+pub enum Error {
+    /// `br<VNI>` does not exist on this machine.
+    NoInterface {
+        /// The bridge's name.
+        bridge: String,
+    },
+    /// A file below `/proc/sys` could not be written.
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A gratuitous ARP could not be sent.
+    Announce {
+        /// The bridge it was to leave through.
+        bridge: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// vtysh could not be started or talked to.
+    Spawn {
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// vtysh ran and FRR refused something.
+    Refused {
+        /// The FRR daemon that was spoken to.
+        daemon: &'static str,
+        /// What vtysh said, shortened.
+        output: String,
+    },
+    /// vtysh did not end in time and was ended: a stopped daemon blocks it for ever.
+    TimedOut {
+        /// The FRR daemon that was spoken to.
+        daemon: &'static str,
+        /// The deadline.
+        after: Duration,
+    },
+    /// The FRR daemon is not running.
+    Down {
+        /// Its name.
+        daemon: &'static str,
+    },
+    /// The lease ended before or while the change was made, so it was not made, or not wholly.
+    NotPermitted,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NoInterface { bridge } => {
+                write!(
+                    f,
+                    "{bridge} does not exist: create the bridge, or narrow --minvni and --maxvni"
+                )
+            }
+            Error::Write { path, .. } => write!(f, "cannot write {}", path.display()),
+            Error::Announce { bridge, .. } => write!(f, "cannot send gratuitous ARP on {bridge}"),
+            Error::Spawn { .. } => {
+                f.write_str("cannot run vtysh: is FRR installed, and is this root?")
+            }
+            Error::Refused { daemon, output } => write!(f, "{daemon} refused: {output}"),
+            Error::TimedOut { daemon, after } => {
+                write!(
+                    f,
+                    "{daemon} did not answer vtysh within {after:?}: is it stopped?"
+                )
+            }
+            Error::Down { daemon } => write!(
+                f,
+                "{daemon} is not running: check FRR's daemons file and its log"
+            ),
+            Error::NotPermitted => f.write_str("the lease ended before the change was made"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Write { source, .. }
+            | Error::Announce { source, .. }
+            | Error::Spawn { source } => Some(source),
+            _ => None,
+        }
+    }
+}

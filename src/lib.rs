@@ -1,0 +1,6 @@
+//! wmgwd: exactly one gateway serves each VNI.
+#![deny(unsafe_code)]
+
+pub mod clock;
+pub mod host;
+pub mod types;
