@@ -2,5 +2,8 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+pub mod fsm;
 pub mod host;
+pub mod ring;
+pub mod schema;
 pub mod types;
