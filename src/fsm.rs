@@ -189,6 +189,8 @@ pub enum State {
         /// Who still owns the VNI.
         owner: NodeName,
     },
+    /// Of a kind that we do not know, with a live node in it that may serve the VNI: left alone.
+    Unknown,
 }
 
 impl State {
@@ -225,7 +227,7 @@ impl State {
     /// The part that `me` has in this state.
     pub fn role(&self, me: &NodeName) -> Role {
         let (owner, successor) = match self {
-            State::Vacant => (None, None),
+            State::Vacant | State::Unknown => (None, None),
             State::Idle { owner } | State::SuccessorLost { owner, .. } => (Some(owner), None),
             State::Migrating {
                 owner, successor, ..
@@ -301,7 +303,7 @@ impl Exposure {
 pub fn wanted(state: &State, role: Role) -> Exposure {
     use Phase::*;
     match (state, role) {
-        (_, Role::Bystander) | (State::Vacant, _) => Exposure::NOTHING,
+        (_, Role::Bystander) | (State::Vacant | State::Unknown, _) => Exposure::NOTHING,
         (State::Idle { .. } | State::FailingOver { .. }, _) => Exposure::ALL,
         // The survivor of a broken migration stays as it is until the row says that the VNI is its own.
         (State::Migrating { phase, .. } | State::SuccessorLost { phase, .. }, Role::Owner) => {
@@ -392,6 +394,7 @@ pub struct View {
 /// The next row that `role` is to write in `state`, if it is its turn.
 pub fn propose(state: &State, role: Role, view: &View) -> Option<Write> {
     match (state, role) {
+        (State::Unknown, _) => None,
         (State::Vacant, _) => view.ours.then_some(Write::Claim),
         (State::Idle { .. }, Role::Owner) => None,
         (State::Idle { .. }, _) => (view.ours && view.may_pull).then_some(Write::Pull),

@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod fsm;
+pub mod gateway;
 pub mod host;
 pub mod ring;
 pub mod schema;

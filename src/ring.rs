@@ -3,48 +3,72 @@
 //! Every node computes the same ring from the points that all nodes registered, so the placement must be
 //! the same on every node, whatever its byte order or implementation: see [`position`].
 
-use crate::types::{NodeName, Vni};
+use crate::types::{NodeName, Vni, VniRange};
+
+/// A node as the ring sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member<'a> {
+    /// Its name.
+    pub name: &'a NodeName,
+    /// Its points; a node without points takes no VNI.
+    pub points: &'a [u64],
+    /// The VNIs that it serves, if it says so; all otherwise.
+    pub range: Option<VniRange>,
+}
 
 /// The hash circle: every node's points, ascending.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ring {
-    /// Sorted by point; no point stands twice.
-    points: Vec<(u64, NodeName)>,
+    nodes: Vec<(NodeName, Option<VniRange>)>,
+    /// Sorted by point; no point stands twice. The second part is an index into `nodes`.
+    points: Vec<(u64, usize)>,
 }
 
 impl Ring {
-    /// The ring of `nodes`. A node without points takes no VNI. Where two nodes have the same point, the
-    /// greater name (bytewise) has it.
-    pub fn new<'a>(nodes: impl IntoIterator<Item = (&'a NodeName, &'a [u64])>) -> Ring {
-        let mut points: Vec<(u64, NodeName)> = nodes
+    /// The ring of `members`. Where two nodes have the same point, the greater name (bytewise) has it.
+    pub fn new<'a>(members: impl IntoIterator<Item = Member<'a>>) -> Ring {
+        let mut members: Vec<Member> = members
             .into_iter()
-            .flat_map(|(name, points)| points.iter().map(move |&point| (point, name.clone())))
+            .filter(|member| !member.points.is_empty())
+            .collect();
+        members.sort_unstable_by_key(|member| member.name);
+        let mut points: Vec<(u64, usize)> = members
+            .iter()
+            .enumerate()
+            .flat_map(|(node, member)| member.points.iter().map(move |&point| (point, node)))
             .collect();
         // Greatest name first among equal points, so that `dedup` keeps it.
-        points.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.cmp(&a.1)));
+        points.sort_unstable_by_key(|&(point, node)| (point, std::cmp::Reverse(node)));
         points.dedup_by_key(|(point, _)| *point);
-        Ring { points }
+        let nodes = members
+            .iter()
+            .map(|member| (member.name.clone(), member.range))
+            .collect();
+        Ring { nodes, points }
     }
 
-    /// The node with the smallest point at or after the VNI's position, wrapping to the smallest of all;
-    /// `None` if no node has a point.
+    /// The node with the smallest point at or after the VNI's position, wrapping to the smallest of all,
+    /// passing over nodes that say they do not serve the VNI; `None` if no node is left.
     pub fn owner(&self, vni: Vni) -> Option<&NodeName> {
         let position = position(vni);
         let at = self.points.partition_point(|&(point, _)| point < position);
-        self.points
-            .get(at)
-            .or_else(|| self.points.first())
-            .map(|(_, name)| name)
+        let (before, after) = self.points.split_at(at);
+        after
+            .iter()
+            .chain(before)
+            .map(|&(_, node)| &self.nodes[node])
+            .find(|(_, range)| range.is_none_or(|range| range.contains(vni)))
+            .map(|(name, _)| name)
     }
 
     /// Whether a node has points in the ring.
     pub fn has(&self, node: &NodeName) -> bool {
-        self.points.iter().any(|(_, name)| name == node)
+        self.nodes.iter().any(|(name, _)| name == node)
     }
 
     /// Whether any node other than `me` could take a VNI.
     pub fn has_other_than(&self, me: &NodeName) -> bool {
-        self.points.iter().any(|(_, name)| name != me)
+        self.nodes.iter().any(|(name, _)| name != me)
     }
 }
 
@@ -68,6 +92,14 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn ring(members: &[(&NodeName, &[u64])]) -> Ring {
+        Ring::new(members.iter().map(|&(name, points)| Member {
+            name,
+            points,
+            range: None,
+        }))
+    }
+
     fn vni(number: u32) -> Vni {
         Vni::new(number).unwrap()
     }
@@ -76,7 +108,7 @@ mod tests {
     fn empty_ring_has_no_owner() {
         assert_eq!(Ring::default().owner(vni(7)), None);
         let drained = name("gw1");
-        assert_eq!(Ring::new([(&drained, &[][..])]).owner(vni(7)), None);
+        assert_eq!(ring(&[(&drained, &[])]).owner(vni(7)), None);
     }
 
     #[test]
@@ -89,14 +121,18 @@ mod tests {
     fn owner_is_the_next_point_and_wraps() {
         let (a, b) = (name("a"), name("b"));
         let at = position(vni(7));
-        let ring = Ring::new([(&a, &[at - 1][..]), (&b, &[at][..])]);
+        let next = ring(&[(&a, &[at - 1]), (&b, &[at])]);
         assert_eq!(
-            ring.owner(vni(7)),
+            next.owner(vni(7)),
             Some(&b),
             "a point at the position itself counts"
         );
-        let ring = Ring::new([(&a, &[at - 1][..]), (&b, &[at - 2][..])]);
-        assert_eq!(ring.owner(vni(7)), Some(&b), "wraps to the smallest of all");
+        let wraps = ring(&[(&a, &[at - 1]), (&b, &[at - 2])]);
+        assert_eq!(
+            wraps.owner(vni(7)),
+            Some(&b),
+            "wraps to the smallest of all"
+        );
     }
 
     #[test]
@@ -104,8 +140,8 @@ mod tests {
         let (a, b) = (name("gw1"), name("gw2"));
         let points: &[u64] = &[1, 2, 3];
         for ring in [
-            Ring::new([(&a, points), (&b, points)]),
-            Ring::new([(&b, points), (&a, points)]),
+            ring(&[(&a, points), (&b, points)]),
+            ring(&[(&b, points), (&a, points)]),
         ] {
             assert_eq!(ring.owner(vni(7)), Some(&b));
         }
@@ -121,8 +157,9 @@ mod tests {
                     .collect()
             })
             .collect();
-        let all = Ring::new(names.iter().zip(&points).map(|(n, p)| (n, &p[..])));
-        let without = Ring::new(names.iter().zip(&points).take(2).map(|(n, p)| (n, &p[..])));
+        let members: Vec<(&NodeName, &[u64])> =
+            names.iter().zip(points.iter().map(Vec::as_slice)).collect();
+        let (all, without) = (ring(&members), ring(&members[..2]));
         let mut shares = [0; 3];
         for number in 1..=1000 {
             let owner = all.owner(vni(number)).unwrap();
@@ -132,5 +169,26 @@ mod tests {
             }
         }
         assert!(shares.iter().all(|&share| share > 200), "shares {shares:?}");
+    }
+
+    #[test]
+    fn a_node_that_does_not_serve_a_vni_is_passed_over() {
+        let (a, b) = (name("a"), name("b"));
+        let at = position(vni(7));
+        let few = VniRange::new(vni(8), vni(9));
+        let members = [
+            Member {
+                name: &a,
+                points: &[at],
+                range: few,
+            },
+            Member {
+                name: &b,
+                points: &[at - 1],
+                range: None,
+            },
+        ];
+        assert_eq!(Ring::new(members).owner(vni(7)), Some(&b));
+        assert_eq!(Ring::new(members[..1].iter().copied()).owner(vni(7)), None);
     }
 }
