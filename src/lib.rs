@@ -2,5 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+pub mod etcd;
 pub mod host;
 pub mod types;
