@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+pub mod etcd;
 pub mod fsm;
 pub mod gateway;
 pub mod host;

@@ -4,7 +4,9 @@
 //! is `/wmgwd/meta/`. Anything else, and any value that does not read, is somebody else's: it becomes
 //! [`Foreign`], is reported once and stepped over.
 
-use crate::fsm::Kind;
+use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
+use crate::fsm::{Kind, Write};
+use crate::gateway::Commit;
 use crate::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use serde_json::{Value as Json, json};
 use std::fmt;
@@ -229,6 +231,105 @@ pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
     })
     .to_string()
     .into_bytes()
+}
+
+/// The transaction that writes `rows`, each under its own condition, all under the condition that `me` is
+/// still registered under `lease`.
+pub fn commit(me: &NodeName, lease: LeaseId, rows: &[Commit]) -> Txn {
+    Txn {
+        compares: vec![Compare::LeaseIs {
+            key: Key::Node(me.clone()).bytes(),
+            lease,
+        }],
+        then: rows
+            .iter()
+            .map(|row| Op::Txn(commit_row(me, lease, row)))
+            .collect(),
+        otherwise: Vec::new(),
+    }
+}
+
+fn commit_row(me: &NodeName, lease: LeaseId, row: &Commit) -> Txn {
+    let put = |key: Key, value: &[u8], lease| Op::Put {
+        key: key.bytes(),
+        value: value.to_vec(),
+        lease,
+    };
+    let mine = |key| put(key, me.as_str().as_bytes(), Some(lease));
+    let nobody = |key| put(key, b"", None);
+    let (current, next) = (Key::Current(row.vni), Key::Next(row.vni));
+    let mut puts = vec![put(
+        Key::Kind(row.vni),
+        row.write.kind().number().to_string().as_bytes(),
+        None,
+    )];
+    match row.write {
+        Write::Vacate => puts.extend([nobody(current), nobody(next)]),
+        Write::Claim => puts.extend([nobody(current), mine(next)]),
+        Write::Pull => puts.push(mine(next)),
+        Write::Advance(_) => {}
+        Write::Own => puts.extend([mine(current), nobody(next)]),
+        Write::Cancel => puts.push(nobody(next)),
+    }
+    Txn {
+        compares: vec![Compare::ModRevisionLess {
+            key: Key::Kind(row.vni).bytes(),
+            than: row.read.next(),
+        }],
+        then: puts,
+        otherwise: Vec::new(),
+    }
+}
+
+/// Which rows of a [`commit`] were written; `None` if the node is not registered under that lease any more.
+pub fn committed(rows: &[Commit], reply: &TxnReply) -> Option<Vec<(Vni, Write, bool)>> {
+    let each = rows.iter().zip(&reply.responses).map(|(row, response)| {
+        let written = matches!(response, OpReply::Txn(inner) if inner.succeeded);
+        (row.vni, row.write, written)
+    });
+    reply.succeeded.then(|| each.collect())
+}
+
+/// The transaction that registers `me`, unless another lease holds the name.
+pub fn register(me: &NodeName, lease: LeaseId, points: &[u64], meta: &Meta) -> Txn {
+    let key = Key::Node(me.clone()).bytes();
+    let puts = || {
+        let meta_key = Key::Meta(me.clone()).bytes();
+        vec![
+            Op::Put {
+                key: key.clone(),
+                value: points_bytes(points),
+                lease: Some(lease),
+            },
+            Op::Put {
+                key: meta_key,
+                value: meta_bytes(meta),
+                lease: Some(lease),
+            },
+        ]
+    };
+    let again = Txn {
+        compares: vec![Compare::LeaseIs {
+            key: key.clone(),
+            lease,
+        }],
+        then: puts(),
+        otherwise: Vec::new(),
+    };
+    Txn {
+        compares: vec![Compare::CreateRevisionIs {
+            key: key.clone(),
+            revision: Revision(0),
+        }],
+        then: puts(),
+        otherwise: vec![Op::Txn(again)],
+    }
+}
+
+/// Whether a [`register`] did so.
+pub fn registered(reply: &TxnReply) -> bool {
+    let again = || matches!(reply.responses[..], [OpReply::Txn(ref again)] if again.succeeded);
+    reply.succeeded || again()
 }
 
 /// A key as a log line shows it, whatever bytes it has.
