@@ -4,4 +4,6 @@
 pub mod cli;
 pub mod clock;
 pub mod host;
+pub mod logging;
+pub mod signal;
 pub mod types;
