@@ -34,7 +34,7 @@ pub(super) fn normalise(
         let Some((name, inline)) = split(argument) else {
             return Err(unexpected(argument));
         };
-        if name == "h" || name == "help" {
+        if is_help(name) {
             return Ok(Normal::Help);
         }
         let Some(flag) = find(flags, name) else {
@@ -85,6 +85,10 @@ fn split(argument: &str) -> Option<(&str, Option<&str>)> {
     })
 }
 
+fn is_help(name: &str) -> bool {
+    name == "h" || name == "help"
+}
+
 fn find(flags: &'static [FlagInfo<'static>], name: &str) -> Option<&'static FlagInfo<'static>> {
     flags
         .iter()
@@ -98,7 +102,8 @@ fn following<'a>(
     flags: &'static [FlagInfo<'static>],
 ) -> Option<&'a str> {
     let argument = argument?;
-    let option = split(argument).is_some_and(|(name, _)| find(flags, name).is_some());
+    let option =
+        split(argument).is_some_and(|(name, _)| is_help(name) || find(flags, name).is_some());
     (!option && argument != "--").then_some(argument)
 }
 
