@@ -17,10 +17,9 @@ use argh::{ArgsInfo, FlagInfo, FromArgs};
 use arguments::Normal;
 use std::ffi::OsString;
 use std::time::Duration;
-// The one line to change once there is an etcd client: `use crate::etcd::{..}`.
+// The line to change once there is an etcd client: `use crate::etcd;`, and `mod endpoint` goes.
 use endpoint as etcd;
 
-pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;
 pub use timing::Timing;
 
@@ -245,9 +244,7 @@ impl Args {
             points: self.points(&options)?,
             points_given: !self.uids.is_empty(),
             debug: self.debug,
-            etcd: options.read("--etcd", &self.etcd, |text| {
-                etcd::parse_endpoints(text).ok()
-            })?,
+            etcd: etcd::parse_endpoints(&self.etcd).map_err(Error::Endpoint)?,
             settle: seconds("--settle", &self.settle)?,
             drain_timeout: seconds("--drain-timeout", &self.drain_timeout)?,
             timing: options.read("--lease-ttl", &self.lease_ttl, values::lease)?,

@@ -1,5 +1,6 @@
 //! Why the arguments cannot be taken.
 
+use super::etcd::EndpointError;
 use crate::types::Vni;
 use std::fmt;
 
@@ -53,6 +54,8 @@ pub enum Error {
         /// What it was given.
         value: String,
     },
+    /// `--etcd` holds something that is no endpoint.
+    Endpoint(EndpointError),
     /// `--minvni` is greater than `--maxvni`.
     EmptyRange {
         /// `--minvni`.
@@ -99,6 +102,7 @@ impl fmt::Display for Error {
                 takes,
                 value,
             } => write!(f, "{option} cannot be {}; it takes {takes}", Quoted(value)),
+            Error::Endpoint(error) => write!(f, "--etcd: {error}"),
             Error::EmptyRange { first, last } => write!(
                 f,
                 "--minvni {first} is greater than --maxvni {last}; --maxvni takes a VNI that is not smaller than --minvni"
