@@ -1,8 +1,8 @@
 //! The command line: raw arguments in, a checked [`Command`] out. Pure but for the dice of `--uids`.
 //!
 //! Arguments are first brought from Go's spelling into argh's (`arguments`), then argh fills the raw
-//! texts of [`Args`], then every text is read and checked into a [`Config`]. What stands in the doc
-//! comments of [`Args`] is the help text *and* what an error says the option takes.
+//! texts of `Args`, then every text is read and checked into a [`Config`]. What stands in the doc
+//! comments of `Args` is the help text *and* what an error says the option takes.
 
 mod arguments;
 mod endpoint;
