@@ -3,6 +3,11 @@
 //! Two lanes, so that ARP never waits behind vtysh: [`Kernel`] is fast (file writes and packets) and is
 //! called by the worker itself; [`Router`] is slow (one vtysh run a batch) and is called on the `frr` thread.
 
+pub mod frr;
+pub mod garp;
+pub mod mock;
+pub mod proc;
+
 use crate::types::Vni;
 use std::fmt;
 use std::io;
