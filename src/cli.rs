@@ -12,6 +12,7 @@ mod timing;
 mod values;
 
 use crate::etcd;
+use crate::host::frr::EvpnFilter;
 use crate::types::{NodeName, VniRange};
 use argh::{ArgsInfo, FlagInfo, FromArgs};
 use arguments::Normal;
@@ -78,15 +79,6 @@ pub struct WithdrawConfig {
     pub evpn_filter: EvpnFilter,
     /// Whether to leave everything to the guard of a crashed daemon, if one runs.
     pub unless_guarded: bool,
-}
-
-/// How `filter-vni` lets the routes of an owned VNI pass.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EvpnFilter {
-    /// By one line a VNI in a list of route targets that a single entry matches.
-    List,
-    /// By one route-map entry a VNI.
-    Entries,
 }
 
 /// Distributed gateway daemon: exactly one gateway serves each VNI.

@@ -17,11 +17,12 @@ mod slot;
 mod tests;
 
 use crate::fsm::Write;
-use crate::host::{Cost, Health, RouteChange};
+use crate::host::{Cost, Health, Parts, RouteChange};
 use crate::ring::Ring;
 use crate::schema::{Change, Key, Value};
 use crate::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use fnv::FnvHashSet;
+use std::collections::BTreeSet;
 use mirror::Nodes;
 use slot::{Backoff, Slot};
 use std::time::Duration;
@@ -142,8 +143,13 @@ pub enum Effect {
     SwitchArp(Vec<(Vni, bool)>),
     /// Send gratuitous ARP; answered by [`Event::Announced`].
     Announce(Vec<Vni>),
-    /// Withdraw every VNI from FRR, whoever advertised it; answered by [`Event::RoutesReset`].
-    ResetRoutes(Parts),
+    /// Withdraw VNIs from FRR, whoever advertised them; answered by [`Event::RoutesReset`].
+    ResetRoutes {
+        /// From which daemons.
+        parts: Parts,
+        /// The VNIs that are served here, and stay as they are.
+        keep: BTreeSet<Vni>,
+    },
     /// Change FRR; answered by [`Event::RoutesChanged`]. Only one of these two is under way at a time.
     ChangeRoutes(Vec<RouteChange>),
     /// Write rows in one transaction; answered by [`Event::Committed`].
@@ -162,15 +168,6 @@ pub enum Effect {
     },
     /// All is withdrawn: end.
     Exit(Exit),
-}
-
-/// Parts of FRR.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Parts {
-    /// EVPN, in bgpd.
-    pub bgpd: bool,
-    /// OSPF costs, in ospfd.
-    pub ospfd: bool,
 }
 
 /// One row to write, if it is still the one that was read.
@@ -215,7 +212,7 @@ struct Frr {
 
 #[derive(Clone, Debug)]
 enum UnderWay {
-    Reset(Parts),
+    Reset { parts: Parts, keep: BTreeSet<Vni> },
     Changes(Vec<RouteChange>),
 }
 
@@ -230,6 +227,8 @@ pub struct Gateway {
     slots: Vec<Slot>,
     /// Nothing is decided before the first snapshot.
     snapshot: Option<Revision>,
+    /// Rows of an earlier run are kept, once we know them.
+    adopting: bool,
     frr: Frr,
     life: Life,
     /// Since when we have been in the ring.
@@ -256,11 +255,9 @@ impl Gateway {
             ring: Ring::default(),
             slots,
             snapshot: None,
+            adopting: false,
             frr: Frr {
-                reset: Parts {
-                    bgpd: true,
-                    ospfd: true,
-                },
+                reset: Parts::ALL,
                 ..Frr::default()
             },
             life: Life::Running,
@@ -387,6 +384,14 @@ impl Gateway {
         self.in_ring_since = in_ring.then(|| self.in_ring_since.unwrap_or(now));
     }
 
+    /// The node takes over from a run before it that died with `lease`: what etcd says is ours under it has
+    /// never stopped being served, and is kept so. To be told before anything else.
+    pub fn adopt(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+        self.adopting = true;
+        self.frr.tried = true;
+    }
+
     fn observe_lease(&mut self, now: Time, lease: Option<Lease>) {
         let renewed = match (self.lease, lease) {
             (Some(old), Some(new)) => old.id == new.id,
@@ -404,6 +409,9 @@ impl Gateway {
             for slot in &mut self.slots {
                 slot.arp = None;
                 slot.stop_announcing();
+            }
+            if self.frr.tried {
+                self.frr.reset = Parts::ALL;
             }
         }
     }
@@ -431,7 +439,7 @@ impl Gateway {
     }
 
     fn observe_reset(&mut self, now: Time, taken: bool) {
-        let Some(UnderWay::Reset(parts)) = self.frr.under_way.take() else {
+        let Some(UnderWay::Reset { parts, keep }) = self.frr.under_way.take() else {
             return;
         };
         self.frr.tried = true;
@@ -443,12 +451,14 @@ impl Gateway {
         // What restarted while this was under way must be reset once more.
         self.frr.reset.bgpd &= !parts.bgpd;
         self.frr.reset.ospfd &= !parts.ospfd;
-        for slot in &mut self.slots {
+        for (vni, slot) in self.config.range.iter().zip(&mut self.slots) {
+            // What was kept may be there or not: it is told again.
+            let withdrawn = !keep.contains(&vni);
             if parts.bgpd {
-                slot.evpn = Some(false);
+                slot.evpn = withdrawn.then_some(false);
             }
             if parts.ospfd {
-                slot.cost = Some(Cost::OTHERS);
+                slot.cost = withdrawn.then_some(Cost::OTHERS);
             }
             slot.routes_retry.succeed();
         }

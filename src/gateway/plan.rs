@@ -1,10 +1,11 @@
 //! What is to be done now: one pass over all VNIs.
 
 use super::slot::Slot;
-use super::{Commit, Effect, Gateway, Life, Parts, UnderWay};
+use super::{Commit, Effect, Gateway, Life, UnderWay};
 use crate::fsm::{self, Exposure, Role, State, View, Write};
-use crate::host::{Cost, RouteChange};
+use crate::host::{Cost, Parts, RouteChange};
 use crate::types::{LeaseId, Time, Vni};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long the lower cost of `--takeover-cost` is announced: longer than a dead gateway's Router-LSA lives
@@ -37,6 +38,8 @@ struct Batch {
     claims: Vec<RouteChange>,
     announcements: Vec<(Time, Vni)>,
     commits: Vec<Commit>,
+    /// VNIs that are wholly served here.
+    served: BTreeSet<Vni>,
     /// VNIs that another node would take, but that still name us.
     remaining: usize,
     /// VNIs that the host still shows something of.
@@ -69,6 +72,12 @@ impl Gateway {
     pub fn plan(&mut self, now: Time) -> Vec<Effect> {
         let mut batch = Batch::default();
         let mut effects = Vec::new();
+        // Until the rows are known, an adopted host is left as it is; the guard stands by.
+        self.adopting &= self.snapshot.is_none() && self.is_serving(now) && self.life == Life::Running;
+        if self.adopting {
+            self.deadline = self.lease.map(|lease| lease.valid_until - self.config.fence_margin);
+            return effects;
+        }
         if let Life::Draining { deadline } = self.life {
             batch.wake_at(deadline);
         }
@@ -175,6 +184,9 @@ impl Gateway {
         } else {
             self.dearer_or_cheaper(now, batch, slot, fsm::wanted(&state, role))
         };
+        if wanted == Exposure::ALL {
+            batch.served.insert(vni);
+        }
         self.visit_host(pass, batch, vni, slot, wanted);
         if slot.arp != Some(false) || !self.withdrawn_from_routes(now, slot) {
             batch.exposed += 1;
@@ -404,8 +416,9 @@ impl Gateway {
             return;
         }
         if self.frr.reset != Parts::default() {
-            self.frr.under_way = Some(UnderWay::Reset(self.frr.reset));
-            effects.push(Effect::ResetRoutes(self.frr.reset));
+            let (parts, keep) = (self.frr.reset, std::mem::take(&mut batch.served));
+            self.frr.under_way = Some(UnderWay::Reset { parts, keep: keep.clone() });
+            effects.push(Effect::ResetRoutes { parts, keep });
             return;
         }
         let mut changes = std::mem::take(&mut batch.releases);

@@ -33,8 +33,8 @@ struct Bridge {
 
 impl Announcer {
     /// Broadcasts one frame for each IPv4 address (secondary ones too) of each VNI's bridge. Looks the
-    /// addresses up once for the whole call. Returns the VNIs for which not every frame was sent.
-    pub fn announce(&mut self, vnis: &[Vni]) -> Vec<(Vni, Error)> {
+    /// addresses up once for the whole call, asks `permit` before each VNI. Returns the VNIs for which not every frame was sent.
+    pub fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)> {
         if vnis.is_empty() {
             return Vec::new();
         }
@@ -44,7 +44,14 @@ impl Announcer {
         };
         vnis.iter()
             .zip(&bridges)
-            .filter_map(|(vni, bridge)| Some((*vni, self.announce_one(*vni, bridge).err()?)))
+            .filter_map(|(vni, bridge)| {
+                let sent = if permit() {
+                    self.announce_one(*vni, bridge)
+                } else {
+                    Err(Error::NotPermitted)
+                };
+                Some((*vni, sent.err()?))
+            })
             .collect()
     }
 

@@ -3,11 +3,11 @@
 //! With [`MIRROR_VARIABLE`] set it also mirrors that into files, so that a test can watch several
 //! processes that act on one host (worker and guard). Clones share the same state.
 
-use super::{Error, Health, Kernel, RouteChange, RouteFailure, Router};
+use super::{Error, Health, Kernel, Parts, RouteChange, RouteFailure, Router};
 use crate::host::Cost;
 use crate::types::{Vni, VniRange};
 use log::debug;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -150,27 +150,40 @@ impl Kernel for Mock {
         Ok(())
     }
 
-    fn announce(&mut self, vnis: &[Vni]) -> Vec<(Vni, Error)> {
-        let mut state = self.state();
+    fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)> {
+        let mut failures = Vec::new();
         for vni in vnis {
-            debug!("mock: vni={vni} announced");
-            state.announce(*vni);
+            if permit() {
+                debug!("mock: vni={vni} announced");
+                self.state().announce(*vni);
+            } else {
+                failures.push((*vni, Error::NotPermitted));
+            }
         }
-        Vec::new()
+        failures
     }
 }
 
 impl Router for Mock {
-    fn withdraw_all(&mut self) -> Result<(), Error> {
-        debug!(
-            "mock: vni={}-{} withdrawn from FRR",
-            self.range.first(),
-            self.range.last()
-        );
-        let mut state = self.state();
-        for vni in self.range.iter() {
-            state.set_evpn(vni, false);
-            state.set_cost(vni, Cost::OTHERS);
+    fn withdraw(
+        &mut self,
+        parts: Parts,
+        keep: &BTreeSet<Vni>,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        let (first, last) = (self.range.first(), self.range.last());
+        debug!("mock: vni={first}-{last} withdrawn from FRR: {parts:?} but for {keep:?}");
+        for vni in self.range.iter().filter(|vni| !keep.contains(vni)) {
+            if !permit() {
+                return Err(Error::NotPermitted);
+            }
+            let mut state = self.state();
+            if parts.bgpd {
+                state.set_evpn(vni, false);
+            }
+            if parts.ospfd {
+                state.set_cost(vni, Cost::OTHERS);
+            }
         }
         Ok(())
     }

@@ -109,8 +109,8 @@ impl Kernel for ProcKernel {
             })
     }
 
-    fn announce(&mut self, vnis: &[Vni]) -> Vec<(Vni, Error)> {
-        self.announcer.announce(vnis)
+    fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)> {
+        self.announcer.announce(vnis, permit)
     }
 }
 

@@ -74,14 +74,20 @@ impl Filter {
         warnings
     }
 
-    /// Takes every VNI out of the filter, whoever put it there, and brings it into shape.
+    /// Takes every VNI but those in `keep` out of the filter, whoever put it there, and brings it into shape.
     ///
     /// # Errors
     /// What bgpd or vtysh said.
-    pub fn withdraw_all(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
+    pub fn withdraw(
+        &mut self,
+        vtysh: &Vtysh,
+        bgpd: Option<u64>,
+        keep: &BTreeSet<Vni>,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         self.listed_in = None;
         self.read_config(vtysh, bgpd)?;
-        let lines = script::withdraw_filter(&self.config, self.mode);
+        let lines = script::withdraw_filter(&self.config, self.mode, keep);
         if lines.is_empty() {
             return Ok(());
         }
@@ -89,13 +95,13 @@ impl Filter {
         let text = lines.join("\n") + "\n";
         if let Verdict::Refused {
             summary: output, ..
-        } = vtysh.feed(Daemon::Bgpd, &text, lines.len(), None)?
+        } = vtysh.feed(Daemon::Bgpd, &text, lines.len(), Some(permit))?
         {
             let daemon = Daemon::Bgpd.name();
             return Err(Error::Refused { daemon, output });
         }
         vtysh.command(Daemon::Bgpd, CLEAR, None)?;
-        self.listed.clear();
+        self.listed.retain(|vni, _| keep.contains(vni));
         self.listed_in = bgpd;
         Ok(())
     }

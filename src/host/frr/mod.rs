@@ -17,7 +17,7 @@ mod targets;
 mod verdict;
 
 use super::proc::existing_bridges;
-use super::{Cost, Error, Health, RouteChange, RouteFailure, Router};
+use super::{Cost, Error, Health, Parts, RouteChange, RouteFailure, Router};
 use crate::types::{Vni, VniRange};
 use bgp::Filter;
 use push::{Push, failure};
@@ -129,7 +129,7 @@ impl Frr {
 
     /// Makes every bridge of the range as expensive as OSPF can say, also one that does not exist yet: it
     /// must not appear with the default cost, which is better than any owner's.
-    fn withdraw_costs(&mut self) -> Result<(), Error> {
+    fn withdraw_costs(&mut self, keep: &BTreeSet<Vni>, permit: &dyn Fn() -> bool) -> Result<(), Error> {
         let text = self
             .vtysh
             .command(Daemon::Ospfd, "show running-config", None)?;
@@ -143,17 +143,28 @@ impl Frr {
                 .chain(existing_bridges(&self.range))
                 .collect()
         };
-        let jobs = script::withdraw_costs(vnis, &costs);
-        first_error(self.push(Daemon::Ospfd, &jobs, None))
+        let jobs = script::withdraw_costs(vnis.difference(keep).copied(), &costs);
+        first_error(self.push(Daemon::Ospfd, &jobs, Some(permit)))
     }
 }
 
 impl Router for Frr {
-    fn withdraw_all(&mut self) -> Result<(), Error> {
+    fn withdraw(
+        &mut self,
+        parts: Parts,
+        keep: &BTreeSet<Vni>,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         let bgpd = health::look(&self.run_dirs).bgpd;
         // One daemon that does not answer must not keep the other from withdrawing.
-        let filter = self.filter.withdraw_all(&self.vtysh, bgpd);
-        let costs = self.withdraw_costs();
+        let filter = match parts.bgpd {
+            true => self.filter.withdraw(&self.vtysh, bgpd, keep, permit),
+            false => Ok(()),
+        };
+        let costs = match parts.ospfd {
+            true => self.withdraw_costs(keep, permit),
+            false => Ok(()),
+        };
         filter.and(costs)
     }
 

@@ -122,6 +122,12 @@ fn entry_match(vni: Vni) -> String {
     format!("match evpn vni {vni}")
 }
 
+/// The VNI that an entry is about, if it is about one and nothing else.
+fn matched_vni(entry: &Entry) -> Option<Vni> {
+    let [line] = &entry.body[..] else { return None };
+    line.strip_prefix("match evpn vni ")?.parse().ok()
+}
+
 /// Takes an entry away.
 pub fn entry_remove(seq: u32, permits: bool) -> String {
     let action = if permits { "permit" } else { "deny" };
@@ -139,8 +145,9 @@ pub fn cost(vni: Vni, cost: Cost) -> Job {
     }
 }
 
-/// What takes bgpd from `config` to "no VNI is advertised, and `filter` can be used"; empty if it is there.
-pub fn withdraw_filter(config: &BgpConfig, filter: EvpnFilter) -> Vec<String> {
+/// What takes bgpd from `config` to "no VNI but those in `keep` is advertised, and `filter` can be used";
+/// empty if it is there.
+pub fn withdraw_filter(config: &BgpConfig, filter: EvpnFilter, keep: &BTreeSet<Vni>) -> Vec<String> {
     let mut lines = Vec::new();
     let closing = Entry {
         permits: false,
@@ -151,8 +158,15 @@ pub fn withdraw_filter(config: &BgpConfig, filter: EvpnFilter) -> Vec<String> {
         lines.extend(found.map(|entry| entry_remove(CLOSING, entry.permits)));
         lines.push(format!("route-map {ROUTE_MAP} deny {CLOSING}"));
     }
-    if !config.list.is_empty() {
-        lines.push(format!("no bgp extcommunity-list standard {LIST}"));
+    let kept = |vni: Option<Vni>| vni.is_some_and(|vni| keep.contains(&vni));
+    if keep.is_empty() || filter != EvpnFilter::List {
+        if !config.list.is_empty() {
+            lines.push(format!("no bgp extcommunity-list standard {LIST}"));
+        }
+    } else {
+        let listed = config.list.iter().map(|(seq, value)| (Vni::new(*seq), value));
+        let strange = listed.filter(|(vni, _)| !kept(*vni));
+        lines.extend(strange.filter_map(|(vni, value)| Some(list_remove(vni?, value))));
     }
     let ours = Entry {
         permits: true,
@@ -162,6 +176,9 @@ pub fn withdraw_filter(config: &BgpConfig, filter: EvpnFilter) -> Vec<String> {
         |seq: u32, entry: &Entry| filter == EvpnFilter::List && seq == LIST_ENTRY && *entry == ours;
     for (seq, entry) in config.entries.range(OURS_FROM..CLOSING) {
         let in_the_way = filter == EvpnFilter::List && *seq == LIST_ENTRY;
+        if filter == EvpnFilter::Entries && kept(matched_vni(entry)) {
+            continue;
+        }
         if (entry.permits || in_the_way) && !keeps(*seq, entry) {
             lines.push(entry_remove(*seq, entry.permits));
         }
@@ -202,9 +219,7 @@ impl Numbers {
     pub fn new(range: VniRange, config: &BgpConfig) -> Numbers {
         let mut of: BTreeMap<Vni, Vec<u32>> = BTreeMap::new();
         for (seq, entry) in config.entries.iter().filter(|(_, entry)| entry.permits) {
-            let [line] = &entry.body[..] else { continue };
-            let vni = line.strip_prefix("match evpn vni ");
-            if let Some(vni) = vni.and_then(|vni| vni.parse().ok()) {
+            if let Some(vni) = matched_vni(entry) {
                 of.entry(vni).or_default().push(*seq);
             }
         }
