@@ -5,6 +5,8 @@ mod common;
 
 use common::etcd::Etcd;
 use common::{LONG, put, put_leased, then};
+use std::sync::mpsc::{self, TryRecvError};
+use std::thread;
 use std::time::Duration;
 use wmgwd::etcd::{
     Client, Compare, Error, KeyValue, Op, OpReply, Txn, TxnReply, WatchBatch, WatchEvent,
@@ -94,103 +96,43 @@ fn every_condition_decides() {
     let made = made.unwrap().revision;
     let changed = client.txn(&then(vec![put_leased("k", "w", Some(lease))]));
     let changed = changed.unwrap().revision;
-    let key = || b"k".to_vec();
-    let gone = || b"gone".to_vec();
+    let less = |key: &str, than| Compare::ModRevisionLess {
+        key: key.into(),
+        than,
+    };
+    let changed_at = |key: &str, revision| Compare::ModRevisionIs {
+        key: key.into(),
+        revision,
+    };
+    let created_at = |key: &str, revision| Compare::CreateRevisionIs {
+        key: key.into(),
+        revision,
+    };
+    let leased = |key: &str, lease| Compare::LeaseIs {
+        key: key.into(),
+        lease,
+    };
+    let is = |key: &str, value: &str| Compare::ValueIs {
+        key: key.into(),
+        value: value.into(),
+    };
     let none = Revision(0);
     let cases = [
-        (
-            Compare::ModRevisionLess {
-                key: key(),
-                than: changed.next(),
-            },
-            true,
-        ),
-        (
-            Compare::ModRevisionLess {
-                key: key(),
-                than: changed,
-            },
-            false,
-        ),
-        (
-            Compare::ModRevisionLess {
-                key: gone(),
-                than: Revision(1),
-            },
-            true,
-        ),
-        (
-            Compare::ModRevisionIs {
-                key: key(),
-                revision: changed,
-            },
-            true,
-        ),
-        (
-            Compare::ModRevisionIs {
-                key: key(),
-                revision: made,
-            },
-            false,
-        ),
-        (
-            Compare::ModRevisionIs {
-                key: gone(),
-                revision: none,
-            },
-            true,
-        ),
-        (
-            Compare::CreateRevisionIs {
-                key: key(),
-                revision: made,
-            },
-            true,
-        ),
-        (
-            Compare::CreateRevisionIs {
-                key: key(),
-                revision: none,
-            },
-            false,
-        ),
-        (
-            Compare::CreateRevisionIs {
-                key: gone(),
-                revision: none,
-            },
-            true,
-        ),
-        (Compare::LeaseIs { key: key(), lease }, true),
-        (
-            Compare::LeaseIs {
-                key: key(),
-                lease: LeaseId(1),
-            },
-            false,
-        ),
-        (Compare::LeaseIs { key: gone(), lease }, false),
-        (
-            Compare::ValueIs {
-                key: key(),
-                value: b"w".to_vec(),
-            },
-            true,
-        ),
-        (
-            Compare::ValueIs {
-                key: key(),
-                value: b"v".to_vec(),
-            },
-            false,
-        ),
-        (
-            Compare::ValueIs {
-                key: gone(),
-                value: vec![],
-            },
-            false,
-        ),
+        (less("k", changed.next()), true),
+        (less("k", changed), false),
+        (less("gone", Revision(1)), true),
+        (changed_at("k", changed), true),
+        (changed_at("k", made), false),
+        (changed_at("gone", none), true),
+        (created_at("k", made), true),
+        (created_at("k", none), false),
+        (created_at("gone", none), true),
+        (leased("k", lease), true),
+        (leased("k", LeaseId(1)), false),
+        (leased("gone", lease), false),
+        (is("k", "w"), true),
+        (is("k", "v"), false),
+        (is("gone", ""), false),
     ];
     for (compare, holds) in cases {
         let txn = Txn {
@@ -392,6 +334,55 @@ fn a_watch_from_a_compacted_revision_says_so() {
         other => panic!("{other:?}"),
     }
     assert!(watch.next().is_none());
+}
+
+// Input: more keys than two pages of a range hold, and a writer that changes them meanwhile.
+// Output: every key once, in order, all as of the one revision of the reply.
+#[test]
+fn a_range_of_many_pages_is_one_snapshot() {
+    const KEYS: usize = 10_500;
+    const PER_TXN: usize = 125;
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let mut last = Revision(0);
+    for first in (0..KEYS).step_by(PER_TXN) {
+        let puts = (first..first + PER_TXN).map(|i| put(format!("/p/{i:05}"), "0"));
+        last = client.txn(&then(puts.collect())).unwrap().revision;
+    }
+    client.txn(&then(vec![put("/p0", "")])).unwrap();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let writer = {
+        let client = client.clone();
+        thread::spawn(move || {
+            while stopped.try_recv() == Err(TryRecvError::Empty) {
+                let (first, new) = (b"/p/00000".to_vec(), format!("/p/{KEYS}"));
+                client
+                    .txn(&then(vec![put(first, "1"), put(&new, "")]))
+                    .unwrap();
+                let deleted = vec![Op::Delete {
+                    key: new.into_bytes(),
+                }];
+                client.txn(&then(deleted)).unwrap();
+            }
+        })
+    };
+    for _ in 0..5 {
+        let range = client.range(b"/p/").unwrap();
+        assert!(range.revision > last);
+        assert_eq!(range.kvs.len() as u64, range.count);
+        assert!(range.kvs.is_sorted_by(|a, b| a.key < b.key));
+        assert!(range.kvs.iter().all(|kv| kv.mod_revision <= range.revision));
+        let grown = range.kvs.last().unwrap();
+        // The key that comes and goes is there exactly if it came with the snapshot's revision.
+        if grown.key == format!("/p/{KEYS}").into_bytes() {
+            assert_eq!(grown.mod_revision, range.revision);
+            assert_eq!(range.count, KEYS as u64 + 1);
+        } else {
+            assert_eq!(range.count, KEYS as u64);
+        }
+    }
+    drop(stop);
+    writer.join().unwrap();
 }
 
 // Input: a value of 1 MB, and a range of more than 10 MB (ureq's default limit) that is watched too.

@@ -115,6 +115,7 @@ fn replies_that_are_none_are_malformed() {
         r#","kvs":[7],"count":"1""#,
         r#","kvs":{},"count":"1""#,
         r#","kvs":[],"count":"1""#, // keys got lost
+        r#","more":true,"count":"1""#,
         r#","kvs":[],"count":"-1""#,
         r#","kvs":[],"more":"yes""#,
     ] {

@@ -10,9 +10,11 @@ fn a_prefix_ends_before_its_successor() {
         (b"\xff\xff", "//8=", "AA=="),
         (b"", "AA==", "AA=="),
     ] {
-        let expected = json!({"key": key, "range_end": end});
+        let expected = json!({"key": key, "range_end": end, "limit": "5000"});
         assert_eq!(parsed(&range(prefix)), expected);
     }
+    let page = json!({"key": "YWIA", "range_end": "Yg==", "limit": "5000", "revision": "7"});
+    assert_eq!(parsed(&range_after(b"a", b"ab", Revision(7))), page);
     assert_eq!(parsed(&get(b"/a")), json!({"key": "L2E="}));
     let newest = parsed(&newest(b"/wmgwd/"));
     let expected = json!({
