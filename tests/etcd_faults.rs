@@ -6,6 +6,7 @@ mod common;
 use common::etcd::{Etcd, EtcdCluster};
 use common::proxy::Proxy;
 use common::{LONG, endpoint, eventually, free_ports, loopback, put, then};
+use std::thread;
 use std::time::{Duration, Instant};
 use wmgwd::etcd::{Client, Error};
 use wmgwd::types::{LeaseId, Revision};
@@ -52,7 +53,7 @@ fn a_bounded_watch_reopened_loses_nothing() {
     let first = client.txn(&then(vec![put("k", "0")])).unwrap().revision;
     let writer = {
         let client = client.clone();
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             for i in 1..WRITES {
                 client.txn(&then(vec![put("k", i.to_string())])).unwrap();
             }
@@ -103,24 +104,30 @@ fn calls_fail_over_to_the_next_endpoint() {
     hole.blackhole();
     stopped.stop();
     let refusing = endpoint(loopback(free_ports(1)[0]));
-    let timeout = Duration::from_millis(700);
+    let timeout = Duration::from_secs(2);
+    type Call = fn(&Client) -> Result<(), Error>;
+    let calls: [Call; 7] = [
+        |client| client.range(b"k").map(drop),
+        |client| client.get(b"k").map(drop),
+        |client| client.newest(b"k").map(drop),
+        |client| client.txn(&then(vec![put("k", "")])).map(drop),
+        |client| client.lease_grant(LONG).map(drop),
+        |client| client.lease_keepalive(LeaseId(1)).map(drop),
+        |client| client.watch(b"k", Revision(1), LONG).map(drop),
+    ];
     for bad in [refusing, endpoint(hole.addr()), stopped.endpoint()] {
-        type Call = fn(&Client) -> Result<(), Error>;
-        let calls: [Call; 6] = [
-            |client| client.get(b"k").map(drop),
-            |client| client.newest(b"k").map(drop),
-            |client| client.txn(&then(vec![put("k", "")])).map(drop),
-            |client| client.lease_grant(LONG).map(drop),
-            |client| client.lease_keepalive(LeaseId(1)).map(drop),
-            |client| client.watch(b"k", Revision(1), LONG).map(drop),
-        ];
-        for call in calls {
-            let client = Client::new(vec![bad.clone(), etcd.endpoint()], timeout);
-            call(&client).unwrap();
-            let begun = Instant::now();
-            call(&client.clone()).unwrap();
-            assert!(begun.elapsed() < timeout, "{bad} was tried again");
-        }
+        thread::scope(|scope| {
+            for call in calls {
+                let client = Client::new(vec![bad.clone(), etcd.endpoint()], timeout);
+                let bad = &bad;
+                scope.spawn(move || {
+                    call(&client).unwrap();
+                    let begun = Instant::now();
+                    call(&client.clone()).unwrap();
+                    assert!(begun.elapsed() < timeout, "{bad} was tried again");
+                });
+            }
+        });
         let only = Client::new(vec![bad.clone(), bad.clone()], timeout);
         let begun = Instant::now();
         let error = only.lease_keepalive(LeaseId(1)).unwrap_err();
@@ -139,7 +146,7 @@ fn calls_fail_over_to_the_next_endpoint() {
 #[test]
 fn a_member_without_a_leader_ends_the_watch() {
     let mut cluster = EtcdCluster::start(3);
-    let client = Client::new(vec![cluster.endpoint(0)], Duration::from_secs(2));
+    let client = Client::new(vec![cluster.endpoint(0)], Duration::from_secs(5));
     let mut watch = client.watch(b"k", Revision(1), 2 * LONG).unwrap();
     cluster.kill(1);
     cluster.kill(2);
@@ -183,7 +190,7 @@ fn a_cluster_outlives_any_one_member() {
 fn a_black_hole_and_delay_cost_no_more_than_the_deadline() {
     let etcd = Etcd::start();
     let proxy = Proxy::start(loopback(etcd.port()));
-    let timeout = Duration::from_millis(700);
+    let timeout = Duration::from_secs(2);
     let client = Client::new(vec![endpoint(proxy.addr())], timeout);
     let bound = Duration::from_secs(1);
     let mut watch = client.watch(b"k", Revision(1), bound).unwrap();
@@ -218,7 +225,7 @@ fn another_server_is_told_from_etcd() {
     use std::io::{BufRead, BufReader, Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let client = Client::new(vec![endpoint(listener.local_addr().unwrap())], LONG);
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         for answer in [
             "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: close\r\n\r\nnot found",
             "HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",

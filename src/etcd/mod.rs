@@ -4,14 +4,14 @@
 //! at a time each. It touches the network and its own memory, keeps no thread and never sleeps. Every
 //! attempt ends within its deadline, so a call ends within the deadline times the number of endpoints.
 //!
-//! [`wire`] holds the shapes (pure), `connect` the sockets, `ops` the values, `watch` the open watch.
+//! `wire` holds the shapes (pure), `connect` the sockets, `ops` the values, `watch` the open watch.
 
 mod connect;
 mod endpoint;
 mod error;
 mod ops;
 mod watch;
-pub mod wire;
+mod wire;
 
 pub use endpoint::{Endpoint, EndpointError, parse_endpoints};
 pub use error::Error;

@@ -90,22 +90,15 @@ impl Member {
             .unwrap()
     }
 
-    /// Whether it answers a linearizable read in time; `Err` with its log if its process has ended.
-    fn until_ready(&mut self) -> Result<(), String> {
-        let client = Client::new(vec![self.endpoint()], Duration::from_secs(1));
-        let begun = Instant::now();
-        loop {
-            let child = self.child.as_mut().expect("it was spawned");
-            if child.try_wait().unwrap().is_some() {
-                self.child = None;
-                return Err(fs::read_to_string(&self.log).unwrap_or_default());
-            }
-            if client.get(b"ready").is_ok() {
-                return Ok(());
-            }
-            assert!(begun.elapsed() < DEADLINE, "etcd does not answer");
-            thread::sleep(Duration::from_millis(10));
+    /// Whether it answers a linearizable read; `Err` with its log if its process has ended.
+    fn is_ready(&mut self) -> Result<bool, String> {
+        let child = self.child.as_mut().expect("it was spawned");
+        if child.try_wait().unwrap().is_some() {
+            self.child = None;
+            return Err(fs::read_to_string(&self.log).unwrap_or_default());
         }
+        let client = Client::new(vec![self.endpoint()], Duration::from_secs(1));
+        Ok(client.get(b"ready").is_ok())
     }
 
     fn signal(&self, signal: Signal) {
@@ -130,6 +123,20 @@ impl Drop for Member {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// Waits until all of `members` answer; `Err` with its log if one ends.
+fn until_ready(members: &mut [Member]) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        // All are asked each time: one that ended keeps the others from ever being ready.
+        let ready: Result<Vec<bool>, String> = members.iter_mut().map(Member::is_ready).collect();
+        if ready?.iter().all(|ready| *ready) {
+            return Ok(());
+        }
+        assert!(begun.elapsed() < DEADLINE, "etcd does not answer");
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -171,9 +178,7 @@ impl EtcdCluster {
             })
             .collect();
         members.iter_mut().for_each(Member::spawn);
-        for member in &mut members {
-            member.until_ready()?;
-        }
+        until_ready(&mut members)?;
         Ok(EtcdCluster { members, _dir: dir })
     }
 
@@ -227,7 +232,7 @@ impl EtcdCluster {
         self.members[member].end(Signal::SIGTERM);
         for _ in 0..5 {
             self.members[member].spawn();
-            match self.members[member].until_ready() {
+            match until_ready(&mut self.members[member..=member]) {
                 Ok(()) => return,
                 // Its port may have been taken meanwhile, by a connection of someone else.
                 Err(log) => eprintln!("etcd ended again:\n{log}"),
