@@ -220,3 +220,55 @@ impl Resolver for AddressResolver {
 pub(super) fn is_deadline(error: &Error) -> bool {
     matches!(error, Error::Timeout(_))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use nix::sys::socket::getsockopt;
+    use std::net::TcpListener;
+    use ureq::Timeout;
+
+    fn within(limit: Duration) -> NextTimeout {
+        NextTimeout {
+            after: limit.into(),
+            reason: Timeout::Connect,
+            ..NextTimeout::default()
+        }
+    }
+
+    #[test]
+    fn the_kernel_watches_over_every_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        // The first address refuses: nothing listens on port 1 of this loopback address.
+        let refusing = SocketAddr::from(([127, 255, 255, 254], 1));
+        let stream = connect(&[refusing, addr], within(Duration::from_secs(30))).unwrap();
+        prepare(&stream).unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert!(getsockopt(&stream, sockopt::KeepAlive).unwrap());
+        assert_eq!(getsockopt(&stream, sockopt::TcpUserTimeout).unwrap(), 8000);
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_limit_that_has_run_out_is_no_missing_limit() {
+        let nowhere = [SocketAddr::from(([127, 0, 0, 1], 1))];
+        let result = connect(&nowhere, within(Duration::ZERO));
+        assert!(matches!(result, Err(Error::Timeout(Timeout::Connect))));
+    }
+
+    #[test]
+    fn addresses_need_no_resolver() {
+        let resolver = AddressResolver::default();
+        for (url, addr) in [
+            ("http://[::1]:4001/v3/watch", "[::1]:4001"),
+            ("http://127.0.0.2:2379/", "127.0.0.2:2379"),
+        ] {
+            let timeout = within(Duration::from_secs(1));
+            let found = resolver.resolve(&url.parse().unwrap(), &Config::default(), timeout);
+            let expected: SocketAddr = addr.parse().unwrap();
+            assert_eq!(found.unwrap()[..], [expected]);
+        }
+    }
+}

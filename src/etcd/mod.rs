@@ -4,14 +4,14 @@
 //! at a time each. It touches the network and its own memory, keeps no thread and never sleeps. Every
 //! attempt ends within its deadline, so a call ends within the deadline times the number of endpoints.
 //!
-//! [`wire`] holds the shapes (pure), `connect` the sockets, `ops` the values, `watch` the open watch.
+//! `wire` holds the shapes (pure), `connect` the sockets, `ops` the values, `watch` the open watch.
 
 mod connect;
 mod endpoint;
 mod error;
 mod ops;
 mod watch;
-pub mod wire;
+mod wire;
 
 pub use endpoint::{Endpoint, EndpointError, parse_endpoints};
 pub use error::Error;
@@ -29,9 +29,6 @@ use std::time::Duration;
 use ureq::config::Config;
 use ureq::http::Response;
 use ureq::{Agent, Body};
-
-/// A range of 120 000 keys (21 MB) took etcd 2.7 s on two busy cores before its first byte came.
-const RANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const RANGE: &str = "/v3/kv/range";
 const TXN: &str = "/v3/kv/txn";
@@ -60,17 +57,6 @@ impl Clone for Client {
     }
 }
 
-/// The time limits of one attempt.
-#[derive(Clone, Copy)]
-enum Limits {
-    /// All of it within this time.
-    Total(Duration),
-    /// A connection within the client's timeout, all of it within this time.
-    Patient(Duration),
-    /// Each phase up to the reply's headers within the client's timeout, then its lines until the bound.
-    Stream(Duration),
-}
-
 impl Client {
     /// A client that tries each of `endpoints` for at most `timeout` a call, the first one first.
     pub fn new(endpoints: Vec<Endpoint>, timeout: Duration) -> Client {
@@ -91,41 +77,44 @@ impl Client {
         }
     }
 
-    /// All keys that begin with `prefix`, linearizable, however many. May take longer than the other
-    /// calls: at least 10 s an endpoint.
+    /// All keys that begin with `prefix` as of one revision, linearizable, however many: a call for
+    /// each page of them.
     pub fn range(&self, prefix: &[u8]) -> Result<RangeReply, Error> {
-        let limits = Limits::Patient(self.timeout.max(RANGE_TIMEOUT));
-        self.unary(RANGE, &wire::range(prefix), limits, wire::range_reply)
+        let page = |request: Vec<u8>| self.unary(RANGE, &request, wire::range_reply);
+        let mut range = page(wire::range(prefix))?;
+        let mut left = range.count - range.kvs.len() as u64;
+        while let Some(last) = range.kvs.last().filter(|_| left > 0) {
+            let next = page(wire::range_after(prefix, &last.key, range.revision))?;
+            left = next.count - next.kvs.len() as u64;
+            range.kvs.extend(next.kvs);
+        }
+        Ok(range)
     }
 
     /// One key, linearizable.
     pub fn get(&self, key: &[u8]) -> Result<RangeReply, Error> {
-        let limits = Limits::Total(self.timeout);
-        self.unary(RANGE, &wire::get(key), limits, wire::range_reply)
+        self.unary(RANGE, &wire::get(key), wire::range_reply)
     }
 
     /// How new the keys that begin with `prefix` are, linearizable.
     pub fn newest(&self, prefix: &[u8]) -> Result<Newest, Error> {
-        let limits = Limits::Total(self.timeout);
-        self.unary(RANGE, &wire::newest(prefix), limits, wire::newest_reply)
+        self.unary(RANGE, &wire::newest(prefix), wire::newest_reply)
     }
 
     /// Runs a transaction. If the first endpoint's answer is lost, the next one may run it once more.
     pub fn txn(&self, txn: &Txn) -> Result<TxnReply, Error> {
-        let limits = Limits::Total(self.timeout);
-        self.unary(TXN, &wire::txn(txn), limits, wire::txn_reply)
+        self.unary(TXN, &wire::txn(txn), wire::txn_reply)
     }
 
     /// Grants a lease. A grant whose answer is lost leaves a lease without keys, which just ends.
     pub fn lease_grant(&self, ttl: Duration) -> Result<Grant, Error> {
-        let (body, limits) = (wire::lease_grant(ttl), Limits::Total(self.timeout));
-        self.unary(LEASE_GRANT, &body, limits, wire::lease_grant_reply)
+        let body = wire::lease_grant(ttl);
+        self.unary(LEASE_GRANT, &body, wire::lease_grant_reply)
     }
 
     /// Renews a lease: its TTL, counted from some moment after the call began; `None` if it is gone.
     pub fn lease_keepalive(&self, id: LeaseId) -> Result<Option<Duration>, Error> {
-        let limits = Limits::Total(self.timeout);
-        self.each_endpoint(LEASE_KEEPALIVE, &wire::lease(id), limits, |at, reply| {
+        self.each_endpoint(LEASE_KEEPALIVE, &wire::lease(id), None, |at, reply| {
             // A stream of one line: its end adds nothing but delay, so it is not waited for.
             let mut line = Vec::new();
             BufReader::new(reply.into_body().into_reader())
@@ -140,8 +129,7 @@ impl Client {
 
     /// Ends a lease and deletes its keys at once; a lease that is gone already is fine.
     pub fn lease_revoke(&self, id: LeaseId) -> Result<(), Error> {
-        let limits = Limits::Total(self.timeout);
-        match self.unary(LEASE_REVOKE, &wire::lease(id), limits, |_| Ok(())) {
+        match self.unary(LEASE_REVOKE, &wire::lease(id), |_| Ok(())) {
             Err(Error::LeaseNotFound) => Ok(()),
             result => result,
         }
@@ -150,14 +138,18 @@ impl Client {
     /// Watches the keys that begin with `prefix`, from revision `start` on, for the time of `bound`.
     /// Returns once etcd has confirmed the watch.
     pub fn watch(&self, prefix: &[u8], start: Revision, bound: Duration) -> Result<Watch, Error> {
-        let limits = Limits::Stream(bound);
-        self.each_endpoint(WATCH, &wire::watch(prefix, start), limits, |at, reply| {
-            let mut watch = Watch::new(reply.into_body().into_reader());
-            match watch.confirm() {
-                Err(Error::Disconnected) => Err(at.cut()),
-                result => result.map(|()| watch),
-            }
-        })
+        self.each_endpoint(
+            WATCH,
+            &wire::watch(prefix, start),
+            Some(bound),
+            |at, reply| {
+                let mut watch = Watch::new(reply.into_body().into_reader());
+                match watch.confirm() {
+                    Err(Error::Disconnected) => Err(at.cut()),
+                    result => result.map(|()| watch),
+                }
+            },
+        )
     }
 
     /// A call with one reply, which is read whole.
@@ -165,10 +157,9 @@ impl Client {
         &self,
         call: &'static str,
         body: &[u8],
-        limits: Limits,
         parse: impl Fn(&[u8]) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.each_endpoint(call, body, limits, |at, reply| parse(&at.body(reply)?))
+        self.each_endpoint(call, body, None, |at, reply| parse(&at.body(reply)?))
     }
 
     /// Tries the endpoints in turn, the one that answered last first, until one answers; each once.
@@ -176,7 +167,7 @@ impl Client {
         &self,
         call: &'static str,
         body: &[u8],
-        limits: Limits,
+        bound: Option<Duration>,
         read: impl Fn(&Attempt, Response<Body>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let first = self.preferred.load(Ordering::Relaxed);
@@ -187,7 +178,7 @@ impl Client {
                 call,
                 endpoint: &self.endpoints[index],
                 timeout: self.timeout,
-                limits,
+                bound,
             };
             match attempt
                 .send(&self.agent, body)
@@ -209,7 +200,8 @@ struct Attempt<'a> {
     call: &'static str,
     endpoint: &'a Endpoint,
     timeout: Duration,
-    limits: Limits,
+    /// How long a stream may last; `None` for a call that ends within the timeout.
+    bound: Option<Duration>,
 }
 
 impl Attempt<'_> {
@@ -219,14 +211,9 @@ impl Attempt<'_> {
         let request = agent
             .post(self.endpoint.url(self.call))
             .header("Content-Type", "application/json");
-        let request = match self.limits {
-            Limits::Total(limit) => request.config().timeout_global(Some(limit)).build(),
-            Limits::Patient(limit) => request
-                .config()
-                .timeout_global(Some(limit))
-                .timeout_connect(phase)
-                .build(),
-            Limits::Stream(bound) => request
+        let request = match self.bound {
+            None => request.config().timeout_global(phase).build(),
+            Some(bound) => request
                 // Etcd then ends the watch when its member loses the leader, instead of going silent.
                 .header("Grpc-Metadata-hasleader", "true")
                 .config()
@@ -266,14 +253,10 @@ impl Attempt<'_> {
         let endpoint = self.endpoint.clone();
         let call = self.call;
         if connect::is_deadline(&error) {
-            let after = match self.limits {
-                Limits::Total(limit) | Limits::Patient(limit) => limit,
-                Limits::Stream(_) => self.timeout,
-            };
             Error::TimedOut {
                 call,
                 endpoint,
-                after,
+                after: self.timeout,
             }
         } else {
             Error::Transport {

@@ -5,6 +5,7 @@
 use super::ops::WatchBatch;
 use super::{Error, connect, wire};
 use std::io::{BufRead, BufReader};
+use std::iter;
 use ureq::BodyReader;
 
 /// Large enough for a line of a few hundred changes to come in one read.
@@ -24,27 +25,19 @@ impl Watch {
         }
     }
 
-    /// The next line, of any length; `None` at the bound.
-    fn line(&mut self) -> Option<Result<Vec<u8>, Error>> {
+    /// What the next line brings; `None` at the bound.
+    fn line(&mut self) -> Option<Result<Option<WatchBatch>, Error>> {
         let mut line = Vec::new();
         match self.lines.as_mut()?.read_until(b'\n', &mut line) {
-            // EOF is etcd stopping, or its connection breaking; a half line is worth no more.
-            Ok(_) if line.last() != Some(&b'\n') => Some(Err(Error::Disconnected)),
-            Ok(_) => Some(Ok(line)),
+            Ok(_) if line.ends_with(b"\n") => Some(wire::watch_line(&line)),
+            // EOF: etcd stops, perhaps after a last line without an end that says why.
+            Ok(_) => Some(Err(match wire::watch_line(&line) {
+                Ok(_) | Err(Error::Malformed(_)) => Error::Disconnected,
+                Err(error) => error,
+            })),
             Err(error) => {
                 let at_bound = connect::is_deadline(&error.into());
                 (!at_bound).then_some(Err(Error::Disconnected))
-            }
-        }
-    }
-
-    /// The next line that brings changes; `None` at the bound.
-    fn batch(&mut self) -> Option<Result<WatchBatch, Error>> {
-        loop {
-            match self.line()?.and_then(|line| wire::watch_line(&line)) {
-                Ok(None) => {}
-                Ok(Some(batch)) => return Some(Ok(batch)),
-                Err(error) => return Some(Err(error)),
             }
         }
     }
@@ -53,7 +46,9 @@ impl Watch {
     pub(super) fn confirm(&mut self) -> Result<(), Error> {
         match self.line() {
             None => Err(Error::Disconnected),
-            Some(line) => wire::watch_line(&line?).map(|_| ()),
+            // A change here would be lost to the reader.
+            Some(Ok(Some(_))) => Err(Error::Malformed("a watch that starts unconfirmed")),
+            Some(line) => line.map(|_| ()),
         }
     }
 }
@@ -62,7 +57,8 @@ impl Iterator for Watch {
     type Item = Result<WatchBatch, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.batch();
+        // Lines without changes are etcd's own business.
+        let batch = iter::from_fn(|| self.line()).find_map(Result::transpose);
         if !matches!(batch, Some(Ok(_))) {
             // Closes the connection.
             self.lines = None;
