@@ -33,12 +33,23 @@ struct State {
 impl Fence {
     /// A fence that comes down `margin` before the lease can end.
     pub fn new(margin: Duration, kernel: Box<dyn Kernel>, guard: Box<dyn Guard>) -> Fence {
-        let state = State { lease: None, kernel, answering: BTreeSet::new(), guard };
-        Fence { margin, state: Mutex::new(state), changed: Condvar::new() }
+        let state = State {
+            lease: None,
+            kernel,
+            answering: BTreeSet::new(),
+            guard,
+        };
+        Fence {
+            margin,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("a thread that panics takes the process with it")
+        self.state
+            .lock()
+            .expect("a thread that panics takes the process with it")
     }
 
     /// Sets the lease that proves what this node may claim. Called by the watchdog alone.
@@ -65,13 +76,24 @@ impl Fence {
     /// Switches ARP, each VNI under its own check of the lease; returns the outcomes, and what went wrong.
     pub fn switch(&self, switches: &[(Vni, bool)]) -> Vec<(Vni, ArpOutcome, Option<Error>)> {
         let mut state = self.state();
-        let on: Vec<Vni> = switches.iter().filter(|(_, answer)| *answer).map(|&(vni, _)| vni).collect();
+        let on: Vec<Vni> = switches
+            .iter()
+            .filter(|(_, answer)| *answer)
+            .map(|&(vni, _)| vni)
+            .collect();
         if !on.is_empty() {
             // Before the first of them answers: a guard that knows too much silences what is silent.
             state.guard.serves(&on);
         }
-        let outcomes = switches.iter().map(|&(vni, answer)| state.switch_one(vni, answer, self.margin)).collect();
-        let off: Vec<Vni> = switches.iter().filter(|(_, answer)| !*answer).map(|&(vni, _)| vni).collect();
+        let outcomes = switches
+            .iter()
+            .map(|&(vni, answer)| state.switch_one(vni, answer, self.margin))
+            .collect();
+        let off: Vec<Vni> = switches
+            .iter()
+            .filter(|(_, answer)| !*answer)
+            .map(|&(vni, _)| vni)
+            .collect();
         if !off.is_empty() {
             state.guard.released(&off);
         }
@@ -91,7 +113,12 @@ impl Fence {
     /// Checks that the guard is there, and starts another if it is not.
     pub fn mind_guard(&self) -> Result<(), crate::guard::Error> {
         let mut state = self.state();
-        let State { lease, answering, guard, .. } = &mut *state;
+        let State {
+            lease,
+            answering,
+            guard,
+            ..
+        } = &mut *state;
         guard.mind(*lease, answering)
     }
 
@@ -111,10 +138,16 @@ impl Fence {
         let now = clock::now();
         let mut silenced = 0;
         let wait = match state.lease {
-            Some(lease) if state.permits(now, self.margin) => (lease.valid_until - self.margin).since(now),
+            Some(lease) if state.permits(now, self.margin) => {
+                (lease.valid_until - self.margin).since(now)
+            }
             _ => {
                 silenced = state.silence();
-                if state.answering.is_empty() { GLANCE } else { AGAIN }
+                if state.answering.is_empty() {
+                    GLANCE
+                } else {
+                    AGAIN
+                }
             }
         };
         if silenced == 0 || !state.answering.is_empty() {
@@ -127,10 +160,16 @@ impl Fence {
 
 impl State {
     fn permits(&self, now: Time, margin: Duration) -> bool {
-        self.lease.is_some_and(|lease| now < lease.valid_until - margin)
+        self.lease
+            .is_some_and(|lease| now < lease.valid_until - margin)
     }
 
-    fn switch_one(&mut self, vni: Vni, answer: bool, margin: Duration) -> (Vni, ArpOutcome, Option<Error>) {
+    fn switch_one(
+        &mut self,
+        vni: Vni,
+        answer: bool,
+        margin: Duration,
+    ) -> (Vni, ArpOutcome, Option<Error>) {
         if answer && !self.permits(clock::now(), margin) {
             return (vni, ArpOutcome::Failed, Some(Error::NotPermitted));
         }

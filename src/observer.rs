@@ -58,8 +58,12 @@ pub fn spawn(client: &Client, events: &Sender<Event>) -> io::Result<()> {
         reported: Arc::default(),
     };
     let poller = observer.clone();
-    Builder::new().name("watch".to_owned()).spawn(move || observer.watch())?;
-    Builder::new().name("poll".to_owned()).spawn(move || poller.poll())?;
+    Builder::new()
+        .name("watch".to_owned())
+        .spawn(move || observer.watch())?;
+    Builder::new()
+        .name("poll".to_owned())
+        .spawn(move || poller.poll())?;
     Ok(())
 }
 
@@ -102,14 +106,26 @@ impl Observer {
     fn watch_once(&self, last: Option<Revision>) -> Result<Revision, Lost> {
         let mut seen = match last {
             Some(revision) => revision,
-            None => self.snapshot().map_err(|error| Lost { seen: None, error })?,
+            None => self
+                .snapshot()
+                .map_err(|error| Lost { seen: None, error })?,
         };
-        let lost = |seen, error| Lost { seen: Some(seen), error };
-        let watch = self.client.watch(schema::PREFIX, seen.next(), BOUND).map_err(|error| lost(seen, error))?;
+        let lost = |seen, error| Lost {
+            seen: Some(seen),
+            error,
+        };
+        let watch = self
+            .client
+            .watch(schema::PREFIX, seen.next(), BOUND)
+            .map_err(|error| lost(seen, error))?;
         for batch in watch {
             let batch = batch.map_err(|error| lost(seen, error))?;
             let revision = batch.revision;
-            let changes = batch.events.iter().filter_map(|event| self.read_event(event)).collect();
+            let changes = batch
+                .events
+                .iter()
+                .filter_map(|event| self.read_event(event))
+                .collect();
             let _ = self.events.send(Event::Changed(changes));
             seen = seen.max(revision);
             self.advance(revision, &batch.events);
@@ -122,7 +138,8 @@ impl Observer {
         if revision <= progress.revision {
             return;
         }
-        for event in events.iter().filter(|event| event.kv.mod_revision > progress.revision) {
+        let before = progress.revision;
+        for event in events.iter().filter(|event| event.kv.mod_revision > before) {
             if event.deleted {
                 progress.count -= 1;
             } else if event.kv.create_revision == event.kv.mod_revision {
@@ -135,11 +152,17 @@ impl Observer {
     fn snapshot(&self) -> Result<Revision, Error> {
         let reply = self.client.range(schema::PREFIX)?;
         let changes = reply.kvs.iter().filter_map(|kv| self.read(kv)).collect();
-        let _ = self.events.send(Event::Snapshot { revision: reply.revision, changes });
+        let _ = self.events.send(Event::Snapshot {
+            revision: reply.revision,
+            changes,
+        });
         let mut progress = self.progress.lock().expect("no holder of this lock panics");
         if reply.revision >= progress.revision {
             let count = i64::try_from(reply.count).unwrap_or(i64::MAX);
-            *progress = Progress { revision: reply.revision, count };
+            *progress = Progress {
+                revision: reply.revision,
+                count,
+            };
         }
         debug!("revision={} snapshot keys={}", reply.revision, reply.count);
         Ok(reply.revision)
@@ -160,7 +183,10 @@ impl Observer {
                     let behind = newest.mod_revision > progress.revision || count != progress.count;
                     // Once may be the moment between a change and its event; the same twice is not.
                     if behind && behind_at == Some(progress) {
-                        warn!("revision={} the watch is stale, etcd is at {}", progress.revision, newest.revision);
+                        warn!(
+                            "revision={} the watch is stale, etcd is at {}",
+                            progress.revision, newest.revision
+                        );
                         if let Err(error) = self.snapshot() {
                             warn!("cannot read etcd: {}", chain(&error));
                         }
@@ -182,7 +208,12 @@ impl Observer {
             return self.read(&event.kv);
         }
         let key = self.read_key(&event.kv.key)?;
-        Some(Change { key, value: None, lease: None, revision: event.kv.mod_revision })
+        Some(Change {
+            key,
+            value: None,
+            lease: None,
+            revision: event.kv.mod_revision,
+        })
     }
 
     fn read(&self, kv: &KeyValue) -> Option<Change> {
@@ -191,11 +222,18 @@ impl Observer {
         if let Some(foreign) = foreign {
             self.report(foreign);
         }
-        Some(Change { key, value: Some(value), lease: kv.lease, revision: kv.mod_revision })
+        Some(Change {
+            key,
+            value: Some(value),
+            lease: kv.lease,
+            revision: kv.mod_revision,
+        })
     }
 
     fn read_key(&self, bytes: &[u8]) -> Option<Key> {
-        Key::read(bytes).map_err(|foreign| self.report(foreign)).ok()
+        Key::read(bytes)
+            .map_err(|foreign| self.report(foreign))
+            .ok()
     }
 
     /// Says once that somebody else's data was stepped over.

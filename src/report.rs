@@ -34,7 +34,11 @@ pub fn spans(vnis: &[Vni]) -> String {
     };
     let shown: Vec<String> = runs.iter().take(SHOWN).map(run).collect();
     let mut text = shown.join(",");
-    let left_out: u32 = runs.iter().skip(SHOWN).map(|(first, last)| last - first + 1).sum();
+    let left_out: u32 = runs
+        .iter()
+        .skip(SHOWN)
+        .map(|(first, last)| last - first + 1)
+        .sum();
     if left_out > 0 {
         let _ = write!(text, " and {left_out} more");
     }
@@ -71,7 +75,12 @@ mod tests {
 
     #[test]
     fn spans_draw_runs_together_and_stay_short() {
-        let vnis = |numbers: &[u32]| numbers.iter().map(|&n| Vni::new(n).unwrap()).collect::<Vec<_>>();
+        let vnis = |numbers: &[u32]| {
+            numbers
+                .iter()
+                .map(|&n| Vni::new(n).unwrap())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(spans(&[]), "");
         assert_eq!(spans(&vnis(&[7])), "7");
         assert_eq!(spans(&vnis(&[3, 1, 2, 7, 7, 9, 10])), "1-3,7,9-10");

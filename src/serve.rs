@@ -17,13 +17,13 @@ use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
 use wmgwd::host::mock::Mock;
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{self, Cost, Kernel, Router, links};
+use wmgwd::observer;
 use wmgwd::report::{chain, spans};
 use wmgwd::schema::{self, Key, Meta, Value};
 use wmgwd::signal::Signals;
 use wmgwd::types::{Lease, VniRange};
 use wmgwd::watchdog::Watchdog;
 use wmgwd::worker::Worker;
-use wmgwd::observer;
 
 /// Why the process could not do what it is for.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -35,7 +35,10 @@ struct NameTaken(String);
 impl fmt::Display for NameTaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.0;
-        write!(f, "the name {name} is registered in etcd by another live wmgwd: stop it, or choose another --name")
+        write!(
+            f,
+            "the name {name} is registered in etcd by another live wmgwd: stop it, or choose another --name"
+        )
     }
 }
 
@@ -50,7 +53,11 @@ enum Host {
 
 impl Host {
     fn open(mock: bool, range: VniRange, filter: EvpnFilter) -> Result<Host, Failure> {
-        Ok(if mock { Host::Mock(Mock::new(range)?) } else { Host::Real { range, filter } })
+        Ok(if mock {
+            Host::Mock(Mock::new(range)?)
+        } else {
+            Host::Real { range, filter }
+        })
     }
 
     fn kernel(&self) -> Box<dyn Kernel> {
@@ -62,9 +69,10 @@ impl Host {
 
     fn router(&self) -> Box<dyn Router> {
         match self {
-            Host::Real { range, filter } => {
-                Box::new(Frr::new(FrrConfig { filter: *filter, ..FrrConfig::new(*range) }))
-            }
+            Host::Real { range, filter } => Box::new(Frr::new(FrrConfig {
+                filter: *filter,
+                ..FrrConfig::new(*range)
+            })),
             Host::Mock(mock) => Box::new(mock.clone()),
         }
     }
@@ -77,43 +85,81 @@ impl Host {
 /// Serves VNIs until told to stop; then everything is withdrawn and the lease revoked.
 pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     let host = Host::open(config.mock, config.range, config.evpn_filter)?;
-    info!("wmgwd {} name={} vnis={}-{}", env!("CARGO_PKG_VERSION"), config.name, config.range.first(), config.range.last());
+    info!(
+        "wmgwd {} name={} vnis={}-{}",
+        env!("CARGO_PKG_VERSION"),
+        config.name,
+        config.range.first(),
+        config.range.last()
+    );
     if let Host::Real { range, .. } = &host {
         for warning in ProcKernel::new().startup_warnings(range) {
             warn!("{warning}");
         }
     }
     let client = Client::new(config.etcd.clone(), config.timing.etcd_timeout);
-    let Attached { keeper, predecessor } = Keeper::attach(guard_address(&config), guard_arguments(&config))?;
+    let Attached {
+        keeper,
+        predecessor,
+    } = Keeper::attach(guard_address(&config), guard_arguments(&config))?;
     let adopted = predecessor.and_then(|lease| adopt(&client, lease));
 
     let mut gateway = Gateway::new(gateway_config(&config, &client, adopted));
     if let Some(lease) = adopted {
-        info!("lease={} taken over from the run before, with what it serves", lease.id);
+        info!(
+            "lease={} taken over from the run before, with what it serves",
+            lease.id
+        );
         gateway.adopt(lease);
     }
     let (events, inbox) = channel();
-    let fence = Arc::new(Fence::new(config.timing.fence_margin, host.kernel(), Box::new(keeper)));
+    let fence = Arc::new(Fence::new(
+        config.timing.fence_margin,
+        host.kernel(),
+        Box::new(keeper),
+    ));
 
     let told = events.clone();
     signals.spawn(move |count| {
-        let event = if count == 1 { Event::Drain } else { Event::Stop };
+        let event = if count == 1 {
+            Event::Drain
+        } else {
+            Event::Stop
+        };
         // Nobody listens any more once everything is withdrawn: nothing is left to end.
         let _ = told.send(event);
     })?;
-    let watchdog = Watchdog::spawn(client.clone(), config.timing, fence.clone(), events.clone(), adopted)?;
+    let watchdog = Watchdog::spawn(
+        client.clone(),
+        config.timing,
+        fence.clone(),
+        events.clone(),
+        adopted,
+    )?;
     observer::spawn(&client, &events)?;
-    links::spawn(host.router(), !host.is_mock(), config.range, fence.clone(), events.clone())?;
+    links::spawn(
+        host.router(),
+        !host.is_mock(),
+        config.range,
+        fence.clone(),
+        events.clone(),
+    )?;
     let worker = Worker {
         gateway,
         me: config.name.clone(),
-        meta: Meta { version: env!("CARGO_PKG_VERSION").to_owned(), range: config.range },
+        meta: Meta {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            range: config.range,
+        },
         fence: fence.clone(),
         kernel: host.kernel(),
         client,
         inbox,
     };
-    let exit = worker.spawn(host.router(), events)?.join().expect("a thread that panics takes the process with it");
+    let exit = worker
+        .spawn(host.router(), events)?
+        .join()
+        .expect("a thread that panics takes the process with it");
     watchdog.revoke();
     fence.dismiss_guard();
     match exit {
@@ -134,8 +180,16 @@ fn adopt(client: &Client, predecessor: Lease) -> Option<Lease> {
             return None;
         }
         match client.lease_keepalive(predecessor.id) {
-            Ok(ttl) => return ttl.map(|ttl| Lease { id: predecessor.id, valid_until: sent + ttl }),
-            Err(error) => warn!("cannot renew the lease of the run before: {}", chain(&error)),
+            Ok(ttl) => {
+                return ttl.map(|ttl| Lease {
+                    id: predecessor.id,
+                    valid_until: sent + ttl,
+                });
+            }
+            Err(error) => warn!(
+                "cannot renew the lease of the run before: {}",
+                chain(&error)
+            ),
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -143,7 +197,9 @@ fn adopt(client: &Client, predecessor: Lease) -> Option<Lease> {
 
 fn gateway_config(config: &Config, client: &Client, adopted: Option<Lease>) -> gateway::Config {
     // A run that goes on where another died keeps its place on the ring, or its VNIs would move.
-    let kept = adopted.filter(|_| !config.points_given).and_then(|lease| registered_points(client, config, lease));
+    let kept = adopted
+        .filter(|_| !config.points_given)
+        .and_then(|lease| registered_points(client, config, lease));
     gateway::Config {
         me: config.name.clone(),
         range: config.range,
@@ -160,7 +216,10 @@ fn gateway_config(config: &Config, client: &Client, adopted: Option<Lease>) -> g
 fn registered_points(client: &Client, config: &Config, lease: Lease) -> Option<Vec<u64>> {
     let key = Key::Node(config.name.clone());
     let reply = client.get(&key.bytes()).ok()?;
-    let node = reply.kvs.first().filter(|node| node.lease == Some(lease.id))?;
+    let node = reply
+        .kvs
+        .first()
+        .filter(|node| node.lease == Some(lease.id))?;
     match schema::read_value(&key, &node.value).0 {
         Value::Points(points) if !points.is_empty() => Some(points),
         _ => None,
@@ -168,7 +227,11 @@ fn registered_points(client: &Client, config: &Config, lease: Lease) -> Option<V
 }
 
 fn guard_address(config: &Config) -> Address {
-    let etcd = config.etcd.first().map(ToString::to_string).unwrap_or_default();
+    let etcd = config
+        .etcd
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     Address::new(&config.name, config.mock.then_some(&etcd))
 }
 
@@ -192,17 +255,32 @@ fn guard_arguments(config: &Config) -> Vec<std::ffi::OsString> {
 /// Guards a daemon. The arguments come from [`guard_arguments`] of the same binary, never from a person.
 pub fn guard(arguments: &[String]) -> Result<(), Failure> {
     let usage = || Failure::from("wmgwd guard is started by wmgwd itself");
-    let [address, margin, first, last, filter, mock, level] = arguments else { return Err(usage()) };
+    let [address, margin, first, last, filter, mock, level] = arguments else {
+        return Err(usage());
+    };
     wmgwd::logging::init(level == "debug")?;
     let margin = Duration::from_millis(margin.parse().map_err(|_| usage())?);
-    let range = first.parse().ok().zip(last.parse().ok()).and_then(|(first, last)| VniRange::new(first, last));
-    let filter = if filter == "entries" { EvpnFilter::Entries } else { EvpnFilter::List };
+    let range = first
+        .parse()
+        .ok()
+        .zip(last.parse().ok())
+        .and_then(|(first, last)| VniRange::new(first, last));
+    let filter = if filter == "entries" {
+        EvpnFilter::Entries
+    } else {
+        EvpnFilter::List
+    };
     let host = Host::open(mock == "mock", range.ok_or_else(usage)?, filter)?;
     if !host.is_mock() {
         // When memory runs out, the guard is what must be left (proc_pid_oom_score_adj(5)).
         let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     }
-    let guard = Process::bind(&Address::from_argument(address), margin, host.kernel(), host.router())?;
+    let guard = Process::bind(
+        &Address::from_argument(address),
+        margin,
+        host.kernel(),
+        host.router(),
+    )?;
     guard.run()?;
     Ok(())
 }
@@ -226,7 +304,11 @@ pub fn withdraw(config: &WithdrawConfig) -> Result<(), Failure> {
             }
         }
     }
-    info!("vnis={} do not answer ARP ({})", silenced.len(), spans(&silenced));
+    info!(
+        "vnis={} do not answer ARP ({})",
+        silenced.len(),
+        spans(&silenced)
+    );
     host.router().withdraw_all()?;
     info!("everything is withdrawn from FRR");
     refused.map_or(Ok(()), |error| Err(error.into()))

@@ -9,7 +9,7 @@ use crate::etcd::{Client, Error};
 use crate::fence::Fence;
 use crate::gateway::Event;
 use crate::report::{Complaint, chain};
-use crate::types::{Lease, LeaseId, Time};
+use crate::types::{Lease, LeaseId};
 use log::{debug, info, warn};
 use std::io;
 use std::sync::Arc;
@@ -64,7 +64,9 @@ impl Watchdog {
             complaint: Complaint::default(),
             guard_complaint: Complaint::default(),
         };
-        let thread = Builder::new().name("watchdog".to_owned()).spawn(move || renewer.run(adopted, &stopped))?;
+        let thread = Builder::new()
+            .name("watchdog".to_owned())
+            .spawn(move || renewer.run(adopted, &stopped))?;
         Ok(Watchdog { thread, stop })
     }
 
@@ -99,7 +101,9 @@ impl Renewer {
                     self.set(lease);
                 }
                 Attempt::Gone(id) => {
-                    warn!("lease={id} is gone from etcd: everything is withdrawn until there is a new one");
+                    warn!(
+                        "lease={id} is gone from etcd: everything is withdrawn until there is a new one"
+                    );
                     lease = None;
                     self.set(lease);
                     self.fence.silence();
@@ -134,7 +138,11 @@ impl Renewer {
         if let Some(lease) = lease {
             match self.client.lease_revoke(lease.id) {
                 Ok(()) => info!("lease={} revoked", lease.id),
-                Err(error) => warn!("cannot revoke lease={}, it ends by itself: {}", lease.id, chain(&error)),
+                Err(error) => warn!(
+                    "cannot revoke lease={}, it ends by itself: {}",
+                    lease.id,
+                    chain(&error)
+                ),
             }
         }
     }
@@ -147,11 +155,17 @@ impl Renewer {
                 Ok(None) => return Attempt::Gone(lease.id),
                 Err(error) => Err(error),
             },
-            None => self.client.lease_grant(self.timing.ttl).map(|grant| (grant.id, grant.ttl)),
+            None => self
+                .client
+                .lease_grant(self.timing.ttl)
+                .map(|grant| (grant.id, grant.ttl)),
         };
         match reply {
             // Counted from before the request left: etcd cannot have started its clock earlier.
-            Ok((id, ttl)) => Attempt::Renewed(Lease { id, valid_until: sent + ttl }),
+            Ok((id, ttl)) => Attempt::Renewed(Lease {
+                id,
+                valid_until: sent + ttl,
+            }),
             Err(error) => Attempt::Failed(error),
         }
     }
@@ -176,7 +190,7 @@ impl Renewer {
     fn pause(&self, lease: Option<Lease>) -> Duration {
         const AGAIN: Duration = Duration::from_millis(200);
         let last = lease.map(|lease| lease.valid_until - self.timing.ttl);
-        let due = last.unwrap_or(Time::default()) + self.timing.keepalive_interval;
+        let due = last.unwrap_or_default() + self.timing.keepalive_interval;
         due.since(clock::now()).max(AGAIN)
     }
 }

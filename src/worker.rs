@@ -64,10 +64,16 @@ impl Worker {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn spawn(self, router: Box<dyn Router>, events: Sender<Event>) -> io::Result<JoinHandle<Exit>> {
+    pub fn spawn(
+        self,
+        router: Box<dyn Router>,
+        events: Sender<Event>,
+    ) -> io::Result<JoinHandle<Exit>> {
         let (frr, orders) = channel();
         let fence = self.fence.clone();
-        Builder::new().name("frr".to_owned()).spawn(move || serve_orders(router, &fence, &orders, &events))?;
+        Builder::new()
+            .name("frr".to_owned())
+            .spawn(move || serve_orders(router, &fence, &orders, &events))?;
         let running = Running {
             worker: self,
             frr,
@@ -76,7 +82,9 @@ impl Worker {
             arp_complaints: Complaints::new("ARP"),
             announce_complaints: Complaints::new("gratuitous ARP"),
         };
-        Builder::new().name("worker".to_owned()).spawn(move || running.run())
+        Builder::new()
+            .name("worker".to_owned())
+            .spawn(move || running.run())
     }
 }
 
@@ -103,7 +111,11 @@ impl Running {
     fn wait(&mut self) {
         /// The wait follows CLOCK_MONOTONIC, which stands still while the machine sleeps: look up this often.
         const LONGEST: Duration = Duration::from_secs(1);
-        let due = self.worker.gateway.next_deadline().map_or(LONGEST, |due| due.since(clock::now()));
+        let due = self
+            .worker
+            .gateway
+            .next_deadline()
+            .map_or(LONGEST, |due| due.since(clock::now()));
         match self.worker.inbox.recv_timeout(due.min(LONGEST)) {
             Ok(event) => self.observe(event),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -144,7 +156,9 @@ impl Running {
                 self.observe(Event::Announced(vnis));
             }
             // The thread lives as long as this sender.
-            Effect::ResetRoutes { parts, keep } => drop(self.frr.send(Order::Reset { parts, keep })),
+            Effect::ResetRoutes { parts, keep } => {
+                drop(self.frr.send(Order::Reset { parts, keep }))
+            }
             Effect::ChangeRoutes(changes) => drop(self.frr.send(Order::Change(changes))),
             Effect::Commit { lease, rows } => {
                 let outcome = self.commit(lease, &rows);
@@ -191,7 +205,8 @@ impl Running {
             .filter(|(_, error)| !matches!(error, host::Error::NotPermitted))
             .map(|(vni, error)| (vni, chain(&error)))
             .collect();
-        self.announce_complaints.hear(vnis.iter().copied(), failures);
+        self.announce_complaints
+            .hear(vnis.iter().copied(), failures);
     }
 
     fn commit(&mut self, lease: LeaseId, rows: &[Commit]) -> CommitOutcome {
@@ -208,7 +223,11 @@ impl Running {
                     return CommitOutcome::Fenced;
                 };
                 narrate(&each, reply.revision);
-                CommitOutcome::Done { revision: reply.revision, lease, each }
+                CommitOutcome::Done {
+                    revision: reply.revision,
+                    lease,
+                    each,
+                }
             }
             Err(error) => {
                 self.complain_of_etcd("write rows", &error);
@@ -226,14 +245,24 @@ impl Running {
             Ok(reply) if schema::registered(&reply) => {
                 self.settle_etcd();
                 self.name_complaint.settle();
-                info!("registered name={} points={} lease={lease}", self.worker.me, points.len());
-                RegisterOutcome::Done { points, lease, revision: reply.revision }
+                info!(
+                    "registered name={} points={} lease={lease}",
+                    self.worker.me,
+                    points.len()
+                );
+                RegisterOutcome::Done {
+                    points,
+                    lease,
+                    revision: reply.revision,
+                }
             }
             Ok(_) => {
                 self.settle_etcd();
                 if self.name_complaint.raise("taken") {
                     let me = &self.worker.me;
-                    warn!("the name {me} is registered under another lease: waiting for that to end");
+                    warn!(
+                        "the name {me} is registered under another lease: waiting for that to end"
+                    );
                 }
                 RegisterOutcome::NameTaken
             }
@@ -252,7 +281,11 @@ impl Running {
 
     fn complain_of_etcd(&mut self, what: &str, error: &etcd::Error) {
         let reason = chain(error);
-        let level = if self.etcd_complaint.raise(&reason) { Level::Warn } else { Level::Debug };
+        let level = if self.etcd_complaint.raise(&reason) {
+            Level::Warn
+        } else {
+            Level::Debug
+        };
         log!(level, "cannot {what}: {reason}");
     }
 }
@@ -274,11 +307,19 @@ fn narrate(each: &[(Vni, crate::fsm::Write, bool)], revision: crate::types::Revi
                 info!("vni={vni} state={state} rev={revision}");
             }
         } else {
-            info!("vnis={} state={state} rev={revision} ({})", vnis.len(), spans(&vnis));
+            info!(
+                "vnis={} state={state} rev={revision} ({})",
+                vnis.len(),
+                spans(&vnis)
+            );
         }
     }
     if !conflicts.is_empty() {
-        debug!("conflicts={} rev={revision} ({})", conflicts.len(), spans(&conflicts));
+        debug!(
+            "conflicts={} rev={revision} ({})",
+            conflicts.len(),
+            spans(&conflicts)
+        );
     }
 }
 
@@ -290,7 +331,10 @@ struct Complaints {
 
 impl Complaints {
     fn new(what: &'static str) -> Complaints {
-        Complaints { what, reasons: FnvHashMap::default() }
+        Complaints {
+            what,
+            reasons: FnvHashMap::default(),
+        }
     }
 
     /// All of `told` went well but for `failures`.
@@ -308,8 +352,9 @@ impl Complaints {
         for (reason, vnis) in news {
             warn!("{} vnis={}: {reason}", self.what, spans(&vnis));
         }
-        let well: Vec<Vni> =
-            told.filter(|vni| !failing.contains(vni) && self.reasons.remove(vni).is_some()).collect();
+        let well: Vec<Vni> = told
+            .filter(|vni| !failing.contains(vni) && self.reasons.remove(vni).is_some())
+            .collect();
         if !well.is_empty() {
             info!("{} vnis={}: works again", self.what, spans(&well));
         }
@@ -317,7 +362,12 @@ impl Complaints {
 }
 
 /// Thread `frr`: one order after the other.
-fn serve_orders(mut router: Box<dyn Router>, fence: &Fence, orders: &Receiver<Order>, events: &Sender<Event>) {
+fn serve_orders(
+    mut router: Box<dyn Router>,
+    fence: &Fence,
+    orders: &Receiver<Order>,
+    events: &Sender<Event>,
+) {
     let mut complaints = Complaints::new("FRR");
     let mut reset_complaint = Complaint::default();
     for order in orders {
@@ -331,7 +381,11 @@ fn serve_orders(mut router: Box<dyn Router>, fence: &Fence, orders: &Receiver<Or
                     }
                     Err(error) => {
                         let reason = chain(error);
-                        let level = if reset_complaint.raise(&reason) { Level::Warn } else { Level::Debug };
+                        let level = if reset_complaint.raise(&reason) {
+                            Level::Warn
+                        } else {
+                            Level::Debug
+                        };
                         log!(level, "FRR: cannot withdraw: {reason}");
                     }
                 }

@@ -22,9 +22,9 @@ use crate::ring::Ring;
 use crate::schema::{Change, Key, Value};
 use crate::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use fnv::FnvHashSet;
-use std::collections::BTreeSet;
 use mirror::Nodes;
 use slot::{Backoff, Slot};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What a node is told at its start.
@@ -202,6 +202,8 @@ enum Life {
 #[derive(Clone, Debug, Default)]
 struct Frr {
     health: Health,
+    /// `health` was told once: before that, nothing is asked of FRR.
+    looked: bool,
     /// What must be withdrawn before anything is advertised.
     reset: Parts,
     /// A first reset was tried, so that nothing of an earlier run is unknown.
@@ -552,6 +554,9 @@ impl Gateway {
 
     fn observe_health(&mut self, health: Health) {
         let before = std::mem::replace(&mut self.frr.health, health);
+        if !std::mem::replace(&mut self.frr.looked, true) {
+            return;
+        }
         // Whatever we told a daemon is gone with its process.
         self.frr.reset.bgpd |= before.bgpd != health.bgpd;
         self.frr.reset.ospfd |= before.ospfd != health.ospfd;

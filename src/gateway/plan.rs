@@ -73,9 +73,12 @@ impl Gateway {
         let mut batch = Batch::default();
         let mut effects = Vec::new();
         // Until the rows are known, an adopted host is left as it is; the guard stands by.
-        self.adopting &= self.snapshot.is_none() && self.is_serving(now) && self.life == Life::Running;
+        self.adopting &=
+            self.snapshot.is_none() && self.is_serving(now) && self.life == Life::Running;
         if self.adopting {
-            self.deadline = self.lease.map(|lease| lease.valid_until - self.config.fence_margin);
+            self.deadline = self
+                .lease
+                .map(|lease| lease.valid_until - self.config.fence_margin);
             return effects;
         }
         if let Life::Draining { deadline } = self.life {
@@ -408,7 +411,7 @@ impl Gateway {
                 batch.announcements.iter().map(|&(_, vni)| vni).collect(),
             ));
         }
-        if self.frr.under_way.is_some() {
+        if self.frr.under_way.is_some() || !self.frr.looked {
             return;
         }
         if !self.frr.retry.is_over(pass.now) {
@@ -417,7 +420,10 @@ impl Gateway {
         }
         if self.frr.reset != Parts::default() {
             let (parts, keep) = (self.frr.reset, std::mem::take(&mut batch.served));
-            self.frr.under_way = Some(UnderWay::Reset { parts, keep: keep.clone() });
+            self.frr.under_way = Some(UnderWay::Reset {
+                parts,
+                keep: keep.clone(),
+            });
             effects.push(Effect::ResetRoutes { parts, keep });
             return;
         }

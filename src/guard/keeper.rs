@@ -41,10 +41,17 @@ impl Keeper {
     /// # Errors
     /// [`Error::NameInUse`] if the guard has a living daemon; else why there is no guard.
     pub fn attach(address: process::Address, arguments: Vec<OsString>) -> Result<Attached, Error> {
-        let mut keeper = Keeper { address, arguments, socket: None, child: None };
+        let mut keeper = Keeper {
+            address,
+            arguments,
+            socket: None,
+            child: None,
+        };
         let greeting = match keeper.connect() {
             Ok(greeting) => greeting,
-            Err(Error::Socket(error)) if error.kind() == io::ErrorKind::ConnectionRefused => keeper.start()?,
+            Err(Error::Socket(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                keeper.start()?
+            }
             Err(error) => return Err(error),
         };
         let predecessor = match greeting {
@@ -52,15 +59,24 @@ impl Keeper {
             Greeting::Fresh => None,
             Greeting::Orphan(lease) => Some(lease),
         };
-        Ok(Attached { keeper, predecessor })
+        Ok(Attached {
+            keeper,
+            predecessor,
+        })
     }
 
     fn connect(&mut self) -> Result<Greeting, Error> {
         let socket = self.address.connect().map_err(Error::Socket)?;
-        socket.set_read_timeout(Some(START)).map_err(Error::Socket)?;
-        socket.set_write_timeout(Some(WRITE)).map_err(Error::Socket)?;
+        socket
+            .set_read_timeout(Some(START))
+            .map_err(Error::Socket)?;
+        socket
+            .set_write_timeout(Some(WRITE))
+            .map_err(Error::Socket)?;
         let mut line = String::new();
-        BufReader::new(&socket).read_line(&mut line).map_err(Error::Socket)?;
+        BufReader::new(&socket)
+            .read_line(&mut line)
+            .map_err(Error::Socket)?;
         let greeting = Greeting::read(&line).ok_or(Error::Protocol)?;
         if greeting != Greeting::Busy {
             self.socket = Some(socket);
@@ -85,7 +101,8 @@ impl Keeper {
         loop {
             match self.connect() {
                 Err(Error::Socket(error))
-                    if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < deadline =>
+                    if error.kind() == io::ErrorKind::ConnectionRefused
+                        && Instant::now() < deadline =>
                 {
                     // The new process has not bound its address yet.
                     std::thread::sleep(Duration::from_millis(5));
@@ -105,7 +122,9 @@ impl Keeper {
     }
 
     fn tell(&mut self, order: &Order) {
-        let Some(socket) = &mut self.socket else { return };
+        let Some(socket) = &mut self.socket else {
+            return;
+        };
         if let Err(error) = socket.write_all(order.line().as_bytes()) {
             // `mind` starts another.
             warn!("guard lost: {error}");
@@ -114,10 +133,14 @@ impl Keeper {
     }
 
     fn is_connected(&mut self) -> bool {
-        let Some(socket) = &self.socket else { return false };
+        let Some(socket) = &self.socket else {
+            return false;
+        };
         // The guard says nothing after its greeting, so there is nothing to read unless it is gone.
         let mut byte = [0];
-        let look = socket.set_nonblocking(true).and_then(|()| (&mut &*socket as &mut dyn io::Read).read(&mut byte));
+        let look = socket
+            .set_nonblocking(true)
+            .and_then(|()| (&mut &*socket as &mut dyn io::Read).read(&mut byte));
         let alive = matches!(&look, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         alive && socket.set_nonblocking(false).is_ok()
     }

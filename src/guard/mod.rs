@@ -66,12 +66,14 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::NameInUse => {
-                f.write_str("another wmgwd of this name runs on this host: stop it, or choose another --name")
-            }
+            Error::NameInUse => f.write_str(
+                "another wmgwd of this name runs on this host: stop it, or choose another --name",
+            ),
             Error::Start(_) => f.write_str("cannot start the guard process"),
             Error::Socket(_) => f.write_str("cannot talk to the guard process"),
-            Error::Protocol => f.write_str("the process at the guard's socket is not a guard of this version"),
+            Error::Protocol => {
+                f.write_str("the process at the guard's socket is not a guard of this version")
+            }
         }
     }
 }

@@ -62,6 +62,19 @@ impl Address {
         Address(text.as_bytes().to_vec())
     }
 
+    /// Whether any real node on this host (in this network namespace) has a guard.
+    pub fn any_guard() -> bool {
+        // Abstract names stand in /proc/net/unix behind an `@` (proc_net(5)).
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        let names = sockets
+            .lines()
+            .filter_map(|line| line.split_once(" @wmgwd/"));
+        // Whoever may not be trusted may bind such a name: only one of our own counts.
+        names
+            .map(|(_, name)| Address(format!("wmgwd/{name}").into_bytes()))
+            .any(|address| address.connect().is_ok())
+    }
+
     fn socket(&self) -> io::Result<SocketAddr> {
         SocketAddr::from_abstract_name(&self.0)
     }
@@ -80,7 +93,11 @@ impl Address {
 /// An abstract socket has no permissions: anybody on the host may bind or connect.
 fn check_peer(stream: &UnixStream) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
-    if peer.uid() == geteuid().as_raw() { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    if peer.uid() == geteuid().as_raw() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
 }
 
 /// A guard.
@@ -115,7 +132,10 @@ impl Process {
         kernel: Box<dyn Kernel>,
         router: Box<dyn Router>,
     ) -> Result<Process, Error> {
-        let listener = address.socket().and_then(|address| UnixListener::bind_addr(&address)).map_err(Error::Socket)?;
+        let listener = address
+            .socket()
+            .and_then(|address| UnixListener::bind_addr(&address))
+            .map_err(Error::Socket)?;
         listener.set_nonblocking(true).map_err(Error::Socket)?;
         let now = clock::now();
         Ok(Process {
@@ -151,8 +171,13 @@ impl Process {
                 None if self.lease.is_some() && !self.armed => return Ok(()),
                 _ => {}
             }
-            if self.withdrawing_since.is_some_and(|since| now.since(since) > GIVE_UP) {
-                error!("FRR does not withdraw, giving up: run wmgwd withdraw when it answers again");
+            if self
+                .withdrawing_since
+                .is_some_and(|since| now.since(since) > GIVE_UP)
+            {
+                error!(
+                    "FRR does not withdraw, giving up: run wmgwd withdraw when it answers again"
+                );
                 return Ok(());
             }
             self.wait(now)?;
@@ -164,15 +189,27 @@ impl Process {
     }
 
     fn is_due(&self, now: Time) -> bool {
-        self.armed && self.lease.is_none_or(|lease| now >= lease.valid_until - self.margin)
+        self.armed
+            && self
+                .lease
+                .is_none_or(|lease| now >= lease.valid_until - self.margin)
     }
 
     fn silence(&mut self) {
         let before = self.answering.len();
         let kernel = &mut self.kernel;
-        self.answering.retain(|&vni| !matches!(kernel.set_arp(vni, false), Ok(()) | Err(host::Error::NoInterface { .. })));
+        self.answering.retain(|&vni| {
+            !matches!(
+                kernel.set_arp(vni, false),
+                Ok(()) | Err(host::Error::NoInterface { .. })
+            )
+        });
         if before > 0 {
-            let whose = if self.daemon.is_some() { "the daemon is late" } else { "the daemon is gone" };
+            let whose = if self.daemon.is_some() {
+                "the daemon is late"
+            } else {
+                "the daemon is gone"
+            };
             warn!("vnis={before} silenced: the lease ends and {whose}");
         }
     }
@@ -182,11 +219,17 @@ impl Process {
         // A word from the daemon, or a new daemon: it takes over from here.
         let quiet = || {
             let listener = PollFd::new(self.listener.as_fd(), PollFlags::POLLIN);
-            let daemon = self.daemon.as_ref().map(|daemon| PollFd::new(daemon.stream.as_fd(), PollFlags::POLLIN));
+            let daemon = self
+                .daemon
+                .as_ref()
+                .map(|daemon| PollFd::new(daemon.stream.as_fd(), PollFlags::POLLIN));
             let mut fds: Vec<PollFd> = [Some(listener), daemon].into_iter().flatten().collect();
             poll(&mut fds, PollTimeout::ZERO) == Ok(0)
         };
-        let parts = Parts { bgpd: true, ospfd: true };
+        let parts = Parts {
+            bgpd: true,
+            ospfd: true,
+        };
         match self.router.withdraw(parts, &BTreeSet::new(), &quiet) {
             Ok(()) => {
                 info!("withdrawn from FRR");
@@ -203,7 +246,9 @@ impl Process {
 
     fn wait(&self, now: Time) -> Result<(), Error> {
         let due = match self.lease {
-            Some(lease) if self.armed => (lease.valid_until - self.margin).max(self.retry_at).since(now),
+            Some(lease) if self.armed => (lease.valid_until - self.margin)
+                .max(self.retry_at)
+                .since(now),
             _ => GLANCE,
         };
         // Rounded up to the next millisecond: waking early would only spin.
@@ -221,7 +266,9 @@ impl Process {
 
     /// Reads what the daemon said; says whether it dismissed the guard.
     fn hear(&mut self) -> bool {
-        let Some(daemon) = &mut self.daemon else { return false };
+        let Some(daemon) = &mut self.daemon else {
+            return false;
+        };
         let mut bytes = [0; 65536];
         loop {
             match daemon.stream.read(&mut bytes) {
@@ -241,7 +288,9 @@ impl Process {
                 }
             }
         }
-        let Some(end) = daemon.unread.iter().rposition(|&byte| byte == b'\n') else { return false };
+        let Some(end) = daemon.unread.iter().rposition(|&byte| byte == b'\n') else {
+            return false;
+        };
         let rest = daemon.unread.split_off(end + 1);
         let lines = std::mem::replace(&mut daemon.unread, rest);
         let mut dismissed = false;
@@ -269,7 +318,9 @@ impl Process {
     }
 
     fn accept(&mut self) {
-        let Ok((mut stream, _)) = self.listener.accept() else { return };
+        let Ok((mut stream, _)) = self.listener.accept() else {
+            return;
+        };
         if let Err(error) = check_peer(&stream) {
             warn!("refused a connection: {error}");
             return;
@@ -279,12 +330,18 @@ impl Process {
             (None, Some(lease)) if self.armed => Greeting::Orphan(lease),
             (None, _) => Greeting::Fresh,
         };
-        if let Err(error) = stream.write_all(greeting.line().as_bytes()).and_then(|()| stream.set_nonblocking(true)) {
+        if let Err(error) = stream
+            .write_all(greeting.line().as_bytes())
+            .and_then(|()| stream.set_nonblocking(true))
+        {
             warn!("cannot greet: {error}");
             return;
         }
         if greeting != Greeting::Busy {
-            self.daemon = Some(Daemon { stream, unread: Vec::new() });
+            self.daemon = Some(Daemon {
+                stream,
+                unread: Vec::new(),
+            });
         }
     }
 }

@@ -53,8 +53,18 @@ impl Order {
         let mut words = line.split_ascii_whitespace();
         let order = match words.next()? {
             "lease" => Order::Lease(read_lease(&mut words)?),
-            "serves" => return words.map(|word| word.parse().ok()).collect::<Option<_>>().map(Order::Serves),
-            "released" => return words.map(|word| word.parse().ok()).collect::<Option<_>>().map(Order::Released),
+            "serves" => {
+                return words
+                    .map(|word| word.parse().ok())
+                    .collect::<Option<_>>()
+                    .map(Order::Serves);
+            }
+            "released" => {
+                return words
+                    .map(|word| word.parse().ok())
+                    .collect::<Option<_>>()
+                    .map(Order::Released);
+            }
             "bye" => Order::Bye,
             _ => return None,
         };
@@ -86,13 +96,20 @@ impl Greeting {
 }
 
 fn lease_line(word: &str, lease: Lease) -> String {
-    format!("{word} {} {}\n", lease.id.0, lease.valid_until.as_duration().as_nanos())
+    format!(
+        "{word} {} {}\n",
+        lease.id.0,
+        lease.valid_until.as_duration().as_nanos()
+    )
 }
 
 fn read_lease<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Lease> {
     let id = LeaseId(words.next()?.parse().ok()?);
     let until = Duration::from_nanos(words.next()?.parse().ok()?);
-    Some(Lease { id, valid_until: Time::since_boot(until) })
+    Some(Lease {
+        id,
+        valid_until: Time::since_boot(until),
+    })
 }
 
 fn vnis_line(word: &str, vnis: &[Vni]) -> String {
@@ -112,8 +129,14 @@ mod tests {
 
     #[test]
     fn lines_read_back() {
-        let lease = Lease { id: LeaseId(-7), valid_until: Time::since_boot(Duration::from_nanos(123_456_789_012)) };
-        let vnis: Vec<Vni> = [1, 7, 16_777_215].into_iter().map(|n| Vni::new(n).unwrap()).collect();
+        let lease = Lease {
+            id: LeaseId(-7),
+            valid_until: Time::since_boot(Duration::from_nanos(123_456_789_012)),
+        };
+        let vnis: Vec<Vni> = [1, 7, 16_777_215]
+            .into_iter()
+            .map(|n| Vni::new(n).unwrap())
+            .collect();
         for order in [
             Order::Lease(lease),
             Order::Serves(vnis.clone()),
@@ -132,7 +155,17 @@ mod tests {
 
     #[test]
     fn other_lines_are_refused() {
-        for line in ["", "lease", "lease 1", "lease x 1", "lease 1 2 3", "lease 1 -2", "serves 0", "serves x", "hello"] {
+        for line in [
+            "",
+            "lease",
+            "lease 1",
+            "lease x 1",
+            "lease 1 2 3",
+            "lease 1 -2",
+            "serves 0",
+            "serves x",
+            "hello",
+        ] {
             assert_eq!(Order::read(line), None, "{line:?}");
             assert_eq!(Greeting::read(line), None, "{line:?}");
         }

@@ -67,8 +67,14 @@ impl Links {
         };
         let mut generations = BTreeMap::new();
         for &vni in answering {
-            let Some(generation) = self.kernel.link_generation(vni) else { continue };
-            if self.generations.get(&vni).is_some_and(|&before| before != generation) {
+            let Some(generation) = self.kernel.link_generation(vni) else {
+                continue;
+            };
+            if self
+                .generations
+                .get(&vni)
+                .is_some_and(|&before| before != generation)
+            {
                 changed.insert(vni);
             }
             generations.insert(vni, generation);

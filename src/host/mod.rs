@@ -65,7 +65,10 @@ pub struct Parts {
 
 impl Parts {
     /// Both.
-    pub const ALL: Parts = Parts { bgpd: true, ospfd: true };
+    pub const ALL: Parts = Parts {
+        bgpd: true,
+        ospfd: true,
+    };
 }
 
 /// Which of the FRR daemons that wmgwd needs are running, and since which start.

@@ -75,7 +75,7 @@ fn announcements_reach_the_station() {
             eventually("capture", || {
                 std::fs::metadata("/run/frames").is_ok_and(|m| m.len() >= 24)
             });
-            let failures = ProcKernel::new().announce(&[vni(7), vni(8)]);
+            let failures = ProcKernel::new().announce(&[vni(7), vni(8)], &|| true);
             assert!(
                 matches!(failures[..], [(vni, Error::NoInterface { .. })] if vni.get() == 8),
                 "{failures:?}"
@@ -129,7 +129,7 @@ fn a_link_that_comes_up_again_is_noticed() {
             let warnings = kernel.startup_warnings(&range);
             assert_eq!(warnings.len(), 2, "{warnings:?}");
             let mut kernel = kernel;
-            let failures = kernel.announce(&[vni(7)]);
+            let failures = kernel.announce(&[vni(7)], &|| true);
             assert!(
                 matches!(&failures[..], [(_, Error::Announce { source, .. })] if source.to_string().contains("IPv4")),
                 "{failures:?}"

@@ -69,10 +69,10 @@ fn measure() {
     });
     let vnis: Vec<_> = range.iter().collect();
     timed("announce 1", || {
-        assert!(kernel.announce(&vnis[..1]).is_empty())
+        assert!(kernel.announce(&vnis[..1], &|| true).is_empty())
     });
     timed("announce 1000", || {
-        assert!(kernel.announce(&vnis).is_empty())
+        assert!(kernel.announce(&vnis, &|| true).is_empty())
     });
     timed("existing", || {
         assert_eq!(kernel.existing(&range).len(), 1000)

@@ -129,7 +129,11 @@ impl Frr {
 
     /// Makes every bridge of the range as expensive as OSPF can say, also one that does not exist yet: it
     /// must not appear with the default cost, which is better than any owner's.
-    fn withdraw_costs(&mut self, keep: &BTreeSet<Vni>, permit: &dyn Fn() -> bool) -> Result<(), Error> {
+    fn withdraw_costs(
+        &mut self,
+        keep: &BTreeSet<Vni>,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         let text = self
             .vtysh
             .command(Daemon::Ospfd, "show running-config", None)?;

@@ -147,7 +147,11 @@ pub fn cost(vni: Vni, cost: Cost) -> Job {
 
 /// What takes bgpd from `config` to "no VNI but those in `keep` is advertised, and `filter` can be used";
 /// empty if it is there.
-pub fn withdraw_filter(config: &BgpConfig, filter: EvpnFilter, keep: &BTreeSet<Vni>) -> Vec<String> {
+pub fn withdraw_filter(
+    config: &BgpConfig,
+    filter: EvpnFilter,
+    keep: &BTreeSet<Vni>,
+) -> Vec<String> {
     let mut lines = Vec::new();
     let closing = Entry {
         permits: false,
@@ -164,7 +168,10 @@ pub fn withdraw_filter(config: &BgpConfig, filter: EvpnFilter, keep: &BTreeSet<V
             lines.push(format!("no bgp extcommunity-list standard {LIST}"));
         }
     } else {
-        let listed = config.list.iter().map(|(seq, value)| (Vni::new(*seq), value));
+        let listed = config
+            .list
+            .iter()
+            .map(|(seq, value)| (Vni::new(*seq), value));
         let strange = listed.filter(|(vni, _)| !kept(*vni));
         lines.extend(strange.filter_map(|(vni, value)| Some(list_remove(vni?, value))));
     }
@@ -340,7 +347,7 @@ exit
 
     #[test]
     fn the_documented_filter_is_closed_and_then_left_alone() {
-        let lines = withdraw_filter(&parse_bgp(DOCUMENTED), EvpnFilter::List);
+        let lines = withdraw_filter(&parse_bgp(DOCUMENTED), EvpnFilter::List, &BTreeSet::new());
         assert_eq!(
             lines,
             [
@@ -353,9 +360,11 @@ exit
             "{DOCUMENTED}route-map filter-vni permit 10\n match extcommunity wmgwd\nexit\n!\n\
              route-map filter-vni deny 65535\nexit\n!\n"
         );
-        assert!(withdraw_filter(&parse_bgp(&shaped), EvpnFilter::List).is_empty());
+        assert!(
+            withdraw_filter(&parse_bgp(&shaped), EvpnFilter::List, &BTreeSet::new()).is_empty()
+        );
         assert_eq!(
-            withdraw_filter(&parse_bgp(&shaped), EvpnFilter::Entries),
+            withdraw_filter(&parse_bgp(&shaped), EvpnFilter::Entries, &BTreeSet::new()),
             ["no route-map filter-vni permit 10"]
         );
     }
@@ -373,7 +382,7 @@ exit
              bgp extcommunity-list standard wmgwd seq 1 permit rt 65000:1\n"
         );
         assert_eq!(
-            withdraw_filter(&parse_bgp(&text), EvpnFilter::List),
+            withdraw_filter(&parse_bgp(&text), EvpnFilter::List, &BTreeSet::new()),
             [
                 "no route-map filter-vni permit 65535",
                 "route-map filter-vni deny 65535",
