@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_bridge_that_does_not_exist_is_an_error() {
-        let failures = Announcer::default().announce(&[Vni::MAX]);
+        let failures = Announcer::default().announce(&[Vni::MAX], &|| true);
         assert!(
             matches!(failures[..], [(Vni::MAX, Error::NoInterface { .. })]),
             "{failures:?}"

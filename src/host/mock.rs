@@ -259,8 +259,8 @@ mod tests {
         worker.withdraw_all().unwrap();
         assert!(worker.apply(&[claim(2)], &|| true).is_empty());
         guard.set_arp(vni(2), true).unwrap();
-        guard.announce(&[vni(2)]);
-        worker.announce(&[vni(2)]);
+        guard.announce(&[vni(2)], &|| true);
+        worker.announce(&[vni(2)], &|| true);
         let exposure = fs::read(dir.join("exposure")).unwrap();
         let announced = fs::read(dir.join("announced")).unwrap();
         fs::remove_dir_all(&dir).unwrap();
