@@ -209,7 +209,9 @@ fn daemons_that_stop_and_start() {
         router::start_daemon("bgpd");
         let after = frr.health();
         assert!(after.is_up() && after.bgpd != before.bgpd && after.ospfd == before.ospfd);
-        // The new bgpd leaks until the filter is closed again; the claim does that.
+        // The new bgpd leaks until the filter is closed again; any change does that.
+        applied(&mut frr, &[release(2)]);
+        advertises(&[]);
         applied(&mut frr, &[claim(3)]);
         advertises(&[3]);
     });

@@ -120,7 +120,7 @@ pub fn advertised() -> BTreeSet<u32> {
 pub fn heard_type_3() -> usize {
     let routes =
         sh("vtysh -N ap -d bgpd -c 'show bgp l2vpn evpn route type multicast' 2>/dev/null");
-    routes.matches(" [3]:").count()
+    routes.matches("[3]:[0]:").count()
 }
 
 /// The cost that ospfd uses on the bridge of a VNI.

@@ -32,6 +32,9 @@ pub struct Filter {
     listed: BTreeMap<Vni, String>,
     /// Which run of bgpd `listed` is about.
     listed_in: Option<u64>,
+    /// Whether the filter has to be withdrawn as a whole before it is changed: it is out of shape, or holds
+    /// what a new bgpd found in its startup configuration.
+    stale: bool,
     targets: Targets,
     targets_read: Option<Time>,
 }
@@ -45,6 +48,7 @@ impl Filter {
             config: BgpConfig::default(),
             listed: BTreeMap::new(),
             listed_in: None,
+            stale: false,
             targets: Targets::default(),
             targets_read: None,
         }
@@ -79,24 +83,22 @@ impl Filter {
     /// # Errors
     /// What bgpd or vtysh said.
     pub fn withdraw_all(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
-        self.listed_in = None;
+        self.stale = true;
         self.read_config(vtysh, bgpd)?;
         let lines = script::withdraw_filter(&self.config, self.mode);
-        if lines.is_empty() {
-            return Ok(());
+        if !lines.is_empty() {
+            let text = lines.join("\n") + "\n";
+            let verdict = vtysh.feed(Daemon::Bgpd, &text, lines.len(), None)?;
+            if let Verdict::Refused { summary, .. } = verdict {
+                return Err(Error::Refused {
+                    daemon: Daemon::Bgpd.name(),
+                    output: summary,
+                });
+            }
+            vtysh.command(Daemon::Bgpd, CLEAR, None)?;
         }
-        self.listed_in = None;
-        let text = lines.join("\n") + "\n";
-        if let Verdict::Refused {
-            summary: output, ..
-        } = vtysh.feed(Daemon::Bgpd, &text, lines.len(), None)?
-        {
-            let daemon = Daemon::Bgpd.name();
-            return Err(Error::Refused { daemon, output });
-        }
-        vtysh.command(Daemon::Bgpd, CLEAR, None)?;
         self.listed.clear();
-        self.listed_in = bgpd;
+        self.stale = false;
         Ok(())
     }
 
@@ -196,7 +198,7 @@ impl Filter {
         bgpd: Option<u64>,
         vnis: &[Vni],
     ) -> Result<Vec<Job>, Error> {
-        self.remember(vtysh, bgpd)?;
+        self.prepare(vtysh, bgpd)?;
         let job = |vni: &Vni| {
             let lines = vec![script::list_remove(*vni, self.listed.get(vni)?)];
             Some(Job { vni: *vni, lines })
@@ -210,7 +212,7 @@ impl Filter {
         bgpd: Option<u64>,
         vnis: &[Vni],
     ) -> Result<(Vec<Job>, Vec<RouteFailure>), Error> {
-        self.remember(vtysh, bgpd)?;
+        self.prepare(vtysh, bgpd)?;
         let unknown = vnis.iter().any(|vni| !self.targets.knows(*vni));
         if unknown && self.targets_older_than(TARGETS_RETRY) {
             self.read_targets(vtysh)?;
@@ -293,7 +295,7 @@ impl Filter {
         bgpd: Option<u64>,
         vnis: &[Vni],
     ) -> Result<Vec<Job>, Error> {
-        self.read_config(vtysh, bgpd)?;
+        self.prepare(vtysh, bgpd)?;
         let numbers = Numbers::new(self.range, &self.config);
         let jobs = vnis.iter().map(|vni| Job {
             vni: *vni,
@@ -312,7 +314,7 @@ impl Filter {
         bgpd: Option<u64>,
         vnis: &[Vni],
     ) -> Result<(Vec<Job>, Vec<RouteFailure>), Error> {
-        self.read_config(vtysh, bgpd)?;
+        self.prepare(vtysh, bgpd)?;
         let mut numbers = Numbers::new(self.range, &self.config);
         let (mut jobs, mut failures) = (Vec::new(), Vec::new());
         for vni in vnis {
@@ -331,12 +333,21 @@ impl Filter {
         Ok((jobs, failures))
     }
 
-    /// Makes sure that `listed` is about the run of bgpd that is there now.
-    fn remember(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
-        if bgpd.is_some() && self.listed_in == bgpd {
+    /// Makes sure that the filter is in shape and that what is remembered of it is about the run of bgpd that
+    /// is there now. A bgpd that was restarted starts with nothing withdrawn, or with what somebody saved.
+    fn prepare(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
+        let same = bgpd.is_some() && self.listed_in == bgpd;
+        if same && !self.stale && self.mode == EvpnFilter::List {
             return Ok(());
         }
-        self.read_config(vtysh, bgpd)
+        self.stale |= self.listed_in.is_some() && !same;
+        self.read_config(vtysh, bgpd)?;
+        self.stale |= !script::is_shaped(&self.config, self.mode);
+        if self.stale {
+            self.withdraw_all(vtysh, bgpd)?;
+            self.read_config(vtysh, bgpd)?;
+        }
+        Ok(())
     }
 
     fn read_config(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {

@@ -14,6 +14,8 @@ mod push;
 mod run;
 mod script;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use super::proc::existing_bridges;

@@ -139,35 +139,49 @@ pub fn cost(vni: Vni, cost: Cost) -> Job {
     }
 }
 
+/// The closing entry as it must be.
+fn closing() -> Entry {
+    Entry {
+        permits: false,
+        body: Vec::new(),
+    }
+}
+
+/// The entry that matches the list as it must be.
+fn list_entry() -> Entry {
+    Entry {
+        permits: true,
+        body: vec![list_match()],
+    }
+}
+
+/// Whether the route-map has the shape that `filter` needs.
+pub fn is_shaped(config: &BgpConfig, filter: EvpnFilter) -> bool {
+    let listed = config.entries.get(&LIST_ENTRY) == Some(&list_entry());
+    config.entries.get(&CLOSING) == Some(&closing()) && listed == (filter == EvpnFilter::List)
+}
+
 /// What takes bgpd from `config` to "no VNI is advertised, and `filter` can be used"; empty if it is there.
 pub fn withdraw_filter(config: &BgpConfig, filter: EvpnFilter) -> Vec<String> {
     let mut lines = Vec::new();
-    let closing = Entry {
-        permits: false,
-        body: Vec::new(),
-    };
     let found = config.entries.get(&CLOSING);
-    if found != Some(&closing) {
+    if found != Some(&closing()) {
         lines.extend(found.map(|entry| entry_remove(CLOSING, entry.permits)));
         lines.push(format!("route-map {ROUTE_MAP} deny {CLOSING}"));
     }
     if !config.list.is_empty() {
         lines.push(format!("no bgp extcommunity-list standard {LIST}"));
     }
-    let ours = Entry {
-        permits: true,
-        body: vec![list_match()],
-    };
-    let keeps =
-        |seq: u32, entry: &Entry| filter == EvpnFilter::List && seq == LIST_ENTRY && *entry == ours;
+    let mut has_list_entry = false;
     for (seq, entry) in config.entries.range(OURS_FROM..CLOSING) {
-        let in_the_way = filter == EvpnFilter::List && *seq == LIST_ENTRY;
-        if (entry.permits || in_the_way) && !keeps(*seq, entry) {
+        let of_list = filter == EvpnFilter::List && *seq == LIST_ENTRY;
+        if of_list && *entry == list_entry() {
+            has_list_entry = true;
+        } else if of_list || entry.permits {
             lines.push(entry_remove(*seq, entry.permits));
         }
     }
-    let have = config.entries.get(&LIST_ENTRY) == Some(&ours);
-    if filter == EvpnFilter::List && !have {
+    if filter == EvpnFilter::List && !has_list_entry {
         lines.push(format!("route-map {ROUTE_MAP} permit {LIST_ENTRY}"));
         lines.push(list_match());
     }
