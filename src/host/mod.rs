@@ -98,6 +98,16 @@ pub trait Router: Send {
 
     /// Looks which daemons run. Cheap enough for once a second.
     fn health(&mut self) -> Health;
+
+    /// Looks whether FRR still has what [`Router::apply`] gave it: a reload of its configuration takes that
+    /// away without a restart. Returns the VNIs that have to be applied again. Two short runs of vtysh, so
+    /// meant for the audit.
+    ///
+    /// # Errors
+    /// FRR did not say.
+    fn drifted(&mut self) -> Result<Vec<Vni>, Error> {
+        Ok(Vec::new())
+    }
 }
 
 /// Why the host did not do as it was told.

@@ -28,6 +28,8 @@ pub struct Filter {
     range: VniRange,
     /// What bgpd's configuration said when it was last read.
     config: BgpConfig,
+    /// The VNIs that are let out because they were claimed.
+    shown: BTreeSet<Vni>,
     /// The lines in the list (or attempted), by VNI.
     listed: BTreeMap<Vni, String>,
     /// Which run of bgpd `listed` is about.
@@ -46,6 +48,7 @@ impl Filter {
             mode,
             range,
             config: BgpConfig::default(),
+            shown: BTreeSet::new(),
             listed: BTreeMap::new(),
             listed_in: None,
             stale: false,
@@ -97,9 +100,39 @@ impl Filter {
             }
             vtysh.command(Daemon::Bgpd, CLEAR, None)?;
         }
+        self.shown.clear();
         self.listed.clear();
         self.stale = false;
         Ok(())
+    }
+
+    /// Compares bgpd's configuration with what was claimed, and closes the filter if it is open. Returns
+    /// the VNIs to claim or release again.
+    ///
+    /// # Errors
+    /// What bgpd or vtysh said.
+    pub fn drifted(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<BTreeSet<Vni>, Error> {
+        let (shown, listed) = (self.shown.clone(), self.listed.clone());
+        let same_run = self.listed_in.is_none() || self.listed_in == bgpd;
+        self.read_config(vtysh, bgpd)?;
+        self.stale |= !same_run || !script::is_shaped(&self.config, self.mode);
+        if self.stale {
+            self.withdraw_all(vtysh, bgpd)?;
+            return Ok(shown);
+        }
+        let is_out: BTreeSet<Vni> = match self.mode {
+            EvpnFilter::List => {
+                let as_claimed = |vni: &&Vni| listed.get(vni) == self.listed.get(vni);
+                let (right, wrong): (BTreeSet<Vni>, BTreeSet<Vni>) =
+                    self.listed.keys().partition(as_claimed);
+                right
+                    .into_iter()
+                    .chain(wrong.into_iter().filter(|vni| !shown.contains(vni)))
+                    .collect()
+            }
+            EvpnFilter::Entries => Numbers::new(self.range, &self.config).vnis().collect(),
+        };
+        Ok(is_out.symmetric_difference(&shown).copied().collect())
     }
 
     /// Takes `vnis` out of the filter.
@@ -123,8 +156,11 @@ impl Filter {
         };
         let failures = self.push(vtysh, batch, &jobs, None);
         let failed: BTreeSet<Vni> = failures.iter().map(|failure| failure.vni).collect();
-        for vni in vnis.iter().filter(|vni| !failed.contains(vni)) {
-            self.listed.remove(vni);
+        for vni in vnis {
+            self.shown.remove(vni);
+            if !failed.contains(vni) {
+                self.listed.remove(vni);
+            }
         }
         failures
     }
@@ -153,6 +189,9 @@ impl Filter {
             Err(error) => return all_failed(vnis.iter().copied(), &error),
         };
         failures.extend(self.push(vtysh, batch, &jobs, Some(permit)));
+        let failed: BTreeSet<Vni> = failures.iter().map(|failure| failure.vni).collect();
+        self.shown
+            .extend(vnis.iter().filter(|vni| !failed.contains(vni)));
         if self.mode == EvpnFilter::List && self.targets_older_than(TARGETS_AGE) {
             failures.extend(self.follow_targets(vtysh, batch, permit));
         }

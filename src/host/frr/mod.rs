@@ -86,6 +86,8 @@ pub struct Frr {
     batch: usize,
     run_dirs: Vec<PathBuf>,
     filter: Filter,
+    /// The costs that ospfd took.
+    costs: BTreeMap<Vni, Cost>,
 }
 
 impl Frr {
@@ -101,6 +103,7 @@ impl Frr {
             batch: config.batch,
             run_dirs: config.run_dirs,
             filter: Filter::new(config.filter, config.range),
+            costs: BTreeMap::new(),
         }
     }
 
@@ -110,43 +113,60 @@ impl Frr {
         self.filter.warnings()
     }
 
-    fn push(
-        &self,
-        daemon: Daemon,
-        jobs: &[Job],
+    /// Sets costs and remembers those that ospfd took.
+    fn set_costs(
+        &mut self,
+        costs: &[(Vni, Cost)],
         permit: Option<&dyn Fn() -> bool>,
     ) -> Vec<RouteFailure> {
-        if jobs.is_empty() {
+        if costs.is_empty() {
             return Vec::new();
         }
+        let jobs: Vec<Job> = costs
+            .iter()
+            .map(|(vni, cost)| script::cost(*vni, *cost))
+            .collect();
         let push = Push {
             vtysh: &self.vtysh,
-            daemon,
+            daemon: Daemon::Ospfd,
             prologue: &[],
             batch: self.batch,
             permit,
         };
-        push.push(jobs)
+        let failures = push.push(&jobs);
+        self.costs.extend(costs.iter().copied());
+        for failure in &failures {
+            self.costs.remove(&failure.vni);
+        }
+        failures
+    }
+
+    fn read_costs(&self) -> Result<BTreeMap<Vni, Cost>, Error> {
+        let text = self
+            .vtysh
+            .command(Daemon::Ospfd, "show running-config", None)?;
+        Ok(config::parse_ospf(&text))
     }
 
     /// Makes every bridge of the range as expensive as OSPF can say, also one that does not exist yet: it
     /// must not appear with the default cost, which is better than any owner's.
     fn withdraw_costs(&mut self) -> Result<(), Error> {
-        let text = self
-            .vtysh
-            .command(Daemon::Ospfd, "show running-config", None)?;
-        let costs = config::parse_ospf(&text);
+        let found = self.read_costs()?;
         let vnis: BTreeSet<Vni> = if self.range.len() <= PRESET {
             self.range.iter().collect()
         } else {
-            let known = costs.keys().filter(|vni| self.range.contains(**vni));
+            let known = found.keys().filter(|vni| self.range.contains(**vni));
             known
                 .copied()
                 .chain(existing_bridges(&self.range))
                 .collect()
         };
-        let jobs = script::withdraw_costs(vnis, &costs);
-        first_error(self.push(Daemon::Ospfd, &jobs, None))
+        let (done, todo): (Vec<Vni>, Vec<Vni>) = vnis
+            .into_iter()
+            .partition(|vni| found.get(vni) == Some(&Cost::OTHERS));
+        self.costs = done.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
+        let todo: Vec<(Vni, Cost)> = todo.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
+        first_error(self.set_costs(&todo, None))
     }
 }
 
@@ -165,7 +185,7 @@ impl Router for Frr {
         let mut failures = self
             .filter
             .release(&self.vtysh, bgpd, self.batch, &wanted.hide);
-        failures.extend(self.push(Daemon::Ospfd, &costs(&wanted.repel), None));
+        failures.extend(self.set_costs(&wanted.repel, None));
 
         let claimed = self
             .filter
@@ -178,12 +198,24 @@ impl Router for Frr {
             .into_iter()
             .filter(|(vni, _)| !failed.contains(vni))
             .collect();
-        failures.extend(self.push(Daemon::Ospfd, &costs(&attract), Some(permit)));
+        failures.extend(self.set_costs(&attract, Some(permit)));
         failures
     }
 
     fn health(&mut self) -> Health {
         health::look(&self.run_dirs)
+    }
+
+    fn drifted(&mut self) -> Result<Vec<Vni>, Error> {
+        let bgpd = health::look(&self.run_dirs).bgpd;
+        let mut drifted = self.filter.drifted(&self.vtysh, bgpd)?;
+        let found = self.read_costs()?;
+        let lost = self
+            .costs
+            .iter()
+            .filter(|(vni, cost)| found.get(vni) != Some(cost));
+        drifted.extend(lost.map(|(vni, _)| *vni));
+        Ok(drifted.into_iter().collect())
     }
 }
 
@@ -219,13 +251,6 @@ impl Wanted {
             cost.into_iter().partition(|(_, cost)| *cost < Cost::OTHERS);
         wanted
     }
-}
-
-fn costs(costs: &[(Vni, Cost)]) -> Vec<Job> {
-    costs
-        .iter()
-        .map(|(vni, cost)| script::cost(*vni, *cost))
-        .collect()
 }
 
 fn first_error(failures: Vec<RouteFailure>) -> Result<(), Error> {

@@ -188,17 +188,6 @@ pub fn withdraw_filter(config: &BgpConfig, filter: EvpnFilter) -> Vec<String> {
     lines
 }
 
-/// What takes ospfd from `costs` to "every one of `vnis` has the cost of a gateway that does not own it".
-pub fn withdraw_costs(
-    vnis: impl IntoIterator<Item = Vni>,
-    costs: &BTreeMap<Vni, Cost>,
-) -> Vec<Job> {
-    vnis.into_iter()
-        .filter(|vni| costs.get(vni) != Some(&Cost::OTHERS))
-        .map(|vni| cost(vni, Cost::OTHERS))
-        .collect()
-}
-
 /// Which entry of the route-map stands for which VNI (`--evpn-filter entries`).
 #[derive(Clone, Debug)]
 pub struct Numbers {
@@ -234,6 +223,11 @@ impl Numbers {
     /// The numbers under which `vni` is advertised now.
     pub fn of(&self, vni: Vni) -> &[u32] {
         self.of.get(&vni).map_or(&[], Vec::as_slice)
+    }
+
+    /// The VNIs that are advertised now.
+    pub fn vnis(&self) -> impl Iterator<Item = Vni> {
+        self.of.keys().copied()
     }
 
     /// The number under which to advertise `vni` from now on: the one that it has; else VNI + 10, as the Go
@@ -383,16 +377,6 @@ exit
                 "route-map filter-vni permit 10",
                 "match extcommunity wmgwd",
             ]
-        );
-    }
-
-    #[test]
-    fn costs_that_stand_are_not_pushed_again() {
-        let costs = BTreeMap::from([(vni(1), Cost::OTHERS), (vni(2), Cost::OWNER)]);
-        let range = VniRange::new(vni(1), vni(3)).unwrap();
-        assert_eq!(
-            withdraw_costs(range.iter(), &costs),
-            [cost(vni(2), Cost::OTHERS), cost(vni(3), Cost::OTHERS)]
         );
     }
 

@@ -268,6 +268,21 @@ fn one_daemon_down_does_not_keep_the_other_from_withdrawing() {
 }
 
 #[test]
+fn costs_that_stand_are_not_pushed_again() {
+    let fake = Fake::new("warm", "");
+    let costs: String = (1..=99)
+        .map(|i| format!("interface br{i}\n ip ospf cost 65535\nexit\n"))
+        .collect();
+    fs::write(fake.dir.join("config"), costs + SHAPED).unwrap();
+    fake.frr().withdraw_all().unwrap();
+    assert_eq!(
+        fake.log(),
+        "== bgpd\nno bgp extcommunity-list standard wmgwd\n\
+         == ospfd\ninterface br100\nip ospf cost 65535\n"
+    );
+}
+
+#[test]
 fn no_vtysh_at_all() {
     let range = VniRange::new(vni(1), vni(2)).unwrap();
     let mut frr = Frr::new(FrrConfig {
