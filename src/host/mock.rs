@@ -42,6 +42,8 @@ pub struct Mock {
 #[derive(Debug)]
 struct State {
     exposures: BTreeMap<Vni, Exposure>,
+    /// What a VNI has that nobody touched since: nothing, or the cost of a withdrawal of all.
+    untouched: Exposure,
     mirror: Option<Mirror>,
 }
 
@@ -86,17 +88,19 @@ impl Mock {
 
     fn with(range: VniRange, mirror: Option<Mirror>) -> Mock {
         let exposures = BTreeMap::new();
-        let state = Arc::new(Mutex::new(State { exposures, mirror }));
+        let untouched = Exposure::default();
+        let state = Arc::new(Mutex::new(State {
+            exposures,
+            untouched,
+            mirror,
+        }));
         Mock { range, state }
     }
 
     /// What this host exposes for `vni`, as far as this process (all clones) set it.
     pub fn exposure(&self, vni: Vni) -> Exposure {
-        self.state()
-            .exposures
-            .get(&vni)
-            .copied()
-            .unwrap_or_default()
+        let state = self.state();
+        *state.exposures.get(&vni).unwrap_or(&state.untouched)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,23 +109,27 @@ impl Mock {
 }
 
 impl State {
+    fn of(&mut self, vni: Vni) -> &mut Exposure {
+        self.exposures.entry(vni).or_insert(self.untouched)
+    }
+
     fn set_arp(&mut self, vni: Vni, answer: bool) {
-        self.exposures.entry(vni).or_default().arp = answer;
+        self.of(vni).arp = answer;
         self.mirror(vni, 0, &[u8::from(answer)]);
     }
 
     fn set_evpn(&mut self, vni: Vni, advertise: bool) {
-        self.exposures.entry(vni).or_default().evpn = advertise;
+        self.of(vni).evpn = advertise;
         self.mirror(vni, 1, &[u8::from(advertise)]);
     }
 
     fn set_cost(&mut self, vni: Vni, cost: Cost) {
-        self.exposures.entry(vni).or_default().cost = Some(cost);
+        self.of(vni).cost = Some(cost);
         self.mirror(vni, 2, &cost.0.to_be_bytes());
     }
 
     fn announce(&mut self, vni: Vni) {
-        self.exposures.entry(vni).or_default().announced += 1;
+        self.of(vni).announced += 1;
         let Some(mirror) = &self.mirror else { return };
         let at = 4 * u64::from(vni.get());
         let mut count = [0; 4];
@@ -168,9 +176,15 @@ impl Router for Mock {
             self.range.last()
         );
         let mut state = self.state();
-        for vni in self.range.iter() {
-            state.set_evpn(vni, false);
-            state.set_cost(vni, Cost::OTHERS);
+        state.untouched.cost = Some(Cost::OTHERS);
+        for exposure in state.exposures.values_mut() {
+            exposure.evpn = false;
+            exposure.cost = Some(Cost::OTHERS);
+        }
+        if state.mirror.is_some() {
+            for vni in self.range.iter() {
+                state.mirror(vni, 1, &[0, 0xff, 0xff]);
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 pub mod frr;
 pub mod garp;
+pub mod links;
 pub mod mock;
 pub mod proc;
 

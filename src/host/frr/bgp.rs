@@ -92,13 +92,14 @@ impl Filter {
         if !lines.is_empty() {
             let text = lines.join("\n") + "\n";
             let verdict = vtysh.feed(Daemon::Bgpd, &text, lines.len(), None)?;
+            // Also after a refusal: the lines that were taken close something.
+            vtysh.command(Daemon::Bgpd, CLEAR, None)?;
             if let Verdict::Refused { summary, .. } = verdict {
                 return Err(Error::Refused {
                     daemon: Daemon::Bgpd.name(),
                     output: summary,
                 });
             }
-            vtysh.command(Daemon::Bgpd, CLEAR, None)?;
         }
         self.shown.clear();
         self.listed.clear();

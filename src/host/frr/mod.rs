@@ -199,6 +199,9 @@ impl Router for Frr {
             .filter(|(vni, _)| !failed.contains(vni))
             .collect();
         failures.extend(self.set_costs(&attract, Some(permit)));
+        // A VNI that both daemons refused is named once.
+        let mut named = BTreeSet::new();
+        failures.retain(|failure| named.insert(failure.vni));
         failures
     }
 
