@@ -26,6 +26,9 @@ use std::time::Duration;
 /// Lines about single VNIs in one batch; more are counted in one line.
 const FEW: usize = 5;
 
+/// How long FRR is left alone before it is asked whether it still has what it was given.
+const AUDIT: Duration = Duration::from_secs(30);
+
 /// What the worker works with.
 pub struct Worker {
     /// The decisions.
@@ -370,7 +373,29 @@ fn serve_orders(
 ) {
     let mut complaints = Complaints::new("FRR");
     let mut reset_complaint = Complaint::default();
-    for order in orders {
+    let mut warned = BTreeSet::new();
+    loop {
+        let order = match orders.recv_timeout(AUDIT) {
+            Ok(order) => order,
+            Err(RecvTimeoutError::Timeout) => {
+                // Only while it is quiet: what is under way is no drift.
+                match router.drifted() {
+                    Ok(vnis) if vnis.is_empty() => continue,
+                    Ok(vnis) => {
+                        warn!(
+                            "FRR: vnis={} are not as they were left: told again",
+                            spans(&vnis)
+                        );
+                        if events.send(Event::Drifted(vnis)).is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => debug!("FRR: cannot look: {}", chain(&error)),
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let event = match order {
             Order::Reset { parts, keep } => {
                 let result = router.withdraw(parts, &keep, &|| true);
@@ -378,6 +403,11 @@ fn serve_orders(
                     Ok(()) => {
                         reset_complaint.settle();
                         info!("FRR: everything withdrawn, kept={}", keep.len());
+                        for warning in router.warnings() {
+                            if warned.insert(warning.clone()) {
+                                warn!("FRR: {warning}");
+                            }
+                        }
                     }
                     Err(error) => {
                         let reason = chain(error);

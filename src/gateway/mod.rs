@@ -83,6 +83,8 @@ pub enum Event {
     Health(Health),
     /// Bridges that came, went, or came up again: nothing that we knew about their ARP holds.
     Links(Vec<Vni>),
+    /// VNIs of which FRR does not have what it was given.
+    Drifted(Vec<Vni>),
     /// Hand all VNIs over, then exit (SIGTERM).
     Drain,
     /// Withdraw and exit now (a second SIGTERM).
@@ -309,6 +311,14 @@ impl Gateway {
                         slot.arp = None;
                         slot.arp_retry.succeed();
                         slot.stop_announcing();
+                    }
+                }
+            }
+            Event::Drifted(vnis) => {
+                for vni in vnis {
+                    if let Some(slot) = self.slot_mut(vni) {
+                        slot.evpn = None;
+                        slot.cost = None;
                     }
                 }
             }
