@@ -31,6 +31,7 @@ const AUDIT: Duration = Duration::from_secs(30);
 /// What one pass collects.
 #[derive(Default)]
 struct Batch {
+    now: Time,
     arp_off: Vec<(Vni, bool)>,
     arp_on: Vec<(Vni, bool)>,
     releases: Vec<RouteChange>,
@@ -45,8 +46,11 @@ struct Batch {
 }
 
 impl Batch {
+    /// What was due before has been decided in this pass: only what is still to come is worth a wake.
     fn wake_at(&mut self, at: Time) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+        if at > self.now {
+            self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+        }
     }
 }
 
@@ -67,7 +71,10 @@ impl Gateway {
     /// What is to be done now. Most effects are answered by an event at once; ask again after that until
     /// nothing is left, then wait for the next event or [`Gateway::next_deadline`].
     pub fn plan(&mut self, now: Time) -> Vec<Effect> {
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            now,
+            ..Batch::default()
+        };
         let mut effects = Vec::new();
         if let Life::Draining { deadline } = self.life {
             batch.wake_at(deadline);
@@ -83,6 +90,10 @@ impl Gateway {
 
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
+        if self.drain_is_over(&pass, &batch) {
+            self.stop(now, super::Exit::Stopped);
+            return self.plan(now);
+        }
         self.plan_life(&pass, &mut batch, &mut effects);
         self.plan_host(&pass, &mut batch, &mut effects);
         self.plan_registration(&pass, &mut batch, &mut effects);
@@ -93,10 +104,7 @@ impl Gateway {
                 rows: std::mem::take(&mut batch.commits),
             });
         }
-        self.deadline = batch
-            .wake
-            .filter(|&wake| wake > now)
-            .or(batch.wake.map(|_| now));
+        self.deadline = batch.wake;
         effects
     }
 
@@ -361,15 +369,16 @@ impl Gateway {
         due <= now
     }
 
+    fn drain_is_over(&self, pass: &Pass, batch: &Batch) -> bool {
+        let Life::Draining { deadline } = self.life else {
+            return false;
+        };
+        let handed_over =
+            pass.may_write && !self.ring.has(&self.config.me) && batch.remaining == 0;
+        handed_over || pass.now >= deadline || !pass.serving
+    }
+
     fn plan_life(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
-        if let Life::Draining { deadline } = self.life {
-            let handed_over =
-                pass.may_write && !self.ring.has(&self.config.me) && batch.remaining == 0;
-            if handed_over || pass.now >= deadline || !pass.serving {
-                self.stop(pass.now, super::Exit::Stopped);
-                batch.wake_at(pass.now);
-            }
-        }
         if let Life::Stopping { deadline, exit } = self.life {
             let nothing_to_do = batch.arp_off.is_empty() && self.frr.under_way.is_none();
             if pass.stopping && ((batch.exposed == 0 && nothing_to_do) || pass.now >= deadline) {

@@ -202,7 +202,9 @@ impl Cluster {
         let alone = (0..self.nodes.len())
             .filter(|&other| other != n && !self.nodes[other].go)
             .all(|other| !self.nodes[other].host.answers(vni));
-        if (!alone || !self.nodes[n].host.answers(vni)) && !self.spoiled(vni) {
+        let bridge = self.nodes[n].host.bridge(vni);
+        let answers = self.nodes[n].host.answers(vni) || !bridge.present;
+        if (!alone || !answers) && !self.spoiled(vni) {
             let name = self.nodes[n].name().clone();
             let host = self.nodes[n].host.bridge(vni);
             self.fail(format!(
@@ -278,7 +280,9 @@ impl Cluster {
             let Some(owner) = ring.owner(vni) else {
                 continue;
             };
-            if row.number != Some(1) || row.owner() != Some(owner) || row.next.is_some() {
+            // Go does not mend what it cannot read, and nobody else may.
+            let number = row.number.or(self.is_go(owner).then_some(1));
+            if number != Some(1) || row.owner() != Some(owner) || row.successor().is_some() {
                 return Err(format!("vni={vni} belongs to {owner} and has {row:?}"));
             }
             for node in self.nodes.iter().filter(|node| !node.go && node.runs()) {

@@ -164,7 +164,7 @@ impl Cluster {
         if changes.is_empty() {
             return;
         }
-        if self.settings.rough && self.rng.chance(20) {
+        if self.settings.rough && !self.nodes[n].go && self.rng.chance(20) {
             let late = self.rng.millis(1, 3_000);
             let event = Box::new(Event::Changed(changes.clone()));
             self.after(late, Ev::Inbox { n, inc, event });

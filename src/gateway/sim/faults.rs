@@ -41,7 +41,7 @@ pub enum Fault {
 
 impl Cluster {
     pub fn strike(&mut self, fault: Fault) {
-        if !self.healing {
+        if !self.healing && !matches!(fault, Fault::Supervise) {
             note!(self, "FAULT {fault:?}");
         }
         match fault {
