@@ -176,6 +176,10 @@ impl Nodes {
         let name = cell.value.as_ref()?;
         let lives = if name == me {
             cell.lease.is_some() && cell.lease == lease
+        } else if cell.unreadable {
+            // What we remember is not in etcd any more, so no lease takes it away when the node dies.
+            self.registered(name)
+                .is_some_and(|node| node.lease == cell.lease)
         } else {
             cell.lease.is_some() || self.registered(name).is_some()
         };

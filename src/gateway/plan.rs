@@ -208,7 +208,9 @@ impl Gateway {
         }
         let reached = self.has_reached(now, batch, slot, &state, role, wanted);
         let view = View {
-            ours: pass.may_take && ring_owner == Some(me),
+            ours: pass.may_take
+                && ring_owner == Some(me)
+                && self.is_free(now, batch, slot, &state),
             elsewhere,
             may_pull: self.may_pull(pass, batch, slot, &state),
             reached,
@@ -351,6 +353,17 @@ impl Gateway {
         }
         // Who left the ring wants to be rid of its VNIs now.
         !slot.absent && (pass.stable || !self.ring.has(owner))
+    }
+
+    /// Whether a row that seems to name nobody really does. One that cannot be read may have an owner that
+    /// others remember: if it lives it mends the row, and if it cannot its lease ends.
+    fn is_free(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
+        if *state != State::Vacant || !slot.row.is_spoiled() {
+            return true;
+        }
+        let due = slot.entered + self.config.name_wait;
+        batch.wake_at(due);
+        due <= now
     }
 
     fn other_is_idle(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
