@@ -173,10 +173,13 @@ impl Gateway {
             _ => false,
         };
         let migrating = matches!(state, State::Migrating { .. });
+        // Later than this the owner has made itself unattractive and relies on us: take the VNI over, and
+        // hand it on from there.
+        let may_turn_back = matches!(&state, State::Migrating { phase, .. } if !phase.relies_on_successor());
         let failing = slot
             .failing_since
             .is_some_and(|since| now.since(since) >= PATIENCE);
-        slot.giving_up = may_give_up && (slot.giving_up || failing || (pass.draining && migrating));
+        slot.giving_up = may_give_up && (slot.giving_up || failing || (pass.draining && may_turn_back));
 
         let wanted = if !pass.serving || pass.stopping || slot.giving_up {
             Exposure::NOTHING

@@ -25,6 +25,8 @@ pub struct Row {
     pub number: Option<u8>,
     pub current: Option<Name>,
     pub next: Option<Name>,
+    /// A name cannot be read: others may remember it.
+    pub unreadable: (bool, bool),
 }
 
 impl Row {
@@ -96,7 +98,9 @@ pub fn row(etcd: &ModelEtcd, vni: Vni) -> Row {
         }
         _ => None,
     };
+    let unreadable = |key| matches!(read(key), Some((Value::Unreadable, _)));
     Row {
+        unreadable: (unreadable(Key::Current(vni)), unreadable(Key::Next(vni))),
         number: match read(Key::Kind(vni)) {
             None => Some(0),
             Some((Value::Kind(kind), _)) => Some(kind.number()),
@@ -343,7 +347,9 @@ fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<(), 
         return Err("a kind that nobody can read");
     };
     let (owner, successor) = (before.owner(), before.successor());
-    let (mine, coming) = (owner == Some(me), successor == Some(me));
+    // What cannot be read any more, me may well have been named in.
+    let mine = owner == Some(me) || before.unreadable.0;
+    let coming = successor == Some(me) || before.unreadable.1;
     let same_owner = before.current == after.current;
     let claimed = |name: &Option<Name>| {
         name.as_ref()

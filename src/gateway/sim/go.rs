@@ -165,11 +165,11 @@ impl Cluster {
                     self.go_look(n);
                 }
                 for vni in touched {
-                    self.go_act(n, vni, true);
+                    self.go_act(n, vni);
                 }
             }
             Event::Health(_) => {
-                // Its periodic scan: rows at rest only.
+                // Its periodic scan.
                 let now = self.now;
                 let Some(go) = self.go(n) else { return };
                 let due = go.looked.is_none_or(|at| now.since(at).as_secs() >= 5);
@@ -188,7 +188,7 @@ impl Cluster {
 
     fn go_look(&mut self, n: usize) {
         for vni in self.vnis() {
-            self.go_act(n, vni, false);
+            self.go_act(n, vni);
         }
         let me = self.nodes[n].name().clone();
         let vnis: Vec<Vni> = self.vnis().collect();
@@ -206,7 +206,7 @@ impl Cluster {
         }
     }
 
-    fn go_act(&mut self, n: usize, vni: Vni, event: bool) {
+    fn go_act(&mut self, n: usize, vni: Vni) {
         let me = self.nodes[n].name().clone();
         let Some(go) = self.go(n) else { return };
         if go.lease.is_none() {
@@ -217,9 +217,6 @@ impl Cluster {
             return;
         };
         let number = kind.map_or(0, Kind::number);
-        if !event && matches!(what, What::Advance(_) | What::Own) {
-            return;
-        }
         let bridge = self.nodes[n].host.bridge_mut(vni);
         match (number, what) {
             (3, What::Advance(_)) => (bridge.evpn, bridge.cost) = (true, Some(100)),

@@ -88,6 +88,7 @@ pub struct Node {
     /// It was told to drain: nobody restarts it.
     pub drained: bool,
     pub drain_until: Option<Time>,
+    pub has_planned: bool,
     pub commits: u64,
     pub plans: u64,
 }
@@ -159,6 +160,7 @@ impl Node {
             exit: None,
             drained: false,
             drain_until: None,
+            has_planned: false,
             commits: 0,
             plans: 0,
         }
@@ -244,6 +246,7 @@ impl Cluster {
         node.dog = Dog::default();
         node.feed = Feed::default();
         node.exit = None;
+        node.has_planned = false;
         node.drained = false;
         node.drain_until = None;
         let inc = node.inc;
@@ -296,7 +299,9 @@ impl Cluster {
         let mut spins = 0;
         loop {
             let (now, rough) = (self.now, self.settings.rough);
-            let stall = rough && self.rng.chance(3);
+            // A new run must not wait before it has silenced what the one before it left: until then the
+            // guard of that one has to stay.
+            let stall = rough && self.nodes[n].has_planned && self.rng.chance(3);
             let pause = self.rng.millis(10, 1_500);
             let inc = self.nodes[n].inc;
             let Some(own) = self.own(n) else { return };
@@ -337,6 +342,7 @@ impl Cluster {
             }
             let busy = own.idle_plans.0 == now && own.idle_plans.1 > 200;
             self.nodes[n].plans += 1;
+            self.nodes[n].has_planned |= quiet;
             if spins > 60 || busy {
                 let name = self.nodes[n].name().clone();
                 self.fail(format!("{name} plans for ever"));
