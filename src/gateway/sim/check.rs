@@ -206,14 +206,9 @@ impl Cluster {
         let alone = (0..self.nodes.len())
             .filter(|&other| other != n && !self.nodes[other].go)
             .all(|other| !self.nodes[other].host.answers(vni));
-        let bridge = self.nodes[n].host.bridge(vni);
-        let answers = self.nodes[n].host.answers(vni) || !bridge.present;
-        if (!alone || !answers) && !self.spoiled(vni) {
+        if !alone && !self.spoiled(vni) {
             let name = self.nodes[n].name().clone();
-            let host = self.nodes[n].host.bridge(vni);
-            self.fail(format!(
-                "{name} announces vni={vni}, alone: {alone}, {host:?}"
-            ));
+            self.fail(format!("{name} announces vni={vni}, which another answers for"));
         }
     }
 

@@ -19,7 +19,6 @@ pub enum Ev {
     Fault(Fault),
     /// A lease may end in etcd.
     Expire,
-    Boot { n: usize, inc: u32 },
     /// The worker's next deadline.
     Wake { n: usize, inc: u32 },
     /// Something for the worker's inbox.
@@ -61,7 +60,7 @@ impl Ev {
             | Health { n, inc }
             | LaneDone { n, inc, .. }
             | Go { n, inc, .. } => Some((n, inc)),
-            Fault(_) | Expire | Boot { .. } | Reach { .. } | Guard { .. } | GuardRoutes { .. }
+            Fault(_) | Expire | Reach { .. } | Guard { .. } | GuardRoutes { .. }
             | LaneApply { .. } => None,
         }
     }
@@ -197,11 +196,6 @@ impl Cluster {
         match ev {
             Ev::Fault(fault) => self.strike(fault),
             Ev::Expire => self.expire(),
-            Ev::Boot { n, inc } => {
-                if self.nodes[n].inc == inc && !self.nodes[n].runs() {
-                    self.boot(n);
-                }
-            }
             Ev::Wake { n, .. } => {
                 let now = self.now;
                 if let Some(own) = self.own(n)
