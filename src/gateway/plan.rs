@@ -172,7 +172,6 @@ impl Gateway {
             State::FailingOver { .. } => role == Role::Successor && elsewhere,
             _ => false,
         };
-        let migrating = matches!(state, State::Migrating { .. });
         // Later than this the owner has made itself unattractive and relies on us: take the VNI over, and
         // hand it on from there.
         let may_turn_back = matches!(&state, State::Migrating { phase, .. } if !phase.relies_on_successor());
@@ -226,9 +225,16 @@ impl Gateway {
             },
         };
         let mut write = fsm::propose(&state, role, &view);
-        if write.is_none() && role == Role::Owner && slot.row.is_spoiled() && !migrating {
-            // Somebody wrote over our row what nobody can read: say again what it said.
-            write = Some(Write::Own);
+        if write.is_none() && role == Role::Owner && slot.row.is_spoiled() {
+            // Somebody wrote over our row what nobody can read: say again what it said. (A successor that
+            // got further does its part once more.)
+            write = match state {
+                State::Migrating { phase, .. } if slot.row.kind.unreadable => {
+                    Some(Write::Advance(phase))
+                }
+                State::Migrating { .. } => None,
+                _ => Some(Write::Own),
+            };
         }
         if let Some(write) = write {
             batch.commits.push(Commit {

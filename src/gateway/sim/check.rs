@@ -370,6 +370,7 @@ fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<(), 
             free && alone && claimed(&after.next)
         }
         // Pull: the owner keeps the VNI until it agrees; nobody else is being served.
+        (0, 2) if spoiled => same_owner && claimed(&after.next),
         (1, 2) => !mine && same_owner && claimed(&after.next),
         (2..=9, 2) => successor.is_none() && !mine && same_owner && claimed(&after.next),
         (2..=8, _) if to == from + 1 => {

@@ -22,6 +22,8 @@ pub struct Go {
     registered: Option<LeaseId>,
     draining: bool,
     looked: Option<crate::types::Time>,
+    /// The last snapshot: what is older comes too late.
+    seen: Revision,
 }
 
 /// A transaction that a Go node has decided on.
@@ -142,21 +144,19 @@ impl Cluster {
                 note!(self, "{} (Go) withdraws all", self.nodes[n].name());
             }
             Event::Snapshot { revision, changes } => {
-                let first = go.keys.is_empty();
-                if first || self.settings.rough && self.rng.chance(300) {
-                    let Some(go) = self.go(n) else { return };
-                    let newest = go.keys.values().map(|(_, at)| *at).max();
-                    if newest.is_none_or(|newest| newest <= revision) {
-                        go.keys.clear();
-                        changes.into_iter().for_each(|change| go.take(change));
-                    }
-                    self.go_look(n);
+                let newest = go.keys.values().map(|(_, at)| *at).max();
+                if newest.is_none_or(|newest| newest <= revision) {
+                    go.seen = revision;
+                    go.keys.clear();
+                    changes.into_iter().for_each(|change| go.take(change));
                 }
+                self.go_look(n);
             }
             Event::Changed(changes) => {
                 let mut touched = BTreeSet::new();
                 let mut ring = false;
-                for change in changes {
+                let seen = go.seen;
+                for change in changes.into_iter().filter(|c| c.revision > seen) {
                     touched.extend(change.key.vni());
                     ring |= matches!(change.key, Key::Node(_));
                     go.take(change);
@@ -247,7 +247,11 @@ impl Cluster {
         let me = self.nodes[n].name().clone();
         let points = self.nodes[n].config.points.clone();
         let Some(go) = self.go(n) else { return };
-        let Some(lease) = go.lease else { return };
+        let lease = match (go.lease, write.what) {
+            (Some(lease), _) => lease,
+            (None, What::Leave) => LeaseId(0),
+            (None, _) => return,
+        };
         if self.nodes[n].cut || !self.etcd.up {
             // It runs with retry, and the first retry comes late.
             let again = self.rng.millis(1_000, 2_000);
