@@ -416,11 +416,13 @@ impl Gateway {
             self.follow_registration(now);
         }
         if !was_serving && self.is_serving(now) {
-            // After a pause nothing that we knew of the host need still hold: the watchdog or the guard
-            // may have switched ARP off behind our back.
+            // Nothing that we knew of the host need still hold: the watchdog or the guard may have
+            // withdrawn it behind our back, also after what is under way was done.
             for slot in &mut self.slots {
-                slot.arp = None;
-                slot.stop_announcing();
+                slot.forget();
+            }
+            if let Some(UnderWay::Changes(changes)) = &mut self.frr.under_way {
+                changes.clear();
             }
             if self.frr.tried {
                 self.frr.reset = Parts::ALL;
