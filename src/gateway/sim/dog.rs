@@ -39,7 +39,11 @@ impl Cluster {
                 self.settings.ttl / 5
             }
             Some(Reply::Kept(None)) => {
-                note!(self, "{} learns that its lease is gone", self.nodes[n].name());
+                note!(
+                    self,
+                    "{} learns that its lease is gone",
+                    self.nodes[n].name()
+                );
                 let node = &mut self.nodes[n];
                 node.dog.lease = None;
                 node.clock = None;

@@ -232,10 +232,7 @@ impl Cluster {
                 Some(Fault::RefuseRoutes(n, vni, false)),
             ),
             70..=78 => (Fault::FrrStop(n, parts), Some(Fault::FrrStart(n))),
-            79..=83 => (
-                Fault::RemoveBridge(n, vni),
-                Some(Fault::AddBridge(n, vni)),
-            ),
+            79..=83 => (Fault::RemoveBridge(n, vni), Some(Fault::AddBridge(n, vni))),
             84..=86 if self.nodes.len() < 7 => (Fault::Join(false), None),
             87..=91 => (Fault::Drain(n), Some(Fault::Start(n))),
             92 => (Fault::Stop(n), Some(Fault::Start(n))),

@@ -1,8 +1,9 @@
 //! A model of one gateway's kernel and FRR: what the network really sees of it.
 
-use crate::gateway::{ArpOutcome, Parts};
-use crate::host::{Cost, Health, RouteChange};
+use crate::gateway::ArpOutcome;
+use crate::host::{Cost, Health, Parts, RouteChange};
 use crate::types::Vni;
+use std::collections::BTreeSet;
 
 /// What an OSPF interface without a configured cost announces: better than any owner.
 const UNSET: u16 = 10;
@@ -113,16 +114,16 @@ impl ModelHost {
 
     /// What the guard does then.
     pub fn withdraw_routes(&mut self) {
-        self.reset(Parts {
-            bgpd: true,
-            ospfd: true,
-        });
+        self.reset(Parts::ALL, &BTreeSet::new());
     }
 
-    /// Withdraws all routes; says whether FRR took it.
-    pub fn reset(&mut self, parts: Parts) -> bool {
+    /// Withdraws all routes but those of `keep`; says whether FRR took it.
+    pub fn reset(&mut self, parts: Parts, keep: &BTreeSet<Vni>) -> bool {
         let health = self.frr;
-        for bridge in self.bridges_mut() {
+        for (vni, bridge) in (1..).zip(self.bridges_mut()) {
+            if keep.iter().any(|kept| kept.get() == vni) {
+                continue;
+            }
             if parts.bgpd && health.bgpd.is_some() {
                 bridge.evpn = false;
             }

@@ -155,5 +155,8 @@ fn clusters_survive_faults_from_seeds() {
     for (seed, failure) in &failures {
         eprintln!("WMGWD_SIM_SEED={seed} {failure}");
     }
-    panic!("{} seeds failed; the last lines of the first are above", failures.len());
+    panic!(
+        "{} seeds failed; the last lines of the first are above",
+        failures.len()
+    );
 }

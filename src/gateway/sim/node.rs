@@ -4,13 +4,11 @@ use super::cluster::{Call, Cluster, Reason, Reply, ms, note};
 use super::faults::Fault;
 use super::go::Go;
 use super::host::ModelHost;
-use crate::gateway::{
-    CommitOutcome, Config, Effect, Event, Exit, Gateway, Parts, RegisterOutcome,
-};
-use crate::host::RouteChange;
+use crate::gateway::{CommitOutcome, Config, Effect, Event, Exit, Gateway, RegisterOutcome};
+use crate::host::{Parts, RouteChange};
 use crate::schema::{self, Meta};
 use crate::types::{Lease, LeaseId, NodeName, Revision, Time, Vni};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Something that happens at a point in time. `inc` is the run of the process that it is meant for.
@@ -20,28 +18,80 @@ pub enum Ev {
     /// A lease may end in etcd.
     Expire,
     /// The worker's next deadline.
-    Wake { n: usize, inc: u32 },
+    Wake {
+        n: usize,
+        inc: u32,
+    },
     /// Something for the worker's inbox.
-    Inbox { n: usize, inc: u32, event: Box<Event> },
-    Reach { n: usize, inc: u32, id: u64, call: Box<Call> },
-    Answer { n: usize, inc: u32, id: u64, reply: Box<Reply> },
-    Timeout { n: usize, inc: u32, id: u64 },
+    Inbox {
+        n: usize,
+        inc: u32,
+        event: Box<Event>,
+    },
+    Reach {
+        n: usize,
+        inc: u32,
+        id: u64,
+        call: Box<Call>,
+    },
+    Answer {
+        n: usize,
+        inc: u32,
+        id: u64,
+        reply: Box<Reply>,
+    },
+    Timeout {
+        n: usize,
+        inc: u32,
+        id: u64,
+    },
     /// The watchdog's next keepalive.
-    Dog { n: usize, inc: u32 },
+    Dog {
+        n: usize,
+        inc: u32,
+    },
     /// The watchdog looks whether it must fence.
-    Fence { n: usize, inc: u32 },
+    Fence {
+        n: usize,
+        inc: u32,
+    },
     /// The guard looks whether it must fence: it goes on when the process does not.
-    Guard { n: usize },
-    GuardRoutes { n: usize },
-    Watch { n: usize, inc: u32 },
-    Poll { n: usize, inc: u32 },
-    Health { n: usize, inc: u32 },
+    Guard {
+        n: usize,
+    },
+    GuardRoutes {
+        n: usize,
+    },
+    Watch {
+        n: usize,
+        inc: u32,
+    },
+    Poll {
+        n: usize,
+        inc: u32,
+    },
+    Health {
+        n: usize,
+        inc: u32,
+    },
     /// vtysh has an effect.
-    LaneApply { n: usize, inc: u32, job: u64 },
+    LaneApply {
+        n: usize,
+        inc: u32,
+        job: u64,
+    },
     /// vtysh has ended.
-    LaneDone { n: usize, inc: u32, job: u64 },
+    LaneDone {
+        n: usize,
+        inc: u32,
+        job: u64,
+    },
     /// A Go node's transaction leaves.
-    Go { n: usize, inc: u32, write: Box<super::go::GoWrite> },
+    Go {
+        n: usize,
+        inc: u32,
+        write: Box<super::go::GoWrite>,
+    },
 }
 
 impl Ev {
@@ -60,7 +110,11 @@ impl Ev {
             | Health { n, inc }
             | LaneDone { n, inc, .. }
             | Go { n, inc, .. } => Some((n, inc)),
-            Fault(_) | Expire | Reach { .. } | Guard { .. } | GuardRoutes { .. }
+            Fault(_)
+            | Expire
+            | Reach { .. }
+            | Guard { .. }
+            | GuardRoutes { .. }
             | LaneApply { .. } => None,
         }
     }
@@ -137,7 +191,7 @@ pub struct Job {
 }
 
 enum Work {
-    Reset(Parts),
+    Reset { parts: Parts, keep: BTreeSet<Vni> },
     Change(Vec<RouteChange>),
 }
 
@@ -388,7 +442,7 @@ impl Cluster {
                 }
                 self.inbox(n, Event::Announced(vnis));
             }
-            Effect::ResetRoutes(parts) => self.lane_start(n, Work::Reset(parts)),
+            Effect::ResetRoutes { parts, keep } => self.lane_start(n, Work::Reset { parts, keep }),
             Effect::ChangeRoutes(changes) => self.lane_start(n, Work::Change(changes)),
             Effect::Commit { lease, rows } => {
                 self.nodes[n].commits += 1;
@@ -517,7 +571,7 @@ impl Cluster {
         };
         job.applied = true;
         match &job.work {
-            Work::Reset(parts) => job.taken = self.nodes[n].host.reset(*parts),
+            Work::Reset { parts, keep } => job.taken = self.nodes[n].host.reset(*parts, keep),
             Work::Change(changes) => {
                 for &change in changes {
                     // Nobody ends the vtysh of a process that is stopped itself: the guard cleans up.
@@ -547,7 +601,7 @@ impl Cluster {
             return;
         };
         let event = match job.work {
-            Work::Reset(_) => Event::RoutesReset(job.taken),
+            Work::Reset { .. } => Event::RoutesReset(job.taken),
             Work::Change(_) => Event::RoutesChanged { failed: job.failed },
         };
         self.tell(n, event);
