@@ -16,7 +16,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-use crate::fsm::Write;
+use crate::fsm::{Kind, Write};
 use crate::host::{Cost, Health, Parts, RouteChange};
 use crate::ring::Ring;
 use crate::schema::{Change, Key, Value};
@@ -183,6 +183,17 @@ pub struct Commit {
     pub write: Write,
 }
 
+/// A row for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowView<'a> {
+    /// `type`.
+    pub kind: Kind,
+    /// `current`.
+    pub owner: Option<&'a NodeName>,
+    /// `next`.
+    pub successor: Option<&'a NodeName>,
+}
+
 /// Why the node ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
@@ -331,6 +342,17 @@ impl Gateway {
             }
             Event::Stop => self.stop(now, Exit::Stopped),
         }
+    }
+
+    /// The row of a VNI as last seen, for those who tell people about it.
+    pub fn row(&self, vni: Vni) -> Option<RowView<'_>> {
+        let at = vni.get().checked_sub(self.config.range.first().get())?;
+        let row = &self.slots.get(at as usize)?.row;
+        Some(RowView {
+            kind: row.kind.value.unwrap_or(Kind::Unassigned),
+            owner: row.current.value.as_ref(),
+            successor: row.next.value.as_ref(),
+        })
     }
 
     fn slot_mut(&mut self, vni: Vni) -> Option<&mut Slot> {
