@@ -244,7 +244,7 @@ route add default via 10.0.9.1
 BATCH
 	[ "$upstream_bfd" = off ] || bfd=' ip ospf bfd'
 	# A dead interval of 2 s at first: a router that is alone waits for that long before it makes itself
-	# designated router, and all adjacencies wait with it. wait_ospf puts the usual timers back.
+	# designated router, and all adjacencies wait with it. hello() puts the usual timers back.
 	frr_files up1 <<CONFIG
 interface uplink
  ip ospf hello-interval 1
@@ -408,14 +408,15 @@ bgp_up() { # HOW_MANY
 	[ "$(count ap1 '"state":"Established"' 'show bgp l2vpn evpn summary json')" -ge "$1" ]
 }
 
-# Applying the interval makes ospfd send a hello at once, instead of within 10 s.
 ospf_up() { # HOW_MANY
-	[ "$(count up1 '"state":"Full' 'show ip ospf neighbor json')" -ge "$1" ] && return
-	[ "$up1_primed" = yes ] || return 1
-	inside up1 vtysh -d ospfd -c 'configure terminal' -c 'interface uplink' \
-		-c 'ip ospf hello-interval 10' -c 'ip ospf dead-interval 40' >/dev/null
-	sleep 0.2
-	return 1
+	[ "$(count up1 '"nbrState":"Full' 'show ip ospf neighbor json')" -ge "$1" ] ||
+		[ "$(count up1 '"state":"Full' 'show ip ospf neighbor json')" -ge "$1" ]
+}
+
+# A changed interval makes ospfd send a hello at once, instead of within 10 s.
+hello() { # NODE
+	inside "$1" vtysh -d ospfd -c 'configure terminal' -c 'interface uplink' \
+		-c 'no ip ospf dead-interval' -c 'ip ospf hello-interval 11' -c 'no ip ospf hello-interval' >/dev/null
 }
 
 up1_is_dr() {
@@ -446,6 +447,9 @@ no_process() { # NODE NAME
 
 wait_gateways() { # NUMBER...
 	local number
+	# The gateways first, so that up1 can answer with a hello that names them.
+	for number in "$@"; do hello "gw$number"; done
+	hello up1
 	await "BGP at ap1" bgp_up "$running"
 	await "OSPF at up1" ospf_up "$running"
 	for number in "$@"; do
@@ -477,7 +481,7 @@ in_parallel() { # COMMAND...
 }
 
 up() {
-	local tool missing='' number commands=() running=$gateways up1_primed=no
+	local tool missing='' number commands=() running=$gateways
 	[ "$(id -u)" -eq 0 ] || die "must be root: the lab makes network namespaces"
 	for tool in ip bridge nsenter unshare setpriv vtysh etcd etcdctl ping "$frr_lib/zebra"; do
 		command -v "$tool" >/dev/null || missing+=" $tool"
@@ -506,7 +510,6 @@ up() {
 	in_parallel "${commands[@]}" || die "not all nodes came up"
 
 	await "up1 to become designated router" up1_is_dr
-	up1_primed=yes
 	# shellcheck disable=SC2046
 	wait_gateways $(seq "$gateways")
 	[ "$etcd" != one ] || await "etcd on etcd1" etcd_up etcd1
@@ -651,7 +654,7 @@ kill_node() { # NODE
 }
 
 revive_node() { # NODE
-	local node=$1 holder netns state network running=0 number up1_primed=yes pids
+	local node=$1 holder netns state network running=0 number pids
 	[[ $node =~ ^gw([0-9]+)$ ]] || die "only gateways can be revived"
 	number=${BASH_REMATCH[1]}
 	! find_holder "$node" || die "$node is running; 'lab.sh --dir $dir kill $node' cuts its power"

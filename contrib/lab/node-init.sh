@@ -19,6 +19,9 @@ mkdir -p etc-frr run/frr
 mount --bind etc-frr /etc/frr
 # The whole of /run, not only /run/frr: whatever a daemon leaves there belongs to this node alone.
 mount --bind run /run
+# FRR's crash logs, in directories named by pid: all nodes have the same pids.
+mkdir -p var-tmp-frr /var/tmp/frr
+mount --bind var-tmp-frr /var/tmp/frr
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 
