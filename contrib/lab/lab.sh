@@ -208,6 +208,10 @@ make_gateway() { # NUMBER
 	plug "$node" mgmt "10.0.3.$((10 + number))/24"
 	# All interfaces before FRR: zebra misses some of many addresses that are added while it runs.
 	overlay "10.0.1.$((10 + number))" "$vnis" "$number" | ip -n "$netns" -batch -
+}
+
+boot_gateway() { # NUMBER
+	local node=gw$1 number=$1
 	gateway_config "$number" | frr_files "$node"
 	start_frr "$node" zebra bgpd ospfd bfdd
 	[ "$etcd" != members ] || start_etcd "$node" "10.0.3.$((10 + number))"
@@ -244,7 +248,7 @@ route add default via 10.0.9.1
 BATCH
 	[ "$upstream_bfd" = off ] || bfd=' ip ospf bfd'
 	# A dead interval of 2 s at first: a router that is alone waits for that long before it makes itself
-	# designated router, and all adjacencies wait with it. hello() puts the usual timers back.
+	# designated router, and all adjacencies wait with it. The usual timers are set right after.
 	frr_files up1 <<CONFIG
 interface uplink
  ip ospf hello-interval 1
@@ -259,6 +263,9 @@ router ospf
 exit
 CONFIG
 	start_frr up1 zebra ospfd bfdd
+	await "up1 to become designated router" up1_is_dr
+	inside up1 vtysh -d ospfd -c 'configure terminal' -c 'interface uplink' \
+		-c 'ip ospf hello-interval 10' -c 'ip ospf dead-interval 40' >/dev/null
 }
 
 make_access_point() {
@@ -410,13 +417,12 @@ bgp_up() { # HOW_MANY
 
 ospf_up() { # HOW_MANY
 	[ "$(count up1 '"nbrState":"Full' 'show ip ospf neighbor json')" -ge "$1" ] ||
-		[ "$(count up1 '"state":"Full' 'show ip ospf neighbor json')" -ge "$1" ]
-}
-
-# A changed interval makes ospfd send a hello at once, instead of within 10 s.
-hello() { # NODE
-	inside "$1" vtysh -d ospfd -c 'configure terminal' -c 'interface uplink' \
-		-c 'no ip ospf dead-interval' -c 'ip ospf hello-interval 11' -c 'no ip ospf hello-interval' >/dev/null
+		[ "$(count up1 '"state":"Full' 'show ip ospf neighbor json')" -ge "$1" ] && return
+	# A changed interval makes ospfd send a hello at once, instead of within 10 s.
+	inside up1 vtysh -d ospfd -c 'configure terminal' -c 'interface uplink' \
+		-c 'ip ospf hello-interval 11' -c 'ip ospf hello-interval 10' >/dev/null
+	sleep 0.5
+	return 1
 }
 
 up1_is_dr() {
@@ -447,11 +453,8 @@ no_process() { # NODE NAME
 
 wait_gateways() { # NUMBER...
 	local number
-	# The gateways first, so that up1 can answer with a hello that names them.
-	for number in "$@"; do hello "gw$number"; done
-	hello up1
-	await "BGP at ap1" bgp_up "$running"
 	await "OSPF at up1" ospf_up "$running"
+	await "BGP at ap1" bgp_up "$running"
 	for number in "$@"; do
 		await "gw$number to learn the way to h1" routes_up "gw$number"
 		await "gw$number to know its VNIs" vnis_up "gw$number"
@@ -481,7 +484,7 @@ in_parallel() { # COMMAND...
 }
 
 up() {
-	local tool missing='' number commands=() running=$gateways
+	local tool missing='' number commands=() boot=() running=$gateways
 	[ "$(id -u)" -eq 0 ] || die "must be root: the lab makes network namespaces"
 	for tool in ip bridge nsenter unshare setpriv vtysh etcd etcdctl ping "$frr_lib/zebra"; do
 		command -v "$tool" >/dev/null || missing+=" $tool"
@@ -501,15 +504,16 @@ up() {
 	save_lab
 
 	make_switch
-	# The upstream router first: it must be designated router before the gateways come.
 	commands=(make_upstream make_access_point)
 	for ((number = 1; number <= gateways; number++)); do
 		commands+=("make_gateway $number")
+		boot+=("boot_gateway $number")
 	done
 	[ "$etcd" != one ] || commands+=(make_etcd)
 	in_parallel "${commands[@]}" || die "not all nodes came up"
 
-	await "up1 to become designated router" up1_is_dr
+	# The upstream router is designated router by now: the gateways find one and need not wait for an election.
+	in_parallel "${boot[@]}" || die "not all gateways came up"
 	# shellcheck disable=SC2046
 	wait_gateways $(seq "$gateways")
 	[ "$etcd" != one ] || await "etcd on etcd1" etcd_up etcd1
@@ -671,6 +675,7 @@ revive_node() { # NODE
 	done
 	rm -rf -- "$state/run/frr"
 	make_gateway "$number"
+	boot_gateway "$number"
 	for ((number = 1; number <= gateways; number++)); do
 		! find_holder "gw$number" || running=$((running + 1))
 	done
