@@ -415,13 +415,16 @@ bgp_up() { # HOW_MANY
 	[ "$(count ap1 '"state":"Established"' 'show bgp l2vpn evpn summary json')" -ge "$1" ]
 }
 
-ospf_up() { # HOW_MANY
+ospf_up() { # HOW_MANY NEW-GATEWAYS
+	local node
 	[ "$(count up1 '"nbrState":"Full' 'show ip ospf neighbor json')" -ge "$1" ] ||
 		[ "$(count up1 '"state":"Full' 'show ip ospf neighbor json')" -ge "$1" ] && return
-	# A changed interval makes ospfd send a hello at once, instead of within 10 s.
-	inside up1 vtysh -d ospfd -c 'configure terminal' -c 'interface uplink' \
-		-c 'ip ospf hello-interval 11' -c 'ip ospf hello-interval 10' >/dev/null
-	sleep 0.5
+	# A changed interval makes ospfd send a hello at once, instead of 10 s after its start, and then each 10 s.
+	for node in $2 up1; do
+		inside "$node" vtysh -d ospfd -c 'configure terminal' -c 'interface uplink' \
+			-c 'ip ospf hello-interval 11' -c 'ip ospf hello-interval 10' >/dev/null
+	done
+	sleep 0.3
 	return 1
 }
 
@@ -453,7 +456,7 @@ no_process() { # NODE NAME
 
 wait_gateways() { # NUMBER...
 	local number
-	await "OSPF at up1" ospf_up "$running"
+	await "OSPF at up1" ospf_up "$running" "${*/#/gw}"
 	await "BGP at ap1" bgp_up "$running"
 	for number in "$@"; do
 		await "gw$number to learn the way to h1" routes_up "gw$number"
