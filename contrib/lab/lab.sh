@@ -218,7 +218,7 @@ boot_gateway() { # NUMBER
 }
 
 gateway_config() { # NUMBER
-	local file address=$((10 + $1))
+	local file vni address=$((10 + $1))
 	case $config in
 	example) file=$top/frr.conf.example ;;
 	original) file=$top/tests/fixtures/frr-original.conf ;;
@@ -226,6 +226,10 @@ gateway_config() { # NUMBER
 	esac
 	# Both files are written as gw1's.
 	sed -e "s/\b10\.0\.1\.11\b/10.0.1.$address/g" -e "s/\b1\.1\.1\.1\b/1.1.1.$1/g" "$file"
+	# As frr.conf.example tells operators to do.
+	[ "$config" != example ] || for ((vni = 1; vni <= vnis; vni++)); do
+		printf 'interface br%d\n ip ospf cost 65535\nexit\n' "$vni"
+	done
 }
 
 make_upstream() {
