@@ -266,6 +266,11 @@ impl Cluster {
         }))
     }
 
+    /// Whether a node runs that nobody told to leave.
+    pub fn somebody_stays(&self) -> bool {
+        self.nodes.iter().any(|node| node.runs() && !node.drained)
+    }
+
     /// Whether every VNI is served by its ring owner and by nobody else; if not, what is missing.
     pub fn converged(&self) -> Result<(), String> {
         for node in self.nodes.iter().filter(|node| node.runs() && !node.drained) {
@@ -274,6 +279,9 @@ impl Cluster {
             }
         }
         let ring = self.ring();
+        if ring == Ring::default() && self.somebody_stays() {
+            return Err("nobody takes VNIs".into());
+        }
         for vni in self.vnis() {
             let row = row(&self.etcd, vni);
             let Some(owner) = ring.owner(vni) else {
@@ -370,6 +378,9 @@ fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<(), 
             free && alone && claimed(&after.next)
         }
         // Pull: the owner keeps the VNI until it agrees; nobody else is being served.
+        // `type` alone was deleted, so that every condition on it holds.
+        (0, 1) => mine && claimed(&after.current),
+        (0, 3..=9) if spoiled => same_owner && before.next == after.next,
         (0, 2) if spoiled => same_owner && claimed(&after.next),
         (1, 2) => !mine && same_owner && claimed(&after.next),
         (2..=9, 2) => successor.is_none() && !mine && same_owner && claimed(&after.next),
