@@ -6,7 +6,7 @@ use crate::etcd::{Op, Txn};
 use crate::fsm::Phase;
 use crate::ring::{Member, Ring};
 use crate::schema::{self, Key, Value};
-use crate::types::{LeaseId, NodeName, Time, Vni, VniRange};
+use crate::types::{LeaseId, NodeName, Time, Vni};
 use std::collections::BTreeSet;
 
 /// A name in a row.
@@ -248,7 +248,6 @@ impl Cluster {
     /// The ring as etcd has it.
     pub fn ring(&self) -> Ring {
         let nodes = self.etcd.range(b"/wmgwd/node/").kvs;
-        let all = VniRange::new(Vni::MIN, Vni::MAX);
         let read: Vec<(NodeName, Vec<u64>)> = nodes
             .iter()
             .filter_map(|kv| {
@@ -262,7 +261,13 @@ impl Cluster {
         Ring::new(read.iter().map(|(name, points)| Member {
             name,
             points,
-            range: all,
+            range: match self.etcd.get(&Key::Meta(name.clone()).bytes()) {
+                Some(kv) => match schema::read_value(&Key::Meta(name.clone()), &kv.value).0 {
+                    Value::Meta(meta) => Some(meta.range),
+                    _ => None,
+                },
+                None => None,
+            },
         }))
     }
 
@@ -292,7 +297,10 @@ impl Cluster {
             if number != Some(1) || row.owner() != Some(owner) || row.successor().is_some() {
                 return Err(format!("vni={vni} belongs to {owner} and has {row:?}"));
             }
-            for node in self.nodes.iter().filter(|node| !node.go && node.runs()) {
+            let serves = |node: &&super::node::Node| {
+                !node.go && node.runs() && node.config.range.contains(vni)
+            };
+            for node in self.nodes.iter().filter(serves) {
                 let bridge = node.host.bridge(vni);
                 let shown = (
                     bridge.present && bridge.arp,

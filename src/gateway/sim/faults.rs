@@ -13,6 +13,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub enum Fault {
     Crash(usize),
+    /// The whole machine.
+    Reboot(usize),
     Start(usize),
     Pause(usize),
     Resume(usize),
@@ -46,6 +48,15 @@ impl Cluster {
         }
         match fault {
             Fault::Crash(n) => self.kill(n),
+            Fault::Reboot(n) => {
+                self.kill(n);
+                let node = &mut self.nodes[n];
+                node.clock = None;
+                for bridge in node.host.bridges_mut() {
+                    (bridge.arp, bridge.fresh, bridge.evpn) = (true, true, false);
+                    bridge.cost = None;
+                }
+            }
             Fault::Start(n) => {
                 if !self.nodes[n].runs() {
                     self.boot(n);
@@ -244,7 +255,7 @@ impl Cluster {
                 let kind = self.rng.below(8);
                 (Fault::Garbage(vni, kind), None)
             }
-            _ => (Fault::Crash(n), Some(Fault::Start(n))),
+            _ => (Fault::Reboot(n), Some(Fault::Start(n))),
         };
         self.strike(begin);
         if let Some(end) = end {
@@ -283,7 +294,9 @@ pub fn random_settings(rng: &mut Rng, story: Story) -> Settings {
         } else {
             60_000
         }),
-        rough: story != Story::Planned,
+        rough: story != Story::Planned || rng.chance(500),
+        // Go knows nothing of ranges: its ring would be another one.
+        ranges: story == Story::Rough && rng.chance(100),
     }
 }
 

@@ -81,14 +81,35 @@ fn plan(cluster: &mut Cluster, rng: &mut Rng) {
     cluster.checker.available = true;
     for _ in 0..rng.within(1, 6) {
         cluster.run_for(rng.millis(0, 30_000));
+        let ring = cluster.ring();
         let live: Vec<usize> = (0..cluster.nodes.len())
-            .filter(|&n| cluster.nodes[n].runs() && !cluster.nodes[n].drained)
+            .filter(|&n| ring.has(cluster.nodes[n].name()) && !cluster.nodes[n].drained)
             .collect();
         let gone = (0..cluster.nodes.len()).find(|&n| !cluster.nodes[n].runs());
-        match (rng.below(4), gone) {
+        // An outage that no lease can end in: a keepalive may have been due just then.
+        let short = cluster.settings.ttl * 3 / 10;
+        let (n, outage) = (*rng.pick(&live), rng.millis(10, short.as_millis() as u64));
+        match (rng.below(10), gone) {
             (0, Some(n)) => cluster.strike(Fault::Start(n)),
             (0 | 1, _) if cluster.nodes.len() < 7 => cluster.strike(Fault::Join(false)),
             (2, _) => cluster.strike(Fault::LeaderChange),
+            (3, _) => {
+                cluster.strike(Fault::EtcdDown);
+                cluster.schedule(outage, Fault::EtcdUp);
+            }
+            (4, _) => {
+                cluster.strike(Fault::Cut(n));
+                cluster.schedule(outage, Fault::Heal(n));
+            }
+            (5, _) => {
+                cluster.strike(Fault::HangWatch(n, true));
+                cluster.schedule(outage * 5, Fault::HangWatch(n, false));
+                cluster.strike(Fault::Compact);
+            }
+            (6, _) => {
+                cluster.strike(Fault::Slow(n, true));
+                cluster.schedule(outage * 5, Fault::Slow(n, false));
+            }
             _ if live.len() > 1 => cluster.strike(Fault::Drain(*rng.pick(&live))),
             _ => {}
         }

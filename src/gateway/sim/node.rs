@@ -44,6 +44,9 @@ pub enum Ev {
     Go { n: usize, inc: u32, write: Box<super::go::GoWrite> },
 }
 
+/// A worker that asks more often within a second does not batch, or does not back off.
+const MOST_CALLS: usize = 60;
+
 impl Ev {
     /// The process that this happens inside of, and that must run for it.
     fn process(&self) -> Option<(usize, u32)> {
@@ -86,8 +89,8 @@ pub struct Node {
     pub exit: Option<Exit>,
     /// It was told to drain: nobody restarts it.
     pub drained: bool,
-    pub drain_until: Option<Time>,
     pub has_planned: bool,
+    pub calls: Vec<Time>,
     pub commits: u64,
     pub plans: u64,
 }
@@ -158,8 +161,8 @@ impl Node {
             feed: Feed::default(),
             exit: None,
             drained: false,
-            drain_until: None,
             has_planned: false,
+            calls: Vec::new(),
             commits: 0,
             plans: 0,
         }
@@ -232,6 +235,9 @@ impl Cluster {
 
     /// A process starts.
     pub fn boot(&mut self, n: usize) {
+        let redraws = self.nodes[n].inc > 0 && self.rng.chance(300);
+        let redrawn: Vec<u64> = (0..8).map(|_| self.rng.next()).collect();
+        let redrawn = if redraws { redrawn } else { Vec::new() };
         let node = &mut self.nodes[n];
         node.inc += 1;
         node.deferred.clear();
@@ -242,7 +248,9 @@ impl Cluster {
         node.exit = None;
         node.has_planned = false;
         node.drained = false;
-        node.drain_until = None;
+        if !redrawn.is_empty() {
+            node.config.points = redrawn;
+        }
         let inc = node.inc;
         node.process = if node.go {
             node.host.silence();
@@ -296,7 +304,8 @@ impl Cluster {
             // A new run must not wait before it has silenced what the one before it left: until then the
             // guard of that one has to stay.
             let stall = rough && self.nodes[n].has_planned && self.rng.chance(3);
-            let pause = self.rng.millis(10, 1_500);
+            let long = if self.rng.chance(100) { 20_000 } else { 1_500 };
+            let pause = self.rng.millis(10, long);
             let inc = self.nodes[n].inc;
             let Some(own) = self.own(n) else { return };
             if own.waiting.is_some() {
@@ -424,6 +433,14 @@ impl Cluster {
     }
 
     fn ask(&mut self, n: usize, txn: crate::etcd::Txn, reason: Reason) {
+        let now = self.now;
+        let calls = &mut self.nodes[n].calls;
+        calls.retain(|&at| now.since(at) < ms(1_000));
+        calls.push(now);
+        if calls.len() > MOST_CALLS {
+            let name = self.nodes[n].name().clone();
+            self.fail(format!("{name} asks etcd more than {MOST_CALLS} times a second"));
+        }
         let id = self.send(n, Call::Txn(txn, Box::new(reason.clone())));
         if let Some(own) = self.own(n) {
             own.waiting = Some((id, reason));
