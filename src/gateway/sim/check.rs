@@ -326,7 +326,13 @@ impl Cluster {
         let rest = ms(40_000);
         let plans: Vec<u64> = self.nodes.iter().map(|node| node.plans).collect();
         let commits: u64 = self.nodes.iter().map(|node| node.commits).sum();
-        let revision = self.etcd.revision();
+        let newest = |etcd: &ModelEtcd| {
+            let rows = etcd.range(b"/wmgwd/vni/").kvs;
+            rows.iter().map(|kv| kv.mod_revision).max()
+        };
+        let revision = newest(&self.etcd);
+        self.settings.rough = false;
+        self.run_for(ms(5_000));
         self.run_for(rest);
         if self.failure.is_some() {
             return;
@@ -335,7 +341,7 @@ impl Cluster {
             self.fail(format!("did not stay at rest: {missing}"));
         }
         let written: u64 = self.nodes.iter().map(|node| node.commits).sum();
-        if written != commits || self.etcd.revision() != revision {
+        if written != commits || newest(&self.etcd) != revision {
             self.fail(format!("{} commits at rest", written - commits));
         }
         let bound = rest.as_secs() * (6 + u64::from(self.settings.vnis));
@@ -358,9 +364,12 @@ fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<(), 
         return Err("a kind that nobody can read");
     };
     let (owner, successor) = (before.owner(), before.successor());
-    // What cannot be read any more, me may well have been named in.
-    let mine = owner == Some(me) || before.unreadable.0;
-    let coming = successor == Some(me) || before.unreadable.1;
+    // What cannot be read any more, or is not what we wrote, me may well have been named in.
+    let lost = |name: &Option<Name>, unreadable: bool| {
+        unreadable || spoiled && name.as_ref().is_none_or(|name| !name.lives)
+    };
+    let mine = owner == Some(me) || lost(&before.current, before.unreadable.0);
+    let coming = successor == Some(me) || lost(&before.next, before.unreadable.1);
     let same_owner = before.current == after.current;
     let claimed = |name: &Option<Name>| {
         name.as_ref()
@@ -389,7 +398,7 @@ fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<(), 
         // `type` alone was deleted, so that every condition on it holds.
         (0, 1) => mine && claimed(&after.current),
         (0, 3..=9) if spoiled => same_owner && before.next == after.next,
-        (0, 2) if spoiled => same_owner && claimed(&after.next),
+        (0, 2) => same_owner && claimed(&after.next),
         (1, 2) => !mine && same_owner && claimed(&after.next),
         (2..=9, 2) => successor.is_none() && !mine && same_owner && claimed(&after.next),
         (2..=8, _) if to == from + 1 => {

@@ -122,6 +122,8 @@ pub struct Own {
     pub gateway: Gateway,
     pub inbox: VecDeque<Event>,
     pub todo: VecDeque<Effect>,
+    /// The lease that the gateway knew when it planned.
+    pub planned_under: Option<LeaseId>,
     pub waiting: Option<(u64, Reason)>,
     pub stalled_until: Time,
     pub wake: Option<Time>,
@@ -133,6 +135,7 @@ pub struct Own {
 /// What vtysh is doing.
 pub struct Job {
     id: u64,
+    lease: Option<LeaseId>,
     work: Work,
     taken: bool,
     failed: Vec<Vni>,
@@ -176,11 +179,14 @@ impl Node {
         !matches!(self.process, Process::Down)
     }
 
-    /// Whether the node may claim now: asked by everything that does, right before.
-    pub fn may_claim(&self, now: Time) -> bool {
+    /// Whether what was planned under `lease` may be done now: asked right before everything that claims.
+    /// A worker that was held up may come to an effect when its lease has ended, what it owned has gone to
+    /// others, and the watchdog already has another lease: so it is the lease of the plan that counts.
+    pub fn may_claim(&self, now: Time, lease: Option<LeaseId>) -> bool {
         let margin = self.config.fence_margin;
-        self.clock
-            .is_some_and(|lease| now < lease.valid_until - margin)
+        self.clock.is_some_and(|clock| {
+            Some(clock.id) == lease && now < clock.valid_until - margin
+        })
     }
 }
 
@@ -261,6 +267,7 @@ impl Cluster {
                 gateway: Gateway::new(node.config.clone()),
                 inbox: VecDeque::new(),
                 todo: VecDeque::new(),
+                planned_under: None,
                 waiting: None,
                 stalled_until: Time::default(),
                 wake: None,
@@ -327,6 +334,9 @@ impl Cluster {
                 continue;
             }
             while let Some(event) = own.inbox.pop_front() {
+                if let Event::Lease(lease) = &event {
+                    own.planned_under = lease.map(|lease| lease.id);
+                }
                 own.gateway.observe(now, event);
             }
             let effects = own.gateway.plan(now);
@@ -371,11 +381,15 @@ impl Cluster {
             text.truncate(1500);
             note!(self, "{} -> {text}", self.nodes[n].name());
         }
+        let Some(lease) = self.own(n).map(|own| own.planned_under) else {
+            return;
+        };
+        let permitted = self.nodes[n].may_claim(self.now, lease);
         match effect {
             Effect::SwitchArp(switches) => {
                 let mut outcomes = Vec::new();
                 for (vni, answer) in switches {
-                    let allowed = !answer || self.nodes[n].may_claim(self.now);
+                    let allowed = !answer || permitted;
                     let outcome = if allowed {
                         if answer {
                             self.check_claim(n, "answers ARP for", vni);
@@ -389,7 +403,7 @@ impl Cluster {
                 self.inbox(n, Event::ArpSwitched(outcomes));
             }
             Effect::Announce(vnis) => {
-                if self.nodes[n].may_claim(self.now) {
+                if permitted {
                     for &vni in &vnis {
                         self.check_claim(n, "announces", vni);
                         self.check_announcement(n, vni);
@@ -401,8 +415,7 @@ impl Cluster {
             Effect::ChangeRoutes(changes) => self.lane_start(n, Work::Change(changes)),
             Effect::Commit { lease, rows } => {
                 self.nodes[n].commits += 1;
-                let node = &self.nodes[n];
-                if !node.may_claim(self.now) || node.clock.is_none_or(|clock| clock.id != lease) {
+                if !self.nodes[n].may_claim(self.now, Some(lease)) {
                     let vnis = rows.iter().map(|row| row.vni).collect();
                     self.inbox(n, Event::Committed(CommitOutcome::Failed(vnis)));
                     return;
@@ -509,6 +522,7 @@ impl Cluster {
         let job = own.next_job;
         own.lane = Some(Job {
             id: job,
+            lease: own.planned_under,
             work,
             taken: false,
             failed: Vec::new(),
@@ -526,12 +540,12 @@ impl Cluster {
         if self.nodes[n].inc != inc {
             return;
         }
-        let permitted = self.nodes[n].may_claim(self.now);
         let paused = self.nodes[n].paused;
         let Some(own) = self.own(n) else { return };
         let Some(mut job) = own.lane.take_if(|job| job.id == id) else {
             return;
         };
+        let permitted = self.nodes[n].may_claim(self.now, job.lease);
         job.applied = true;
         match &job.work {
             Work::Reset(parts) => job.taken = self.nodes[n].host.reset(*parts),
