@@ -174,11 +174,13 @@ impl Gateway {
         };
         // Later than this the owner has made itself unattractive and relies on us: take the VNI over, and
         // hand it on from there.
-        let may_turn_back = matches!(&state, State::Migrating { phase, .. } if !phase.relies_on_successor());
+        let may_turn_back =
+            matches!(&state, State::Migrating { phase, .. } if !phase.relies_on_successor());
         let failing = slot
             .failing_since
             .is_some_and(|since| now.since(since) >= PATIENCE);
-        slot.giving_up = may_give_up && (slot.giving_up || failing || (pass.draining && may_turn_back));
+        slot.giving_up =
+            may_give_up && (slot.giving_up || failing || (pass.draining && may_turn_back));
 
         let wanted = if !pass.serving || pass.stopping || slot.giving_up {
             Exposure::NOTHING
@@ -210,9 +212,7 @@ impl Gateway {
         }
         let reached = self.has_reached(now, batch, slot, &state, role, wanted);
         let view = View {
-            ours: pass.may_take
-                && ring_owner == Some(me)
-                && self.is_free(now, batch, slot, &state),
+            ours: pass.may_take && ring_owner == Some(me) && self.is_free(now, batch, slot, &state),
             elsewhere,
             may_pull: self.may_pull(pass, batch, slot, &state),
             reached,
@@ -395,8 +395,7 @@ impl Gateway {
         let Life::Draining { deadline } = self.life else {
             return false;
         };
-        let handed_over =
-            pass.may_write && !self.ring.has(&self.config.me) && batch.remaining == 0;
+        let handed_over = pass.may_write && !self.ring.has(&self.config.me) && batch.remaining == 0;
         handed_over || pass.now >= deadline || !pass.serving
     }
 

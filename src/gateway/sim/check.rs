@@ -208,7 +208,9 @@ impl Cluster {
             .all(|other| !self.nodes[other].host.answers(vni));
         if !alone && !self.spoiled(vni) {
             let name = self.nodes[n].name().clone();
-            self.fail(format!("{name} announces vni={vni}, which another answers for"));
+            self.fail(format!(
+                "{name} announces vni={vni}, which another answers for"
+            ));
         }
     }
 
@@ -278,8 +280,16 @@ impl Cluster {
 
     /// Whether every VNI is served by its ring owner and by nobody else; if not, what is missing.
     pub fn converged(&self) -> Result<(), String> {
-        for node in self.nodes.iter().filter(|node| node.runs() && !node.drained) {
-            if self.etcd.get(&Key::Node(node.name().clone()).bytes()).is_none() {
+        for node in self
+            .nodes
+            .iter()
+            .filter(|node| node.runs() && !node.drained)
+        {
+            if self
+                .etcd
+                .get(&Key::Node(node.name().clone()).bytes())
+                .is_none()
+            {
                 return Err(format!("{} is not registered", node.name()));
             }
         }
@@ -313,7 +323,10 @@ impl Cluster {
                     return Err(format!("{} shows vni={vni} as {bridge:?}", node.name()));
                 }
             }
-            let served = self.nodes.iter().any(|node| node.name() == owner && node.runs());
+            let served = self
+                .nodes
+                .iter()
+                .any(|node| node.name() == owner && node.runs());
             if !served && !self.go_took_part(vni) {
                 return Err(format!("vni={vni} belongs to {owner}, which is not there"));
             }

@@ -186,7 +186,10 @@ impl Cluster {
         let last = self.settings.vnis;
         let (first, last) = if self.settings.ranges && !go && self.rng.chance(300) {
             let first = self.rng.within(1, u64::from(last)) as u32;
-            (first, self.rng.within(u64::from(first), u64::from(last)) as u32)
+            (
+                first,
+                self.rng.within(u64::from(first), u64::from(last)) as u32,
+            )
         } else {
             (1, last)
         };

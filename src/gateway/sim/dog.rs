@@ -39,7 +39,11 @@ impl Cluster {
                 self.settings.ttl / 5
             }
             Some(Reply::Kept(None)) => {
-                note!(self, "{} learns that its lease is gone", self.nodes[n].name());
+                note!(
+                    self,
+                    "{} learns that its lease is gone",
+                    self.nodes[n].name()
+                );
                 let node = &mut self.nodes[n];
                 node.dog.lease = None;
                 node.clock = None;
@@ -149,7 +153,9 @@ impl Cluster {
         };
         // A watch may deliver any number of whole revisions.
         let revisions = self.etcd.revision();
-        let oldest = events.first().map_or(revisions, |event| event.kv.mod_revision);
+        let oldest = events
+            .first()
+            .map_or(revisions, |event| event.kv.mod_revision);
         let until = if self.settings.rough && self.rng.chance(200) {
             oldest
         } else {

@@ -3,9 +3,7 @@
 //! It takes the very values that the client sends (`etcd::Txn` and so on). `script` runs the same
 //! operations against it and against a real etcd.
 
-use crate::etcd::{
-    Compare, Grant, KeyValue, Op, OpReply, RangeReply, Txn, TxnReply, WatchEvent,
-};
+use crate::etcd::{Compare, Grant, KeyValue, Op, OpReply, RangeReply, Txn, TxnReply, WatchEvent};
 use crate::types::{LeaseId, Revision, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -203,7 +201,12 @@ impl ModelEtcd {
 
     fn leases_exist(&self, txn: &Txn, path: &Path) -> bool {
         path.taken(txn).all(|(op, inner)| match (op, inner) {
-            (Op::Put { lease: Some(id), .. }, _) => self.lease_exists(*id),
+            (
+                Op::Put {
+                    lease: Some(id), ..
+                },
+                _,
+            ) => self.lease_exists(*id),
             (Op::Txn(txn), Some(path)) => self.leases_exist(txn, path),
             _ => true,
         })

@@ -242,11 +242,19 @@ impl Cluster {
                 Fault::RefuseRoutes(n, vni, true),
                 Some(Fault::RefuseRoutes(n, vni, false)),
             ),
-            70..=78 => (Fault::FrrStop(n, parts), Some(Fault::FrrStart(n))),
-            79..=83 => (
-                Fault::RemoveBridge(n, vni),
-                Some(Fault::AddBridge(n, vni)),
-            ),
+            // Restarted again and again, also while it is being told what to do.
+            70..=73 => {
+                let mut at = ms(0);
+                for _ in 0..self.rng.within(1, 5) {
+                    at += self.rng.millis(50, 2_000);
+                    self.schedule(at, Fault::FrrStop(n, parts));
+                    at += self.rng.millis(1, 500);
+                    self.schedule(at, Fault::FrrStart(n));
+                }
+                (Fault::Slow(n, short), Some(Fault::Slow(n, false)))
+            }
+            74..=78 => (Fault::FrrStop(n, parts), Some(Fault::FrrStart(n))),
+            79..=83 => (Fault::RemoveBridge(n, vni), Some(Fault::AddBridge(n, vni))),
             84..=86 if self.nodes.len() < 7 => (Fault::Join(false), None),
             87..=91 => (Fault::Drain(n), Some(Fault::Start(n))),
             92 => (Fault::Stop(n), Some(Fault::Start(n))),

@@ -4,9 +4,7 @@ use super::cluster::{Call, Cluster, Reason, Reply, ms, note};
 use super::faults::Fault;
 use super::go::Go;
 use super::host::ModelHost;
-use crate::gateway::{
-    CommitOutcome, Config, Effect, Event, Exit, Gateway, Parts, RegisterOutcome,
-};
+use crate::gateway::{CommitOutcome, Config, Effect, Event, Exit, Gateway, Parts, RegisterOutcome};
 use crate::host::RouteChange;
 use crate::schema::{self, Meta};
 use crate::types::{Lease, LeaseId, NodeName, Revision, Time, Vni};
@@ -20,28 +18,80 @@ pub enum Ev {
     /// A lease may end in etcd.
     Expire,
     /// The worker's next deadline.
-    Wake { n: usize, inc: u32 },
+    Wake {
+        n: usize,
+        inc: u32,
+    },
     /// Something for the worker's inbox.
-    Inbox { n: usize, inc: u32, event: Box<Event> },
-    Reach { n: usize, inc: u32, id: u64, call: Box<Call> },
-    Answer { n: usize, inc: u32, id: u64, reply: Box<Reply> },
-    Timeout { n: usize, inc: u32, id: u64 },
+    Inbox {
+        n: usize,
+        inc: u32,
+        event: Box<Event>,
+    },
+    Reach {
+        n: usize,
+        inc: u32,
+        id: u64,
+        call: Box<Call>,
+    },
+    Answer {
+        n: usize,
+        inc: u32,
+        id: u64,
+        reply: Box<Reply>,
+    },
+    Timeout {
+        n: usize,
+        inc: u32,
+        id: u64,
+    },
     /// The watchdog's next keepalive.
-    Dog { n: usize, inc: u32 },
+    Dog {
+        n: usize,
+        inc: u32,
+    },
     /// The watchdog looks whether it must fence.
-    Fence { n: usize, inc: u32 },
+    Fence {
+        n: usize,
+        inc: u32,
+    },
     /// The guard looks whether it must fence: it goes on when the process does not.
-    Guard { n: usize },
-    GuardRoutes { n: usize },
-    Watch { n: usize, inc: u32 },
-    Poll { n: usize, inc: u32 },
-    Health { n: usize, inc: u32 },
+    Guard {
+        n: usize,
+    },
+    GuardRoutes {
+        n: usize,
+    },
+    Watch {
+        n: usize,
+        inc: u32,
+    },
+    Poll {
+        n: usize,
+        inc: u32,
+    },
+    Health {
+        n: usize,
+        inc: u32,
+    },
     /// vtysh has an effect.
-    LaneApply { n: usize, inc: u32, job: u64 },
+    LaneApply {
+        n: usize,
+        inc: u32,
+        job: u64,
+    },
     /// vtysh has ended.
-    LaneDone { n: usize, inc: u32, job: u64 },
+    LaneDone {
+        n: usize,
+        inc: u32,
+        job: u64,
+    },
     /// A Go node's transaction leaves.
-    Go { n: usize, inc: u32, write: Box<super::go::GoWrite> },
+    Go {
+        n: usize,
+        inc: u32,
+        write: Box<super::go::GoWrite>,
+    },
 }
 
 /// A worker that asks more often within a second does not batch, or does not back off.
@@ -63,7 +113,11 @@ impl Ev {
             | Health { n, inc }
             | LaneDone { n, inc, .. }
             | Go { n, inc, .. } => Some((n, inc)),
-            Fault(_) | Expire | Reach { .. } | Guard { .. } | GuardRoutes { .. }
+            Fault(_)
+            | Expire
+            | Reach { .. }
+            | Guard { .. }
+            | GuardRoutes { .. }
             | LaneApply { .. } => None,
         }
     }
@@ -184,9 +238,8 @@ impl Node {
     /// others, and the watchdog already has another lease: so it is the lease of the plan that counts.
     pub fn may_claim(&self, now: Time, lease: Option<LeaseId>) -> bool {
         let margin = self.config.fence_margin;
-        self.clock.is_some_and(|clock| {
-            Some(clock.id) == lease && now < clock.valid_until - margin
-        })
+        self.clock
+            .is_some_and(|clock| Some(clock.id) == lease && now < clock.valid_until - margin)
     }
 }
 
@@ -452,7 +505,9 @@ impl Cluster {
         calls.push(now);
         if calls.len() > MOST_CALLS {
             let name = self.nodes[n].name().clone();
-            self.fail(format!("{name} asks etcd more than {MOST_CALLS} times a second"));
+            self.fail(format!(
+                "{name} asks etcd more than {MOST_CALLS} times a second"
+            ));
         }
         let id = self.send(n, Call::Txn(txn, Box::new(reason.clone())));
         if let Some(own) = self.own(n) {
