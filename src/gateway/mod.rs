@@ -438,13 +438,12 @@ impl Gateway {
         };
         self.frr.tried = true;
         if !taken {
+            self.frr.reset.bgpd |= parts.bgpd;
+            self.frr.reset.ospfd |= parts.ospfd;
             self.frr.retry.fail(now, 0);
             return;
         }
         self.frr.retry.succeed();
-        // What restarted while this was under way must be reset once more.
-        self.frr.reset.bgpd &= !parts.bgpd;
-        self.frr.reset.ospfd &= !parts.ospfd;
         for slot in &mut self.slots {
             if parts.bgpd {
                 slot.evpn = Some(false);

@@ -434,8 +434,10 @@ impl Gateway {
             return;
         }
         if self.frr.reset != Parts::default() {
-            self.frr.under_way = Some(UnderWay::Reset(self.frr.reset));
-            effects.push(Effect::ResetRoutes(self.frr.reset));
+            // Taken now, so that what restarts while this is under way is reset once more.
+            let parts = std::mem::take(&mut self.frr.reset);
+            self.frr.under_way = Some(UnderWay::Reset(parts));
+            effects.push(Effect::ResetRoutes(parts));
             return;
         }
         let mut changes = std::mem::take(&mut batch.releases);
