@@ -211,6 +211,8 @@ struct Frr {
     tried: bool,
     under_way: Option<UnderWay>,
     retry: Backoff,
+    /// Since when resets fail.
+    failing_since: Option<Time>,
 }
 
 #[derive(Clone, Debug)]
@@ -441,9 +443,11 @@ impl Gateway {
             self.frr.reset.bgpd |= parts.bgpd;
             self.frr.reset.ospfd |= parts.ospfd;
             self.frr.retry.fail(now, 0);
+            self.frr.failing_since.get_or_insert(now);
             return;
         }
         self.frr.retry.succeed();
+        self.frr.failing_since = None;
         for slot in &mut self.slots {
             if parts.bgpd {
                 slot.evpn = Some(false);

@@ -8,6 +8,7 @@ use crate::ring::{Member, Ring};
 use crate::schema::{self, Key, Value};
 use crate::types::{LeaseId, NodeName, Time, Vni};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// A name in a row.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -211,6 +212,40 @@ impl Cluster {
             self.fail(format!(
                 "{name} announces vni={vni}, which another answers for"
             ));
+        }
+    }
+
+    /// A node that runs must let go of what is not its own, whatever else is broken: asked every second.
+    pub fn check_leftovers(&mut self, n: usize) {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        if self.nodes[n].go {
+            return;
+        }
+        for vni in self.vnis() {
+            let row = row(&self.etcd, vni);
+            let node = &self.nodes[n];
+            let bridge = node.host.bridge(vni);
+            let named = [&row.current, &row.next]
+                .into_iter()
+                .flatten()
+                .any(|name| name.name == *node.name() && name.lives);
+            let costs = bridge.cost.is_some_and(|cost| cost < 65535);
+            let shows = bridge.present && bridge.arp || bridge.evpn || costs;
+            // It cannot know, or it cannot be helped.
+            let excused = bridge.refuses_routes
+                || node.host.slow
+                || node.watch_hangs
+                || self.spoiled(vni)
+                || !node.config.range.contains(vni);
+            let since = (shows && !named && !excused)
+                .then(|| node.leftover_since[vni.get() as usize - 1].unwrap_or(self.now));
+            self.nodes[n].leftover_since[vni.get() as usize - 1] = since;
+            if since.is_some_and(|since| self.now.since(since) > PATIENCE) {
+                let node = &self.nodes[n];
+                let text = format!("{} goes on showing vni={vni}", node.name());
+                self.fail(format!("{text} as {:?}: {row:?}", node.host.bridge(vni)));
+                return;
+            }
         }
     }
 

@@ -144,6 +144,8 @@ pub struct Node {
     /// It was told to drain: nobody restarts it.
     pub drained: bool,
     pub has_planned: bool,
+    /// Since when it shows a VNI that it has no part in.
+    pub leftover_since: Vec<Option<Time>>,
     pub calls: Vec<Time>,
     pub commits: u64,
     pub plans: u64,
@@ -219,6 +221,7 @@ impl Node {
             exit: None,
             drained: false,
             has_planned: false,
+            leftover_since: vec![None; vnis as usize],
             calls: Vec::new(),
             commits: 0,
             plans: 0,
@@ -284,6 +287,7 @@ impl Cluster {
             Ev::Health { n, inc } => {
                 let health = self.nodes[n].host.frr;
                 self.tell(n, Event::Health(health));
+                self.check_leftovers(n);
                 self.after(ms(1000), Ev::Health { n, inc });
             }
             Ev::LaneApply { n, inc, job } => self.lane_apply(n, inc, job),
@@ -306,6 +310,7 @@ impl Cluster {
         node.feed = Feed::default();
         node.exit = None;
         node.has_planned = false;
+        node.leftover_since.fill(None);
         node.drained = false;
         if !redrawn.is_empty() {
             node.config.points = redrawn;
