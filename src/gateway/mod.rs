@@ -310,7 +310,7 @@ impl Gateway {
                 for vni in vnis {
                     if let Some(slot) = self.slot_mut(vni) {
                         slot.arp = None;
-                        slot.arp_retry.succeed();
+                        slot.arp_unblocked();
                         slot.stop_announcing();
                     }
                 }
@@ -423,13 +423,12 @@ impl Gateway {
                     slot.stop_announcing();
                 }
                 slot.arp = Some(answers);
-                slot.arp_retry.succeed();
+                slot.arp_unblocked();
             }
             ArpOutcome::Absent | ArpOutcome::Failed => {
                 // A bridge that does not exist answers nobody.
                 slot.arp = (outcome == ArpOutcome::Absent).then_some(false);
-                slot.arp_retry.fail(now, vni.get());
-                slot.fail(now);
+                slot.arp_failed(now, vni);
             }
         }
     }

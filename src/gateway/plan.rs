@@ -269,13 +269,17 @@ impl Gateway {
     ) {
         let now = pass.now;
         if slot.arp != Some(wanted.arp) {
-            if !wanted.arp {
-                batch.arp_off.push((vni, false));
-            } else if slot.arp_retry.is_over(now) {
-                batch.arp_on.push((vni, true));
-            }
-            if !slot.arp_retry.is_over(now) {
-                batch.wake_at(slot.arp_retry.until());
+            let retry = slot.arp_retry_for(wanted.arp);
+            if !retry.is_over(now) {
+                batch.wake_at(retry.until());
+            } else {
+                slot.arp_asked = wanted.arp;
+                let switches = if wanted.arp {
+                    &mut batch.arp_on
+                } else {
+                    &mut batch.arp_off
+                };
+                switches.push((vni, wanted.arp));
             }
         }
         let Some(mut change) = slot.route_change(vni, wanted) else {

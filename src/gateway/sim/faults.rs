@@ -66,6 +66,7 @@ impl Cluster {
             Fault::Resume(n) => {
                 if std::mem::take(&mut self.nodes[n].paused) {
                     let now = self.now;
+                    self.nodes[n].leftover_since.fill(None);
                     for ev in std::mem::take(&mut self.nodes[n].deferred) {
                         self.push(now, ev);
                     }

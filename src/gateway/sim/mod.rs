@@ -168,11 +168,24 @@ fn clusters_survive_faults_from_seeds() {
         return;
     }
     let first = number("WMGWD_SIM_FIRST").unwrap_or(1);
-    let seeds = number("WMGWD_SIM_SEEDS").unwrap_or(1_000);
-    let failures: Vec<(u64, String)> = (first..first + seeds)
-        .filter_map(|seed| Some((seed, try_seed(seed)?)))
-        .take(20)
-        .collect();
+    let seeds = first..first + number("WMGWD_SIM_SEEDS").unwrap_or(2_000);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let share = |thread: usize| {
+        let mine = seeds.clone().skip(thread).step_by(threads);
+        let failing = mine.filter_map(|seed| Some((seed, try_seed(seed)?)));
+        failing.take(10).collect::<Vec<(u64, String)>>()
+    };
+    let mut failures: Vec<(u64, String)> = std::thread::scope(|scope| {
+        let share = &share;
+        let running: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || share(thread)))
+            .collect();
+        let ended = running.into_iter().map(|thread| thread.join());
+        ended
+            .flat_map(|found| found.expect("no seed panics"))
+            .collect()
+    });
+    failures.sort();
     let Some((seed, _)) = failures.first() else {
         return;
     };
