@@ -390,7 +390,7 @@ fn serve_orders(
 ) {
     let mut complaints = Complaints::new("FRR");
     let mut reset_complaint = Complaint::default();
-    let mut warned = BTreeSet::new();
+    let mut warned = false;
     loop {
         let order = match orders.recv_timeout(AUDIT) {
             Ok(order) => order,
@@ -415,28 +415,49 @@ fn serve_orders(
         };
         let event = match order {
             Order::Reset { parts, keep } => {
-                let result = router.withdraw(parts, &keep, &|| true);
-                match &result {
-                    Ok(()) => {
-                        reset_complaint.settle();
-                        info!("FRR: everything withdrawn, kept={}", keep.len());
-                        for warning in router.warnings() {
-                            if warned.insert(warning.clone()) {
-                                warn!("FRR: {warning}");
-                            }
+                let mut taken = Parts::NONE;
+                // One by one: a daemon that refuses must not hide that the other did as it was told.
+                for part in [
+                    Parts {
+                        bgpd: true,
+                        ..Parts::NONE
+                    },
+                    Parts {
+                        ospfd: true,
+                        ..Parts::NONE
+                    },
+                ] {
+                    if parts.and(part) == Parts::NONE {
+                        continue;
+                    }
+                    match router.withdraw(part, &keep, &|| true) {
+                        Ok(()) => taken = taken.or(part),
+                        Err(error) => {
+                            let reason = chain(&error);
+                            let level = if reset_complaint.raise(&reason) {
+                                Level::Warn
+                            } else {
+                                Level::Debug
+                            };
+                            log!(level, "FRR: cannot withdraw: {reason}");
                         }
                     }
-                    Err(error) => {
-                        let reason = chain(error);
-                        let level = if reset_complaint.raise(&reason) {
-                            Level::Warn
-                        } else {
-                            Level::Debug
-                        };
-                        log!(level, "FRR: cannot withdraw: {reason}");
+                }
+                if taken == parts {
+                    reset_complaint.settle();
+                    info!(
+                        "FRR: withdrawn all but what is served here: kept={}",
+                        keep.len()
+                    );
+                    if !warned {
+                        warned = true;
+                        router
+                            .warnings()
+                            .iter()
+                            .for_each(|warning| warn!("FRR: {warning}"));
                     }
                 }
-                Event::RoutesReset(result.is_ok())
+                Event::RoutesReset(taken)
             }
             Order::Change(changes) => {
                 let failures = router.apply(&changes, &|| fence.permits());

@@ -68,8 +68,8 @@ pub enum Event {
     ArpSwitched(Vec<(Vni, ArpOutcome)>),
     /// Outcome of [`Effect::Announce`], whatever became of the packets.
     Announced(Vec<Vni>),
-    /// Outcome of [`Effect::ResetRoutes`]: whether FRR took all of it.
-    RoutesReset(bool),
+    /// Outcome of [`Effect::ResetRoutes`]: the daemons that took it.
+    RoutesReset(Parts),
     /// Outcome of [`Effect::ChangeRoutes`]: the VNIs that FRR did not take.
     RoutesChanged {
         /// The VNIs whose change did not happen, or not wholly.
@@ -223,6 +223,8 @@ struct Frr {
     tried: bool,
     under_way: Option<UnderWay>,
     retry: Backoff,
+    /// Since when resets fail.
+    failing_since: Option<Time>,
 }
 
 #[derive(Clone, Debug)]
@@ -320,7 +322,7 @@ impl Gateway {
                 for vni in vnis {
                     if let Some(slot) = self.slot_mut(vni) {
                         slot.arp = None;
-                        slot.arp_retry.succeed();
+                        slot.arp_unblocked();
                         slot.stop_announcing();
                     }
                 }
@@ -463,30 +465,31 @@ impl Gateway {
                     slot.stop_announcing();
                 }
                 slot.arp = Some(answers);
-                slot.arp_retry.succeed();
+                slot.arp_unblocked();
             }
             ArpOutcome::Absent | ArpOutcome::Failed => {
                 // A bridge that does not exist answers nobody.
                 slot.arp = (outcome == ArpOutcome::Absent).then_some(false);
-                slot.arp_retry.fail(now, vni.get());
-                slot.fail(now);
+                slot.arp_failed(now, vni);
             }
         }
     }
 
-    fn observe_reset(&mut self, now: Time, taken: bool) {
+    fn observe_reset(&mut self, now: Time, taken: Parts) {
         let Some(UnderWay::Reset { parts, keep }) = self.frr.under_way.take() else {
             return;
         };
         self.frr.tried = true;
-        if !taken {
+        let refused = parts.and(taken.others());
+        if refused == Parts::NONE {
+            self.frr.retry.succeed();
+            self.frr.failing_since = None;
+        } else {
+            self.frr.reset = self.frr.reset.or(refused);
             self.frr.retry.fail(now, 0);
-            return;
+            self.frr.failing_since.get_or_insert(now);
         }
-        self.frr.retry.succeed();
-        // What restarted while this was under way must be reset once more.
-        self.frr.reset.bgpd &= !parts.bgpd;
-        self.frr.reset.ospfd &= !parts.ospfd;
+        let parts = parts.and(taken);
         for (vni, slot) in self.config.range.iter().zip(&mut self.slots) {
             // What was kept may be there or not: it is told again.
             let withdrawn = !keep.contains(&vni);

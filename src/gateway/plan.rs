@@ -136,15 +136,8 @@ impl Gateway {
             stable: self
                 .in_ring_since
                 .is_some_and(|since| now.since(since) >= self.config.join_hold),
-            routes_free: self.routes_are_free(now),
+            routes_free: self.frr.under_way.is_none(),
         }
-    }
-
-    /// Whether FRR can be told something now.
-    fn routes_are_free(&self, now: Time) -> bool {
-        self.frr.under_way.is_none()
-            && self.frr.reset == Parts::default()
-            && self.frr.retry.is_over(now)
     }
 
     fn visit_slots(&mut self, pass: &Pass, batch: &mut Batch) {
@@ -291,21 +284,35 @@ impl Gateway {
     ) {
         let now = pass.now;
         if slot.arp != Some(wanted.arp) {
-            if !wanted.arp {
-                batch.arp_off.push((vni, false));
-            } else if slot.arp_retry.is_over(now) {
-                batch.arp_on.push((vni, true));
-            }
-            if !slot.arp_retry.is_over(now) {
-                batch.wake_at(slot.arp_retry.until());
+            let retry = slot.arp_retry_for(wanted.arp);
+            if !retry.is_over(now) {
+                batch.wake_at(retry.until());
+            } else {
+                slot.arp_asked = wanted.arp;
+                let switches = if wanted.arp {
+                    &mut batch.arp_on
+                } else {
+                    &mut batch.arp_off
+                };
+                switches.push((vni, wanted.arp));
             }
         }
-        let Some(change) = slot.route_change(vni, wanted) else {
+        let Some(mut change) = slot.route_change(vni, wanted) else {
             if slot.arp == Some(wanted.arp) {
                 slot.failing_since = None;
             }
             return;
         };
+        // A daemon that must be reset first does not keep the other from its part.
+        if self.frr.reset.bgpd {
+            change.evpn = None;
+        }
+        if self.frr.reset.ospfd {
+            change.cost = None;
+        }
+        if change.evpn.is_none() && change.cost.is_none() {
+            return;
+        }
         if !slot.routes_retry.is_over(now) {
             batch.wake_at(slot.routes_retry.until());
         } else if pass.routes_free {
@@ -319,15 +326,21 @@ impl Gateway {
 
     /// Whether FRR shows nothing of the VNI, or cannot be brought to.
     fn withdrawn_from_routes(&self, now: Time, slot: &Slot) -> bool {
-        slot.routes_are(Exposure::NOTHING) || self.release_is_excused(now, slot)
+        self.has_released(now, slot, Exposure::NOTHING)
     }
 
-    /// Letting go of a VNI must not hang on an FRR that does not answer.
-    fn release_is_excused(&self, now: Time, slot: &Slot) -> bool {
-        let failing = slot
-            .failing_since
-            .is_some_and(|since| now.since(since) >= RELEASE_PATIENCE);
-        failing || (self.frr.tried && !self.frr.health.is_up())
+    /// Whether FRR shows `wanted`, as far as it can be told: letting go of a VNI must not hang on an FRR
+    /// that does not answer. A daemon that is down shows nothing, but the other one may.
+    fn has_released(&self, now: Time, slot: &Slot, wanted: Exposure) -> bool {
+        let failing = [slot.failing_since, self.frr.failing_since]
+            .into_iter()
+            .flatten()
+            .any(|since| now.since(since) >= RELEASE_PATIENCE);
+        let bgpd_is_down = self.frr.tried && self.frr.health.bgpd.is_none();
+        let ospfd_is_down = self.frr.tried && self.frr.health.ospfd.is_none();
+        let evpn = slot.evpn == Some(wanted.evpn) || bgpd_is_down;
+        let cost = slot.cost == Some(wanted.cost) || ospfd_is_down;
+        failing || evpn && cost
     }
 
     fn has_reached(
@@ -340,11 +353,14 @@ impl Gateway {
         wanted: Exposure,
     ) -> bool {
         let releases = role == Role::Owner;
-        let routes = slot.routes_are(wanted) || (releases && self.release_is_excused(now, slot));
+        let routes = slot.routes_are(wanted) || (releases && self.has_released(now, slot, wanted));
         if slot.arp != Some(wanted.arp) || !routes || slot.giving_up {
-            if let Some(since) = slot.failing_since {
-                batch.wake_at((since + RELEASE_PATIENCE).max(now));
-                batch.wake_at((since + PATIENCE).max(now));
+            for since in [slot.failing_since, self.frr.failing_since]
+                .into_iter()
+                .flatten()
+            {
+                batch.wake_at(since + RELEASE_PATIENCE);
+                batch.wake_at(since + PATIENCE);
             }
             return false;
         }
@@ -444,18 +460,20 @@ impl Gateway {
         if self.frr.under_way.is_some() || !self.frr.looked {
             return;
         }
-        if !self.frr.retry.is_over(pass.now) {
-            batch.wake_at(self.frr.retry.until());
-            return;
-        }
         if self.frr.reset != Parts::default() {
-            let (parts, keep) = (self.frr.reset, std::mem::take(&mut batch.served));
-            self.frr.under_way = Some(UnderWay::Reset {
-                parts,
-                keep: keep.clone(),
-            });
-            effects.push(Effect::ResetRoutes { parts, keep });
-            return;
+            if self.frr.retry.is_over(pass.now) {
+                // Taken now, so that what restarts while this is under way is reset once more.
+                let parts = self.resettable();
+                self.frr.reset = self.frr.reset.and(parts.others());
+                let keep = std::mem::take(&mut batch.served);
+                self.frr.under_way = Some(UnderWay::Reset {
+                    parts,
+                    keep: keep.clone(),
+                });
+                effects.push(Effect::ResetRoutes { parts, keep });
+                return;
+            }
+            batch.wake_at(self.frr.retry.until());
         }
         let mut changes = std::mem::take(&mut batch.releases);
         changes.append(&mut batch.claims);
@@ -463,6 +481,16 @@ impl Gateway {
         if !changes.is_empty() {
             self.frr.under_way = Some(UnderWay::Changes(changes.clone()));
             effects.push(Effect::ChangeRoutes(changes));
+        }
+    }
+
+    /// What to reset: of two daemons, not one that is known to be down.
+    fn resettable(&self) -> Parts {
+        let up = self.frr.reset.and(self.frr.health.parts());
+        if up == Parts::NONE {
+            self.frr.reset
+        } else {
+            up
         }
     }
 

@@ -69,6 +69,36 @@ impl Parts {
         bgpd: true,
         ospfd: true,
     };
+
+    /// Neither.
+    pub const NONE: Parts = Parts {
+        bgpd: false,
+        ospfd: false,
+    };
+
+    /// What is in both.
+    pub fn and(self, other: Parts) -> Parts {
+        Parts {
+            bgpd: self.bgpd && other.bgpd,
+            ospfd: self.ospfd && other.ospfd,
+        }
+    }
+
+    /// What is in one or the other.
+    pub fn or(self, other: Parts) -> Parts {
+        Parts {
+            bgpd: self.bgpd || other.bgpd,
+            ospfd: self.ospfd || other.ospfd,
+        }
+    }
+
+    /// What is not in this.
+    pub fn others(self) -> Parts {
+        Parts {
+            bgpd: !self.bgpd,
+            ospfd: !self.ospfd,
+        }
+    }
 }
 
 /// Which of the FRR daemons that wmgwd needs are running, and since which start.
@@ -83,6 +113,14 @@ pub struct Health {
 }
 
 impl Health {
+    /// The parts whose daemon runs.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            bgpd: self.bgpd.is_some(),
+            ospfd: self.ospfd.is_some(),
+        }
+    }
+
     /// Whether all of them run.
     pub fn is_up(&self) -> bool {
         self.bgpd.is_some() && self.ospfd.is_some() && self.zebra.is_some()

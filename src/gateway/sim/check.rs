@@ -6,8 +6,9 @@ use crate::etcd::{Op, Txn};
 use crate::fsm::Phase;
 use crate::ring::{Member, Ring};
 use crate::schema::{self, Key, Value};
-use crate::types::{LeaseId, NodeName, Time, Vni, VniRange};
+use crate::types::{LeaseId, NodeName, Time, Vni};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// A name in a row.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -214,6 +215,40 @@ impl Cluster {
         }
     }
 
+    /// A node that runs must let go of what is not its own, whatever else is broken: asked every second.
+    pub fn check_leftovers(&mut self, n: usize) {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        if self.nodes[n].go {
+            return;
+        }
+        for vni in self.vnis() {
+            let row = row(&self.etcd, vni);
+            let node = &self.nodes[n];
+            let bridge = node.host.bridge(vni);
+            let named = [&row.current, &row.next]
+                .into_iter()
+                .flatten()
+                .any(|name| name.name == *node.name() && name.lives);
+            let costs = bridge.cost.is_some_and(|cost| cost < 65535);
+            let shows = bridge.present && bridge.arp || bridge.evpn || costs;
+            // It cannot know, or it cannot be helped.
+            let excused = bridge.refuses_routes
+                || node.host.slow
+                || node.watch_hangs
+                || self.spoiled(vni)
+                || !node.config.range.contains(vni);
+            let since = (shows && !named && !excused)
+                .then(|| node.leftover_since[vni.get() as usize - 1].unwrap_or(self.now));
+            self.nodes[n].leftover_since[vni.get() as usize - 1] = since;
+            if since.is_some_and(|since| self.now.since(since) > PATIENCE) {
+                let node = &self.nodes[n];
+                let text = format!("{} goes on showing vni={vni}", node.name());
+                self.fail(format!("{text} as {:?}: {row:?}", node.host.bridge(vni)));
+                return;
+            }
+        }
+    }
+
     /// A node of ours ends in an orderly way.
     pub fn check_exit(&mut self, n: usize) {
         let node = &self.nodes[n];
@@ -250,7 +285,6 @@ impl Cluster {
     /// The ring as etcd has it.
     pub fn ring(&self) -> Ring {
         let nodes = self.etcd.range(b"/wmgwd/node/").kvs;
-        let all = VniRange::new(Vni::MIN, Vni::MAX);
         let read: Vec<(NodeName, Vec<u64>)> = nodes
             .iter()
             .filter_map(|kv| {
@@ -264,8 +298,19 @@ impl Cluster {
         Ring::new(read.iter().map(|(name, points)| Member {
             name,
             points,
-            range: all,
+            range: match self.etcd.get(&Key::Meta(name.clone()).bytes()) {
+                Some(kv) => match schema::read_value(&Key::Meta(name.clone()), &kv.value).0 {
+                    Value::Meta(meta) => Some(meta.range),
+                    _ => None,
+                },
+                None => None,
+            },
         }))
+    }
+
+    /// Whether a node runs that nobody told to leave.
+    pub fn somebody_stays(&self) -> bool {
+        self.nodes.iter().any(|node| node.runs() && !node.drained)
     }
 
     /// Whether every VNI is served by its ring owner and by nobody else; if not, what is missing.
@@ -284,6 +329,9 @@ impl Cluster {
             }
         }
         let ring = self.ring();
+        if ring == Ring::default() && self.somebody_stays() {
+            return Err("nobody takes VNIs".into());
+        }
         for vni in self.vnis() {
             let row = row(&self.etcd, vni);
             let Some(owner) = ring.owner(vni) else {
@@ -294,7 +342,10 @@ impl Cluster {
             if number != Some(1) || row.owner() != Some(owner) || row.successor().is_some() {
                 return Err(format!("vni={vni} belongs to {owner} and has {row:?}"));
             }
-            for node in self.nodes.iter().filter(|node| !node.go && node.runs()) {
+            let serves = |node: &&super::node::Node| {
+                !node.go && node.runs() && node.config.range.contains(vni)
+            };
+            for node in self.nodes.iter().filter(serves) {
                 let bridge = node.host.bridge(vni);
                 let shown = (
                     bridge.present && bridge.arp,
@@ -323,7 +374,13 @@ impl Cluster {
         let rest = ms(40_000);
         let plans: Vec<u64> = self.nodes.iter().map(|node| node.plans).collect();
         let commits: u64 = self.nodes.iter().map(|node| node.commits).sum();
-        let revision = self.etcd.revision();
+        let newest = |etcd: &ModelEtcd| {
+            let rows = etcd.range(b"/wmgwd/vni/").kvs;
+            rows.iter().map(|kv| kv.mod_revision).max()
+        };
+        let revision = newest(&self.etcd);
+        self.settings.rough = false;
+        self.run_for(ms(5_000));
         self.run_for(rest);
         if self.failure.is_some() {
             return;
@@ -332,7 +389,7 @@ impl Cluster {
             self.fail(format!("did not stay at rest: {missing}"));
         }
         let written: u64 = self.nodes.iter().map(|node| node.commits).sum();
-        if written != commits || self.etcd.revision() != revision {
+        if written != commits || newest(&self.etcd) != revision {
             self.fail(format!("{} commits at rest", written - commits));
         }
         let bound = rest.as_secs() * (6 + u64::from(self.settings.vnis));
@@ -355,9 +412,12 @@ fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<(), 
         return Err("a kind that nobody can read");
     };
     let (owner, successor) = (before.owner(), before.successor());
-    // What cannot be read any more, me may well have been named in.
-    let mine = owner == Some(me) || before.unreadable.0;
-    let coming = successor == Some(me) || before.unreadable.1;
+    // What cannot be read any more, or is not what we wrote, me may well have been named in.
+    let lost = |name: &Option<Name>, unreadable: bool| {
+        unreadable || spoiled && name.as_ref().is_none_or(|name| !name.lives)
+    };
+    let mine = owner == Some(me) || lost(&before.current, before.unreadable.0);
+    let coming = successor == Some(me) || lost(&before.next, before.unreadable.1);
     let same_owner = before.current == after.current;
     let claimed = |name: &Option<Name>| {
         name.as_ref()
@@ -383,7 +443,10 @@ fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<(), 
             free && alone && claimed(&after.next)
         }
         // Pull: the owner keeps the VNI until it agrees; nobody else is being served.
-        (0, 2) if spoiled => same_owner && claimed(&after.next),
+        // `type` alone was deleted, so that every condition on it holds.
+        (0, 1) => mine && claimed(&after.current),
+        (0, 3..=9) if spoiled => same_owner && before.next == after.next,
+        (0, 2) => same_owner && claimed(&after.next),
         (1, 2) => !mine && same_owner && claimed(&after.next),
         (2..=9, 2) => successor.is_none() && !mine && same_owner && claimed(&after.next),
         (2..=8, _) if to == from + 1 => {

@@ -30,6 +30,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Whether calls, vtysh and the scheduler misbehave at random.
     pub rough: bool,
+    /// Whether some nodes serve a part of the VNIs only.
+    pub ranges: bool,
 }
 
 impl Default for Settings {
@@ -43,6 +45,7 @@ impl Default for Settings {
             join_hold: ms(15_000),
             drain_timeout: ms(60_000),
             rough: false,
+            ranges: false,
         }
     }
 }
@@ -180,10 +183,19 @@ impl Cluster {
 
     /// A node that starts for the first time.
     pub fn add(&mut self, name: &str, go: bool) -> usize {
-        let range = VniRange::new(
-            Vni::MIN,
-            Vni::new(self.settings.vnis).expect("few VNIs, and not none"),
-        );
+        let last = self.settings.vnis;
+        let (first, last) = if self.settings.ranges && !go && self.rng.chance(300) {
+            let first = self.rng.within(1, u64::from(last)) as u32;
+            (
+                first,
+                self.rng.within(u64::from(first), u64::from(last)) as u32,
+            )
+        } else {
+            (1, last)
+        };
+        let range = Vni::new(first)
+            .zip(Vni::new(last))
+            .and_then(|(first, last)| VniRange::new(first, last));
         let points = (0..8).map(|_| self.rng.next()).collect();
         let config = Config {
             me: name.parse().expect("a good name"),

@@ -151,8 +151,19 @@ impl Cluster {
             self.tell(n, Event::Snapshot { revision, changes });
             return;
         };
+        // A watch may deliver any number of whole revisions.
+        let revisions = self.etcd.revision();
+        let oldest = events
+            .first()
+            .map_or(revisions, |event| event.kv.mod_revision);
+        let until = if self.settings.rough && self.rng.chance(200) {
+            oldest
+        } else {
+            revisions
+        };
         let changes: Vec<Change> = events
             .iter()
+            .take_while(|event| event.kv.mod_revision <= until)
             .filter_map(|event| {
                 let key = Key::read(&event.kv.key).ok()?;
                 let value = (!event.deleted).then(|| schema::read_value(&key, &event.kv.value).0);
@@ -164,7 +175,10 @@ impl Cluster {
                 })
             })
             .collect();
-        self.nodes[n].feed.next = Some(self.etcd.revision().next());
+        self.nodes[n].feed.next = Some(until.next());
+        if until < revisions {
+            self.tell_watch(n);
+        }
         if changes.is_empty() {
             return;
         }

@@ -13,6 +13,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub enum Fault {
     Crash(usize),
+    /// The whole machine.
+    Reboot(usize),
     Start(usize),
     Pause(usize),
     Resume(usize),
@@ -46,6 +48,15 @@ impl Cluster {
         }
         match fault {
             Fault::Crash(n) => self.kill(n),
+            Fault::Reboot(n) => {
+                self.kill(n);
+                let node = &mut self.nodes[n];
+                node.clock = None;
+                for bridge in node.host.bridges_mut() {
+                    (bridge.arp, bridge.fresh, bridge.evpn) = (true, true, false);
+                    bridge.cost = None;
+                }
+            }
             Fault::Start(n) => {
                 if !self.nodes[n].runs() {
                     self.boot(n);
@@ -55,6 +66,7 @@ impl Cluster {
             Fault::Resume(n) => {
                 if std::mem::take(&mut self.nodes[n].paused) {
                     let now = self.now;
+                    self.nodes[n].leftover_since.fill(None);
                     for ev in std::mem::take(&mut self.nodes[n].deferred) {
                         self.push(now, ev);
                     }
@@ -231,7 +243,18 @@ impl Cluster {
                 Fault::RefuseRoutes(n, vni, true),
                 Some(Fault::RefuseRoutes(n, vni, false)),
             ),
-            70..=78 => (Fault::FrrStop(n, parts), Some(Fault::FrrStart(n))),
+            // Restarted again and again, also while it is being told what to do.
+            70..=73 => {
+                let mut at = ms(0);
+                for _ in 0..self.rng.within(1, 5) {
+                    at += self.rng.millis(50, 2_000);
+                    self.schedule(at, Fault::FrrStop(n, parts));
+                    at += self.rng.millis(1, 500);
+                    self.schedule(at, Fault::FrrStart(n));
+                }
+                (Fault::Slow(n, short), Some(Fault::Slow(n, false)))
+            }
+            74..=78 => (Fault::FrrStop(n, parts), Some(Fault::FrrStart(n))),
             79..=83 => (Fault::RemoveBridge(n, vni), Some(Fault::AddBridge(n, vni))),
             84..=86 if self.nodes.len() < 7 => (Fault::Join(false), None),
             87..=91 => (Fault::Drain(n), Some(Fault::Start(n))),
@@ -241,7 +264,7 @@ impl Cluster {
                 let kind = self.rng.below(8);
                 (Fault::Garbage(vni, kind), None)
             }
-            _ => (Fault::Crash(n), Some(Fault::Start(n))),
+            _ => (Fault::Reboot(n), Some(Fault::Start(n))),
         };
         self.strike(begin);
         if let Some(end) = end {
@@ -280,7 +303,9 @@ pub fn random_settings(rng: &mut Rng, story: Story) -> Settings {
         } else {
             60_000
         }),
-        rough: story != Story::Planned,
+        rough: story != Story::Planned || rng.chance(500),
+        // Go knows nothing of ranges: its ring would be another one.
+        ranges: story == Story::Rough && rng.chance(100),
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Go {
     registered: Option<LeaseId>,
     draining: bool,
     looked: Option<crate::types::Time>,
-    /// The last snapshot: what is older comes too late.
+    /// What is older comes too late.
     seen: Revision,
 }
 
@@ -144,8 +144,7 @@ impl Cluster {
                 note!(self, "{} (Go) withdraws all", self.nodes[n].name());
             }
             Event::Snapshot { revision, changes } => {
-                let newest = go.keys.values().map(|(_, at)| *at).max();
-                if newest.is_none_or(|newest| newest <= revision) {
+                if go.seen <= revision {
                     go.seen = revision;
                     go.keys.clear();
                     changes.into_iter().for_each(|change| go.take(change));
@@ -157,6 +156,7 @@ impl Cluster {
                 let mut ring = false;
                 let seen = go.seen;
                 for change in changes.into_iter().filter(|c| c.revision > seen) {
+                    go.seen = change.revision;
                     touched.extend(change.key.vni());
                     ring |= matches!(change.key, Key::Node(_));
                     go.take(change);

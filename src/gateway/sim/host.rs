@@ -117,21 +117,21 @@ impl ModelHost {
         self.reset(Parts::ALL, &BTreeSet::new());
     }
 
-    /// Withdraws all routes but those of `keep`; says whether FRR took it.
-    pub fn reset(&mut self, parts: Parts, keep: &BTreeSet<Vni>) -> bool {
-        let health = self.frr;
+    /// Withdraws all routes but those of `keep`; says which daemons took it.
+    pub fn reset(&mut self, parts: Parts, keep: &BTreeSet<Vni>) -> Parts {
+        let taken = parts.and(self.frr.parts());
         for (vni, bridge) in (1..).zip(self.bridges_mut()) {
             if keep.iter().any(|kept| kept.get() == vni) {
                 continue;
             }
-            if parts.bgpd && health.bgpd.is_some() {
+            if taken.bgpd {
                 bridge.evpn = false;
             }
-            if parts.ospfd && health.ospfd.is_some() {
+            if taken.ospfd {
                 bridge.cost = Some(Cost::OTHERS.0);
             }
         }
-        (health.bgpd.is_some() || !parts.bgpd) && (health.ospfd.is_some() || !parts.ospfd)
+        taken
     }
 
     /// One VNI of a batch; says whether FRR took it wholly.

@@ -94,6 +94,9 @@ pub enum Ev {
     },
 }
 
+/// A worker that asks more often within a second does not batch, or does not back off.
+const MOST_CALLS: usize = 60;
+
 impl Ev {
     /// The process that this happens inside of, and that must run for it.
     fn process(&self) -> Option<(usize, u32)> {
@@ -140,8 +143,10 @@ pub struct Node {
     pub exit: Option<Exit>,
     /// It was told to drain: nobody restarts it.
     pub drained: bool,
-    pub drain_until: Option<Time>,
     pub has_planned: bool,
+    /// Since when it shows a VNI that it has no part in.
+    pub leftover_since: Vec<Option<Time>>,
+    pub calls: Vec<Time>,
     pub commits: u64,
     pub plans: u64,
 }
@@ -173,6 +178,8 @@ pub struct Own {
     pub gateway: Gateway,
     pub inbox: VecDeque<Event>,
     pub todo: VecDeque<Effect>,
+    /// The lease that the gateway knew when it planned.
+    pub planned_under: Option<LeaseId>,
     pub waiting: Option<(u64, Reason)>,
     pub stalled_until: Time,
     pub wake: Option<Time>,
@@ -184,8 +191,9 @@ pub struct Own {
 /// What vtysh is doing.
 pub struct Job {
     id: u64,
+    lease: Option<LeaseId>,
     work: Work,
-    taken: bool,
+    taken: Parts,
     failed: Vec<Vni>,
     applied: bool,
 }
@@ -212,8 +220,9 @@ impl Node {
             feed: Feed::default(),
             exit: None,
             drained: false,
-            drain_until: None,
             has_planned: false,
+            leftover_since: vec![None; vnis as usize],
+            calls: Vec::new(),
             commits: 0,
             plans: 0,
         }
@@ -227,11 +236,13 @@ impl Node {
         !matches!(self.process, Process::Down)
     }
 
-    /// Whether the node may claim now: asked by everything that does, right before.
-    pub fn may_claim(&self, now: Time) -> bool {
+    /// Whether what was planned under `lease` may be done now: asked right before everything that claims.
+    /// A worker that was held up may come to an effect when its lease has ended, what it owned has gone to
+    /// others, and the watchdog already has another lease: so it is the lease of the plan that counts.
+    pub fn may_claim(&self, now: Time, lease: Option<LeaseId>) -> bool {
         let margin = self.config.fence_margin;
         self.clock
-            .is_some_and(|lease| now < lease.valid_until - margin)
+            .is_some_and(|clock| Some(clock.id) == lease && now < clock.valid_until - margin)
     }
 }
 
@@ -276,6 +287,7 @@ impl Cluster {
             Ev::Health { n, inc } => {
                 let health = self.nodes[n].host.frr;
                 self.tell(n, Event::Health(health));
+                self.check_leftovers(n);
                 self.after(ms(1000), Ev::Health { n, inc });
             }
             Ev::LaneApply { n, inc, job } => self.lane_apply(n, inc, job),
@@ -286,6 +298,9 @@ impl Cluster {
 
     /// A process starts.
     pub fn boot(&mut self, n: usize) {
+        let redraws = self.nodes[n].inc > 0 && self.rng.chance(300);
+        let redrawn: Vec<u64> = (0..8).map(|_| self.rng.next()).collect();
+        let redrawn = if redraws { redrawn } else { Vec::new() };
         let node = &mut self.nodes[n];
         node.inc += 1;
         node.deferred.clear();
@@ -295,8 +310,11 @@ impl Cluster {
         node.feed = Feed::default();
         node.exit = None;
         node.has_planned = false;
+        node.leftover_since.fill(None);
         node.drained = false;
-        node.drain_until = None;
+        if !redrawn.is_empty() {
+            node.config.points = redrawn;
+        }
         let inc = node.inc;
         node.process = if node.go {
             node.host.silence();
@@ -307,6 +325,7 @@ impl Cluster {
                 gateway: Gateway::new(node.config.clone()),
                 inbox: VecDeque::new(),
                 todo: VecDeque::new(),
+                planned_under: None,
                 waiting: None,
                 stalled_until: Time::default(),
                 wake: None,
@@ -350,7 +369,8 @@ impl Cluster {
             // A new run must not wait before it has silenced what the one before it left: until then the
             // guard of that one has to stay.
             let stall = rough && self.nodes[n].has_planned && self.rng.chance(3);
-            let pause = self.rng.millis(10, 1_500);
+            let long = if self.rng.chance(100) { 20_000 } else { 1_500 };
+            let pause = self.rng.millis(10, long);
             let inc = self.nodes[n].inc;
             let Some(own) = self.own(n) else { return };
             if own.waiting.is_some() {
@@ -372,6 +392,9 @@ impl Cluster {
                 continue;
             }
             while let Some(event) = own.inbox.pop_front() {
+                if let Event::Lease(lease) = &event {
+                    own.planned_under = lease.map(|lease| lease.id);
+                }
                 own.gateway.observe(now, event);
             }
             let effects = own.gateway.plan(now);
@@ -416,11 +439,15 @@ impl Cluster {
             text.truncate(1500);
             note!(self, "{} -> {text}", self.nodes[n].name());
         }
+        let Some(lease) = self.own(n).map(|own| own.planned_under) else {
+            return;
+        };
+        let permitted = self.nodes[n].may_claim(self.now, lease);
         match effect {
             Effect::SwitchArp(switches) => {
                 let mut outcomes = Vec::new();
                 for (vni, answer) in switches {
-                    let allowed = !answer || self.nodes[n].may_claim(self.now);
+                    let allowed = !answer || permitted;
                     let outcome = if allowed {
                         if answer {
                             self.check_claim(n, "answers ARP for", vni);
@@ -434,7 +461,7 @@ impl Cluster {
                 self.inbox(n, Event::ArpSwitched(outcomes));
             }
             Effect::Announce(vnis) => {
-                if self.nodes[n].may_claim(self.now) {
+                if permitted {
                     for &vni in &vnis {
                         self.check_claim(n, "announces", vni);
                         self.check_announcement(n, vni);
@@ -446,8 +473,7 @@ impl Cluster {
             Effect::ChangeRoutes(changes) => self.lane_start(n, Work::Change(changes)),
             Effect::Commit { lease, rows } => {
                 self.nodes[n].commits += 1;
-                let node = &self.nodes[n];
-                if !node.may_claim(self.now) || node.clock.is_none_or(|clock| clock.id != lease) {
+                if !self.nodes[n].may_claim(self.now, Some(lease)) {
                     let vnis = rows.iter().map(|row| row.vni).collect();
                     self.inbox(n, Event::Committed(CommitOutcome::Failed(vnis)));
                     return;
@@ -478,6 +504,16 @@ impl Cluster {
     }
 
     fn ask(&mut self, n: usize, txn: crate::etcd::Txn, reason: Reason) {
+        let now = self.now;
+        let calls = &mut self.nodes[n].calls;
+        calls.retain(|&at| now.since(at) < ms(1_000));
+        calls.push(now);
+        if calls.len() > MOST_CALLS {
+            let name = self.nodes[n].name().clone();
+            self.fail(format!(
+                "{name} asks etcd more than {MOST_CALLS} times a second"
+            ));
+        }
         let id = self.send(n, Call::Txn(txn, Box::new(reason.clone())));
         if let Some(own) = self.own(n) {
             own.waiting = Some((id, reason));
@@ -546,8 +582,9 @@ impl Cluster {
         let job = own.next_job;
         own.lane = Some(Job {
             id: job,
+            lease: own.planned_under,
             work,
-            taken: false,
+            taken: Parts::NONE,
             failed: Vec::new(),
             applied: false,
         });
@@ -563,12 +600,12 @@ impl Cluster {
         if self.nodes[n].inc != inc {
             return;
         }
-        let permitted = self.nodes[n].may_claim(self.now);
         let paused = self.nodes[n].paused;
         let Some(own) = self.own(n) else { return };
         let Some(mut job) = own.lane.take_if(|job| job.id == id) else {
             return;
         };
+        let permitted = self.nodes[n].may_claim(self.now, job.lease);
         job.applied = true;
         match &job.work {
             Work::Reset { parts, keep } => job.taken = self.nodes[n].host.reset(*parts, keep),
