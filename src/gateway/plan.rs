@@ -1,9 +1,9 @@
 //! What is to be done now: one pass over all VNIs.
 
 use super::slot::Slot;
-use super::{Commit, Effect, Gateway, Life, UnderWay};
+use super::{Commit, Effect, Gateway, Life};
 use crate::fsm::{self, Exposure, Role, State, View, Write};
-use crate::host::{Cost, Parts, RouteChange};
+use crate::host::RouteChange;
 use crate::types::{LeaseId, Time, Vni};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,43 +14,36 @@ pub const CHEAP: Duration = Duration::from_secs(45);
 /// How long withdrawing everything at the end may take.
 pub const STOP: Duration = Duration::from_secs(20);
 /// How long a host that fails to take a VNI is given before the node gives it up.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a failing FRR may keep an owner from letting go: it cannot advertise much then either.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the ring owner waits for a Go wmgwd to mend a broken migration.
 const MEND_PATIENCE: Duration = Duration::from_secs(5);
 /// Rows in one transaction: etcd refuses more (see `etcd`).
 const COMMITS: usize = 125;
-/// VNIs in one FRR batch: what a takeover that comes up meanwhile has to wait for.
-const CHANGES: usize = 512;
-/// Gratuitous ARP is paced to this many VNIs every [`ANNOUNCE_PAUSE`]: 10 000 VNIs take a second.
-const ANNOUNCEMENTS: usize = 500;
-const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
 /// How often ARP is written again, whatever we believe that it is.
 const AUDIT: Duration = Duration::from_secs(30);
 
 /// What one pass collects.
 #[derive(Default)]
-struct Batch {
-    now: Time,
-    arp_off: Vec<(Vni, bool)>,
-    arp_on: Vec<(Vni, bool)>,
-    releases: Vec<RouteChange>,
-    claims: Vec<RouteChange>,
-    announcements: Vec<(Time, Vni)>,
-    commits: Vec<Commit>,
-    /// VNIs that are wholly served here.
-    served: BTreeSet<Vni>,
+pub struct Batch {
+    pub now: Time,
+    pub arp_off: Vec<(Vni, bool)>,
+    pub arp_on: Vec<(Vni, bool)>,
+    pub releases: Vec<RouteChange>,
+    pub claims: Vec<RouteChange>,
+    pub announcements: Vec<(Time, Vni)>,
+    pub commits: Vec<Commit>,
+    /// VNIs of which this node is to show something.
+    pub shown: BTreeSet<Vni>,
     /// VNIs that another node would take, but that still name us.
-    remaining: usize,
+    pub remaining: usize,
     /// VNIs that the host still shows something of.
-    exposed: usize,
-    wake: Option<Time>,
+    pub exposed: usize,
+    pub wake: Option<Time>,
 }
 
 impl Batch {
     /// What was due before has been decided in this pass: only what is still to come is worth a wake.
-    fn wake_at(&mut self, at: Time) {
+    pub fn wake_at(&mut self, at: Time) {
         if at > self.now {
             self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
         }
@@ -58,16 +51,16 @@ impl Batch {
 }
 
 /// What is the same for all VNIs of one pass.
-struct Pass {
-    now: Time,
-    lease: Option<LeaseId>,
-    serving: bool,
-    stopping: bool,
-    draining: bool,
-    may_write: bool,
-    may_take: bool,
-    stable: bool,
-    routes_free: bool,
+pub struct Pass {
+    pub now: Time,
+    pub lease: Option<LeaseId>,
+    pub serving: bool,
+    pub stopping: bool,
+    pub draining: bool,
+    pub may_write: bool,
+    pub may_take: bool,
+    pub stable: bool,
+    pub routes_free: bool,
 }
 
 impl Gateway {
@@ -96,7 +89,7 @@ impl Gateway {
         }
         if self.next_audit <= now {
             self.next_audit = now + AUDIT;
-            self.slots.iter_mut().for_each(|slot| slot.arp = None);
+            self.slots.iter_mut().for_each(|slot| slot.recheck = true);
         }
         batch.wake_at(self.next_audit);
 
@@ -192,8 +185,8 @@ impl Gateway {
         } else {
             self.dearer_or_cheaper(now, batch, slot, fsm::wanted(&state, role))
         };
-        if wanted == Exposure::ALL {
-            batch.served.insert(vni);
+        if wanted != Exposure::NOTHING {
+            batch.shown.insert(vni);
         }
         self.visit_host(pass, batch, vni, slot, wanted);
         if slot.arp != Some(false) || !self.withdrawn_from_routes(now, slot) {
@@ -253,136 +246,6 @@ impl Gateway {
         }
     }
 
-    /// The owner's cost is lower for a while after a failover, if the operator wants that.
-    fn dearer_or_cheaper(
-        &self,
-        now: Time,
-        batch: &mut Batch,
-        slot: &Slot,
-        wanted: Exposure,
-    ) -> Exposure {
-        if wanted.cost != Cost::OWNER
-            || self.config.takeover_cost == Cost::OWNER
-            || slot.cheap_until <= now
-        {
-            return wanted;
-        }
-        batch.wake_at(slot.cheap_until);
-        Exposure {
-            cost: self.config.takeover_cost,
-            ..wanted
-        }
-    }
-
-    fn visit_host(
-        &self,
-        pass: &Pass,
-        batch: &mut Batch,
-        vni: Vni,
-        slot: &mut Slot,
-        wanted: Exposure,
-    ) {
-        let now = pass.now;
-        if slot.arp != Some(wanted.arp) {
-            let retry = slot.arp_retry_for(wanted.arp);
-            if !retry.is_over(now) {
-                batch.wake_at(retry.until());
-            } else {
-                slot.arp_asked = wanted.arp;
-                let switches = if wanted.arp {
-                    &mut batch.arp_on
-                } else {
-                    &mut batch.arp_off
-                };
-                switches.push((vni, wanted.arp));
-            }
-        }
-        let Some(mut change) = slot.route_change(vni, wanted) else {
-            if slot.arp == Some(wanted.arp) {
-                slot.failing_since = None;
-            }
-            return;
-        };
-        // A daemon that must be reset first does not keep the other from its part.
-        if self.frr.reset.bgpd {
-            change.evpn = None;
-        }
-        if self.frr.reset.ospfd {
-            change.cost = None;
-        }
-        if change.evpn.is_none() && change.cost.is_none() {
-            return;
-        }
-        if !slot.routes_retry.is_over(now) {
-            batch.wake_at(slot.routes_retry.until());
-        } else if pass.routes_free {
-            if change.claims() {
-                batch.claims.push(change)
-            } else {
-                batch.releases.push(change)
-            }
-        }
-    }
-
-    /// Whether FRR shows nothing of the VNI, or cannot be brought to.
-    fn withdrawn_from_routes(&self, now: Time, slot: &Slot) -> bool {
-        self.has_released(now, slot, Exposure::NOTHING)
-    }
-
-    /// Whether FRR shows `wanted`, as far as it can be told: letting go of a VNI must not hang on an FRR
-    /// that does not answer. A daemon that is down shows nothing, but the other one may.
-    fn has_released(&self, now: Time, slot: &Slot, wanted: Exposure) -> bool {
-        let failing = [slot.failing_since, self.frr.failing_since]
-            .into_iter()
-            .flatten()
-            .any(|since| now.since(since) >= RELEASE_PATIENCE);
-        let bgpd_is_down = self.frr.tried && self.frr.health.bgpd.is_none();
-        let ospfd_is_down = self.frr.tried && self.frr.health.ospfd.is_none();
-        let evpn = slot.evpn == Some(wanted.evpn) || bgpd_is_down;
-        let cost = slot.cost == Some(wanted.cost) || ospfd_is_down;
-        failing || evpn && cost
-    }
-
-    fn has_reached(
-        &self,
-        now: Time,
-        batch: &mut Batch,
-        slot: &Slot,
-        state: &State,
-        role: Role,
-        wanted: Exposure,
-    ) -> bool {
-        let releases = role == Role::Owner;
-        let routes = slot.routes_are(wanted) || (releases && self.has_released(now, slot, wanted));
-        if slot.arp != Some(wanted.arp) || !routes || slot.giving_up {
-            for since in [slot.failing_since, self.frr.failing_since]
-                .into_iter()
-                .flatten()
-            {
-                batch.wake_at(since + RELEASE_PATIENCE);
-                batch.wake_at(since + PATIENCE);
-            }
-            return false;
-        }
-        let announced = slot.announced.filter(|&at| at >= slot.entered);
-        let settled_from = match state {
-            State::Migrating {
-                phase: fsm::Phase::ArpDisabled,
-                ..
-            } if role == Role::Successor => announced,
-            State::FailingOver { .. } => return announced.is_some(),
-            State::Migrating { phase, .. } if phase.settles() => Some(slot.routes_at),
-            _ => return true,
-        };
-        let Some(settled) = settled_from.map(|from| from + self.config.settle) else {
-            return false;
-        };
-        if settled > now {
-            batch.wake_at(settled);
-        }
-        settled <= now
-    }
-
     fn may_pull(&self, pass: &Pass, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
         let State::Idle { owner } = state else {
             return false;
@@ -437,60 +300,6 @@ impl Gateway {
                 effects.push(Effect::Exit(exit));
             }
             batch.wake_at(deadline);
-        }
-    }
-
-    fn plan_host(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
-        let mut switches = std::mem::take(&mut batch.arp_off);
-        // Off before on: the other way round would answer twice where two VNIs share a segment.
-        switches.append(&mut batch.arp_on);
-        if !switches.is_empty() {
-            effects.push(Effect::SwitchArp(switches));
-        }
-        if !batch.announcements.is_empty() {
-            // The longest overdue first; the rest gets its turn after a pause.
-            batch.announcements.sort_unstable();
-            batch.announcements.truncate(ANNOUNCEMENTS);
-            self.next_announcement_slot = pass.now + ANNOUNCE_PAUSE;
-            batch.wake_at(self.next_announcement_slot);
-            effects.push(Effect::Announce(
-                batch.announcements.iter().map(|&(_, vni)| vni).collect(),
-            ));
-        }
-        if self.frr.under_way.is_some() || !self.frr.looked {
-            return;
-        }
-        if self.frr.reset != Parts::default() {
-            if self.frr.retry.is_over(pass.now) {
-                // Taken now, so that what restarts while this is under way is reset once more.
-                let parts = self.resettable();
-                self.frr.reset = self.frr.reset.and(parts.others());
-                let keep = std::mem::take(&mut batch.served);
-                self.frr.under_way = Some(UnderWay::Reset {
-                    parts,
-                    keep: keep.clone(),
-                });
-                effects.push(Effect::ResetRoutes { parts, keep });
-                return;
-            }
-            batch.wake_at(self.frr.retry.until());
-        }
-        let mut changes = std::mem::take(&mut batch.releases);
-        changes.append(&mut batch.claims);
-        changes.truncate(CHANGES);
-        if !changes.is_empty() {
-            self.frr.under_way = Some(UnderWay::Changes(changes.clone()));
-            effects.push(Effect::ChangeRoutes(changes));
-        }
-    }
-
-    /// What to reset: of two daemons, not one that is known to be down.
-    fn resettable(&self) -> Parts {
-        let up = self.frr.reset.and(self.frr.health.parts());
-        if up == Parts::NONE {
-            self.frr.reset
-        } else {
-            up
         }
     }
 

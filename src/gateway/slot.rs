@@ -98,6 +98,8 @@ pub struct Slot {
     arp_on_retry: Backoff,
     /// When it may be switched off again: a bridge that could not be made to answer is silenced at once.
     arp_off_retry: Backoff,
+    /// ARP is to be written again, even if it is what it should be.
+    pub recheck: bool,
     /// What ARP was last switched to.
     pub arp_asked: bool,
     /// When FRR may be tried again.
@@ -127,6 +129,7 @@ impl Slot {
             cheap_until: Time::default(),
             arp_on_retry: Backoff::default(),
             arp_off_retry: Backoff::default(),
+            recheck: false,
             arp_asked: false,
             routes_retry: Backoff::default(),
             write_retry: Backoff::default(),

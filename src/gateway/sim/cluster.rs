@@ -378,7 +378,7 @@ impl Cluster {
         }
     }
 
-    pub fn own(&mut self, n: usize) -> Option<&mut super::node::Own> {
+    pub fn own(&mut self, n: usize) -> Option<&mut super::worker::Own> {
         match &mut self.nodes[n].process {
             Process::Own(own) => Some(own),
             _ => None,

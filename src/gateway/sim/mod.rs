@@ -23,6 +23,8 @@ mod node;
 mod rng;
 mod scenarios;
 mod script;
+mod table;
+mod worker;
 
 use cluster::{Cluster, ms};
 use faults::{Fault, Story};

@@ -1,14 +1,12 @@
-//! One node: the worker that drives a real [`Gateway`], as `worker.rs` does, and its FRR lane.
+//! One node: what it is made of, and what happens to it when.
 
-use super::cluster::{Call, Cluster, Reason, Reply, ms, note};
+use super::cluster::{Call, Cluster, Reply, ms, note};
 use super::faults::Fault;
 use super::go::Go;
 use super::host::ModelHost;
-use crate::gateway::{CommitOutcome, Config, Effect, Event, Exit, Gateway, RegisterOutcome};
-use crate::host::{Parts, RouteChange};
-use crate::schema::{self, Meta};
-use crate::types::{Lease, LeaseId, NodeName, Revision, Time, Vni};
-use std::collections::{BTreeSet, VecDeque};
+use super::worker::Own;
+use crate::gateway::{Config, Event, Exit, Gateway};
+use crate::types::{Lease, LeaseId, NodeName, Revision, Time};
 use std::time::Duration;
 
 /// Something that happens at a point in time. `inc` is the run of the process that it is meant for.
@@ -94,9 +92,6 @@ pub enum Ev {
     },
 }
 
-/// A worker that asks more often within a second does not batch, or does not back off.
-const MOST_CALLS: usize = 60;
-
 impl Ev {
     /// The process that this happens inside of, and that must run for it.
     fn process(&self) -> Option<(usize, u32)> {
@@ -171,36 +166,6 @@ pub struct Feed {
     pub next: Option<Revision>,
     pub scheduled: bool,
     pub ranges: Vec<u64>,
-}
-
-/// A process of ours.
-pub struct Own {
-    pub gateway: Gateway,
-    pub inbox: VecDeque<Event>,
-    pub todo: VecDeque<Effect>,
-    /// The lease that the gateway knew when it planned.
-    pub planned_under: Option<LeaseId>,
-    pub waiting: Option<(u64, Reason)>,
-    pub stalled_until: Time,
-    pub wake: Option<Time>,
-    pub lane: Option<Job>,
-    pub next_job: u64,
-    pub idle_plans: (Time, u32),
-}
-
-/// What vtysh is doing.
-pub struct Job {
-    id: u64,
-    lease: Option<LeaseId>,
-    work: Work,
-    taken: Parts,
-    failed: Vec<Vni>,
-    applied: bool,
-}
-
-enum Work {
-    Reset { parts: Parts, keep: BTreeSet<Vni> },
-    Change(Vec<RouteChange>),
 }
 
 impl Node {
@@ -321,18 +286,7 @@ impl Cluster {
             node.host.withdraw_routes();
             Process::Go(Box::default())
         } else {
-            Process::Own(Box::new(Own {
-                gateway: Gateway::new(node.config.clone()),
-                inbox: VecDeque::new(),
-                todo: VecDeque::new(),
-                planned_under: None,
-                waiting: None,
-                stalled_until: Time::default(),
-                wake: None,
-                lane: None,
-                next_job: 0,
-                idle_plans: (Time::default(), 0),
-            }))
+            Process::Own(Box::new(Own::new(Gateway::new(node.config.clone()))))
         };
         note!(self, "{} starts, run {inc}", self.nodes[n].name());
         self.work(n);
@@ -342,319 +296,5 @@ impl Cluster {
         self.after(delays[2], Ev::Watch { n, inc });
         let poll = self.rng.millis(1_000, 10_000);
         self.after(poll, Ev::Poll { n, inc });
-    }
-
-    /// Puts something into the worker's inbox.
-    pub fn tell(&mut self, n: usize, event: Event) {
-        if let Process::Go(_) = self.nodes[n].process {
-            self.go_observe(n, event);
-            return;
-        }
-        if self.trace.is_some() && !matches!(event, Event::Health(_) | Event::Lease(Some(_))) {
-            let mut text = format!("{event:?}");
-            text.truncate(1500);
-            note!(self, "{} <- {text}", self.nodes[n].name());
-        }
-        if let Some(own) = self.own(n) {
-            own.inbox.push_back(event);
-            self.work(n);
-        }
-    }
-
-    /// The worker's loop, until it has to wait for something.
-    pub fn work(&mut self, n: usize) {
-        let mut spins = 0;
-        loop {
-            let (now, rough) = (self.now, self.settings.rough);
-            // A new run must not wait before it has silenced what the one before it left: until then the
-            // guard of that one has to stay.
-            let stall = rough && self.nodes[n].has_planned && self.rng.chance(3);
-            let long = if self.rng.chance(100) { 20_000 } else { 1_500 };
-            let pause = self.rng.millis(10, long);
-            let inc = self.nodes[n].inc;
-            let Some(own) = self.own(n) else { return };
-            if own.waiting.is_some() {
-                return;
-            }
-            if now < own.stalled_until {
-                let at = own.stalled_until;
-                own.wake = Some(at);
-                self.push(at, Ev::Wake { n, inc });
-                return;
-            }
-            if stall {
-                // The scheduler, the disk, a slow write into /proc.
-                own.stalled_until = now + pause;
-                continue;
-            }
-            if let Some(effect) = own.todo.pop_front() {
-                self.execute(n, effect);
-                continue;
-            }
-            while let Some(event) = own.inbox.pop_front() {
-                if let Event::Lease(lease) = &event {
-                    own.planned_under = lease.map(|lease| lease.id);
-                }
-                own.gateway.observe(now, event);
-            }
-            let effects = own.gateway.plan(now);
-            let deadline = own.gateway.next_deadline();
-            spins += 1;
-            let quiet = effects.is_empty();
-            own.todo = effects.into();
-            if quiet {
-                own.wake = deadline;
-                let again = if own.idle_plans.0 == now {
-                    own.idle_plans.1 + 1
-                } else {
-                    1
-                };
-                own.idle_plans = (now, again);
-            }
-            let busy = own.idle_plans.0 == now && own.idle_plans.1 > 200;
-            self.nodes[n].plans += 1;
-            self.nodes[n].has_planned |= quiet;
-            if spins > 60 || busy {
-                let name = self.nodes[n].name().clone();
-                self.fail(format!("{name} plans for ever"));
-                return;
-            }
-            if quiet {
-                match deadline {
-                    Some(at) if at <= now => {
-                        let name = self.nodes[n].name().clone();
-                        self.fail(format!("{name} has nothing to do, and at once again"));
-                    }
-                    Some(at) => self.push(at, Ev::Wake { n, inc }),
-                    None => {}
-                }
-                return;
-            }
-        }
-    }
-
-    fn execute(&mut self, n: usize, effect: Effect) {
-        if self.trace.is_some() {
-            let mut text = format!("{effect:?}");
-            text.truncate(1500);
-            note!(self, "{} -> {text}", self.nodes[n].name());
-        }
-        let Some(lease) = self.own(n).map(|own| own.planned_under) else {
-            return;
-        };
-        let permitted = self.nodes[n].may_claim(self.now, lease);
-        match effect {
-            Effect::SwitchArp(switches) => {
-                let mut outcomes = Vec::new();
-                for (vni, answer) in switches {
-                    let allowed = !answer || permitted;
-                    let outcome = if allowed {
-                        if answer {
-                            self.check_claim(n, "answers ARP for", vni);
-                        }
-                        self.nodes[n].host.set_arp(vni, answer)
-                    } else {
-                        crate::gateway::ArpOutcome::Failed
-                    };
-                    outcomes.push((vni, outcome));
-                }
-                self.inbox(n, Event::ArpSwitched(outcomes));
-            }
-            Effect::Announce(vnis) => {
-                if permitted {
-                    for &vni in &vnis {
-                        self.check_claim(n, "announces", vni);
-                        self.check_announcement(n, vni);
-                    }
-                }
-                self.inbox(n, Event::Announced(vnis));
-            }
-            Effect::ResetRoutes { parts, keep } => self.lane_start(n, Work::Reset { parts, keep }),
-            Effect::ChangeRoutes(changes) => self.lane_start(n, Work::Change(changes)),
-            Effect::Commit { lease, rows } => {
-                self.nodes[n].commits += 1;
-                if !self.nodes[n].may_claim(self.now, Some(lease)) {
-                    let vnis = rows.iter().map(|row| row.vni).collect();
-                    self.inbox(n, Event::Committed(CommitOutcome::Failed(vnis)));
-                    return;
-                }
-                if rows.len() > 125 {
-                    self.fail(format!("{} rows in one transaction", rows.len()));
-                }
-                let txn = schema::commit(self.nodes[n].name(), lease, &rows);
-                self.ask(n, txn, Reason::Commit { lease, rows });
-            }
-            Effect::Register { lease, points } => {
-                let config = &self.nodes[n].config;
-                let meta = Meta {
-                    version: "sim".into(),
-                    range: config.range,
-                };
-                let txn = schema::register(&config.me, lease, &points, &meta);
-                self.ask(n, txn, Reason::Register { lease, points });
-            }
-            Effect::Exit(exit) => self.exit(n, exit),
-        }
-    }
-
-    fn inbox(&mut self, n: usize, event: Event) {
-        if let Some(own) = self.own(n) {
-            own.inbox.push_back(event);
-        }
-    }
-
-    fn ask(&mut self, n: usize, txn: crate::etcd::Txn, reason: Reason) {
-        let now = self.now;
-        let calls = &mut self.nodes[n].calls;
-        calls.retain(|&at| now.since(at) < ms(1_000));
-        calls.push(now);
-        if calls.len() > MOST_CALLS {
-            let name = self.nodes[n].name().clone();
-            self.fail(format!(
-                "{name} asks etcd more than {MOST_CALLS} times a second"
-            ));
-        }
-        let id = self.send(n, Call::Txn(txn, Box::new(reason.clone())));
-        if let Some(own) = self.own(n) {
-            own.waiting = Some((id, reason));
-        }
-    }
-
-    /// An answer, or `None` where there is none in time.
-    fn answer(&mut self, n: usize, id: u64, reply: Option<Reply>) {
-        if self.nodes[n].dog.call.is_some_and(|(call, _)| call == id) {
-            self.dog_answer(n, reply);
-            return;
-        }
-        if self.nodes[n].feed.ranges.contains(&id) {
-            self.range_answer(n, id, reply);
-            return;
-        }
-        let Some(own) = self.own(n) else { return };
-        let Some((_, reason)) = own.waiting.take_if(|waiting| waiting.0 == id) else {
-            return;
-        };
-        let event = match (reason, reply) {
-            (Reason::Commit { lease, rows }, Some(Reply::Txn(reply))) => {
-                Event::Committed(match schema::committed(&rows, &reply) {
-                    Some(each) => CommitOutcome::Done {
-                        revision: reply.revision,
-                        lease,
-                        each,
-                    },
-                    None => CommitOutcome::Fenced,
-                })
-            }
-            (Reason::Commit { rows, .. }, _) => {
-                let vnis = rows.iter().map(|row| row.vni).collect();
-                Event::Committed(CommitOutcome::Failed(vnis))
-            }
-            (Reason::Register { lease, points }, Some(Reply::Txn(reply))) => {
-                Event::Registered(if schema::registered(&reply) {
-                    RegisterOutcome::Done {
-                        points,
-                        lease,
-                        revision: reply.revision,
-                    }
-                } else {
-                    RegisterOutcome::NameTaken
-                })
-            }
-            (Reason::Register { .. }, _) => Event::Registered(RegisterOutcome::Failed),
-        };
-        self.tell(n, event);
-    }
-
-    fn lane_start(&mut self, n: usize, work: Work) {
-        let slow = self.nodes[n].host.slow;
-        let rough = self.settings.rough;
-        let (low, high) = match (slow, rough) {
-            (true, _) => (500, 6_000),
-            (false, true) => (50, 800),
-            (false, false) => (50, 200),
-        };
-        let lasts = self.rng.millis(low, high);
-        let acts = lasts * self.rng.within(10, 100) as u32 / 100;
-        let inc = self.nodes[n].inc;
-        let Some(own) = self.own(n) else { return };
-        let busy = own.lane.is_some();
-        own.next_job += 1;
-        let job = own.next_job;
-        own.lane = Some(Job {
-            id: job,
-            lease: own.planned_under,
-            work,
-            taken: Parts::NONE,
-            failed: Vec::new(),
-            applied: false,
-        });
-        if busy {
-            self.fail("two jobs for FRR at once".into());
-        }
-        self.after(acts, Ev::LaneApply { n, inc, job });
-        self.after(lasts, Ev::LaneDone { n, inc, job });
-    }
-
-    /// What vtysh was told takes effect; a paused daemon's vtysh goes on, a dead one's does not.
-    fn lane_apply(&mut self, n: usize, inc: u32, id: u64) {
-        if self.nodes[n].inc != inc {
-            return;
-        }
-        let paused = self.nodes[n].paused;
-        let Some(own) = self.own(n) else { return };
-        let Some(mut job) = own.lane.take_if(|job| job.id == id) else {
-            return;
-        };
-        let permitted = self.nodes[n].may_claim(self.now, job.lease);
-        job.applied = true;
-        match &job.work {
-            Work::Reset { parts, keep } => job.taken = self.nodes[n].host.reset(*parts, keep),
-            Work::Change(changes) => {
-                for &change in changes {
-                    // Nobody ends the vtysh of a process that is stopped itself: the guard cleans up.
-                    if change.claims() && !permitted && !paused {
-                        job.failed.push(change.vni);
-                        continue;
-                    }
-                    if change.claims() && !paused {
-                        self.check_claim(n, "advertises", change.vni);
-                    }
-                    let half = self.rng.chance(500);
-                    if !self.nodes[n].host.change(change, half) {
-                        job.failed.push(change.vni);
-                    }
-                }
-            }
-        }
-        note!(self, "{} vtysh acts", self.nodes[n].name());
-        if let Some(own) = self.own(n) {
-            own.lane = Some(job);
-        }
-    }
-
-    fn lane_done(&mut self, n: usize, id: u64) {
-        let Some(own) = self.own(n) else { return };
-        let Some(job) = own.lane.take_if(|job| job.id == id) else {
-            return;
-        };
-        let event = match job.work {
-            Work::Reset { .. } => Event::RoutesReset(job.taken),
-            Work::Change(_) => Event::RoutesChanged { failed: job.failed },
-        };
-        self.tell(n, event);
-    }
-
-    fn exit(&mut self, n: usize, exit: Exit) {
-        note!(self, "{} ends: {exit:?}", self.nodes[n].name());
-        let lease = self.nodes[n].dog.lease;
-        self.check_exit(n);
-        if let Some(lease) = lease {
-            self.send(n, Call::Revoke(lease));
-        }
-        let node = &mut self.nodes[n];
-        node.process = Process::Down;
-        node.inc += 1;
-        node.clock = None;
-        node.exit = Some(exit);
     }
 }

@@ -1,9 +1,9 @@
 //! Stories with names: what an operator would try first. All without chance in them.
 
-use super::check;
 use super::cluster::{Cluster, Settings, ms};
 use super::faults::Fault;
 use super::node::Process;
+use super::table;
 use crate::gateway::{Exit, Parts};
 use crate::schema::Key;
 use crate::types::Vni;
@@ -34,7 +34,7 @@ fn good(cluster: &Cluster) {
 /// Who owns each VNI, by etcd.
 fn owners(cluster: &Cluster) -> Vec<Option<String>> {
     let owner = |vni| {
-        let row = check::row(&cluster.etcd, vni);
+        let row = table::row(&cluster.etcd, vni);
         row.current.map(|name| name.name.to_string())
     };
     cluster.vnis().map(owner).collect()

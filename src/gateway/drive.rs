@@ -1,0 +1,204 @@
+//! Driving the host from what it shows to what it should show: ARP at once, FRR one batch at a time.
+
+use super::plan::{Batch, PATIENCE, Pass};
+use super::slot::Slot;
+use super::{Effect, Gateway, UnderWay};
+use crate::fsm::{self, Exposure, Role, State};
+use crate::host::{Cost, Parts};
+use crate::types::{Time, Vni};
+use std::time::Duration;
+
+/// How long a failing FRR may keep an owner from letting go: it cannot advertise much then either.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// VNIs in one FRR batch: what a takeover that comes up meanwhile has to wait for.
+const CHANGES: usize = 512;
+/// Gratuitous ARP is paced to this many VNIs every [`ANNOUNCE_PAUSE`]: 10 000 VNIs take a second.
+const ANNOUNCEMENTS: usize = 500;
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
+
+impl Gateway {
+    /// The owner's cost is lower for a while after a failover, if the operator wants that.
+    pub(super) fn dearer_or_cheaper(
+        &self,
+        now: Time,
+        batch: &mut Batch,
+        slot: &Slot,
+        wanted: Exposure,
+    ) -> Exposure {
+        if wanted.cost != Cost::OWNER
+            || self.config.takeover_cost == Cost::OWNER
+            || slot.cheap_until <= now
+        {
+            return wanted;
+        }
+        batch.wake_at(slot.cheap_until);
+        Exposure {
+            cost: self.config.takeover_cost,
+            ..wanted
+        }
+    }
+
+    pub(super) fn visit_host(
+        &self,
+        pass: &Pass,
+        batch: &mut Batch,
+        vni: Vni,
+        slot: &mut Slot,
+        wanted: Exposure,
+    ) {
+        let now = pass.now;
+        if slot.arp != Some(wanted.arp) || slot.recheck {
+            let retry = slot.arp_retry_for(wanted.arp);
+            if !retry.is_over(now) {
+                batch.wake_at(retry.until());
+            } else {
+                slot.arp_asked = wanted.arp;
+                slot.recheck = false;
+                let switches = if wanted.arp {
+                    &mut batch.arp_on
+                } else {
+                    &mut batch.arp_off
+                };
+                switches.push((vni, wanted.arp));
+            }
+        }
+        let Some(mut change) = slot.route_change(vni, wanted) else {
+            if slot.arp == Some(wanted.arp) {
+                slot.failing_since = None;
+            }
+            return;
+        };
+        // A daemon that must be reset first does not keep the other from its part.
+        if self.frr.reset.bgpd {
+            change.evpn = None;
+        }
+        if self.frr.reset.ospfd {
+            change.cost = None;
+        }
+        if change.evpn.is_none() && change.cost.is_none() {
+            return;
+        }
+        if !slot.routes_retry.is_over(now) {
+            batch.wake_at(slot.routes_retry.until());
+        } else if pass.routes_free {
+            if change.claims() {
+                batch.claims.push(change)
+            } else {
+                batch.releases.push(change)
+            }
+        }
+    }
+
+    /// Whether FRR shows nothing of the VNI, or cannot be brought to.
+    pub(super) fn withdrawn_from_routes(&self, now: Time, slot: &Slot) -> bool {
+        self.has_released(now, slot, Exposure::NOTHING)
+    }
+
+    /// Whether FRR shows `wanted`, as far as it can be told: letting go of a VNI must not hang on an FRR
+    /// that does not answer. A daemon that is down shows nothing, but the other one may.
+    fn has_released(&self, now: Time, slot: &Slot, wanted: Exposure) -> bool {
+        let failing = [slot.failing_since, self.frr.failing_since]
+            .into_iter()
+            .flatten()
+            .any(|since| now.since(since) >= RELEASE_PATIENCE);
+        let bgpd_is_down = self.frr.tried && self.frr.health.bgpd.is_none();
+        let ospfd_is_down = self.frr.tried && self.frr.health.ospfd.is_none();
+        let evpn = slot.evpn == Some(wanted.evpn) || bgpd_is_down;
+        let cost = slot.cost == Some(wanted.cost) || ospfd_is_down;
+        failing || evpn && cost
+    }
+
+    pub(super) fn has_reached(
+        &self,
+        now: Time,
+        batch: &mut Batch,
+        slot: &Slot,
+        state: &State,
+        role: Role,
+        wanted: Exposure,
+    ) -> bool {
+        let releases = role == Role::Owner;
+        let routes = slot.routes_are(wanted) || (releases && self.has_released(now, slot, wanted));
+        if slot.arp != Some(wanted.arp) || !routes || slot.giving_up {
+            for since in [slot.failing_since, self.frr.failing_since]
+                .into_iter()
+                .flatten()
+            {
+                batch.wake_at(since + RELEASE_PATIENCE);
+                batch.wake_at(since + PATIENCE);
+            }
+            return false;
+        }
+        let announced = slot.announced.filter(|&at| at >= slot.entered);
+        let settled_from = match state {
+            State::Migrating {
+                phase: fsm::Phase::ArpDisabled,
+                ..
+            } if role == Role::Successor => announced,
+            State::FailingOver { .. } => return announced.is_some(),
+            State::Migrating { phase, .. } if phase.settles() => Some(slot.routes_at),
+            _ => return true,
+        };
+        let Some(settled) = settled_from.map(|from| from + self.config.settle) else {
+            return false;
+        };
+        if settled > now {
+            batch.wake_at(settled);
+        }
+        settled <= now
+    }
+
+    pub(super) fn plan_host(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
+        let mut switches = std::mem::take(&mut batch.arp_off);
+        // Off before on: the other way round would answer twice where two VNIs share a segment.
+        switches.append(&mut batch.arp_on);
+        if !switches.is_empty() {
+            effects.push(Effect::SwitchArp(switches));
+        }
+        if !batch.announcements.is_empty() {
+            // The longest overdue first; the rest gets its turn after a pause.
+            batch.announcements.sort_unstable();
+            batch.announcements.truncate(ANNOUNCEMENTS);
+            self.next_announcement_slot = pass.now + ANNOUNCE_PAUSE;
+            batch.wake_at(self.next_announcement_slot);
+            effects.push(Effect::Announce(
+                batch.announcements.iter().map(|&(_, vni)| vni).collect(),
+            ));
+        }
+        if self.frr.under_way.is_some() || !self.frr.looked {
+            return;
+        }
+        if self.frr.reset != Parts::NONE {
+            if self.frr.retry.is_over(pass.now) {
+                // Taken now, so that what restarts while this is under way is reset once more.
+                let parts = self.resettable();
+                self.frr.reset = self.frr.reset.and(parts.others());
+                let keep = std::mem::take(&mut batch.shown);
+                self.frr.under_way = Some(UnderWay::Reset {
+                    parts,
+                    keep: keep.clone(),
+                });
+                effects.push(Effect::ResetRoutes { parts, keep });
+                return;
+            }
+            batch.wake_at(self.frr.retry.until());
+        }
+        let mut changes = std::mem::take(&mut batch.releases);
+        changes.append(&mut batch.claims);
+        changes.truncate(CHANGES);
+        if !changes.is_empty() {
+            self.frr.under_way = Some(UnderWay::Changes(changes.clone()));
+            effects.push(Effect::ChangeRoutes(changes));
+        }
+    }
+
+    /// What to reset: of two daemons, not one that is known to be down.
+    fn resettable(&self) -> Parts {
+        let up = self.frr.reset.and(self.frr.health.parts());
+        if up == Parts::NONE {
+            self.frr.reset
+        } else {
+            up
+        }
+    }
+}

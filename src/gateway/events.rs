@@ -1,0 +1,160 @@
+//! What a node is told, and what it wants done: the language between the core and the threads around it.
+
+use crate::fsm::{Kind, Write};
+use crate::host::{Health, Parts, RouteChange};
+use crate::schema::Change;
+use crate::types::{Lease, LeaseId, NodeName, Revision, Vni};
+use std::collections::BTreeSet;
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// All keys as of `revision`.
+    Snapshot {
+        /// The revision of the store that was read.
+        revision: Revision,
+        /// Every key below the prefix that could be read.
+        changes: Vec<Change>,
+    },
+    /// What whole revisions changed, in order.
+    Changed(Vec<Change>),
+    /// The lease was granted, renewed or lost.
+    Lease(Option<Lease>),
+    /// Outcome of [`Effect::SwitchArp`].
+    ArpSwitched(Vec<(Vni, ArpOutcome)>),
+    /// Outcome of [`Effect::Announce`], whatever became of the packets.
+    Announced(Vec<Vni>),
+    /// Outcome of [`Effect::ResetRoutes`]: the daemons that took it.
+    RoutesReset(Parts),
+    /// Outcome of [`Effect::ChangeRoutes`]: the VNIs that FRR did not take.
+    RoutesChanged {
+        /// The VNIs whose change did not happen, or not wholly.
+        failed: Vec<Vni>,
+    },
+    /// Outcome of [`Effect::Commit`].
+    Committed(CommitOutcome),
+    /// Outcome of [`Effect::Register`].
+    Registered(RegisterOutcome),
+    /// Which FRR daemons run.
+    Health(Health),
+    /// Bridges that came, went, or came up again: nothing that we knew about their ARP holds.
+    Links(Vec<Vni>),
+    /// VNIs of which FRR does not have what it was given.
+    Drifted(Vec<Vni>),
+    /// Hand all VNIs over, then exit (SIGTERM).
+    Drain,
+    /// Withdraw and exit now (a second SIGTERM).
+    Stop,
+}
+
+/// What became of one ARP switch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ArpOutcome {
+    /// The bridge now does so.
+    Answers(bool),
+    /// There is no bridge.
+    Absent,
+    /// The kernel refused, or the lease ended before.
+    Failed,
+}
+
+/// What became of a batch of writes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CommitOutcome {
+    /// etcd decided on each of them at `revision`.
+    Done {
+        /// The revision of the transaction.
+        revision: Revision,
+        /// The lease that it carried.
+        lease: LeaseId,
+        /// Each write, and whether its condition held.
+        each: Vec<(Vni, Write, bool)>,
+    },
+    /// Our registration is gone, so nothing was written.
+    Fenced,
+    /// No answer, or a refusal: perhaps it was written, perhaps not. The VNIs that were in it.
+    Failed(Vec<Vni>),
+}
+
+/// What became of a registration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RegisterOutcome {
+    /// The node is registered with these points.
+    Done {
+        /// The points.
+        points: Vec<u64>,
+        /// The lease that the registration ends with.
+        lease: LeaseId,
+        /// The revision of the transaction.
+        revision: Revision,
+    },
+    /// Another live lease holds the name.
+    NameTaken,
+    /// No answer, or a refusal.
+    Failed,
+}
+
+/// Something to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Switch ARP of these VNIs; answered by [`Event::ArpSwitched`].
+    SwitchArp(Vec<(Vni, bool)>),
+    /// Send gratuitous ARP; answered by [`Event::Announced`].
+    Announce(Vec<Vni>),
+    /// Withdraw VNIs from FRR, whoever advertised them; answered by [`Event::RoutesReset`].
+    ResetRoutes {
+        /// From which daemons.
+        parts: Parts,
+        /// The VNIs that this node shows something of, and that stay as they are.
+        keep: BTreeSet<Vni>,
+    },
+    /// Change FRR; answered by [`Event::RoutesChanged`]. Only one of these two is under way at a time.
+    ChangeRoutes(Vec<RouteChange>),
+    /// Write rows in one transaction; answered by [`Event::Committed`].
+    Commit {
+        /// Ours: the transaction holds only while we are registered under it.
+        lease: LeaseId,
+        /// The rows.
+        rows: Vec<Commit>,
+    },
+    /// Register the node; answered by [`Event::Registered`].
+    Register {
+        /// The lease that the registration ends with.
+        lease: LeaseId,
+        /// The ring points.
+        points: Vec<u64>,
+    },
+    /// All is withdrawn: end.
+    Exit(Exit),
+}
+
+/// One row to write, if it is still the one that was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Commit {
+    /// Whose row.
+    pub vni: Vni,
+    /// The revision of its `type` key that the decision was made on.
+    pub read: Revision,
+    /// What to write.
+    pub write: Write,
+}
+
+/// A row for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowView<'a> {
+    /// `type`.
+    pub kind: Kind,
+    /// `current`.
+    pub owner: Option<&'a NodeName>,
+    /// `next`.
+    pub successor: Option<&'a NodeName>,
+}
+
+/// Why the node ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// It was told to.
+    Stopped,
+    /// Another node lives under its name.
+    NameTaken,
+}

@@ -1,0 +1,215 @@
+//! A node on a bench: its clock, its etcd and its host are the test's own.
+
+use crate::fsm::{Kind, Write};
+use crate::gateway::*;
+use crate::host::Cost;
+use crate::types::LeaseId;
+
+pub const LEASE: LeaseId = LeaseId(7);
+pub const OTHERS_LEASE: LeaseId = LeaseId(8);
+pub const JOIN_HOLD: u64 = 20;
+
+pub fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+pub fn vni(number: u32) -> Vni {
+    Vni::new(number).unwrap()
+}
+
+pub fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A node `gw1` on a clock of its own, whose host does as it is told.
+pub struct Bench {
+    pub gateway: Gateway,
+    pub now: Time,
+    pub revision: i64,
+}
+
+impl Bench {
+    pub fn new(vnis: u32) -> Bench {
+        let config = Config {
+            me: name("gw1"),
+            range: VniRange::new(vni(1), vni(vnis)).unwrap(),
+            points: vec![1 << 63],
+            fence_margin: secs(2),
+            settle: secs(1),
+            join_hold: secs(JOIN_HOLD),
+            drain_timeout: secs(60),
+            name_wait: secs(12),
+            takeover_cost: Cost::OWNER,
+        };
+        Bench {
+            gateway: Gateway::new(config),
+            now: Time::since_boot(secs(1_000)),
+            revision: 1,
+        }
+    }
+
+    /// As it is when everything is well: FRR runs, the host is clean, the node is registered.
+    pub fn ready(vnis: u32) -> Bench {
+        let mut bench = Bench::new(vnis);
+        bench.lease();
+        bench.observe(Event::Health(healthy()));
+        bench.observe(Event::Snapshot {
+            revision: Revision(1),
+            changes: Vec::new(),
+        });
+        bench.settle();
+        bench
+    }
+
+    pub fn observe(&mut self, event: Event) {
+        self.gateway.observe(self.now, event);
+    }
+
+    pub fn lease(&mut self) {
+        let lease = Lease {
+            id: LEASE,
+            valid_until: self.now + secs(10),
+        };
+        self.observe(Event::Lease(Some(lease)));
+    }
+
+    pub fn plan(&mut self) -> Vec<Effect> {
+        self.gateway.plan(self.now)
+    }
+
+    pub fn wait(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.lease();
+    }
+
+    /// The next plan with something in it besides ARP and announcements, which are carried out.
+    pub fn next(&mut self) -> Vec<Effect> {
+        for _ in 0..20 {
+            let effects = self.plan();
+            if effects.is_empty() {
+                return effects;
+            }
+            let mut kept = Vec::new();
+            for effect in effects {
+                match effect {
+                    Effect::SwitchArp(switches) => {
+                        let done = |(vni, answers)| (vni, ArpOutcome::Answers(answers));
+                        let outcomes = switches.into_iter().map(done).collect();
+                        self.observe(Event::ArpSwitched(outcomes));
+                    }
+                    Effect::Announce(vnis) => self.observe(Event::Announced(vnis)),
+                    other => kept.push(other),
+                }
+            }
+            if !kept.is_empty() {
+                return kept;
+            }
+        }
+        panic!("it plans for ever");
+    }
+
+    /// Carries out everything but writes of rows, which it hands over.
+    pub fn settle(&mut self) -> Vec<Commit> {
+        let mut commits = Vec::new();
+        for _ in 0..20 {
+            let effects = self.next();
+            if effects.is_empty() {
+                return commits;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::ResetRoutes { parts, .. } => self.observe(Event::RoutesReset(parts)),
+                    Effect::ChangeRoutes(_) => {
+                        self.observe(Event::RoutesChanged { failed: Vec::new() })
+                    }
+                    Effect::Register { points, lease } => {
+                        self.revision += 1;
+                        let revision = Revision(self.revision);
+                        self.observe(Event::Registered(RegisterOutcome::Done {
+                            points,
+                            lease,
+                            revision,
+                        }));
+                    }
+                    Effect::Commit { rows, .. } => {
+                        commits.extend(&rows);
+                        // Later: the test says what becomes of it.
+                        return commits;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        panic!("it plans for ever");
+    }
+
+    pub fn done(&mut self, rows: &[Commit]) {
+        self.revision += 1;
+        self.observe(Event::Committed(CommitOutcome::Done {
+            revision: Revision(self.revision),
+            lease: LEASE,
+            each: rows.iter().map(|row| (row.vni, row.write, true)).collect(),
+        }));
+    }
+
+    /// Takes over everything; says how many rows each transaction wrote.
+    pub fn own_all(&mut self) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        loop {
+            let rows = self.settle();
+            if rows.is_empty() {
+                return sizes;
+            }
+            sizes.push(rows.len());
+            self.done(&rows);
+            // Announcements are paced.
+            self.now = self.now + Duration::from_millis(50);
+        }
+    }
+
+    pub fn change(&mut self, key: Key, value: Option<Value>, lease: Option<LeaseId>) {
+        self.revision += 1;
+        let revision = Revision(self.revision);
+        let change = Change {
+            key,
+            value,
+            lease,
+            revision,
+        };
+        self.observe(Event::Changed(vec![change]));
+    }
+
+    /// A row of another node, without a `next`.
+    pub fn row(&mut self, vni: Vni, kind: u64, owner: &str) {
+        let kind = Kind::from_number(kind).unwrap();
+        self.change(Key::Kind(vni), Some(Value::Kind(kind)), None);
+        self.change(
+            Key::Current(vni),
+            Some(Value::Name(Some(name(owner)))),
+            Some(OTHERS_LEASE),
+        );
+    }
+
+    pub fn writes(&mut self) -> Vec<Write> {
+        self.settle().iter().map(|row| row.write).collect()
+    }
+
+    /// The deadline must lie ahead, or the worker would spin.
+    pub fn next_wake(&self) -> Duration {
+        let deadline = self.gateway.next_deadline().unwrap();
+        assert!(deadline > self.now);
+        deadline.since(self.now)
+    }
+}
+
+pub fn healthy() -> Health {
+    Health {
+        bgpd: Some(1),
+        ospfd: Some(2),
+        zebra: Some(3),
+    }
+}
+
+pub fn all_off(vnis: u32) -> Effect {
+    Effect::SwitchArp((1..=vnis).map(|number| (vni(number), false)).collect())
+}
