@@ -86,6 +86,12 @@ impl Row {
             || self.lacks_its_kind()
     }
 
+    /// Whether `current` names `me` under its present `lease`.
+    pub fn is_owned_by(&self, me: &NodeName, lease: Option<LeaseId>) -> bool {
+        let named = self.current.value.as_ref() == Some(me);
+        named && lease.is_some() && self.current.lease == lease
+    }
+
     /// Somebody deleted `type` alone: whoever writes "unassigned" empties `current` with it.
     fn lacks_its_kind(&self) -> bool {
         let gone = self.kind.value.is_none() && !self.kind.unreadable;
@@ -97,17 +103,17 @@ impl Row {
         let kind = self.kind.value.unwrap_or(Kind::Unassigned);
         let current = nodes.living(&self.current, me, lease);
         let next = nodes.living(&self.next, me, lease);
-        if self.kind.unreadable
-            && self.kind.value.is_none()
-            && (current.is_some() || next.is_some())
-        {
-            return State::Unknown;
-        }
-        match current {
+        let lost = self.kind.value.is_none() && self.kind.unreadable;
+        match (current, next) {
             // Its owner lives, and will say so again.
-            Some(owner) if self.lacks_its_kind() => State::Idle {
+            (Some(owner), _) if self.lacks_its_kind() => State::Idle {
                 owner: owner.clone(),
             },
+            (Some(owner), None) if lost => State::Idle {
+                owner: owner.clone(),
+            },
+            // Which of them serves is lost.
+            (None, Some(_)) | (Some(_), Some(_)) if lost => State::Unknown,
             _ => State::of(kind, current, next),
         }
     }

@@ -226,16 +226,8 @@ impl Gateway {
             },
         };
         let mut write = fsm::propose(&state, role, &view);
-        if write.is_none() && role == Role::Owner && slot.row.is_spoiled() {
-            // Somebody wrote over our row what nobody can read: say again what it said. (A successor that
-            // got further does its part once more.)
-            write = match state {
-                State::Migrating { phase, .. } if slot.row.kind.unreadable => {
-                    Some(Write::Advance(phase))
-                }
-                State::Migrating { .. } => None,
-                _ => Some(Write::Own),
-            };
+        if write.is_none() && slot.row.is_spoiled() {
+            write = self.mend(pass, batch, slot, &state, role);
         }
         if let Some(write) = write {
             batch.commits.push(Commit {
@@ -256,6 +248,30 @@ impl Gateway {
         }
         // Who left the ring wants to be rid of its VNIs now.
         !slot.absent && (pass.stable || !self.ring.has(owner))
+    }
+
+    /// Somebody wrote over our row what nobody can read, or deleted a part of it: say again what it said.
+    fn mend(
+        &self,
+        pass: &Pass,
+        batch: &mut Batch,
+        slot: &Slot,
+        state: &State,
+        role: Role,
+    ) -> Option<Write> {
+        match state {
+            // A successor that got further does its part once more.
+            State::Migrating { phase, .. } if role == Role::Owner => {
+                slot.row.kind.unreadable.then_some(Write::Advance(*phase))
+            }
+            // Nobody knows what it said: who owned it begins anew, once the others have let go too.
+            State::Unknown if slot.row.is_owned_by(&self.config.me, pass.lease) => {
+                let due = slot.entered + self.config.name_wait;
+                batch.wake_at(due);
+                (due <= pass.now).then_some(Write::Own)
+            }
+            _ => (role == Role::Owner).then_some(Write::Own),
+        }
     }
 
     /// Whether a row that seems to name nobody really does. One that cannot be read may have an owner that

@@ -199,6 +199,8 @@ fn a_spoiled_row_is_said_again() {
     bench.own_all();
     bench.change(Key::Kind(vni(1)), None, None);
     assert_eq!(bench.writes(), [Write::Own]);
+    bench.change(Key::Kind(vni(1)), Some(Value::Unreadable), None);
+    assert_eq!(bench.writes(), [Write::Own], "what it held before is lost");
 }
 
 /// Input: a node meets a row whose owner it cannot read. Output: it waits until that owner would have

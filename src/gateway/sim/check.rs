@@ -84,15 +84,15 @@ impl Cluster {
             .collect();
         if answering.len() > 1 && !self.spoiled(vni) {
             let row = row(&self.etcd, vni);
-            let named = |name: Option<&NodeName>| {
-                answering
-                    .iter()
-                    .any(|&n| name == Some(self.nodes[n].name()))
+            // (Who was named by what nobody can read any more, the two still know.)
+            let named = |name: Option<&NodeName>, unreadable: bool| {
+                let is = |&n: &usize| name == Some(self.nodes[n].name());
+                unreadable || answering.iter().any(is)
             };
             let handing_over = matches!(row.number, Some(5 | 6))
                 && answering.len() == 2
-                && named(row.owner())
-                && named(row.successor())
+                && named(row.owner(), row.unreadable.0)
+                && named(row.successor(), row.unreadable.1)
                 && row.owner() != row.successor();
             if handing_over {
                 self.checker.overlaps += 1;
@@ -151,22 +151,26 @@ impl Cluster {
             return;
         }
         for vni in self.vnis() {
-            let row = row(&self.etcd, vni);
             let node = &self.nodes[n];
             let bridge = node.host.bridge(vni);
+            let costs = bridge.cost.is_some_and(|cost| cost < 65535);
+            let shows = bridge.present && bridge.arp || bridge.evpn || costs;
+            if !shows {
+                self.nodes[n].leftover_since[vni.get() as usize - 1] = None;
+                continue;
+            }
+            let row = row(&self.etcd, vni);
             let named = [&row.current, &row.next]
                 .into_iter()
                 .flatten()
                 .any(|name| name.name == *node.name() && name.lives);
-            let costs = bridge.cost.is_some_and(|cost| cost < 65535);
-            let shows = bridge.present && bridge.arp || bridge.evpn || costs;
             // It cannot know, or it cannot be helped.
             let excused = bridge.refuses_routes
                 || node.host.slow
                 || node.watch_hangs
                 || self.spoiled(vni)
                 || !node.config.range.contains(vni);
-            let since = (shows && !named && !excused)
+            let since = (!named && !excused)
                 .then(|| node.leftover_since[vni.get() as usize - 1].unwrap_or(self.now));
             self.nodes[n].leftover_since[vni.get() as usize - 1] = since;
             if since.is_some_and(|since| self.now.since(since) > PATIENCE) {

@@ -6,6 +6,7 @@ use super::go::Go;
 use super::host::ModelHost;
 use super::worker::Own;
 use crate::gateway::{Config, Event, Exit, Gateway};
+use crate::host::Health;
 use crate::types::{Lease, LeaseId, NodeName, Revision, Time};
 use std::time::Duration;
 
@@ -139,6 +140,7 @@ pub struct Node {
     /// It was told to drain: nobody restarts it.
     pub drained: bool,
     pub has_planned: bool,
+    pub told_health: Option<Health>,
     /// Since when it shows a VNI that it has no part in.
     pub leftover_since: Vec<Option<Time>>,
     pub calls: Vec<Time>,
@@ -186,6 +188,7 @@ impl Node {
             exit: None,
             drained: false,
             has_planned: false,
+            told_health: None,
             leftover_since: vec![None; vnis as usize],
             calls: Vec::new(),
             commits: 0,
@@ -251,7 +254,10 @@ impl Cluster {
             Ev::Poll { n, .. } => self.poll(n),
             Ev::Health { n, inc } => {
                 let health = self.nodes[n].host.frr;
-                self.tell(n, Event::Health(health));
+                // Only news: an event a second would hide a deadline that the core forgot.
+                if self.nodes[n].told_health.replace(health) != Some(health) || self.nodes[n].go {
+                    self.tell(n, Event::Health(health));
+                }
                 self.check_leftovers(n);
                 self.after(ms(1000), Ev::Health { n, inc });
             }
@@ -275,6 +281,7 @@ impl Cluster {
         node.feed = Feed::default();
         node.exit = None;
         node.has_planned = false;
+        node.told_health = None;
         node.leftover_since.fill(None);
         node.drained = false;
         if !redrawn.is_empty() {
