@@ -3,7 +3,14 @@
 //! Two lanes, so that ARP never waits behind vtysh: [`Kernel`] is fast (file writes and packets) and is
 //! called by the worker itself; [`Router`] is slow (one vtysh run a batch) and is called on the `frr` thread.
 
+pub mod frr;
+pub mod garp;
+pub mod links;
+pub mod mock;
+pub mod proc;
+
 use crate::types::Vni;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -47,6 +54,23 @@ pub struct RouteFailure {
     pub error: Error,
 }
 
+/// Parts of FRR.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Parts {
+    /// EVPN, in bgpd.
+    pub bgpd: bool,
+    /// OSPF costs, in ospfd.
+    pub ospfd: bool,
+}
+
+impl Parts {
+    /// Both.
+    pub const ALL: Parts = Parts {
+        bgpd: true,
+        ospfd: true,
+    };
+}
+
 /// Which of the FRR daemons that wmgwd needs are running, and since which start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Health {
@@ -74,25 +98,55 @@ pub trait Kernel: Send {
     fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error>;
 
     /// Broadcasts one gratuitous ARP for each IPv4 address of each VNI's bridge; returns what failed.
-    fn announce(&mut self, vnis: &[Vni]) -> Vec<(Vni, Error)>;
+    /// `permit` is asked right before each VNI's.
+    fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)>;
 }
 
 /// FRR's part of a VNI: EVPN routes and the OSPF cost.
 pub trait Router: Send {
-    /// Brings `filter-vni` into shape and withdraws every VNI of the range that the router was made for,
-    /// whoever advertised it before (design, safety rule 5).
+    /// Brings `filter-vni` into shape and withdraws every VNI but those in `keep`, whoever advertised it
+    /// before (design, safety rule 5). Stops early once `permit` says no.
     ///
     /// # Errors
     /// The first reason why FRR could not be brought into that state.
-    fn withdraw_all(&mut self) -> Result<(), Error>;
+    fn withdraw(
+        &mut self,
+        parts: Parts,
+        keep: &BTreeSet<Vni>,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<(), Error>;
+
+    /// Withdraws everything.
+    ///
+    /// # Errors
+    /// As [`Router::withdraw`].
+    fn withdraw_all(&mut self) -> Result<(), Error> {
+        self.withdraw(Parts::ALL, &BTreeSet::new(), &|| true)
+    }
 
     /// Applies `changes` as one batch per daemon, releasing before claiming. `permit` is asked right before
     /// anything that claims, and while it runs: once it says no, nothing that claims happens any more.
     /// Returns the VNIs whose changes did not happen; one bad VNI does not sink the others.
     fn apply(&mut self, changes: &[RouteChange], permit: &dyn Fn() -> bool) -> Vec<RouteFailure>;
 
+    /// What in FRR's configuration keeps wmgwd from working, one line each with what mends it; known after
+    /// the first [`Router::withdraw`].
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Looks which daemons run. Cheap enough for once a second.
     fn health(&mut self) -> Health;
+
+    /// Looks whether FRR still has what [`Router::apply`] gave it: a reload of its configuration takes that
+    /// away without a restart. Returns the VNIs that have to be applied again. Two short runs of vtysh, so
+    /// meant for the audit.
+    ///
+    /// # Errors
+    /// FRR did not say.
+    fn drifted(&mut self) -> Result<Vec<Vni>, Error> {
+        Ok(Vec::new())
+    }
 }
 
 /// Why the host did not do as it was told.

@@ -1,0 +1,127 @@
+//! Go's spelling of options, brought into the one that argh reads.
+//!
+//! wmgwd replaces a Go program, whose `flag` package takes one dash or two, a value after a space or
+//! after `=`, and switches with a value. Existing start scripts must go on working.
+
+use super::error::Error;
+use argh::{FlagInfo, FlagInfoKind};
+
+/// Arguments, understood.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Normal {
+    /// As argh reads them: `--option value`, and `--switch` where it is true.
+    Arguments(Vec<String>),
+    /// The help was asked for; what else stood there does not matter.
+    Help,
+}
+
+/// Brings `arguments` into argh's spelling; `flags` are the options there are.
+pub(super) fn normalise(
+    arguments: &[String],
+    flags: &'static [FlagInfo<'static>],
+) -> Result<Normal, Error> {
+    let mut spelled = Vec::with_capacity(arguments.len());
+    let mut seen: Vec<&str> = Vec::new();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        if argument == "--" {
+            // It ends the options, and nothing else can follow: there are no operands.
+            match rest.next() {
+                None => break,
+                Some(operand) => return Err(unexpected(operand)),
+            }
+        }
+        let Some((name, inline)) = split(argument) else {
+            return Err(unexpected(argument));
+        };
+        if is_help(name) {
+            return Ok(Normal::Help);
+        }
+        let Some(flag) = find(flags, name) else {
+            return Err(Error::Unknown {
+                option: argument.split('=').next().unwrap_or(argument).to_owned(),
+            });
+        };
+        if seen.contains(&flag.long) {
+            return Err(Error::Twice {
+                option: flag.long,
+                takes: flag.description,
+            });
+        }
+        seen.push(flag.long);
+        match flag.kind {
+            FlagInfoKind::Switch => {
+                // Only `=` gives a switch a value: in Go, too, `-mock false` is a switch and an operand.
+                if switch(flag, inline.unwrap_or("true"))? {
+                    spelled.push(flag.long.to_owned());
+                }
+            }
+            FlagInfoKind::Option { .. } => {
+                let value = match inline {
+                    Some(value) => value,
+                    None => following(rest.next(), flags).ok_or(Error::NoValue {
+                        option: flag.long,
+                        takes: flag.description,
+                    })?,
+                };
+                spelled.push(flag.long.to_owned());
+                spelled.push(value.to_owned());
+            }
+        }
+    }
+    Ok(Normal::Arguments(spelled))
+}
+
+/// `-name=value` as name and value; `None` if there is no dash.
+fn split(argument: &str) -> Option<(&str, Option<&str>)> {
+    let bare = argument.strip_prefix('-')?;
+    let bare = bare.strip_prefix('-').unwrap_or(bare);
+    if bare.is_empty() {
+        return None;
+    }
+    Some(match bare.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (bare, None),
+    })
+}
+
+fn is_help(name: &str) -> bool {
+    name == "h" || name == "help"
+}
+
+fn find(flags: &'static [FlagInfo<'static>], name: &str) -> Option<&'static FlagInfo<'static>> {
+    flags
+        .iter()
+        .find(|flag| flag.long.strip_prefix("--") == Some(name))
+}
+
+/// The argument after an option as its value. A leading dash is part of the value (`--minvni -5` is a bad
+/// VNI, not an unknown option), unless the argument is itself an option: then the value was forgotten.
+fn following<'a>(
+    argument: Option<&'a String>,
+    flags: &'static [FlagInfo<'static>],
+) -> Option<&'a str> {
+    let argument = argument?;
+    let option =
+        split(argument).is_some_and(|(name, _)| is_help(name) || find(flags, name).is_some());
+    (!option && argument != "--").then_some(argument)
+}
+
+/// A switch's value, as Go's `strconv.ParseBool` reads it.
+fn switch(flag: &FlagInfo<'static>, value: &str) -> Result<bool, Error> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(Error::Bad {
+            option: flag.long,
+            takes: flag.description,
+            value: value.to_owned(),
+        }),
+    }
+}
+
+fn unexpected(argument: &str) -> Error {
+    Error::Unexpected {
+        argument: argument.to_owned(),
+    }
+}

@@ -1,0 +1,128 @@
+//! Why the arguments cannot be taken.
+
+use super::etcd::EndpointError;
+use crate::types::Vni;
+use std::fmt;
+
+/// Why the arguments cannot be taken: one line that names the option and what it takes.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Error {
+    /// The argument is not UTF-8.
+    NotUtf8 {
+        /// The argument, with what is readable of it.
+        argument: String,
+        /// The argument before it, which is the option if this is its value.
+        after: Option<String>,
+    },
+    /// There is no such option.
+    Unknown {
+        /// The option as it was written.
+        option: String,
+    },
+    /// Something stands there that is no option.
+    Unexpected {
+        /// What stands there.
+        argument: String,
+    },
+    /// The option stands there without its value.
+    NoValue {
+        /// The option.
+        option: &'static str,
+        /// What it takes.
+        takes: &'static str,
+    },
+    /// The option stands there twice.
+    Twice {
+        /// The option.
+        option: &'static str,
+        /// What it takes.
+        takes: &'static str,
+    },
+    /// The option must be given, and was not.
+    Required {
+        /// The option.
+        option: &'static str,
+        /// What it takes.
+        takes: &'static str,
+    },
+    /// The option has a value that it does not take.
+    Bad {
+        /// The option.
+        option: &'static str,
+        /// What it takes.
+        takes: &'static str,
+        /// What it was given.
+        value: String,
+    },
+    /// `--etcd` holds something that is no endpoint.
+    Endpoint(EndpointError),
+    /// `--minvni` is greater than `--maxvni`.
+    EmptyRange {
+        /// `--minvni`.
+        first: Vni,
+        /// `--maxvni`.
+        last: Vni,
+    },
+    /// argh refused the arguments.
+    Argh {
+        /// In its words.
+        says: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NotUtf8 { argument, after } => {
+                write!(f, "the argument {} ", Quoted(argument))?;
+                if let Some(after) = after {
+                    write!(f, "after {} ", Quoted(after))?;
+                }
+                f.write_str("is not UTF-8; every option takes UTF-8 text")
+            }
+            Error::Unknown { option } => {
+                write!(f, "there is no option {}; see wmgwd --help", Quoted(option))
+            }
+            Error::Unexpected { argument } => write!(
+                f,
+                "{} is no option (a switch takes its value after \"=\"); see wmgwd --help",
+                Quoted(argument)
+            ),
+            Error::NoValue { option, takes } => {
+                write!(f, "{option} has no value; it takes {takes}")
+            }
+            Error::Twice { option, takes } => {
+                write!(f, "{option} stands there twice; it takes once {takes}")
+            }
+            Error::Required { option, takes } => {
+                write!(f, "{option} is missing; it takes {takes}")
+            }
+            Error::Bad {
+                option,
+                takes,
+                value,
+            } => write!(f, "{option} cannot be {}; it takes {takes}", Quoted(value)),
+            Error::Endpoint(error) => write!(f, "--etcd: {error}"),
+            Error::EmptyRange { first, last } => write!(
+                f,
+                "--minvni {first} is greater than --maxvni {last}; --maxvni takes a VNI that is not smaller than --minvni"
+            ),
+            Error::Argh { says } => f.write_str(says),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Somebody's text on one line of bounded length: control characters escaped, a long end cut off.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 60;
+        match self.0.char_indices().nth(SHOWN) {
+            None => write!(f, "{:?}", self.0),
+            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
+        }
+    }
+}

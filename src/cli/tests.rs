@@ -1,0 +1,366 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn parse_texts(texts: &[&str]) -> Result<Command, Error> {
+    parse(texts.iter().map(OsString::from))
+}
+
+fn config(texts: &[&str]) -> Config {
+    match parse_texts(texts) {
+        Ok(Command::Run(config)) => config,
+        other => panic!("{texts:?}: {other:?}"),
+    }
+}
+
+fn error(texts: &[&str]) -> String {
+    match parse_texts(texts) {
+        Err(error) => error.to_string(),
+        other => panic!("{texts:?}: {other:?}"),
+    }
+}
+
+/// Input: arguments as Go takes them. Output: as argh takes them, `None` for the help.
+#[test]
+fn gos_spelling_becomes_arghs() {
+    #[rustfmt::skip]
+    const TABLE: &[(&[&str], Option<&[&str]>)] = &[
+        (&[], Some(&[])),
+        (&["-name", "gw1"], Some(&["--name", "gw1"])),
+        (&["--name", "gw1"], Some(&["--name", "gw1"])),
+        (&["-name=gw1"], Some(&["--name", "gw1"])),
+        (&["--name=gw1"], Some(&["--name", "gw1"])),
+        (&["--name="], Some(&["--name", ""])),
+        (&["--name", ""], Some(&["--name", ""])),
+        (&["--name=a=b"], Some(&["--name", "a=b"])),
+        (&["--name=--minvni"], Some(&["--name", "--minvni"])),
+        (&["--name", "--gw1"], Some(&["--name", "--gw1"])),
+        (&["--name", "-"], Some(&["--name", "-"])),
+        (&["--name", "help"], Some(&["--name", "help"])),
+        (&["--name", "withdraw"], Some(&["--name", "withdraw"])),
+        (&["-minvni", "-5"], Some(&["--minvni", "-5"])),
+        (&["-drain-timeout=5", "-join-hold", "1.5"], Some(&["--drain-timeout", "5", "--join-hold", "1.5"])),
+        (&["-mock"], Some(&["--mock"])),
+        (&["--mock"], Some(&["--mock"])),
+        (&["-mock=1"], Some(&["--mock"])),
+        (&["-mock=t"], Some(&["--mock"])),
+        (&["-mock=T"], Some(&["--mock"])),
+        (&["-mock=TRUE"], Some(&["--mock"])),
+        (&["--mock=true"], Some(&["--mock"])),
+        (&["--mock=True"], Some(&["--mock"])),
+        (&["-mock=0"], Some(&[])),
+        (&["-mock=f"], Some(&[])),
+        (&["-mock=F"], Some(&[])),
+        (&["-mock=FALSE"], Some(&[])),
+        (&["--mock=false"], Some(&[])),
+        (&["--mock=False"], Some(&[])),
+        (&["-mock", "-debug=0", "-name=x"], Some(&["--mock", "--name", "x"])),
+        (&["-name=x", "--"], Some(&["--name", "x"])),
+        (&["-h"], None),
+        (&["--h"], None),
+        (&["-help"], None),
+        (&["--help"], None),
+        (&["-name", "x", "-mock", "--help", "--what"], None),
+    ];
+    for (given, expected) in TABLE {
+        let given: Vec<String> = given.iter().map(|&text| text.to_owned()).collect();
+        let normal = arguments::normalise(&given, Args::get_args_info().flags);
+        let expected = match expected {
+            Some(texts) => Normal::Arguments(texts.iter().map(|&text| text.to_owned()).collect()),
+            None => Normal::Help,
+        };
+        assert_eq!(normal, Ok(expected), "{given:?}");
+    }
+}
+
+/// Input: arguments that cannot be taken. Output: an error of one line that contains each of the texts.
+#[test]
+fn errors_name_the_option_and_what_it_takes() {
+    #[rustfmt::skip]
+    const TABLE: &[(&[&str], &[&str])] = &[
+        (&[], &["--name is missing", "text"]),
+        (&["--name"], &["--name has no value", "text"]),
+        (&["--name", "--mock"], &["--name has no value"]),
+        (&["--name", "--mock=1"], &["--name has no value"]),
+        (&["--name", "--"], &["--name has no value"]),
+        (&["--name", "-h"], &["--name has no value"]),
+        (&["--name", ""], &["--name cannot be \"\"", "not empty"]),
+        (&["--name=a/b"], &["--name cannot be \"a/b\"", "no slash"]),
+        (&["--name=a\nb"], &["--name cannot be \"a\\nb\"", "no control character"]),
+        (&["--name=a", "-name", "b"], &["--name stands there twice"]),
+        (&["--mock", "--mock=false"], &["--mock stands there twice", "true or false"]),
+        (&["--mock=maybe"], &["--mock cannot be \"maybe\"", "true or false"]),
+        (&["--mock="], &["--mock cannot be \"\"", "true or false"]),
+        (&["--mock", "false"], &["\"false\" is no option", "="]),
+        (&["--wat=1"], &["no option \"--wat\"", "--help"]),
+        (&["-x"], &["no option \"-x\""]),
+        (&["---name=x"], &["no option \"---name\""]),
+        (&["--=x"], &["no option \"--\""]),
+        (&["-"], &["\"-\" is no option"]),
+        (&["--", "--name=x"], &["\"--name=x\" is no option"]),
+        (&["--name=x", "withdraw"], &["\"withdraw\" is no option"]),
+        (&["--name=x", "--minvni=0"], &["--minvni cannot be \"0\"", "1 to 16777215"]),
+        (&["--name=x", "--minvni", "-5"], &["--minvni cannot be \"-5\"", "1 to 16777215"]),
+        (&["--name=x", "--maxvni=16777216"], &["--maxvni cannot be", "1 to 16777215"]),
+        (&["--name=x", "--minvni=9", "--maxvni=8"], &["--minvni 9", "--maxvni 8"]),
+        (&["--name=x", "--minvni=101"], &["--minvni 101", "--maxvni 100"]),
+        (&["--name=x", "--uids=1,x,3"], &["--uids cannot be \"x\"", "18446744073709551615"]),
+        (&["--name=x", "--uids=18446744073709551616"], &["--uids cannot be", "numbers"]),
+        (&["--name=x", "--uids=-1"], &["--uids cannot be \"-1\""]),
+        (&["--name=x", "--uids=1,"], &["--uids cannot be \"\""]),
+        (&["--name=x", "--uids=[]"], &["--uids cannot be \"[]\""]),
+        (&["--name=x", "--etcd="], &["--etcd: ", "http://"]),
+        (&["--name=x", "--etcd=localhost"], &["--etcd: ", "http://"]),
+        (&["--name=x", "--etcd=http://"], &["--etcd: ", "http://"]),
+        (&["--name=x", "--etcd=http://a:99999"], &["--etcd: ", "http://"]),
+        (&["--name=x", "--etcd=http://a:1,ftp://b"], &["--etcd: ", "http://"]),
+        (&["--name=x", "--settle=-1"], &["--settle cannot be", "seconds"]),
+        (&["--name=x", "--settle=1e3"], &["--settle cannot be", "seconds"]),
+        (&["--name=x", "--settle=inf"], &["--settle cannot be", "seconds"]),
+        (&["--name=x", "--settle=."], &["--settle cannot be", "seconds"]),
+        (&["--name=x", "--settle="], &["--settle cannot be", "seconds"]),
+        (&["--name=x", "--settle=3600.1"], &["--settle cannot be", "3600"]),
+        (&["--name=x", "--drain-timeout=1m"], &["--drain-timeout cannot be", "seconds"]),
+        (&["--name=x", "--join-hold=x"], &["--join-hold cannot be", "seconds"]),
+        (&["--name=x", "--lease-ttl=1"], &["--lease-ttl cannot be", "2 to 600"]),
+        (&["--name=x", "--lease-ttl=2.5"], &["--lease-ttl cannot be", "whole seconds"]),
+        (&["--name=x", "--lease-ttl=601"], &["--lease-ttl cannot be", "2 to 600"]),
+        (&["--name=x", "--evpn-filter=both"], &["--evpn-filter cannot be", "list or entries"]),
+        (&["--name=x", "--takeover-cost=0"], &["--takeover-cost cannot be", "1 to 100"]),
+        (&["--name=x", "--takeover-cost=101"], &["--takeover-cost cannot be", "1 to 100"]),
+        (&["withdraw", "--name=x"], &["no option \"--name\""]),
+        (&["withdraw", "--minvni=7", "--maxvni=6"], &["--minvni 7", "--maxvni 6"]),
+    ];
+    for (given, parts) in TABLE {
+        let text = error(given);
+        assert!(!text.contains('\n'), "{given:?}: {text}");
+        for part in *parts {
+            assert!(text.contains(part), "{given:?}: {text:?} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_value_is_shown_in_part_only() {
+    let text = error(&["--name=x", &format!("--uids={}", "y".repeat(100_000))]);
+    assert!(text.len() < 400, "{text}");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused_with_the_option_before_them() {
+    use std::os::unix::ffi::OsStringExt;
+    let args = [
+        OsString::from("--name"),
+        OsString::from_vec(vec![b'g', 0xff]),
+    ];
+    let text = parse(args.into_iter()).unwrap_err().to_string();
+    assert!(
+        text.contains("\"--name\"") && text.contains("UTF-8"),
+        "{text}"
+    );
+}
+
+#[test]
+fn only_the_name_is_needed() {
+    let config = config(&["--name", "gw1"]);
+    assert_eq!(config.name.as_str(), "gw1");
+    assert_eq!(
+        (config.range.first().get(), config.range.last().get()),
+        (1, 100)
+    );
+    assert_eq!((config.mock, config.debug), (false, false));
+    assert_eq!((config.points.len(), config.points_given), (100, false));
+    assert_eq!(
+        config.etcd,
+        etcd::parse_endpoints("http://localhost:2379").unwrap()
+    );
+    assert_eq!(config.settle, Duration::from_secs(1));
+    assert_eq!(config.drain_timeout, Duration::from_secs(60));
+    assert_eq!(config.timing.ttl, Duration::from_secs(5));
+    assert_eq!(config.join_hold, Duration::from_secs(30));
+    assert_eq!(config.evpn_filter, EvpnFilter::List);
+    assert_eq!(config.takeover_cost, 100);
+}
+
+#[test]
+fn every_option_reaches_the_configuration() {
+    let config = config(&[
+        "-name=gw1",
+        "-minvni=5",
+        "-maxvni=5",
+        "-mock",
+        "-uids=0, 7,18446744073709551615",
+        "-debug",
+        "-etcd=http://10.0.0.1:2379,http://10.0.0.2:2379",
+        "-settle=0.25",
+        "-drain-timeout=0",
+        "-lease-ttl=10",
+        "-join-hold=3600",
+        "-evpn-filter=entries",
+        "-takeover-cost=90",
+    ]);
+    assert_eq!(config.range.len(), 1);
+    assert_eq!((config.mock, config.debug), (true, true));
+    assert_eq!(config.points, [0, 7, u64::MAX]);
+    assert!(config.points_given);
+    assert_eq!(config.etcd.len(), 2);
+    assert_eq!(config.settle, Duration::from_millis(250));
+    assert_eq!(config.drain_timeout, Duration::ZERO);
+    assert_eq!(config.timing.ttl, Duration::from_secs(10));
+    assert_eq!(config.join_hold, Duration::from_secs(3600));
+    assert_eq!(config.evpn_filter, EvpnFilter::Entries);
+    assert_eq!(config.takeover_cost, 90);
+}
+
+#[test]
+fn an_empty_list_of_points_means_by_lot_as_in_go() {
+    let (one, other) = (config(&["--name=x", "--uids="]), config(&["--name=x"]));
+    assert_eq!((one.points.len(), one.points_given), (100, false));
+    assert_ne!(one.points, other.points, "two nodes must draw differently");
+}
+
+#[test]
+fn the_other_commands() {
+    let Ok(Command::Withdraw(config)) = parse_texts(&[
+        "withdraw",
+        "-minvni=7",
+        "--maxvni",
+        "8",
+        "-mock",
+        "--evpn-filter=entries",
+        "-unless-guarded",
+    ]) else {
+        panic!("not taken");
+    };
+    assert_eq!(
+        (config.range.len(), config.mock, config.debug),
+        (2, true, false)
+    );
+    assert_eq!(config.evpn_filter, EvpnFilter::Entries);
+    assert!(config.unless_guarded);
+    assert!(matches!(
+        parse_texts(&["guard", "--help", "7"]),
+        Ok(Command::Guard(rest)) if rest == ["--help", "7"]
+    ));
+    assert!(matches!(
+        parse_texts(&["-version"]),
+        Ok(Command::Print(text)) if text == format!("wmgwd {}\n", env!("CARGO_PKG_VERSION"))
+    ));
+    assert!(parse_texts(&["--version=false"]).is_err());
+}
+
+/// The defaults that the help names are those that hold.
+#[test]
+fn giving_the_defaults_changes_nothing() {
+    let Ok(Command::Print(help)) = parse_texts(&["--help"]) else {
+        panic!("no help");
+    };
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut given = vec![String::from("--name=x")];
+    for flag in Args::get_args_info().flags {
+        assert!(help.contains(flag.long), "{}", flag.long);
+        assert!(help.contains(flag.description), "{}", flag.long);
+        match flag.description.split_once("(default: ") {
+            None => assert!(
+                flag.long == "--name" || flag.long == "--help",
+                "{}",
+                flag.long
+            ),
+            Some((_, default)) if flag.long == "--uids" => {
+                assert_eq!(default, "100 random points)")
+            }
+            Some((_, default)) => given.push(format!(
+                "{}={}",
+                flag.long,
+                default.strip_suffix(')').unwrap()
+            )),
+        }
+    }
+    let given: Vec<&str> = given.iter().map(String::as_str).collect();
+    let (mut one, mut other) = (config(&given), config(&["--name=x"]));
+    one.points.clear();
+    other.points.clear();
+    assert_eq!(format!("{one:?}"), format!("{other:?}"));
+}
+
+#[test]
+fn every_lease_can_be_renewed_and_fenced_in_time() {
+    for ttl in 2..=600 {
+        let timing = Timing::new(Duration::from_secs(ttl)).unwrap();
+        let spent = timing.keepalive_interval + 2 * timing.etcd_timeout + timing.fence_margin;
+        assert!(spent < timing.ttl, "{timing:?}");
+        assert!(timing.guard_margin < timing.fence_margin, "{timing:?}");
+    }
+    assert_eq!(Timing::new(Duration::from_millis(500)), None);
+    assert_eq!(Timing::new(Duration::ZERO), None);
+    let usual = Timing::new(Duration::from_secs(5)).unwrap();
+    assert_eq!(usual.keepalive_interval, Duration::from_secs(1));
+    assert_eq!(usual.etcd_timeout, Duration::from_secs(1));
+    assert_eq!(usual.fence_margin, Duration::from_millis(625));
+}
+
+/// Random arguments from a fixed seed: whatever stands there, the answer is a command or one line.
+#[test]
+fn no_arguments_make_it_panic() {
+    const PIECES: &[&str] = &[
+        "-",
+        "--",
+        "=",
+        "name",
+        "minvni",
+        "maxvni",
+        "mock",
+        "uids",
+        "debug",
+        "etcd",
+        "settle",
+        "lease-ttl",
+        "help",
+        "h",
+        "version",
+        "withdraw",
+        "guard",
+        "http://",
+        "localhost",
+        ":",
+        "0",
+        "1",
+        "9",
+        ".",
+        ",",
+        "16777215",
+        "99999999999999999999999999999999999999999",
+        "true",
+        "e",
+        "\n",
+        "\0",
+        "é",
+        "/",
+        " ",
+        "[",
+        "]",
+    ];
+    let mut seed = 1_u64;
+    let mut random = |below: usize| {
+        // xorshift64: any sequence will do, as long as it is the same each time.
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below as u64).unwrap()
+    };
+    for _ in 0..50_000 {
+        let args: Vec<String> = (0..random(5))
+            .map(|_| {
+                (0..random(6))
+                    .map(|_| PIECES[random(PIECES.len())])
+                    .collect()
+            })
+            .collect();
+        let texts: Vec<&str> = args.iter().map(String::as_str).collect();
+        if let Err(error) = parse_texts(&texts) {
+            let line = error.to_string();
+            assert!(!line.chars().any(char::is_control), "{args:?}: {line:?}");
+            assert!(!matches!(error, Error::Argh { .. }), "{args:?}: {line}");
+        }
+    }
+}

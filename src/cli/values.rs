@@ -1,0 +1,55 @@
+//! The values of single options: text in, value or nothing out.
+
+use super::{EvpnFilter, Timing};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// How many points a node draws: enough that three nodes share the VNIs about evenly.
+const RANDOM_POINTS: u64 = 100;
+
+/// Digits only: Rust's own reading of numbers takes signs, and of floats `inf` and `1e9` too.
+fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+/// Seconds with an optional fraction, at most an hour.
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    digits::<u64>(whole)?;
+    digits::<u128>(fraction)?;
+    let seconds = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
+    (seconds <= LONGEST).then_some(seconds)
+}
+
+/// The lease's TTL in whole seconds: etcd grants no less than 2 with its usual election timeout.
+pub(super) fn lease(text: &str) -> Option<Timing> {
+    let seconds = digits(text).filter(|ttl| (2..=600).contains(ttl))?;
+    Timing::new(Duration::from_secs(seconds))
+}
+
+/// One ring point. Spaces around it are taken, since lists are written with them.
+pub(super) fn point(text: &str) -> Option<u64> {
+    digits(text.trim_matches(' '))
+}
+
+/// Ring points by lot. The hasher's keys come from the system's source of randomness.
+pub(super) fn random_points() -> Vec<u64> {
+    let dice = RandomState::new();
+    (0..RANDOM_POINTS).map(|n| dice.hash_one(n)).collect()
+}
+
+/// The way of `--evpn-filter`.
+pub(super) fn evpn_filter(text: &str) -> Option<EvpnFilter> {
+    match text {
+        "list" => Some(EvpnFilter::List),
+        "entries" => Some(EvpnFilter::Entries),
+        _ => None,
+    }
+}
+
+/// The cost of `--takeover-cost`: never worse than an owner's usual 100.
+pub(super) fn takeover_cost(text: &str) -> Option<u16> {
+    digits(text).filter(|cost| (1..=100).contains(cost))
+}

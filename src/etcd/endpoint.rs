@@ -1,0 +1,185 @@
+//! Where an etcd member is reached: its URL, checked and in one spelling.
+//!
+//! Owns no state and touches nothing.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+const DEFAULT_PORT: u16 = 2379;
+
+/// The client URL of one etcd member, `http://host:port`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Endpoint {
+    /// As it stands in a URL: an IPv6 address is in brackets.
+    host: String,
+    port: u16,
+}
+
+impl Endpoint {
+    /// The URL of `path`, which begins with a slash.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{self}{path}")
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}:{}", self.host, self.port)
+    }
+}
+
+/// The text is no endpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointError {
+    text: String,
+    reason: &'static str,
+}
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} is no etcd endpoint: {}; takes http://host:port, for example http://127.0.0.1:2379",
+            self.text, self.reason
+        )
+    }
+}
+
+impl std::error::Error for EndpointError {}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Endpoint, EndpointError> {
+        parse(text).map_err(|reason| EndpointError {
+            text: text.to_owned(),
+            reason,
+        })
+    }
+}
+
+/// The endpoints of a list separated by commas, at least one; blanks around each are allowed.
+pub fn parse_endpoints(list: &str) -> Result<Vec<Endpoint>, EndpointError> {
+    list.split(',').map(|text| text.trim().parse()).collect()
+}
+
+fn parse(text: &str) -> Result<Endpoint, &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    let (scheme, rest) = text
+        .split_once("://")
+        .ok_or("http:// is missing in front")?;
+    if scheme.eq_ignore_ascii_case("https") {
+        return Err("this build speaks plain http only, so put it on a trusted link or loopback");
+    }
+    if !scheme.eq_ignore_ascii_case("http") {
+        return Err("its scheme is not http");
+    }
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#']) {
+        return Err("nothing may follow the port");
+    }
+    if authority.contains('@') {
+        return Err("it holds a user, which is not supported");
+    }
+    let (host, port) = if let Some(bracketed) = authority.strip_prefix('[') {
+        let (address, port) = bracketed
+            .split_once(']')
+            .ok_or("the bracket of its IPv6 address is not closed")?;
+        let address: Ipv6Addr = address
+            .parse()
+            .map_err(|_| "there is no IPv6 address in its brackets")?;
+        let port = match port.strip_prefix(':') {
+            Some(port) => Some(port),
+            None if port.is_empty() => None,
+            None => return Err("only a port may follow its IPv6 address"),
+        };
+        (format!("[{address}]"), port)
+    } else {
+        let (host, port) = match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        };
+        if port.is_some_and(|port| port.contains(':')) {
+            return Err("an IPv6 address belongs in brackets");
+        }
+        // Letters, digits, hyphens and dots are what a host name is made of (RFC 1123, section 2.1);
+        // underscores are not, yet found in container networks.
+        let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if host.is_empty() || !host.chars().all(named) {
+            return Err("its host is neither a name nor an address");
+        }
+        (host.to_ascii_lowercase(), port)
+    };
+    let port = match port {
+        None => DEFAULT_PORT,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits
+            .parse()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or("its port is not a number from 1 to 65535")?,
+        Some(_) => return Err("its port is not a number from 1 to 65535"),
+    };
+    Ok(Endpoint { host, port })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn endpoints_have_one_spelling() {
+        for (text, url) in [
+            ("http://127.0.0.1:2379", "http://127.0.0.1:2379"),
+            ("http://127.0.0.1:2379/", "http://127.0.0.1:2379"),
+            ("HTTP://Etcd-1.Example:80", "http://etcd-1.example:80"),
+            ("http://etcd_a", "http://etcd_a:2379"),
+            ("http://[::1]:4001", "http://[::1]:4001"),
+            ("http://[0:0::1]", "http://[::1]:2379"),
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), url);
+        }
+    }
+
+    #[test]
+    fn endpoints_that_are_none_are_named_with_the_reason_on_one_line() {
+        for (text, reason) in [
+            ("", "empty"),
+            ("127.0.0.1:2379", "http:// is missing"),
+            ("https://a:2379", "plain http only"),
+            ("ftp://a:2379", "scheme"),
+            ("http://", "host"),
+            ("http://:2379", "host"),
+            ("http://a b:2379", "host"),
+            ("http://a:0", "port"),
+            ("http://a:65536", "port"),
+            ("http://a:", "port"),
+            ("http://a:+1", "port"),
+            ("http://a:2379/v3", "follow the port"),
+            ("http://a:2379//", "follow the port"),
+            ("http://a?x", "follow the port"),
+            ("http://me@a:2379", "user"),
+            ("http://::1", "brackets"),
+            ("http://[::1", "closed"),
+            ("http://[a]:1", "no IPv6 address"),
+            ("http://[::1]2379", "only a port"),
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text:?}: {error}");
+            assert!(error.contains("takes http://host:port"), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_separated_by_commas() {
+        let all = parse_endpoints("http://a:2379, http://b:1,http://[::1]").unwrap();
+        let all: Vec<String> = all.iter().map(Endpoint::to_string).collect();
+        assert_eq!(all, ["http://a:2379", "http://b:1", "http://[::1]:2379"]);
+        assert!(parse_endpoints("").is_err());
+        assert!(parse_endpoints("http://a,").is_err());
+    }
+}

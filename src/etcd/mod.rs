@@ -1,0 +1,274 @@
+//! A blocking client for etcd v3, over its HTTP/JSON gateway.
+//!
+//! A [`Client`] owns its connections and knows its endpoints; it may be used from any thread, one call
+//! at a time each. It touches the network and its own memory, keeps no thread and never sleeps. Every
+//! attempt ends within its deadline, so a call ends within the deadline times the number of endpoints.
+//!
+//! `wire` holds the shapes (pure), `connect` the sockets, `ops` the values, `watch` the open watch.
+
+mod connect;
+mod endpoint;
+mod error;
+mod ops;
+mod watch;
+mod wire;
+
+pub use endpoint::{Endpoint, EndpointError, parse_endpoints};
+pub use error::Error;
+pub use ops::{
+    Compare, Grant, KeyValue, Newest, Op, OpReply, RangeReply, Txn, TxnReply, WatchBatch,
+    WatchEvent,
+};
+pub use watch::Watch;
+
+use crate::types::{LeaseId, Revision};
+use connect::{AddressResolver, TcpConnector};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use ureq::config::Config;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+const RANGE: &str = "/v3/kv/range";
+const TXN: &str = "/v3/kv/txn";
+const LEASE_GRANT: &str = "/v3/lease/grant";
+const LEASE_KEEPALIVE: &str = "/v3/lease/keepalive";
+const LEASE_REVOKE: &str = "/v3/lease/revoke";
+const WATCH: &str = "/v3/watch";
+
+/// A client of one etcd cluster.
+pub struct Client {
+    agent: Agent,
+    endpoints: Vec<Endpoint>,
+    /// Index of the endpoint that answered last.
+    preferred: AtomicUsize,
+    timeout: Duration,
+}
+
+impl Clone for Client {
+    /// An independent client with its own connections: a slow call of one never holds up the other.
+    fn clone(&self) -> Client {
+        let clone = Client::new(self.endpoints.clone(), self.timeout);
+        clone
+            .preferred
+            .store(self.preferred.load(Ordering::Relaxed), Ordering::Relaxed);
+        clone
+    }
+}
+
+impl Client {
+    /// A client that tries each of `endpoints` for at most `timeout` a call, the first one first.
+    pub fn new(endpoints: Vec<Endpoint>, timeout: Duration) -> Client {
+        let config = Config::builder()
+            // The reply's body says what etcd has against the request.
+            .http_status_as_error(false)
+            // Etcd is reached directly; an HTTP_PROXY of the environment must not come between.
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent("wmgwd")
+            .build();
+        Client {
+            agent: Agent::with_parts(config, TcpConnector, AddressResolver::default()),
+            endpoints,
+            preferred: AtomicUsize::new(0),
+            timeout,
+        }
+    }
+
+    /// All keys that begin with `prefix` as of one revision, linearizable, however many: a call for
+    /// each page of them.
+    pub fn range(&self, prefix: &[u8]) -> Result<RangeReply, Error> {
+        let page = |request: Vec<u8>| self.unary(RANGE, &request, wire::range_reply);
+        let mut range = page(wire::range(prefix))?;
+        let mut left = range.count - range.kvs.len() as u64;
+        while let Some(last) = range.kvs.last().filter(|_| left > 0) {
+            let next = page(wire::range_after(prefix, &last.key, range.revision))?;
+            left = next.count - next.kvs.len() as u64;
+            range.kvs.extend(next.kvs);
+        }
+        Ok(range)
+    }
+
+    /// One key, linearizable.
+    pub fn get(&self, key: &[u8]) -> Result<RangeReply, Error> {
+        self.unary(RANGE, &wire::get(key), wire::range_reply)
+    }
+
+    /// How new the keys that begin with `prefix` are, linearizable.
+    pub fn newest(&self, prefix: &[u8]) -> Result<Newest, Error> {
+        self.unary(RANGE, &wire::newest(prefix), wire::newest_reply)
+    }
+
+    /// Runs a transaction. If the first endpoint's answer is lost, the next one may run it once more.
+    pub fn txn(&self, txn: &Txn) -> Result<TxnReply, Error> {
+        self.unary(TXN, &wire::txn(txn), wire::txn_reply)
+    }
+
+    /// Grants a lease. A grant whose answer is lost leaves a lease without keys, which just ends.
+    pub fn lease_grant(&self, ttl: Duration) -> Result<Grant, Error> {
+        let body = wire::lease_grant(ttl);
+        self.unary(LEASE_GRANT, &body, wire::lease_grant_reply)
+    }
+
+    /// Renews a lease: its TTL, counted from some moment after the call began; `None` if it is gone.
+    pub fn lease_keepalive(&self, id: LeaseId) -> Result<Option<Duration>, Error> {
+        self.each_endpoint(LEASE_KEEPALIVE, &wire::lease(id), None, |at, reply| {
+            // A stream of one line: its end adds nothing but delay, so it is not waited for.
+            let mut line = Vec::new();
+            BufReader::new(reply.into_body().into_reader())
+                .read_until(b'\n', &mut line)
+                .map_err(|error| at.failure(error.into()))?;
+            if line.is_empty() {
+                return Err(at.cut());
+            }
+            wire::keepalive_line(&line)
+        })
+    }
+
+    /// Ends a lease and deletes its keys at once; a lease that is gone already is fine.
+    pub fn lease_revoke(&self, id: LeaseId) -> Result<(), Error> {
+        match self.unary(LEASE_REVOKE, &wire::lease(id), |_| Ok(())) {
+            Err(Error::LeaseNotFound) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Watches the keys that begin with `prefix`, from revision `start` on, for the time of `bound`.
+    /// Returns once etcd has confirmed the watch.
+    pub fn watch(&self, prefix: &[u8], start: Revision, bound: Duration) -> Result<Watch, Error> {
+        self.each_endpoint(
+            WATCH,
+            &wire::watch(prefix, start),
+            Some(bound),
+            |at, reply| {
+                let mut watch = Watch::new(reply.into_body().into_reader());
+                match watch.confirm() {
+                    Err(Error::Disconnected) => Err(at.cut()),
+                    result => result.map(|()| watch),
+                }
+            },
+        )
+    }
+
+    /// A call with one reply, which is read whole.
+    fn unary<T>(
+        &self,
+        call: &'static str,
+        body: &[u8],
+        parse: impl Fn(&[u8]) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.each_endpoint(call, body, None, |at, reply| parse(&at.body(reply)?))
+    }
+
+    /// Tries the endpoints in turn, the one that answered last first, until one answers; each once.
+    fn each_endpoint<T>(
+        &self,
+        call: &'static str,
+        body: &[u8],
+        bound: Option<Duration>,
+        read: impl Fn(&Attempt, Response<Body>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let first = self.preferred.load(Ordering::Relaxed);
+        let count = self.endpoints.len();
+        let mut failure = Error::NoEndpoint;
+        for index in (0..count).map(|offset| (first + offset) % count) {
+            let attempt = Attempt {
+                call,
+                endpoint: &self.endpoints[index],
+                timeout: self.timeout,
+                bound,
+            };
+            match attempt
+                .send(&self.agent, body)
+                .and_then(|reply| read(&attempt, reply))
+            {
+                Err(error) if error.is_of_endpoint() => failure = error,
+                result => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    return result;
+                }
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// One call at one endpoint.
+struct Attempt<'a> {
+    call: &'static str,
+    endpoint: &'a Endpoint,
+    timeout: Duration,
+    /// How long a stream may last; `None` for a call that ends within the timeout.
+    bound: Option<Duration>,
+}
+
+impl Attempt<'_> {
+    /// Sends the request, and takes the reply up to its headers if they do not tell of an error.
+    fn send(&self, agent: &Agent, body: &[u8]) -> Result<Response<Body>, Error> {
+        let phase = Some(self.timeout);
+        let request = agent
+            .post(self.endpoint.url(self.call))
+            .header("Content-Type", "application/json");
+        let request = match self.bound {
+            None => request.config().timeout_global(phase).build(),
+            Some(bound) => request
+                // Etcd then ends the watch when its member loses the leader, instead of going silent.
+                .header("Grpc-Metadata-hasleader", "true")
+                .config()
+                .timeout_resolve(phase)
+                .timeout_connect(phase)
+                .timeout_send_request(phase)
+                .timeout_send_body(phase)
+                .timeout_recv_response(phase)
+                .timeout_recv_body(Some(bound))
+                .build(),
+        };
+        let reply = request.send(body).map_err(|error| self.failure(error))?;
+        let status = reply.status();
+        if status.is_success() {
+            return Ok(reply);
+        }
+        let refusal = wire::refusal(&self.body(reply)?);
+        Err(refusal.unwrap_or_else(|| Error::Http {
+            call: self.call,
+            endpoint: self.endpoint.clone(),
+            status: status.as_u16(),
+        }))
+    }
+
+    /// The whole body of a reply, without limit to its size.
+    fn body(&self, mut reply: Response<Body>) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        reply
+            .body_mut()
+            .as_reader()
+            .read_to_end(&mut body)
+            .map_err(|error| self.failure(error.into()))?;
+        Ok(body)
+    }
+
+    fn failure(&self, error: ureq::Error) -> Error {
+        let endpoint = self.endpoint.clone();
+        let call = self.call;
+        if connect::is_deadline(&error) {
+            Error::TimedOut {
+                call,
+                endpoint,
+                after: self.timeout,
+            }
+        } else {
+            Error::Transport {
+                call,
+                endpoint,
+                source: Box::new(error),
+            }
+        }
+    }
+
+    /// The reply ended where there had to be more.
+    fn cut(&self) -> Error {
+        self.failure(ureq::Error::Io(ErrorKind::UnexpectedEof.into()))
+    }
+}

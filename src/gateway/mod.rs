@@ -1,0 +1,616 @@
+//! One node: decides, for all its VNIs at once, what the host shall show and which rows to write next.
+//!
+//! Pure: no clock, no thread, no I/O, no log. The worker hands it what happened ([`Gateway::observe`]) and
+//! asks what is to be done now ([`Gateway::plan`]), does that, and reports the outcomes as events again.
+//! Whole clusters of it run under faults in `sim`.
+//!
+//! It is level-triggered: a plan drives the host from what it shows to what it should show (see
+//! [`fsm::wanted`](crate::fsm::wanted)), whatever the way there was. A missed event, a failed vtysh run and
+//! a restarted FRR are mended by the same code that handles the normal case.
+
+mod mirror;
+mod plan;
+#[cfg(test)]
+mod sim;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use crate::fsm::{Kind, Write};
+use crate::host::{Cost, Health, Parts, RouteChange};
+use crate::ring::Ring;
+use crate::schema::{Change, Key, Value};
+use crate::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
+use fnv::FnvHashSet;
+use mirror::Nodes;
+use slot::{Backoff, Slot};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What a node is told at its start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Its name.
+    pub me: NodeName,
+    /// The VNIs that it serves.
+    pub range: VniRange,
+    /// Its ring points.
+    pub points: Vec<u64>,
+    /// How long before the lease can end everything is withdrawn.
+    pub fence_margin: Duration,
+    /// How long routes and ARP caches take to follow between two phases of a migration.
+    pub settle: Duration,
+    /// How long the node must have been registered before it takes VNIs from living owners.
+    pub join_hold: Duration,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// How long the node waits at its start for an earlier run's lease to end.
+    pub name_wait: Duration,
+    /// The OSPF cost of a VNI in the first time after a failover (see `--takeover-cost`).
+    pub takeover_cost: Cost,
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// All keys as of `revision`.
+    Snapshot {
+        /// The revision of the store that was read.
+        revision: Revision,
+        /// Every key below the prefix that could be read.
+        changes: Vec<Change>,
+    },
+    /// What whole revisions changed, in order.
+    Changed(Vec<Change>),
+    /// The lease was granted, renewed or lost.
+    Lease(Option<Lease>),
+    /// Outcome of [`Effect::SwitchArp`].
+    ArpSwitched(Vec<(Vni, ArpOutcome)>),
+    /// Outcome of [`Effect::Announce`], whatever became of the packets.
+    Announced(Vec<Vni>),
+    /// Outcome of [`Effect::ResetRoutes`]: whether FRR took all of it.
+    RoutesReset(bool),
+    /// Outcome of [`Effect::ChangeRoutes`]: the VNIs that FRR did not take.
+    RoutesChanged {
+        /// The VNIs whose change did not happen, or not wholly.
+        failed: Vec<Vni>,
+    },
+    /// Outcome of [`Effect::Commit`].
+    Committed(CommitOutcome),
+    /// Outcome of [`Effect::Register`].
+    Registered(RegisterOutcome),
+    /// Which FRR daemons run.
+    Health(Health),
+    /// Bridges that came, went, or came up again: nothing that we knew about their ARP holds.
+    Links(Vec<Vni>),
+    /// VNIs of which FRR does not have what it was given.
+    Drifted(Vec<Vni>),
+    /// Hand all VNIs over, then exit (SIGTERM).
+    Drain,
+    /// Withdraw and exit now (a second SIGTERM).
+    Stop,
+}
+
+/// What became of one ARP switch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ArpOutcome {
+    /// The bridge now does so.
+    Answers(bool),
+    /// There is no bridge.
+    Absent,
+    /// The kernel refused, or the lease ended before.
+    Failed,
+}
+
+/// What became of a batch of writes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CommitOutcome {
+    /// etcd decided on each of them at `revision`.
+    Done {
+        /// The revision of the transaction.
+        revision: Revision,
+        /// The lease that it carried.
+        lease: LeaseId,
+        /// Each write, and whether its condition held.
+        each: Vec<(Vni, Write, bool)>,
+    },
+    /// Our registration is gone, so nothing was written.
+    Fenced,
+    /// No answer, or a refusal: perhaps it was written, perhaps not. The VNIs that were in it.
+    Failed(Vec<Vni>),
+}
+
+/// What became of a registration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RegisterOutcome {
+    /// The node is registered with these points.
+    Done {
+        /// The points.
+        points: Vec<u64>,
+        /// The lease that the registration ends with.
+        lease: LeaseId,
+        /// The revision of the transaction.
+        revision: Revision,
+    },
+    /// Another live lease holds the name.
+    NameTaken,
+    /// No answer, or a refusal.
+    Failed,
+}
+
+/// Something to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Switch ARP of these VNIs; answered by [`Event::ArpSwitched`].
+    SwitchArp(Vec<(Vni, bool)>),
+    /// Send gratuitous ARP; answered by [`Event::Announced`].
+    Announce(Vec<Vni>),
+    /// Withdraw VNIs from FRR, whoever advertised them; answered by [`Event::RoutesReset`].
+    ResetRoutes {
+        /// From which daemons.
+        parts: Parts,
+        /// The VNIs that are served here, and stay as they are.
+        keep: BTreeSet<Vni>,
+    },
+    /// Change FRR; answered by [`Event::RoutesChanged`]. Only one of these two is under way at a time.
+    ChangeRoutes(Vec<RouteChange>),
+    /// Write rows in one transaction; answered by [`Event::Committed`].
+    Commit {
+        /// Ours: the transaction holds only while we are registered under it.
+        lease: LeaseId,
+        /// The rows.
+        rows: Vec<Commit>,
+    },
+    /// Register the node; answered by [`Event::Registered`].
+    Register {
+        /// The lease that the registration ends with.
+        lease: LeaseId,
+        /// The ring points.
+        points: Vec<u64>,
+    },
+    /// All is withdrawn: end.
+    Exit(Exit),
+}
+
+/// One row to write, if it is still the one that was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Commit {
+    /// Whose row.
+    pub vni: Vni,
+    /// The revision of its `type` key that the decision was made on.
+    pub read: Revision,
+    /// What to write.
+    pub write: Write,
+}
+
+/// A row for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowView<'a> {
+    /// `type`.
+    pub kind: Kind,
+    /// `current`.
+    pub owner: Option<&'a NodeName>,
+    /// `next`.
+    pub successor: Option<&'a NodeName>,
+}
+
+/// Why the node ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// It was told to.
+    Stopped,
+    /// Another node lives under its name.
+    NameTaken,
+}
+
+/// Where the node is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Life {
+    Running,
+    Draining { deadline: Time },
+    Stopping { deadline: Time, exit: Exit },
+}
+
+/// FRR as the node sees it.
+#[derive(Clone, Debug, Default)]
+struct Frr {
+    health: Health,
+    /// `health` was told once: before that, nothing is asked of FRR.
+    looked: bool,
+    /// What must be withdrawn before anything is advertised.
+    reset: Parts,
+    /// A first reset was tried, so that nothing of an earlier run is unknown.
+    tried: bool,
+    under_way: Option<UnderWay>,
+    retry: Backoff,
+}
+
+#[derive(Clone, Debug)]
+enum UnderWay {
+    Reset { parts: Parts, keep: BTreeSet<Vni> },
+    Changes(Vec<RouteChange>),
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    config: Config,
+    lease: Option<Lease>,
+    nodes: Nodes,
+    ring: Ring,
+    /// One for each VNI of the range, in order.
+    slots: Vec<Slot>,
+    /// Nothing is decided before the first snapshot.
+    snapshot: Option<Revision>,
+    /// Rows of an earlier run are kept, once we know them.
+    adopting: bool,
+    frr: Frr,
+    life: Life,
+    /// Since when we have been in the ring.
+    in_ring_since: Option<Time>,
+    was_registered: bool,
+    /// etcd said that we are not registered, whatever the mirror says.
+    must_register: bool,
+    name_taken_since: Option<Time>,
+    register_retry: Backoff,
+    etcd_retry: Backoff,
+    next_announcement_slot: Time,
+    next_audit: Time,
+    deadline: Option<Time>,
+}
+
+impl Gateway {
+    /// A node that has not heard of anything yet.
+    pub fn new(config: Config) -> Gateway {
+        let slots = vec![Slot::new(); config.range.len()];
+        Gateway {
+            config,
+            lease: None,
+            nodes: Nodes::default(),
+            ring: Ring::default(),
+            slots,
+            snapshot: None,
+            adopting: false,
+            frr: Frr {
+                reset: Parts::ALL,
+                ..Frr::default()
+            },
+            life: Life::Running,
+            in_ring_since: None,
+            was_registered: false,
+            must_register: false,
+            name_taken_since: None,
+            register_retry: Backoff::default(),
+            etcd_retry: Backoff::default(),
+            next_announcement_slot: Time::default(),
+            next_audit: Time::default(),
+            deadline: None,
+        }
+    }
+
+    /// When [`Gateway::plan`] wants to be asked again, if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.deadline
+    }
+
+    /// Takes note of what happened.
+    pub fn observe(&mut self, now: Time, event: Event) {
+        match event {
+            Event::Snapshot { revision, changes } => self.observe_snapshot(now, revision, &changes),
+            Event::Changed(changes) => self.observe_changes(now, &changes),
+            Event::Lease(lease) => self.observe_lease(now, lease),
+            Event::ArpSwitched(outcomes) => {
+                for (vni, outcome) in outcomes {
+                    self.observe_arp(now, vni, outcome);
+                }
+            }
+            Event::Announced(vnis) => {
+                for vni in vnis {
+                    if let Some(slot) = self.slot_mut(vni) {
+                        slot.announce_sent(now);
+                    }
+                }
+            }
+            Event::RoutesReset(taken) => self.observe_reset(now, taken),
+            Event::RoutesChanged { failed } => self.observe_routes(now, &failed),
+            Event::Committed(outcome) => self.observe_commit(now, outcome),
+            Event::Registered(outcome) => self.observe_registration(now, outcome),
+            Event::Health(health) => self.observe_health(health),
+            Event::Links(vnis) => {
+                for vni in vnis {
+                    if let Some(slot) = self.slot_mut(vni) {
+                        slot.arp = None;
+                        slot.arp_retry.succeed();
+                        slot.stop_announcing();
+                    }
+                }
+            }
+            Event::Drifted(vnis) => {
+                for vni in vnis {
+                    if let Some(slot) = self.slot_mut(vni) {
+                        slot.evpn = None;
+                        slot.cost = None;
+                    }
+                }
+            }
+            Event::Drain => {
+                if self.life == Life::Running {
+                    self.life = Life::Draining {
+                        deadline: now + self.config.drain_timeout,
+                    };
+                }
+            }
+            Event::Stop => self.stop(now, Exit::Stopped),
+        }
+    }
+
+    /// The row of a VNI as last seen, for those who tell people about it.
+    pub fn row(&self, vni: Vni) -> Option<RowView<'_>> {
+        let at = vni.get().checked_sub(self.config.range.first().get())?;
+        let row = &self.slots.get(at as usize)?.row;
+        Some(RowView {
+            kind: row.kind.value.unwrap_or(Kind::Unassigned),
+            owner: row.current.value.as_ref(),
+            successor: row.next.value.as_ref(),
+        })
+    }
+
+    fn slot_mut(&mut self, vni: Vni) -> Option<&mut Slot> {
+        if !self.config.range.contains(vni) {
+            return None;
+        }
+        self.slots
+            .get_mut((vni.get() - self.config.range.first().get()) as usize)
+    }
+
+    fn observe_snapshot(&mut self, now: Time, revision: Revision, changes: &[Change]) {
+        let present: FnvHashSet<&Key> = changes.iter().map(|change| &change.key).collect();
+        for (vni, slot) in self.config.range.iter().zip(&mut self.slots) {
+            if mirror::missing_from_row(&mut slot.row, vni, revision, |key| present.contains(key)) {
+                slot.enter(now);
+            }
+        }
+        self.nodes.retain(revision, |key| present.contains(key));
+        self.snapshot = self.snapshot.max(Some(revision));
+        self.take(now, changes.iter());
+        self.ring = self.nodes.ring();
+        self.follow_registration(now);
+    }
+
+    fn observe_changes(&mut self, now: Time, changes: &[Change]) {
+        // What the snapshot already holds would, taken one by one, bring back what has gone since.
+        let known = self.snapshot.unwrap_or_default();
+        self.take(now, changes.iter().filter(|change| change.revision > known));
+    }
+
+    fn take<'a>(&mut self, now: Time, changes: impl Iterator<Item = &'a Change>) {
+        let mut ring_changed = false;
+        for change in changes {
+            match change.key.vni() {
+                None => ring_changed |= self.nodes.apply(change),
+                Some(vni) => {
+                    if let Some(slot) = self.slot_mut(vni)
+                        && mirror::apply_to_row(&mut slot.row, change)
+                    {
+                        slot.enter(now);
+                    }
+                }
+            }
+        }
+        if ring_changed {
+            self.ring = self.nodes.ring();
+            self.follow_registration(now);
+        }
+    }
+
+    /// Whether etcd has us registered under our present lease, as far as we have seen.
+    fn is_registered(&self) -> bool {
+        let registered = self
+            .nodes
+            .registered(&self.config.me)
+            .and_then(|cell| cell.lease);
+        registered.is_some() && registered == self.lease.map(|lease| lease.id)
+    }
+
+    fn follow_registration(&mut self, now: Time) {
+        let in_ring = self.is_registered() && self.ring.has(&self.config.me);
+        self.was_registered |= self.is_registered();
+        self.in_ring_since = in_ring.then(|| self.in_ring_since.unwrap_or(now));
+    }
+
+    /// The node takes over from a run before it that died with `lease`: what etcd says is ours under it has
+    /// never stopped being served, and is kept so. To be told before anything else.
+    pub fn adopt(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+        self.adopting = true;
+        self.frr.tried = true;
+    }
+
+    fn observe_lease(&mut self, now: Time, lease: Option<Lease>) {
+        let renewed = match (self.lease, lease) {
+            (Some(old), Some(new)) => old.id == new.id,
+            _ => false,
+        };
+        let was_serving = self.is_serving(now);
+        self.lease = lease;
+        if !renewed {
+            self.register_retry.succeed();
+            self.follow_registration(now);
+        }
+        if !was_serving && self.is_serving(now) {
+            // Nothing that we knew of the host need still hold: the watchdog or the guard may have
+            // withdrawn it behind our back, also after what is under way was done.
+            for slot in &mut self.slots {
+                slot.forget();
+            }
+            if let Some(UnderWay::Changes(changes)) = &mut self.frr.under_way {
+                changes.clear();
+            }
+            if self.frr.tried {
+                self.frr.reset = Parts::ALL;
+            }
+        }
+    }
+
+    fn observe_arp(&mut self, now: Time, vni: Vni, outcome: ArpOutcome) {
+        let Some(slot) = self.slot_mut(vni) else {
+            return;
+        };
+        slot.absent = outcome == ArpOutcome::Absent;
+        match outcome {
+            ArpOutcome::Answers(answers) => {
+                if slot.arp != Some(answers) {
+                    slot.stop_announcing();
+                }
+                slot.arp = Some(answers);
+                slot.arp_retry.succeed();
+            }
+            ArpOutcome::Absent | ArpOutcome::Failed => {
+                // A bridge that does not exist answers nobody.
+                slot.arp = (outcome == ArpOutcome::Absent).then_some(false);
+                slot.arp_retry.fail(now, vni.get());
+                slot.fail(now);
+            }
+        }
+    }
+
+    fn observe_reset(&mut self, now: Time, taken: bool) {
+        let Some(UnderWay::Reset { parts, keep }) = self.frr.under_way.take() else {
+            return;
+        };
+        self.frr.tried = true;
+        if !taken {
+            self.frr.retry.fail(now, 0);
+            return;
+        }
+        self.frr.retry.succeed();
+        // What restarted while this was under way must be reset once more.
+        self.frr.reset.bgpd &= !parts.bgpd;
+        self.frr.reset.ospfd &= !parts.ospfd;
+        for (vni, slot) in self.config.range.iter().zip(&mut self.slots) {
+            // What was kept may be there or not: it is told again.
+            let withdrawn = !keep.contains(&vni);
+            if parts.bgpd {
+                slot.evpn = withdrawn.then_some(false);
+            }
+            if parts.ospfd {
+                slot.cost = withdrawn.then_some(Cost::OTHERS);
+            }
+            slot.routes_retry.succeed();
+        }
+    }
+
+    fn observe_routes(&mut self, now: Time, failed: &[Vni]) {
+        let Some(UnderWay::Changes(changes)) = self.frr.under_way.take() else {
+            return;
+        };
+        let failed: FnvHashSet<Vni> = failed.iter().copied().collect();
+        for change in changes {
+            let Some(slot) = self.slot_mut(change.vni) else {
+                continue;
+            };
+            if failed.contains(&change.vni) {
+                slot.routes_failed(change, now);
+            } else {
+                slot.routes_taken(change, now);
+            }
+        }
+    }
+
+    fn observe_commit(&mut self, now: Time, outcome: CommitOutcome) {
+        match outcome {
+            CommitOutcome::Done {
+                revision,
+                lease,
+                each,
+            } => {
+                self.etcd_retry.succeed();
+                let (me, cheap_until) = (self.config.me.clone(), now + plan::CHEAP);
+                for (vni, write, succeeded) in each {
+                    let Some(slot) = self.slot_mut(vni) else {
+                        continue;
+                    };
+                    if !succeeded {
+                        // Somebody else was faster: what they wrote is on its way to us.
+                        slot.write_retry.fail(now, vni.get());
+                        continue;
+                    }
+                    slot.row.committed(write, &me, lease, revision);
+                    if matches!(write, Write::Cancel | Write::Vacate) && slot.giving_up {
+                        slot.pull_retry.fail(now, vni.get());
+                    }
+                    if write == Write::Claim {
+                        slot.cheap_until = cheap_until;
+                    }
+                    if write == Write::Own {
+                        slot.pull_retry.succeed();
+                    }
+                    slot.enter(now);
+                }
+            }
+            CommitOutcome::Fenced => self.must_register = true,
+            CommitOutcome::Failed(vnis) => {
+                self.etcd_retry
+                    .fail(now, vnis.first().map_or(0, |vni| vni.get()));
+            }
+        }
+    }
+
+    fn observe_registration(&mut self, now: Time, outcome: RegisterOutcome) {
+        match outcome {
+            RegisterOutcome::Done {
+                points,
+                lease,
+                revision,
+            } => {
+                self.register_retry.succeed();
+                self.must_register = false;
+                self.name_taken_since = None;
+                let change = Change {
+                    key: Key::Node(self.config.me.clone()),
+                    value: Some(Value::Points(points)),
+                    lease: Some(lease),
+                    revision,
+                };
+                self.take(now, [&change].into_iter());
+            }
+            RegisterOutcome::NameTaken => {
+                self.register_retry.fail(now, 0);
+                let since = *self.name_taken_since.get_or_insert(now);
+                // Later on, a name that another run holds is waited for: this one has a life to go back to.
+                if !self.was_registered && now.since(since) > self.config.name_wait {
+                    self.stop(now, Exit::NameTaken);
+                }
+            }
+            RegisterOutcome::Failed => self.register_retry.fail(now, 0),
+        }
+    }
+
+    fn observe_health(&mut self, health: Health) {
+        let before = std::mem::replace(&mut self.frr.health, health);
+        if !std::mem::replace(&mut self.frr.looked, true) {
+            return;
+        }
+        // Whatever we told a daemon is gone with its process.
+        self.frr.reset.bgpd |= before.bgpd != health.bgpd;
+        self.frr.reset.ospfd |= before.ospfd != health.ospfd;
+        if before != health {
+            self.frr.retry.succeed();
+        }
+    }
+
+    fn stop(&mut self, now: Time, exit: Exit) {
+        if !matches!(self.life, Life::Stopping { .. }) {
+            self.life = Life::Stopping {
+                deadline: now + plan::STOP,
+                exit,
+            };
+        }
+    }
+
+    /// Whether the lease proves that nobody else serves what etcd says is ours.
+    fn is_serving(&self, now: Time) -> bool {
+        self.lease
+            .is_some_and(|lease| now < lease.valid_until - self.config.fence_margin)
+    }
+}

@@ -1,0 +1,508 @@
+//! What is to be done now: one pass over all VNIs.
+
+use super::slot::Slot;
+use super::{Commit, Effect, Gateway, Life, UnderWay};
+use crate::fsm::{self, Exposure, Role, State, View, Write};
+use crate::host::{Cost, Parts, RouteChange};
+use crate::types::{LeaseId, Time, Vni};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long the lower cost of `--takeover-cost` is announced: longer than a dead gateway's Router-LSA lives
+/// on at its neighbours with OSPF's default dead interval of 40 s (RFC 2328 appendix C.3).
+pub const CHEAP: Duration = Duration::from_secs(45);
+/// How long withdrawing everything at the end may take.
+pub const STOP: Duration = Duration::from_secs(20);
+/// How long a host that fails to take a VNI is given before the node gives it up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a failing FRR may keep an owner from letting go: it cannot advertise much then either.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the ring owner waits for a Go wmgwd to mend a broken migration.
+const MEND_PATIENCE: Duration = Duration::from_secs(5);
+/// Rows in one transaction: etcd refuses more (see `etcd`).
+const COMMITS: usize = 125;
+/// VNIs in one FRR batch: what a takeover that comes up meanwhile has to wait for.
+const CHANGES: usize = 512;
+/// Gratuitous ARP is paced to this many VNIs every [`ANNOUNCE_PAUSE`]: 10 000 VNIs take a second.
+const ANNOUNCEMENTS: usize = 500;
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
+/// How often ARP is written again, whatever we believe that it is.
+const AUDIT: Duration = Duration::from_secs(30);
+
+/// What one pass collects.
+#[derive(Default)]
+struct Batch {
+    now: Time,
+    arp_off: Vec<(Vni, bool)>,
+    arp_on: Vec<(Vni, bool)>,
+    releases: Vec<RouteChange>,
+    claims: Vec<RouteChange>,
+    announcements: Vec<(Time, Vni)>,
+    commits: Vec<Commit>,
+    /// VNIs that are wholly served here.
+    served: BTreeSet<Vni>,
+    /// VNIs that another node would take, but that still name us.
+    remaining: usize,
+    /// VNIs that the host still shows something of.
+    exposed: usize,
+    wake: Option<Time>,
+}
+
+impl Batch {
+    /// What was due before has been decided in this pass: only what is still to come is worth a wake.
+    fn wake_at(&mut self, at: Time) {
+        if at > self.now {
+            self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+        }
+    }
+}
+
+/// What is the same for all VNIs of one pass.
+struct Pass {
+    now: Time,
+    lease: Option<LeaseId>,
+    serving: bool,
+    stopping: bool,
+    draining: bool,
+    may_write: bool,
+    may_take: bool,
+    stable: bool,
+    routes_free: bool,
+}
+
+impl Gateway {
+    /// What is to be done now. Most effects are answered by an event at once; ask again after that until
+    /// nothing is left, then wait for the next event or [`Gateway::next_deadline`].
+    pub fn plan(&mut self, now: Time) -> Vec<Effect> {
+        let mut batch = Batch {
+            now,
+            ..Batch::default()
+        };
+        let mut effects = Vec::new();
+        // Until the rows are known, an adopted host is left as it is; the guard stands by.
+        self.adopting &=
+            self.snapshot.is_none() && self.is_serving(now) && self.life == Life::Running;
+        if self.adopting {
+            self.deadline = self
+                .lease
+                .map(|lease| lease.valid_until - self.config.fence_margin);
+            return effects;
+        }
+        if let Life::Draining { deadline } = self.life {
+            batch.wake_at(deadline);
+        }
+        if let Some(lease) = self.lease {
+            batch.wake_at(lease.valid_until - self.config.fence_margin);
+        }
+        if self.next_audit <= now {
+            self.next_audit = now + AUDIT;
+            self.slots.iter_mut().for_each(|slot| slot.arp = None);
+        }
+        batch.wake_at(self.next_audit);
+
+        let pass = self.pass(now);
+        self.visit_slots(&pass, &mut batch);
+        if self.drain_is_over(&pass, &batch) {
+            self.stop(now, super::Exit::Stopped);
+            return self.plan(now);
+        }
+        self.plan_life(&pass, &mut batch, &mut effects);
+        self.plan_host(&pass, &mut batch, &mut effects);
+        self.plan_registration(&pass, &mut batch, &mut effects);
+        if let Some(lease) = self.lease.filter(|_| !batch.commits.is_empty()) {
+            batch.commits.truncate(COMMITS);
+            effects.push(Effect::Commit {
+                lease: lease.id,
+                rows: std::mem::take(&mut batch.commits),
+            });
+        }
+        self.deadline = batch.wake;
+        effects
+    }
+
+    fn pass(&self, now: Time) -> Pass {
+        let serving = self.is_serving(now);
+        let stopping = matches!(self.life, Life::Stopping { .. });
+        let draining = matches!(self.life, Life::Draining { .. });
+        let registered = self.is_registered() && !self.must_register;
+        Pass {
+            now,
+            lease: self.lease.map(|lease| lease.id),
+            serving,
+            stopping,
+            draining,
+            may_write: serving && registered && !stopping && self.etcd_retry.is_over(now),
+            may_take: !draining && self.in_ring_since.is_some(),
+            stable: self
+                .in_ring_since
+                .is_some_and(|since| now.since(since) >= self.config.join_hold),
+            routes_free: self.routes_are_free(now),
+        }
+    }
+
+    /// Whether FRR can be told something now.
+    fn routes_are_free(&self, now: Time) -> bool {
+        self.frr.under_way.is_none()
+            && self.frr.reset == Parts::default()
+            && self.frr.retry.is_over(now)
+    }
+
+    fn visit_slots(&mut self, pass: &Pass, batch: &mut Batch) {
+        // A retry that is not due yet must wake the worker when it is.
+        if !self.etcd_retry.is_over(pass.now) {
+            batch.wake_at(self.etcd_retry.until());
+        }
+        if let Some(since) = self.in_ring_since.filter(|_| !pass.stable) {
+            batch.wake_at(since + self.config.join_hold);
+        }
+        let mut slots = std::mem::take(&mut self.slots);
+        for (vni, slot) in self.config.range.iter().zip(&mut slots) {
+            self.visit(pass, batch, vni, slot);
+        }
+        self.slots = slots;
+    }
+
+    fn visit(&self, pass: &Pass, batch: &mut Batch, vni: Vni, slot: &mut Slot) {
+        let now = pass.now;
+        let me = &self.config.me;
+        let state = slot.row.state(me, pass.lease, &self.nodes);
+        let role = if pass.lease.is_some() {
+            state.role(me)
+        } else {
+            Role::Bystander
+        };
+        let ring_owner = self.ring.owner(vni);
+        let elsewhere = ring_owner.is_some_and(|owner| owner != me);
+        if role != Role::Bystander && elsewhere {
+            batch.remaining += 1;
+        }
+
+        let may_give_up = match &state {
+            State::Migrating { phase, owner, .. } => {
+                role == Role::Successor && fsm::can_cancel(*phase, self.nodes.is_of_our_kind(owner))
+            }
+            State::FailingOver { .. } => role == Role::Successor && elsewhere,
+            _ => false,
+        };
+        // Later than this the owner has made itself unattractive and relies on us: take the VNI over, and
+        // hand it on from there.
+        let may_turn_back =
+            matches!(&state, State::Migrating { phase, .. } if !phase.relies_on_successor());
+        let failing = slot
+            .failing_since
+            .is_some_and(|since| now.since(since) >= PATIENCE);
+        slot.giving_up =
+            may_give_up && (slot.giving_up || failing || (pass.draining && may_turn_back));
+
+        let wanted = if !pass.serving || pass.stopping || slot.giving_up {
+            Exposure::NOTHING
+        } else {
+            self.dearer_or_cheaper(now, batch, slot, fsm::wanted(&state, role))
+        };
+        if wanted == Exposure::ALL {
+            batch.served.insert(vni);
+        }
+        self.visit_host(pass, batch, vni, slot, wanted);
+        if slot.arp != Some(false) || !self.withdrawn_from_routes(now, slot) {
+            batch.exposed += 1;
+        }
+
+        if wanted.arp && slot.arp == Some(true) && fsm::announces(&state, role) {
+            let due = slot.next_announcement(now);
+            if due <= now && self.next_announcement_slot <= now {
+                batch.announcements.push((due, vni));
+            } else {
+                batch.wake_at(due.max(self.next_announcement_slot));
+            }
+        } else {
+            slot.stop_announcing();
+        }
+
+        if !pass.may_write {
+            return;
+        }
+        if !slot.write_retry.is_over(now) {
+            batch.wake_at(slot.write_retry.until());
+            return;
+        }
+        let reached = self.has_reached(now, batch, slot, &state, role, wanted);
+        let view = View {
+            ours: pass.may_take && ring_owner == Some(me) && self.is_free(now, batch, slot, &state),
+            elsewhere,
+            may_pull: self.may_pull(pass, batch, slot, &state),
+            reached,
+            stuck: slot.giving_up,
+            withdrawn: slot.arp == Some(false) && self.withdrawn_from_routes(now, slot),
+            other_is_idle: self.other_is_idle(now, batch, slot, &state),
+            owner_follows: match &state {
+                State::Migrating { owner, .. } => self.nodes.is_of_our_kind(owner),
+                _ => false,
+            },
+        };
+        let mut write = fsm::propose(&state, role, &view);
+        if write.is_none() && role == Role::Owner && slot.row.is_spoiled() {
+            // Somebody wrote over our row what nobody can read: say again what it said. (A successor that
+            // got further does its part once more.)
+            write = match state {
+                State::Migrating { phase, .. } if slot.row.kind.unreadable => {
+                    Some(Write::Advance(phase))
+                }
+                State::Migrating { .. } => None,
+                _ => Some(Write::Own),
+            };
+        }
+        if let Some(write) = write {
+            batch.commits.push(Commit {
+                vni,
+                read: slot.row.kind.revision,
+                write,
+            });
+        }
+    }
+
+    /// The owner's cost is lower for a while after a failover, if the operator wants that.
+    fn dearer_or_cheaper(
+        &self,
+        now: Time,
+        batch: &mut Batch,
+        slot: &Slot,
+        wanted: Exposure,
+    ) -> Exposure {
+        if wanted.cost != Cost::OWNER
+            || self.config.takeover_cost == Cost::OWNER
+            || slot.cheap_until <= now
+        {
+            return wanted;
+        }
+        batch.wake_at(slot.cheap_until);
+        Exposure {
+            cost: self.config.takeover_cost,
+            ..wanted
+        }
+    }
+
+    fn visit_host(
+        &self,
+        pass: &Pass,
+        batch: &mut Batch,
+        vni: Vni,
+        slot: &mut Slot,
+        wanted: Exposure,
+    ) {
+        let now = pass.now;
+        if slot.arp != Some(wanted.arp) {
+            if !wanted.arp {
+                batch.arp_off.push((vni, false));
+            } else if slot.arp_retry.is_over(now) {
+                batch.arp_on.push((vni, true));
+            }
+            if !slot.arp_retry.is_over(now) {
+                batch.wake_at(slot.arp_retry.until());
+            }
+        }
+        let Some(change) = slot.route_change(vni, wanted) else {
+            if slot.arp == Some(wanted.arp) {
+                slot.failing_since = None;
+            }
+            return;
+        };
+        if !slot.routes_retry.is_over(now) {
+            batch.wake_at(slot.routes_retry.until());
+        } else if pass.routes_free {
+            if change.claims() {
+                batch.claims.push(change)
+            } else {
+                batch.releases.push(change)
+            }
+        }
+    }
+
+    /// Whether FRR shows nothing of the VNI, or cannot be brought to.
+    fn withdrawn_from_routes(&self, now: Time, slot: &Slot) -> bool {
+        slot.routes_are(Exposure::NOTHING) || self.release_is_excused(now, slot)
+    }
+
+    /// Letting go of a VNI must not hang on an FRR that does not answer.
+    fn release_is_excused(&self, now: Time, slot: &Slot) -> bool {
+        let failing = slot
+            .failing_since
+            .is_some_and(|since| now.since(since) >= RELEASE_PATIENCE);
+        failing || (self.frr.tried && !self.frr.health.is_up())
+    }
+
+    fn has_reached(
+        &self,
+        now: Time,
+        batch: &mut Batch,
+        slot: &Slot,
+        state: &State,
+        role: Role,
+        wanted: Exposure,
+    ) -> bool {
+        let releases = role == Role::Owner;
+        let routes = slot.routes_are(wanted) || (releases && self.release_is_excused(now, slot));
+        if slot.arp != Some(wanted.arp) || !routes || slot.giving_up {
+            if let Some(since) = slot.failing_since {
+                batch.wake_at((since + RELEASE_PATIENCE).max(now));
+                batch.wake_at((since + PATIENCE).max(now));
+            }
+            return false;
+        }
+        let announced = slot.announced.filter(|&at| at >= slot.entered);
+        let settled_from = match state {
+            State::Migrating {
+                phase: fsm::Phase::ArpDisabled,
+                ..
+            } if role == Role::Successor => announced,
+            State::FailingOver { .. } => return announced.is_some(),
+            State::Migrating { phase, .. } if phase.settles() => Some(slot.routes_at),
+            _ => return true,
+        };
+        let Some(settled) = settled_from.map(|from| from + self.config.settle) else {
+            return false;
+        };
+        if settled > now {
+            batch.wake_at(settled);
+        }
+        settled <= now
+    }
+
+    fn may_pull(&self, pass: &Pass, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
+        let State::Idle { owner } = state else {
+            return false;
+        };
+        if !slot.pull_retry.is_over(pass.now) {
+            batch.wake_at(slot.pull_retry.until());
+            return false;
+        }
+        // Who left the ring wants to be rid of its VNIs now.
+        !slot.absent && (pass.stable || !self.ring.has(owner))
+    }
+
+    /// Whether a row that seems to name nobody really does. One that cannot be read may have an owner that
+    /// others remember: if it lives it mends the row, and if it cannot its lease ends.
+    fn is_free(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
+        if *state != State::Vacant || !slot.row.is_spoiled() {
+            return true;
+        }
+        let due = slot.entered + self.config.name_wait;
+        batch.wake_at(due);
+        due <= now
+    }
+
+    fn other_is_idle(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
+        let other = match state {
+            State::OwnerLost { successor, .. } => successor,
+            State::SuccessorLost { owner, .. } => owner,
+            _ => return false,
+        };
+        if self.nodes.is_of_our_kind(other) {
+            return false;
+        }
+        let due = slot.entered + MEND_PATIENCE;
+        if due > now {
+            batch.wake_at(due);
+        }
+        due <= now
+    }
+
+    fn drain_is_over(&self, pass: &Pass, batch: &Batch) -> bool {
+        let Life::Draining { deadline } = self.life else {
+            return false;
+        };
+        let handed_over = pass.may_write && !self.ring.has(&self.config.me) && batch.remaining == 0;
+        handed_over || pass.now >= deadline || !pass.serving
+    }
+
+    fn plan_life(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
+        if let Life::Stopping { deadline, exit } = self.life {
+            let nothing_to_do = batch.arp_off.is_empty() && self.frr.under_way.is_none();
+            if pass.stopping && ((batch.exposed == 0 && nothing_to_do) || pass.now >= deadline) {
+                effects.push(Effect::Exit(exit));
+            }
+            batch.wake_at(deadline);
+        }
+    }
+
+    fn plan_host(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
+        let mut switches = std::mem::take(&mut batch.arp_off);
+        // Off before on: the other way round would answer twice where two VNIs share a segment.
+        switches.append(&mut batch.arp_on);
+        if !switches.is_empty() {
+            effects.push(Effect::SwitchArp(switches));
+        }
+        if !batch.announcements.is_empty() {
+            // The longest overdue first; the rest gets its turn after a pause.
+            batch.announcements.sort_unstable();
+            batch.announcements.truncate(ANNOUNCEMENTS);
+            self.next_announcement_slot = pass.now + ANNOUNCE_PAUSE;
+            batch.wake_at(self.next_announcement_slot);
+            effects.push(Effect::Announce(
+                batch.announcements.iter().map(|&(_, vni)| vni).collect(),
+            ));
+        }
+        if self.frr.under_way.is_some() || !self.frr.looked {
+            return;
+        }
+        if !self.frr.retry.is_over(pass.now) {
+            batch.wake_at(self.frr.retry.until());
+            return;
+        }
+        if self.frr.reset != Parts::default() {
+            let (parts, keep) = (self.frr.reset, std::mem::take(&mut batch.served));
+            self.frr.under_way = Some(UnderWay::Reset {
+                parts,
+                keep: keep.clone(),
+            });
+            effects.push(Effect::ResetRoutes { parts, keep });
+            return;
+        }
+        let mut changes = std::mem::take(&mut batch.releases);
+        changes.append(&mut batch.claims);
+        changes.truncate(CHANGES);
+        if !changes.is_empty() {
+            self.frr.under_way = Some(UnderWay::Changes(changes.clone()));
+            effects.push(Effect::ChangeRoutes(changes));
+        }
+    }
+
+    fn plan_registration(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
+        let Some(lease) = self.lease.filter(|_| pass.serving && !pass.stopping) else {
+            return;
+        };
+        // Nothing of an earlier run may still be on show when others begin to rely on us.
+        let host_is_clean = self.frr.tried && self.slots.iter().all(|slot| slot.arp.is_some());
+        if self.snapshot.is_none() || !(host_is_clean || self.is_registered()) {
+            return;
+        }
+        let able = self.frr.health.is_up() && self.frr.retry_is_quiet();
+        let points: &[u64] = if pass.draining || !able {
+            &[]
+        } else {
+            &self.config.points
+        };
+        let known = self
+            .nodes
+            .registered(&self.config.me)
+            .filter(|cell| cell.lease == Some(lease.id));
+        let as_wanted = known.and_then(|cell| cell.value.as_deref()) == Some(points);
+        if as_wanted && !self.must_register {
+            return;
+        }
+        if !self.register_retry.is_over(pass.now) {
+            batch.wake_at(self.register_retry.until());
+            return;
+        }
+        effects.push(Effect::Register {
+            lease: lease.id,
+            points: points.to_vec(),
+        });
+    }
+}
+
+impl super::Frr {
+    /// Whether the last reset succeeded, or none was needed.
+    fn retry_is_quiet(&self) -> bool {
+        !self.retry.is_failing()
+    }
+}

@@ -1,0 +1,256 @@
+//! One VNI as this node handles it: its row, what the host really shows of it, and what is due when.
+
+use super::mirror::Row;
+use crate::fsm::Exposure;
+use crate::host::{Cost, RouteChange};
+use crate::types::{Time, Vni};
+use std::time::Duration;
+
+/// How long after a takeover gratuitous ARP is repeated every [`ANNOUNCE_EARLY`], in repetitions.
+const ANNOUNCE_REPEATS: u8 = 10;
+const ANNOUNCE_EARLY: Duration = Duration::from_secs(1);
+/// How often it is refreshed after that, for stations that missed all of them.
+const ANNOUNCE_LATE: Duration = Duration::from_secs(10);
+
+/// Capped exponential backoff. The jitter comes from `salt`, so that the core stays a pure function and a
+/// thousand VNIs that failed together still do not come back together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backoff {
+    attempts: u8,
+    until: Time,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(200);
+    const LONGEST: Duration = Duration::from_secs(5);
+
+    /// Whether it is time to try again.
+    pub fn is_over(&self, now: Time) -> bool {
+        self.until <= now
+    }
+
+    /// When it is time to try again.
+    pub fn until(&self) -> Time {
+        self.until
+    }
+
+    /// Whether the last attempt failed.
+    pub fn is_failing(&self) -> bool {
+        self.attempts > 0
+    }
+
+    /// Notes a failure.
+    pub fn fail(&mut self, now: Time, salt: u32) {
+        let delay = (Self::FIRST * 2u32.pow(u32::from(self.attempts.min(8)))).min(Self::LONGEST);
+        // Up to a quarter more, spread by a Fibonacci hash of who waits and how often.
+        let spread = salt
+            .wrapping_add(u32::from(self.attempts))
+            .wrapping_mul(0x9e37_79b9)
+            >> 22;
+        self.attempts = self.attempts.saturating_add(1);
+        self.until = now + delay + delay * spread / 4096;
+    }
+
+    /// Notes a success.
+    pub fn succeed(&mut self) {
+        *self = Backoff::default();
+    }
+}
+
+/// The next gratuitous ARP of a VNI that is served here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Announcing {
+    at: Time,
+    left: u8,
+}
+
+/// One VNI.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// What etcd says.
+    pub row: Row,
+    /// Since when it says so.
+    pub entered: Time,
+    /// Whether the bridge answers ARP; `None` while we cannot know.
+    pub arp: Option<bool>,
+    /// Whether EVPN routes are advertised; `None` while we cannot know.
+    pub evpn: Option<bool>,
+    /// The OSPF cost; `None` while we cannot know.
+    pub cost: Option<Cost>,
+    /// The bridge does not exist.
+    pub absent: bool,
+    /// When FRR last took a change.
+    pub routes_at: Time,
+    /// Since when the host does not get to what is wanted, although it was told.
+    pub failing_since: Option<Time>,
+    /// We withdraw the VNI to give it back.
+    pub giving_up: bool,
+    /// Until when the lower takeover cost is announced.
+    pub cheap_until: Time,
+    /// When ARP may be tried again.
+    pub arp_retry: Backoff,
+    /// When FRR may be tried again.
+    pub routes_retry: Backoff,
+    /// When the next row may be tried again.
+    pub write_retry: Backoff,
+    /// When the VNI may be pulled again after we gave it up.
+    pub pull_retry: Backoff,
+    /// When gratuitous ARP was last sent.
+    pub announced: Option<Time>,
+    announcing: Option<Announcing>,
+}
+
+impl Slot {
+    /// A VNI of which nothing is known yet.
+    pub fn new() -> Slot {
+        Slot {
+            row: Row::default(),
+            entered: Time::default(),
+            arp: None,
+            evpn: None,
+            cost: None,
+            absent: false,
+            routes_at: Time::default(),
+            failing_since: None,
+            giving_up: false,
+            cheap_until: Time::default(),
+            arp_retry: Backoff::default(),
+            routes_retry: Backoff::default(),
+            write_retry: Backoff::default(),
+            pull_retry: Backoff::default(),
+            announced: None,
+            announcing: None,
+        }
+    }
+
+    /// What the host shows is not known any more.
+    pub fn forget(&mut self) {
+        self.arp = None;
+        self.evpn = None;
+        self.cost = None;
+        self.stop_announcing();
+    }
+
+    /// The row has changed.
+    pub fn enter(&mut self, now: Time) {
+        self.entered = now;
+        self.giving_up = false;
+        self.failing_since = None;
+        self.write_retry.succeed();
+    }
+
+    /// The host did not do what it was told.
+    pub fn fail(&mut self, now: Time) {
+        self.failing_since.get_or_insert(now);
+    }
+
+    /// Whether FRR shows `wanted`.
+    pub fn routes_are(&self, wanted: Exposure) -> bool {
+        self.evpn == Some(wanted.evpn) && self.cost == Some(wanted.cost)
+    }
+
+    /// What FRR has to change to show `wanted`.
+    pub fn route_change(&self, vni: Vni, wanted: Exposure) -> Option<RouteChange> {
+        let evpn = (self.evpn != Some(wanted.evpn)).then_some(wanted.evpn);
+        let cost = (self.cost != Some(wanted.cost)).then_some(wanted.cost);
+        (evpn.is_some() || cost.is_some()).then_some(RouteChange { vni, evpn, cost })
+    }
+
+    /// FRR took `change`.
+    pub fn routes_taken(&mut self, change: RouteChange, now: Time) {
+        self.evpn = change.evpn.or(self.evpn);
+        self.cost = change.cost.or(self.cost);
+        self.routes_at = now;
+        self.routes_retry.succeed();
+        // Stations behind access points that only now hear of us have not seen an earlier one.
+        if self.announcing.is_some() {
+            self.announce_from(now);
+        }
+    }
+
+    /// FRR did not take `change`, or only a part of it.
+    pub fn routes_failed(&mut self, change: RouteChange, now: Time) {
+        if change.evpn.is_some() {
+            self.evpn = None;
+        }
+        if change.cost.is_some() {
+            self.cost = None;
+        }
+        self.routes_retry.fail(now, change.vni.get());
+        self.fail(now);
+    }
+
+    /// Starts announcing anew: at once, then often, then now and then.
+    pub fn announce_from(&mut self, now: Time) {
+        self.announcing = Some(Announcing {
+            at: now,
+            left: ANNOUNCE_REPEATS,
+        });
+    }
+
+    /// Stops announcing.
+    pub fn stop_announcing(&mut self) {
+        self.announcing = None;
+    }
+
+    /// When the next announcement is due; starts announcing if it had not.
+    pub fn next_announcement(&mut self, now: Time) -> Time {
+        self.announcing
+            .get_or_insert(Announcing {
+                at: now,
+                left: ANNOUNCE_REPEATS,
+            })
+            .at
+    }
+
+    /// An announcement went out.
+    pub fn announce_sent(&mut self, now: Time) {
+        self.announced = Some(now);
+        if let Some(announcing) = &mut self.announcing {
+            let pause = if announcing.left > 0 {
+                ANNOUNCE_EARLY
+            } else {
+                ANNOUNCE_LATE
+            };
+            announcing.left = announcing.left.saturating_sub(1);
+            announcing.at = now + pause;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_grows_to_its_cap_and_never_ends() {
+        let mut backoff = Backoff::default();
+        let now = Time::since_boot(Duration::from_secs(1));
+        let mut last = Duration::ZERO;
+        for attempt in 0..600 {
+            backoff.fail(now, 7);
+            let delay = backoff.until().since(now);
+            assert!(
+                delay >= Backoff::FIRST && delay <= Backoff::LONGEST * 5 / 4,
+                "{attempt}: {delay:?}"
+            );
+            assert!(attempt > 4 || delay > last, "grows: {last:?} {delay:?}");
+            last = delay;
+        }
+        backoff.succeed();
+        assert!(backoff.is_over(now) && !backoff.is_failing());
+    }
+
+    #[test]
+    fn announcements_are_early_then_late_for_ever() {
+        let start = Time::since_boot(Duration::from_secs(100));
+        let mut slot = Slot::new();
+        let mut times = Vec::new();
+        for _ in 0..13 {
+            let at = slot.next_announcement(start);
+            slot.announce_sent(at);
+            times.push(at.since(start).as_secs());
+        }
+        assert_eq!(times, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30]);
+    }
+}

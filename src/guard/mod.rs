@@ -1,0 +1,88 @@
+//! The guard: a small process that goes on when the daemon does not.
+//!
+//! A daemon that is dead or stopped cannot fence, while its kernel goes on answering ARP and its FRR goes on
+//! advertising. So the daemon keeps a guard (the same binary), tells it the lease and the VNIs that answer,
+//! and renews that with each keepalive. Left alone, the guard does nothing until just before the lease can
+//! end; then it switches ARP off and withdraws from FRR. A daemon that comes back before that takes its
+//! predecessor's guard over, and with it the lease: not a packet is lost.
+//!
+//! The guard has one socket and no connection to etcd; it decides nothing but when to stop. [`process`] is
+//! the guard itself, [`keeper`] the daemon's side, [`protocol`] what they say to each other.
+
+pub mod keeper;
+pub mod process;
+pub mod protocol;
+
+use crate::types::{Lease, Vni};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+
+/// The daemon's line to its guard.
+pub trait Guard: Send {
+    /// The lease was granted or renewed.
+    fn lease(&mut self, lease: Lease);
+    /// These VNIs are about to answer ARP.
+    fn serves(&mut self, vnis: &[Vni]);
+    /// These VNIs do not answer ARP any more.
+    fn released(&mut self, vnis: &[Vni]);
+    /// Starts a new guard if the old one is gone, and tells it everything.
+    ///
+    /// # Errors
+    /// There is no guard and none could be started.
+    fn mind(&mut self, lease: Option<Lease>, answering: &BTreeSet<Vni>) -> Result<(), Error>;
+    /// Everything is withdrawn: the guard shall end.
+    fn dismiss(&mut self);
+}
+
+/// No guard: for tests of the daemon's other parts.
+#[cfg(test)]
+pub struct NoGuard;
+
+#[cfg(test)]
+impl Guard for NoGuard {
+    fn lease(&mut self, _: Lease) {}
+    fn serves(&mut self, _: &[Vni]) {}
+    fn released(&mut self, _: &[Vni]) {}
+    fn mind(&mut self, _: Option<Lease>, _: &BTreeSet<Vni>) -> Result<(), Error> {
+        Ok(())
+    }
+    fn dismiss(&mut self) {}
+}
+
+/// Why there is no guard.
+#[derive(Debug)]
+pub enum Error {
+    /// The guard of this name has a living daemon.
+    NameInUse,
+    /// The guard process could not be started.
+    Start(io::Error),
+    /// The guard's socket could not be made, reached or read.
+    Socket(io::Error),
+    /// What came over the socket is not what a guard says.
+    Protocol,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NameInUse => f.write_str(
+                "another wmgwd of this name runs on this host: stop it, or choose another --name",
+            ),
+            Error::Start(_) => f.write_str("cannot start the guard process"),
+            Error::Socket(_) => f.write_str("cannot talk to the guard process"),
+            Error::Protocol => {
+                f.write_str("the process at the guard's socket is not a guard of this version")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Start(source) | Error::Socket(source) => Some(source),
+            Error::NameInUse | Error::Protocol => None,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What daemon and guard say to each other: lines of text over a Unix socket. Pure.
+//!
+//! ```text
+//!   guard:  busy                                     a living daemon has this guard
+//!   guard:  fresh                                    nothing to take over
+//!   guard:  orphan LEASE UNTIL                       a dead daemon's lease, still held
+//!   daemon: lease LEASE UNTIL                        hold on until then (nanoseconds since boot)
+//!   daemon: serves VNI...                            these answer ARP
+//!   daemon: released VNI...                          these do not any more
+//!   daemon: bye                                      all is withdrawn
+//! ```
+
+use crate::types::{Lease, LeaseId, Time, Vni};
+use std::time::Duration;
+
+/// What the daemon tells the guard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// The lease that proves what this node shows.
+    Lease(Lease),
+    /// These VNIs answer ARP.
+    Serves(Vec<Vni>),
+    /// These VNIs do not answer ARP any more.
+    Released(Vec<Vni>),
+    /// Everything is withdrawn.
+    Bye,
+}
+
+/// What the guard says to who connects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Greeting {
+    /// A living daemon has this guard.
+    Busy,
+    /// There is nothing to take over.
+    Fresh,
+    /// The daemon of this guard is dead; its lease may still be alive.
+    Orphan(Lease),
+}
+
+impl Order {
+    /// The line, with its end.
+    pub fn line(&self) -> String {
+        match self {
+            Order::Lease(lease) => lease_line("lease", *lease),
+            Order::Serves(vnis) => vnis_line("serves", vnis),
+            Order::Released(vnis) => vnis_line("released", vnis),
+            Order::Bye => "bye\n".to_owned(),
+        }
+    }
+
+    /// Reads a line; `None` if no daemon of this version says that.
+    pub fn read(line: &str) -> Option<Order> {
+        let mut words = line.split_ascii_whitespace();
+        let order = match words.next()? {
+            "lease" => Order::Lease(read_lease(&mut words)?),
+            "serves" => {
+                return words
+                    .map(|word| word.parse().ok())
+                    .collect::<Option<_>>()
+                    .map(Order::Serves);
+            }
+            "released" => {
+                return words
+                    .map(|word| word.parse().ok())
+                    .collect::<Option<_>>()
+                    .map(Order::Released);
+            }
+            "bye" => Order::Bye,
+            _ => return None,
+        };
+        words.next().is_none().then_some(order)
+    }
+}
+
+impl Greeting {
+    /// The line, with its end.
+    pub fn line(&self) -> String {
+        match self {
+            Greeting::Busy => "busy\n".to_owned(),
+            Greeting::Fresh => "fresh\n".to_owned(),
+            Greeting::Orphan(lease) => lease_line("orphan", *lease),
+        }
+    }
+
+    /// Reads a line; `None` if no guard of this version says that.
+    pub fn read(line: &str) -> Option<Greeting> {
+        let mut words = line.split_ascii_whitespace();
+        let greeting = match words.next()? {
+            "busy" => Greeting::Busy,
+            "fresh" => Greeting::Fresh,
+            "orphan" => Greeting::Orphan(read_lease(&mut words)?),
+            _ => return None,
+        };
+        words.next().is_none().then_some(greeting)
+    }
+}
+
+fn lease_line(word: &str, lease: Lease) -> String {
+    format!(
+        "{word} {} {}\n",
+        lease.id.0,
+        lease.valid_until.as_duration().as_nanos()
+    )
+}
+
+fn read_lease<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Lease> {
+    let id = LeaseId(words.next()?.parse().ok()?);
+    let until = Duration::from_nanos(words.next()?.parse().ok()?);
+    Some(Lease {
+        id,
+        valid_until: Time::since_boot(until),
+    })
+}
+
+fn vnis_line(word: &str, vnis: &[Vni]) -> String {
+    let mut line = word.to_owned();
+    for vni in vnis {
+        line.push(' ');
+        line.push_str(&vni.to_string());
+    }
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn lines_read_back() {
+        let lease = Lease {
+            id: LeaseId(-7),
+            valid_until: Time::since_boot(Duration::from_nanos(123_456_789_012)),
+        };
+        let vnis: Vec<Vni> = [1, 7, 16_777_215]
+            .into_iter()
+            .map(|n| Vni::new(n).unwrap())
+            .collect();
+        for order in [
+            Order::Lease(lease),
+            Order::Serves(vnis.clone()),
+            Order::Released(vnis),
+            Order::Serves(vec![]),
+            Order::Bye,
+        ] {
+            let line = order.line();
+            assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
+            assert_eq!(Order::read(&line), Some(order));
+        }
+        for greeting in [Greeting::Busy, Greeting::Fresh, Greeting::Orphan(lease)] {
+            assert_eq!(Greeting::read(&greeting.line()), Some(greeting));
+        }
+    }
+
+    #[test]
+    fn other_lines_are_refused() {
+        for line in [
+            "",
+            "lease",
+            "lease 1",
+            "lease x 1",
+            "lease 1 2 3",
+            "lease 1 -2",
+            "serves 0",
+            "serves x",
+            "hello",
+        ] {
+            assert_eq!(Order::read(line), None, "{line:?}");
+            assert_eq!(Greeting::read(line), None, "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Pure: what the running configurations of bgpd and ospfd (`show running-config`) say about our VNIs.
+//!
+//! Lines that are not understood are stepped over: the rest of the configuration is the operator's.
+
+use super::script::{LIST, ROUTE_MAP};
+use crate::host::Cost;
+use crate::types::Vni;
+use std::collections::BTreeMap;
+
+/// One entry of the route-map.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Whether it permits (or denies).
+    pub permits: bool,
+    /// Its match, set and on-match lines, without indentation.
+    pub body: Vec<String>,
+}
+
+/// The part of bgpd's configuration that matters here.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BgpConfig {
+    /// AS number of the default instance.
+    pub asn: Option<u32>,
+    /// The entries of `filter-vni` by sequence number.
+    pub entries: BTreeMap<u32, Entry>,
+    /// The permit lines of our extcommunity-list: sequence number, and the text after `permit`.
+    pub list: BTreeMap<u32, String>,
+    /// Whether any neighbour has `filter-vni` as its outbound filter.
+    pub applied: bool,
+}
+
+/// Reads bgpd's running configuration.
+pub fn parse_bgp(text: &str) -> BgpConfig {
+    let mut config = BgpConfig::default();
+    let mut open: Option<u32> = None;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if line.starts_with(' ') {
+            config.applied |= matches!(words[..], ["neighbor", _, "route-map", ROUTE_MAP, "out"]);
+            if let Some(entry) = open.and_then(|seq| config.entries.get_mut(&seq)) {
+                entry.body.push(words.join(" "));
+            }
+            continue;
+        }
+        open = None;
+        match words[..] {
+            ["router", "bgp", asn, ref rest @ ..] if !rest.contains(&"vrf") => {
+                config.asn = config.asn.or_else(|| parse_asn(asn));
+            }
+            ["route-map", ROUTE_MAP, action @ ("permit" | "deny"), seq] => {
+                if let Ok(seq) = seq.parse() {
+                    let permits = action == "permit";
+                    let body = Vec::new();
+                    config.entries.insert(seq, Entry { permits, body });
+                    open = Some(seq);
+                }
+            }
+            [
+                "bgp",
+                "extcommunity-list",
+                "standard",
+                LIST,
+                "seq",
+                seq,
+                "permit",
+                ref value @ ..,
+            ] => {
+                if let Ok(seq) = seq.parse() {
+                    config.list.insert(seq, value.join(" "));
+                }
+            }
+            _ => {}
+        }
+    }
+    config
+}
+
+/// Reads the OSPF costs of bridges (`br<VNI>`) from ospfd's running configuration. A cost that is set for
+/// one address of an interface only is not counted.
+pub fn parse_ospf(text: &str) -> BTreeMap<Vni, Cost> {
+    let mut costs = BTreeMap::new();
+    let mut open: Option<Vni> = None;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match (line.starts_with(' '), &words[..]) {
+            (false, ["interface", name, ..]) => {
+                open = name.strip_prefix("br").and_then(|vni| vni.parse().ok());
+            }
+            (false, _) => open = None,
+            (true, ["ip", "ospf", "cost", cost]) => {
+                if let (Some(vni), Ok(cost)) = (open, cost.parse()) {
+                    costs.insert(vni, Cost(cost));
+                }
+            }
+            (true, _) => {}
+        }
+    }
+    costs
+}
+
+/// An AS number in plain or in dot notation (RFC 5396).
+fn parse_asn(text: &str) -> Option<u32> {
+    match text.split_once('.') {
+        None => text.parse().ok(),
+        Some((high, low)) => {
+            Some(u32::from(high.parse::<u16>().ok()?) << 16 | u32::from(low.parse::<u16>().ok()?))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// FRR 8.4.4, `vtysh -d bgpd -c 'show running-config'`, shortened.
+    const BGPD: &str = "\
+Building configuration...
+
+Current configuration:
+!
+frr version 8.4.4
+frr defaults traditional
+hostname vm
+service integrated-vtysh-config
+!
+router bgp 65000
+ bgp router-id 10.0.0.1
+ no bgp default ipv4-unicast
+ neighbor fabric peer-group
+ neighbor 10.0.0.2 peer-group fabric
+ !
+ address-family l2vpn evpn
+  neighbor fabric activate
+  neighbor fabric route-map filter-vni out
+  advertise-all-vni
+ exit-address-family
+exit
+!
+router bgp 4200000000 vrf blue
+exit
+!
+bgp extcommunity-list standard wmgwd seq 3 permit rt 65000:3 rt 65000:1003
+bgp extcommunity-list standard wmgwd seq 16777215 permit rt 65000:16777215
+bgp extcommunity-list standard other seq 5 permit rt 65000:5
+!
+route-map filter-vni permit 1
+ match evpn route-type macip
+ on-match goto 4
+exit
+!
+route-map filter-vni permit 3
+exit
+!
+route-map filter-vni permit 10
+ match extcommunity wmgwd
+exit
+!
+route-map filter-vni permit 700
+ match evpn vni 3
+exit
+!
+route-map other permit 7
+ match evpn vni 3
+exit
+!
+route-map filter-vni deny 65535
+exit
+!
+end
+";
+
+    fn entry(permits: bool, body: &[&str]) -> Entry {
+        Entry {
+            permits,
+            body: body.iter().map(|line| line.to_string()).collect(),
+        }
+    }
+
+    #[test]
+    fn bgpd_as_8_4_4_prints_it() {
+        let config = parse_bgp(BGPD);
+        assert_eq!(config.asn, Some(65000));
+        assert!(config.applied);
+        let entries = BTreeMap::from([
+            (
+                1,
+                entry(true, &["match evpn route-type macip", "on-match goto 4"]),
+            ),
+            (3, entry(true, &[])),
+            (10, entry(true, &["match extcommunity wmgwd"])),
+            (700, entry(true, &["match evpn vni 3"])),
+            (65535, entry(false, &[])),
+        ]);
+        assert_eq!(config.entries, entries);
+        let list = BTreeMap::from([
+            (3, "rt 65000:3 rt 65000:1003".to_string()),
+            (16777215, "rt 65000:16777215".to_string()),
+        ]);
+        assert_eq!(config.list, list);
+    }
+
+    #[test]
+    fn as_dot_notation() {
+        let config = parse_bgp("router bgp 1.10 as-notation dot\n");
+        assert_eq!(config.asn, Some(65546));
+    }
+
+    /// FRR 8.4.4, `vtysh -d ospfd -c 'show running-config'`, shortened.
+    #[test]
+    fn ospfd_as_8_4_4_prints_it() {
+        let text = "\
+Current configuration:
+!
+interface br4
+ ip ospf cost 5
+exit
+!
+interface br5 vrf blue
+ ip ospf cost 65535
+ ip ospf cost 7 10.0.0.1
+exit
+!
+interface bridge6
+ ip ospf cost 5
+exit
+!
+router ospf
+ ip ospf cost 9
+exit
+";
+        let vni = |number| Vni::new(number).unwrap();
+        let costs = BTreeMap::from([(vni(4), Cost(5)), (vni(5), Cost(65535))]);
+        assert_eq!(parse_ospf(text), costs);
+    }
+}

@@ -1,0 +1,272 @@
+//! Runs vtysh, with a deadline.
+//!
+//! Owns the child process while it runs. Script and output go through anonymous memory (memfd_create(2)):
+//! no disk that could be full, no pipe that could fill up or be held open by a grandchild.
+
+use super::verdict::{Output, Verdict, judge};
+use crate::clock;
+use crate::host::Error;
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Longest time between two looks at a running child, so also how long it goes on without permission. A short
+/// run takes 25 ms, and many wait for its end.
+const STEP: Duration = Duration::from_millis(5);
+/// How long a killed child may take to be gone; after that it is left to the kernel.
+const KILL: Duration = Duration::from_millis(500);
+/// Waits before another try when a configuration session of someone else has the lock.
+const LOCK_WAITS: [u64; 5] = [50, 100, 200, 400, 800];
+/// How much output of a script is kept, in bytes.
+const SCRIPT_OUTPUT: usize = 1 << 20;
+/// How much output of a `show` is kept, in bytes: 10 000 VNIs with both kinds of entries take about 2 MB.
+const SHOW_OUTPUT: usize = 32 << 20;
+/// Output beyond this ends the run.
+const TOO_MUCH: u64 = 64 << 20;
+
+/// From Linux's include/uapi/linux/memfd.h; nix does not name it.
+const MFD_NOEXEC_SEAL: u32 = 8;
+
+/// An FRR daemon that vtysh is told to speak to (and to no other: faster, and one that is stopped does not
+/// block what is meant for the other).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Daemon {
+    /// BGP.
+    Bgpd,
+    /// OSPF.
+    Ospfd,
+}
+
+impl Daemon {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Daemon::Bgpd => "bgpd",
+            Daemon::Ospfd => "ospfd",
+        }
+    }
+}
+
+/// How to run vtysh.
+#[derive(Clone, Debug)]
+pub struct Vtysh {
+    /// The program; looked up in `PATH` if it has no slash.
+    pub program: PathBuf,
+    /// Deadline of a run.
+    pub timeout: Duration,
+    /// What each line of a script adds to it.
+    pub timeout_per_line: Duration,
+}
+
+impl Vtysh {
+    /// Feeds `script` (of `lines` lines) to `daemon` as configuration. `permit` is asked before and while
+    /// it runs; `None` if the script needs no permission.
+    ///
+    /// # Errors
+    /// Everything but a refusal, which is in the verdict ([`Verdict::Done`] or [`Verdict::Refused`]).
+    pub fn feed(
+        &self,
+        daemon: Daemon,
+        script: &str,
+        lines: usize,
+        permit: Option<&dyn Fn() -> bool>,
+    ) -> Result<Verdict, Error> {
+        let after = self.timeout + self.timeout_per_line * u32::try_from(lines).unwrap_or(u32::MAX);
+        // Opened by vtysh as a file: with -f it numbers refused lines, which it does not from a pipe.
+        let arguments = ["-f", "/dev/stdin"];
+        self.until_unlocked(daemon, permit, || {
+            self.run(daemon, &arguments, script, after, SCRIPT_OUTPUT, permit)
+        })
+        .map(|(verdict, _)| verdict)
+    }
+
+    /// Runs one command that is not configuration and returns what it prints.
+    ///
+    /// # Errors
+    /// As of [`Vtysh::feed`], and [`Error::Refused`].
+    pub fn command(
+        &self,
+        daemon: Daemon,
+        command: &str,
+        permit: Option<&dyn Fn() -> bool>,
+    ) -> Result<String, Error> {
+        let (verdict, output) = self.until_unlocked(daemon, permit, || {
+            self.run(
+                daemon,
+                &["-c", command],
+                "",
+                self.timeout,
+                SHOW_OUTPUT,
+                permit,
+            )
+        })?;
+        match verdict {
+            Verdict::Refused { summary, .. } => Err(Error::Refused {
+                daemon: daemon.name(),
+                output: format!("{command}: {summary}"),
+            }),
+            _ => Ok(output.stdout),
+        }
+    }
+
+    fn until_unlocked(
+        &self,
+        daemon: Daemon,
+        permit: Option<&dyn Fn() -> bool>,
+        run: impl Fn() -> Result<Output, Error>,
+    ) -> Result<(Verdict, Output), Error> {
+        let mut waits = LOCK_WAITS.iter();
+        loop {
+            let output = run()?;
+            match judge(&output) {
+                Verdict::Down => {
+                    let daemon = daemon.name();
+                    return Err(Error::Down { daemon });
+                }
+                Verdict::Locked => match waits.next() {
+                    Some(wait) => sleep(Duration::from_millis(*wait)),
+                    None => {
+                        return Err(Error::Refused {
+                            daemon: daemon.name(),
+                            output: "another configuration session keeps it locked".to_string(),
+                        });
+                    }
+                },
+                verdict => return Ok((verdict, output)),
+            }
+            if permit.is_some_and(|permit| !permit()) {
+                return Err(Error::NotPermitted);
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        daemon: Daemon,
+        arguments: &[&str],
+        stdin: &str,
+        after: Duration,
+        keep: usize,
+        permit: Option<&dyn Fn() -> bool>,
+    ) -> Result<Output, Error> {
+        let spawn = |source: io::Error| Error::Spawn { source };
+        let mut script = memory().map_err(spawn)?;
+        script.write_all(stdin.as_bytes()).map_err(spawn)?;
+        script.rewind().map_err(spawn)?;
+        let (stdout, stderr) = (memory().map_err(spawn)?, memory().map_err(spawn)?);
+        let mut command = Command::new(&self.program);
+        command
+            .args(["-d", daemon.name()])
+            .args(arguments)
+            // Neither a pager nor a history file: vtysh works for a program here.
+            .env("VTYSH_PAGER", "cat")
+            .env("VTYSH_HISTFILE", "/dev/null")
+            .stdin(script)
+            .stdout(stdout.try_clone().map_err(spawn)?)
+            .stderr(stderr.try_clone().map_err(spawn)?)
+            // A group of its own: a kill reaches whatever it started, and a ^C at the terminal does not.
+            .process_group(0);
+        // The last moment: nothing that claims may start after the lease.
+        if permit.is_some_and(|permit| !permit()) {
+            return Err(Error::NotPermitted);
+        }
+        let mut child = command.spawn().map_err(spawn)?;
+        let written = || size(&stdout) + size(&stderr);
+        match wait(&mut child, after, permit, &written) {
+            Ok(Some(status)) => Ok(Output {
+                status: status.code(),
+                stdout: text(&stdout, keep).map_err(spawn)?,
+                stderr: text(&stderr, SCRIPT_OUTPUT).map_err(spawn)?,
+            }),
+            Ok(None) => {
+                kill(&mut child);
+                let daemon = daemon.name();
+                Err(Error::TimedOut { daemon, after })
+            }
+            Err(error) => {
+                kill(&mut child);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Waits for the end of `child`; `None` if that takes too long.
+fn wait(
+    child: &mut Child,
+    after: Duration,
+    permit: Option<&dyn Fn() -> bool>,
+    written: &dyn Fn() -> u64,
+) -> Result<Option<ExitStatus>, Error> {
+    let deadline = clock::now() + after;
+    let mut step = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait().map_err(|source| Error::Spawn { source })? {
+            return Ok(Some(status));
+        }
+        if permit.is_some_and(|permit| !permit()) {
+            return Err(Error::NotPermitted);
+        }
+        if written() > TOO_MUCH {
+            let source = io::Error::other("it does not stop writing");
+            return Err(Error::Spawn { source });
+        }
+        if clock::now() >= deadline {
+            return Ok(None);
+        }
+        sleep(step);
+        step = (step * 3 / 2).min(STEP);
+    }
+}
+
+/// Ends `child` with all that it started.
+fn kill(child: &mut Child) {
+    let group = i32::try_from(child.id()).map(Pid::from_raw);
+    if let Ok(group) = group {
+        // It leads its group as long as it has not been waited for, so the number is nobody else's.
+        match killpg(group, Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => log::warn!("cannot end vtysh: {errno}"),
+        }
+    }
+    let deadline = clock::now() + KILL;
+    while let Ok(None) = child.try_wait() {
+        if clock::now() >= deadline {
+            log::warn!("vtysh (process {}) does not end, left behind", child.id());
+            return;
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
+fn memory() -> io::Result<File> {
+    let (name, flags) = (c"wmgwd-vtysh", MFdFlags::MFD_CLOEXEC);
+    // With the sysctl vm.memfd_noexec=2 Linux insists on this flag; before 6.3 it does not know it.
+    let noexec = MFdFlags::from_bits_retain(MFD_NOEXEC_SEAL);
+    let memory = match memfd_create(name, flags | noexec) {
+        Err(Errno::EINVAL) => memfd_create(name, flags)?,
+        other => other?,
+    };
+    Ok(File::from(memory))
+}
+
+fn size(file: &File) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.len())
+}
+
+/// The first `keep` bytes of `file` as text.
+fn text(file: &File, keep: usize) -> io::Result<String> {
+    let length = usize::try_from(size(file)).unwrap_or(usize::MAX).min(keep);
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,179 @@
+//! Pure: what a run of vtysh means. Its exit status alone says little (FRR 8.4.4 and 10.3, measured).
+
+use std::collections::BTreeMap;
+
+/// How much of vtysh's text goes into an error, in characters.
+const SHORT: usize = 300;
+
+/// What came out of one run of vtysh.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Output {
+    /// Exit status, `None` if a signal ended it.
+    pub status: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// What a run means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Everything was taken.
+    Done,
+    /// The daemon does not run.
+    Down,
+    /// Another configuration session has the lock: try again (FRR 9 and later).
+    Locked,
+    /// Something was refused.
+    Refused {
+        /// What was said about single lines of the script, by number from 1. Empty if nothing was.
+        lines: BTreeMap<usize, String>,
+        /// All of it, shortened.
+        summary: String,
+    },
+}
+
+/// Judges a run. With `-f` a refused line leaves `line N: ...` on standard error and an exit status that
+/// is not 0; text with `%` in front is a refusal even with status 0.
+pub fn judge(output: &Output) -> Verdict {
+    let said = || output.stderr.lines().chain(output.stdout.lines());
+    let says = |text: &str| said().any(|line| line.contains(text));
+    if says("failed to connect to any daemons") || says("is not running") {
+        return Verdict::Down;
+    }
+    if says("could not lock") || says("is locked by") || says("already locked") {
+        return Verdict::Locked;
+    }
+    let mut gone = false;
+    let mut lines = BTreeMap::new();
+    for line in output.stderr.lines() {
+        match numbered(line) {
+            // What we wanted to remove is not there; `%` text about it is on standard output.
+            Some((_, text)) if is_gone(text) => gone = true,
+            Some((number, text)) => {
+                lines.entry(number).or_insert_with(|| shorten(text));
+            }
+            None => {}
+        }
+    }
+    let complaint = said().any(|line| is_complaint(line) && !(gone && is_absence(line)));
+    let failed = output.status != Some(0) && !gone;
+    if lines.is_empty() && !complaint && !failed {
+        return Verdict::Done;
+    }
+    let summary: Vec<&str> = said()
+        .filter(|line| is_complaint(line) || numbered(line).is_some_and(|(_, text)| !is_gone(text)))
+        .map(str::trim)
+        .collect();
+    let summary = match (summary.is_empty(), output.status) {
+        (false, _) => shorten(&summary.join("; ")),
+        (true, Some(status)) => format!("vtysh ended with status {status}"),
+        (true, None) => "vtysh was ended by a signal".to_string(),
+    };
+    Verdict::Refused { lines, summary }
+}
+
+/// `line N: text`.
+fn numbered(line: &str) -> Option<(usize, &str)> {
+    let (number, text) = line.trim_start().strip_prefix("line ")?.split_once(": ")?;
+    Some((number.parse().ok()?, text))
+}
+
+/// 13 is CMD_WARNING_CONFIG_FAILED; for `no bgp extcommunity-list` bgpd has no other reason for it than
+/// that the list or the line is not there (`community_list_unset` in FRR's bgpd/bgp_clist.c).
+fn is_gone(text: &str) -> bool {
+    text.contains("[13] to bgpd, line: no bgp extcommunity-list ")
+}
+
+fn is_absence(line: &str) -> bool {
+    line.contains("Can't find community-list")
+}
+
+fn is_complaint(line: &str) -> bool {
+    // vtysh's own configuration file is optional; vtysh mentions its absence on every run.
+    line.starts_with('%') && !line.contains("Can't open configuration file")
+}
+
+fn shorten(text: &str) -> String {
+    text.trim().chars().take(SHORT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(status: i32, stdout: &str, stderr: &str) -> Output {
+        Output {
+            status: Some(status),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        }
+    }
+
+    fn refused(output: &Output) -> (Vec<usize>, String) {
+        match judge(output) {
+            Verdict::Refused { lines, summary } => (lines.into_keys().collect(), summary),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn silence_is_consent() {
+        assert_eq!(judge(&output(0, "", "")), Verdict::Done);
+        let remark = "% Can't open configuration file /etc/frr/vtysh.conf due to 'No such file or directory'.\n";
+        assert_eq!(judge(&output(0, remark, "")), Verdict::Done);
+        let chatter = "The route-map 'filter-vni' does not exist.\n";
+        assert_eq!(judge(&output(0, chatter, "")), Verdict::Done);
+    }
+
+    #[test]
+    fn a_daemon_that_is_down_in_all_words() {
+        for stderr in [
+            "bgpd is not running\n",
+            "Exiting: failed to connect to any daemons.\n",
+        ] {
+            assert_eq!(judge(&output(1, "", stderr)), Verdict::Down);
+        }
+    }
+
+    #[test]
+    fn refused_lines_are_numbered() {
+        let stderr = "line 2: % Unknown command[17]: ip ospf cost 70000\nline 9: % Command incomplete[4]: no\n\n";
+        let (lines, summary) = refused(&output(2, "", stderr));
+        assert_eq!(lines, [2, 9]);
+        assert!(summary.contains("ip ospf cost 70000"), "{summary}");
+    }
+
+    #[test]
+    fn text_with_a_percent_sign_is_refusal_even_with_status_0() {
+        let (lines, summary) = refused(&output(0, "% Unknown command.\n", ""));
+        assert!(lines.is_empty());
+        assert_eq!(summary, "% Unknown command.");
+    }
+
+    #[test]
+    fn a_removal_of_nothing_is_done() {
+        let absent = "% Can't find community-list\n";
+        let stderr = "line 1: Failure to communicate[13] to bgpd, line: no bgp extcommunity-list standard wmgwd seq 4 permit rt 65000:4\n\n";
+        assert_eq!(judge(&output(13, absent, stderr)), Verdict::Done);
+        let two = format!("{stderr}line 2: % Unknown command[4]: bla\n");
+        let (lines, _) = refused(&output(2, absent, &two));
+        assert_eq!(lines, [2]);
+    }
+
+    #[test]
+    fn other_ends() {
+        assert_eq!(
+            judge(&output(
+                0,
+                "% Configuration failed: could not lock candidate DS\n",
+                ""
+            )),
+            Verdict::Locked
+        );
+        assert_eq!(refused(&output(11, "", "")).1, "vtysh ended with status 11");
+        let killed = Output::default();
+        assert_eq!(refused(&killed).1, "vtysh was ended by a signal");
+    }
+}

@@ -1,0 +1,264 @@
+//! What etcd says: the threads `watch` and `poll` turn it into events.
+//!
+//! `watch` takes a snapshot, then follows the changes. Each watch is bounded in time and opened again right
+//! after the last revision that it showed: nothing is lost, and a connection that died silently is noticed.
+//! `poll` asks, every few seconds and on a connection of its own, how new etcd's keys are; if `watch` does
+//! not get there, it takes a snapshot itself.
+
+use crate::etcd::{Client, Error, KeyValue, WatchEvent};
+use crate::gateway::Event;
+use crate::report::{Complaint, chain};
+use crate::schema::{self, Change, Foreign, Key};
+use crate::types::Revision;
+use log::{debug, info, warn};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, sleep};
+use std::time::Duration;
+
+/// How long one watch lives.
+const BOUND: Duration = Duration::from_secs(10);
+/// How often etcd is asked how new it is.
+const POLL: Duration = Duration::from_secs(2);
+/// How long a failing thread pauses, at first and at most.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Foreign keys that are remembered as reported; a stranger who writes more is reported again.
+const REMEMBERED: usize = 1024;
+
+/// How far the watch has got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Progress {
+    revision: Revision,
+    /// How many keys there are below the prefix.
+    count: i64,
+}
+
+/// What both threads share.
+#[derive(Clone)]
+struct Observer {
+    client: Client,
+    events: Sender<Event>,
+    progress: Arc<Mutex<Progress>>,
+    reported: Arc<Mutex<BTreeSet<Foreign>>>,
+}
+
+/// Starts the threads `watch` and `poll`. They end with the process: a blocked read cannot be woken, and
+/// they own nothing.
+///
+/// # Errors
+/// A thread cannot be started.
+pub fn spawn(client: &Client, events: &Sender<Event>) -> io::Result<()> {
+    let observer = Observer {
+        client: client.clone(),
+        events: events.clone(),
+        progress: Arc::default(),
+        reported: Arc::default(),
+    };
+    let poller = observer.clone();
+    Builder::new()
+        .name("watch".to_owned())
+        .spawn(move || observer.watch())?;
+    Builder::new()
+        .name("poll".to_owned())
+        .spawn(move || poller.poll())?;
+    Ok(())
+}
+
+impl Observer {
+    fn watch(&self) {
+        let mut complaint = Complaint::default();
+        let mut pause = PAUSE;
+        let mut last = None;
+        loop {
+            match self.watch_once(last) {
+                Ok(seen) => {
+                    last = Some(seen);
+                    pause = PAUSE;
+                    if complaint.settle() {
+                        info!("revision={seen} watching etcd again");
+                    }
+                }
+                Err(Lost { seen, error }) => {
+                    // Each time that something came through, the next failure is a new one.
+                    if seen > last {
+                        pause = PAUSE;
+                    }
+                    last = match error {
+                        // What happened in between cannot be had any more: start from what is.
+                        Error::Compacted { .. } => None,
+                        _ => seen,
+                    };
+                    let reason = chain(&error);
+                    if complaint.raise(&reason) {
+                        warn!("the watch on etcd ended: {reason}");
+                    }
+                    sleep(jittered(pause));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Follows etcd for one bound, from a snapshot if there is no last revision; the last revision seen.
+    fn watch_once(&self, last: Option<Revision>) -> Result<Revision, Lost> {
+        let mut seen = match last {
+            Some(revision) => revision,
+            None => self
+                .snapshot()
+                .map_err(|error| Lost { seen: None, error })?,
+        };
+        let lost = |seen, error| Lost {
+            seen: Some(seen),
+            error,
+        };
+        let watch = self
+            .client
+            .watch(schema::PREFIX, seen.next(), BOUND)
+            .map_err(|error| lost(seen, error))?;
+        for batch in watch {
+            let batch = batch.map_err(|error| lost(seen, error))?;
+            let revision = batch.revision;
+            let changes = batch
+                .events
+                .iter()
+                .filter_map(|event| self.read_event(event))
+                .collect();
+            let _ = self.events.send(Event::Changed(changes));
+            seen = seen.max(revision);
+            self.advance(revision, &batch.events);
+        }
+        Ok(seen)
+    }
+
+    fn advance(&self, revision: Revision, events: &[WatchEvent]) {
+        let mut progress = self.progress.lock().expect("no holder of this lock panics");
+        if revision <= progress.revision {
+            return;
+        }
+        let before = progress.revision;
+        for event in events.iter().filter(|event| event.kv.mod_revision > before) {
+            if event.deleted {
+                progress.count -= 1;
+            } else if event.kv.create_revision == event.kv.mod_revision {
+                progress.count += 1;
+            }
+        }
+        progress.revision = revision;
+    }
+
+    fn snapshot(&self) -> Result<Revision, Error> {
+        let reply = self.client.range(schema::PREFIX)?;
+        let changes = reply.kvs.iter().filter_map(|kv| self.read(kv)).collect();
+        let _ = self.events.send(Event::Snapshot {
+            revision: reply.revision,
+            changes,
+        });
+        let mut progress = self.progress.lock().expect("no holder of this lock panics");
+        if reply.revision >= progress.revision {
+            let count = i64::try_from(reply.count).unwrap_or(i64::MAX);
+            *progress = Progress {
+                revision: reply.revision,
+                count,
+            };
+        }
+        debug!("revision={} snapshot keys={}", reply.revision, reply.count);
+        Ok(reply.revision)
+    }
+
+    fn poll(&self) {
+        let mut complaint = Complaint::default();
+        let mut behind_at = None;
+        loop {
+            sleep(jittered(POLL));
+            let progress = *self.progress.lock().expect("no holder of this lock panics");
+            match self.client.newest(schema::PREFIX) {
+                Ok(newest) => {
+                    if complaint.settle() {
+                        info!("revision={} polling etcd again", newest.revision);
+                    }
+                    let count = i64::try_from(newest.count).unwrap_or(i64::MAX);
+                    let behind = newest.mod_revision > progress.revision || count != progress.count;
+                    // Once may be the moment between a change and its event; the same twice is not.
+                    if behind && behind_at == Some(progress) {
+                        warn!(
+                            "revision={} the watch is stale, etcd is at {}",
+                            progress.revision, newest.revision
+                        );
+                        if let Err(error) = self.snapshot() {
+                            warn!("cannot read etcd: {}", chain(&error));
+                        }
+                    }
+                    behind_at = behind.then_some(progress);
+                }
+                Err(error) => {
+                    let reason = chain(&error);
+                    if complaint.raise(&reason) {
+                        warn!("cannot poll etcd: {reason}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn read_event(&self, event: &WatchEvent) -> Option<Change> {
+        if !event.deleted {
+            return self.read(&event.kv);
+        }
+        let key = self.read_key(&event.kv.key)?;
+        Some(Change {
+            key,
+            value: None,
+            lease: None,
+            revision: event.kv.mod_revision,
+        })
+    }
+
+    fn read(&self, kv: &KeyValue) -> Option<Change> {
+        let key = self.read_key(&kv.key)?;
+        let (value, foreign) = schema::read_value(&key, &kv.value);
+        if let Some(foreign) = foreign {
+            self.report(foreign);
+        }
+        Some(Change {
+            key,
+            value: Some(value),
+            lease: kv.lease,
+            revision: kv.mod_revision,
+        })
+    }
+
+    fn read_key(&self, bytes: &[u8]) -> Option<Key> {
+        Key::read(bytes)
+            .map_err(|foreign| self.report(foreign))
+            .ok()
+    }
+
+    /// Says once that somebody else's data was stepped over.
+    fn report(&self, foreign: Foreign) {
+        let mut reported = self.reported.lock().expect("no holder of this lock panics");
+        if reported.contains(&foreign) {
+            return;
+        }
+        if reported.len() == REMEMBERED {
+            reported.clear();
+        }
+        warn!("{foreign}");
+        reported.insert(foreign);
+    }
+}
+
+/// A watch that ended before its bound.
+struct Lost {
+    seen: Option<Revision>,
+    error: Error,
+}
+
+/// `pause`, up to a quarter more or less, so that nodes that lost etcd together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    use std::hash::{BuildHasher, RandomState};
+    let dice = RandomState::new().hash_one(pause) % 512;
+    pause * 3 / 4 + pause * u32::try_from(dice).unwrap_or(0) / 1024
+}

@@ -1,0 +1,102 @@
+//! How things are said in the log: error chains, many VNIs in one line, and each complaint once.
+
+use crate::types::Vni;
+use std::error::Error;
+use std::fmt::Write;
+
+/// An error and its causes, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// VNIs, ascending, with runs drawn together and the rest left out after a few: `1-3,7,9-12 and 40 more`.
+pub fn spans(vnis: &[Vni]) -> String {
+    const SHOWN: usize = 8;
+    let mut sorted: Vec<u32> = vnis.iter().map(|vni| vni.get()).collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for number in sorted {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let run = |&(first, last): &(u32, u32)| match last - first {
+        0 => first.to_string(),
+        _ => format!("{first}-{last}"),
+    };
+    let shown: Vec<String> = runs.iter().take(SHOWN).map(run).collect();
+    let mut text = shown.join(",");
+    let left_out: u32 = runs
+        .iter()
+        .skip(SHOWN)
+        .map(|(first, last)| last - first + 1)
+        .sum();
+    if left_out > 0 {
+        let _ = write!(text, " and {left_out} more");
+    }
+    text
+}
+
+/// Something that can go wrong for a long time and shall be said once: when it starts, when its reason
+/// changes, and when it is over.
+#[derive(Debug, Default)]
+pub struct Complaint {
+    reason: Option<String>,
+}
+
+impl Complaint {
+    /// It went wrong; says whether that is news.
+    pub fn raise(&mut self, reason: &str) -> bool {
+        let news = self.reason.as_deref() != Some(reason);
+        if news {
+            self.reason = Some(reason.to_owned());
+        }
+        news
+    }
+
+    /// It went well; says whether that is news.
+    pub fn settle(&mut self) -> bool {
+        self.reason.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn spans_draw_runs_together_and_stay_short() {
+        let vnis = |numbers: &[u32]| {
+            numbers
+                .iter()
+                .map(|&n| Vni::new(n).unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(spans(&[]), "");
+        assert_eq!(spans(&vnis(&[7])), "7");
+        assert_eq!(spans(&vnis(&[3, 1, 2, 7, 7, 9, 10])), "1-3,7,9-10");
+        let odd: Vec<u32> = (0..20).map(|n| 2 * n + 1).collect();
+        assert_eq!(spans(&vnis(&odd)), "1,3,5,7,9,11,13,15 and 12 more");
+    }
+
+    #[test]
+    fn a_complaint_is_news_once() {
+        let mut complaint = Complaint::default();
+        assert!(!complaint.settle());
+        assert!(complaint.raise("a"));
+        assert!(!complaint.raise("a"));
+        assert!(complaint.raise("b"));
+        assert!(complaint.settle());
+        assert!(!complaint.settle());
+        assert!(complaint.raise("b"));
+    }
+}

@@ -1,0 +1,343 @@
+//! What stands in etcd: keys and values under `/wmgwd/`, read and written here and nowhere else. Pure.
+//!
+//! The keys below `/wmgwd/node/` and `/wmgwd/vni/` are shared with the Go wmgwd, byte for byte. Ours alone
+//! is `/wmgwd/meta/`. Anything else, and any value that does not read, is somebody else's: it becomes
+//! [`Foreign`], is reported once and stepped over.
+
+use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
+use crate::fsm::{Kind, Write};
+use crate::gateway::Commit;
+use crate::types::{LeaseId, NodeName, Revision, Vni, VniRange};
+use serde_json::{Value as Json, json};
+use std::fmt;
+
+#[cfg(test)]
+mod tests;
+
+/// Everything that wmgwd reads stands below this prefix.
+pub const PREFIX: &[u8] = b"/wmgwd/";
+
+/// A value longer than this is not read: no value of ours comes near (100 points take 2 kB).
+const LONGEST_VALUE: usize = 1 << 20;
+
+/// A key below [`PREFIX`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Key {
+    /// `/wmgwd/node/<name>`: a live node and its ring points.
+    Node(NodeName),
+    /// `/wmgwd/meta/node/<name>`: what a node of our kind says of itself.
+    Meta(NodeName),
+    /// `/wmgwd/vni/<vni>/type`.
+    Kind(Vni),
+    /// `/wmgwd/vni/<vni>/current`.
+    Current(Vni),
+    /// `/wmgwd/vni/<vni>/next`.
+    Next(Vni),
+}
+
+impl Key {
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// [`Foreign`] if wmgwd has no such key.
+    pub fn read(bytes: &[u8]) -> Result<Key, Foreign> {
+        let foreign = |why| Foreign {
+            key: shorten(bytes),
+            why,
+        };
+        let text = std::str::from_utf8(bytes).map_err(|_| foreign("is not UTF-8"))?;
+        let rest = text
+            .strip_prefix("/wmgwd/")
+            .ok_or_else(|| foreign("is not below /wmgwd/"))?;
+        let segments: Vec<&str> = rest.split('/').collect();
+        let name = |text: &str| text.parse().map_err(|_| foreign("holds no node name"));
+        match segments[..] {
+            ["node", node] => Ok(Key::Node(name(node)?)),
+            ["meta", "node", node] => Ok(Key::Meta(name(node)?)),
+            ["vni", vni, part] => {
+                let vni = vni.parse().map_err(|_| foreign("holds no VNI"))?;
+                match part {
+                    "type" => Ok(Key::Kind(vni)),
+                    "current" => Ok(Key::Current(vni)),
+                    "next" => Ok(Key::Next(vni)),
+                    _ => Err(foreign("is no part of a VNI's row")),
+                }
+            }
+            _ => Err(foreign("is no key of wmgwd")),
+        }
+    }
+
+    /// The VNI whose row this key belongs to.
+    pub fn vni(&self) -> Option<Vni> {
+        match self {
+            Key::Kind(vni) | Key::Current(vni) | Key::Next(vni) => Some(*vni),
+            Key::Node(_) | Key::Meta(_) => None,
+        }
+    }
+
+    /// The key as it stands in etcd.
+    pub fn bytes(&self) -> Vec<u8> {
+        match self {
+            Key::Node(name) => format!("/wmgwd/node/{name}"),
+            Key::Meta(name) => format!("/wmgwd/meta/node/{name}"),
+            Key::Kind(vni) => format!("/wmgwd/vni/{vni}/type"),
+            Key::Current(vni) => format!("/wmgwd/vni/{vni}/current"),
+            Key::Next(vni) => format!("/wmgwd/vni/{vni}/next"),
+        }
+        .into_bytes()
+    }
+}
+
+/// What stands under a [`Key`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    /// A node's ring points.
+    Points(Vec<u64>),
+    /// What a node of our kind says of itself.
+    Meta(Meta),
+    /// The kind of a row.
+    Kind(Kind),
+    /// A name; `None` where the value is empty.
+    Name(Option<NodeName>),
+    /// Something that nobody who speaks this schema has written.
+    Unreadable,
+}
+
+/// What a node of our kind says of itself, beside its points.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// The version of the program.
+    pub version: String,
+    /// The VNIs that it serves. (A Go wmgwd says nothing: it is taken to serve all.)
+    pub range: VniRange,
+}
+
+/// One key as it came to be at one revision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Which key.
+    pub key: Key,
+    /// What it holds now; `None` if it was deleted.
+    pub value: Option<Value>,
+    /// The lease that it ends with.
+    pub lease: Option<LeaseId>,
+    /// The revision that changed it.
+    pub revision: Revision,
+}
+
+/// A key or value that wmgwd cannot read.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Foreign {
+    /// The key, shortened.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "key {} in etcd {}: left alone; delete it if nobody needs it",
+            self.key, self.why
+        )
+    }
+}
+
+impl std::error::Error for Foreign {}
+
+/// Reads what stands under `key`, with the reason if it cannot be read (the value is
+/// [`Value::Unreadable`] then).
+pub fn read_value(key: &Key, bytes: &[u8]) -> (Value, Option<Foreign>) {
+    let read = match key {
+        _ if bytes.len() > LONGEST_VALUE => Err("holds more than a megabyte"),
+        Key::Node(_) => read_points(bytes).map(Value::Points),
+        Key::Meta(_) => read_meta(bytes).map(Value::Meta),
+        Key::Kind(_) => read_kind(bytes).map(Value::Kind),
+        Key::Current(_) | Key::Next(_) => read_name(bytes).map(Value::Name),
+    };
+    match read {
+        Ok(value) => (value, None),
+        Err(why) => (
+            Value::Unreadable,
+            Some(Foreign {
+                key: shorten(&key.bytes()),
+                why,
+            }),
+        ),
+    }
+}
+
+fn read_points(bytes: &[u8]) -> Result<Vec<u64>, &'static str> {
+    const WHY: &str = "holds no JSON array of unsigned 64-bit integers";
+    let json: Json = serde_json::from_slice(bytes).map_err(|_| WHY)?;
+    // Go writes an empty slice that was never filled as null.
+    if json.is_null() {
+        return Ok(Vec::new());
+    }
+    json.as_array()
+        .ok_or(WHY)?
+        .iter()
+        .map(|point| point.as_u64().ok_or(WHY))
+        .collect()
+}
+
+fn read_meta(bytes: &[u8]) -> Result<Meta, &'static str> {
+    const WHY: &str = "holds no version and VNI range";
+    let json: Json = serde_json::from_slice(bytes).map_err(|_| WHY)?;
+    let vni = |name: &str| {
+        let number = json.get(name).and_then(Json::as_u64).ok_or(WHY)?;
+        u32::try_from(number).ok().and_then(Vni::new).ok_or(WHY)
+    };
+    Ok(Meta {
+        version: json
+            .get("version")
+            .and_then(Json::as_str)
+            .ok_or(WHY)?
+            .to_owned(),
+        range: VniRange::new(vni("minvni")?, vni("maxvni")?).ok_or(WHY)?,
+    })
+}
+
+fn read_kind(bytes: &[u8]) -> Result<Kind, &'static str> {
+    const WHY: &str = "holds no state from 0 to 10";
+    let text = std::str::from_utf8(bytes).map_err(|_| WHY)?;
+    // No sign: Rust's parser would take "+1".
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(WHY);
+    }
+    text.parse().ok().and_then(Kind::from_number).ok_or(WHY)
+}
+
+fn read_name(bytes: &[u8]) -> Result<Option<NodeName>, &'static str> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| "holds no node name")?;
+    text.parse().map(Some).map_err(|_| "holds no node name")
+}
+
+/// A node's points as they stand in etcd.
+pub fn points_bytes(points: &[u64]) -> Vec<u8> {
+    json!(points).to_string().into_bytes()
+}
+
+/// A node's meta value as it stands in etcd.
+pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
+    json!({
+        "version": meta.version,
+        "minvni": meta.range.first().get(),
+        "maxvni": meta.range.last().get(),
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// The transaction that writes `rows`, each under its own condition, all under the condition that `me` is
+/// still registered under `lease`.
+pub fn commit(me: &NodeName, lease: LeaseId, rows: &[Commit]) -> Txn {
+    Txn {
+        compares: vec![Compare::LeaseIs {
+            key: Key::Node(me.clone()).bytes(),
+            lease,
+        }],
+        then: rows
+            .iter()
+            .map(|row| Op::Txn(commit_row(me, lease, row)))
+            .collect(),
+        otherwise: Vec::new(),
+    }
+}
+
+fn commit_row(me: &NodeName, lease: LeaseId, row: &Commit) -> Txn {
+    let put = |key: Key, value: &[u8], lease| Op::Put {
+        key: key.bytes(),
+        value: value.to_vec(),
+        lease,
+    };
+    let mine = |key| put(key, me.as_str().as_bytes(), Some(lease));
+    let nobody = |key| put(key, b"", None);
+    let (current, next) = (Key::Current(row.vni), Key::Next(row.vni));
+    let mut puts = vec![put(
+        Key::Kind(row.vni),
+        row.write.kind().number().to_string().as_bytes(),
+        None,
+    )];
+    match row.write {
+        Write::Vacate => puts.extend([nobody(current), nobody(next)]),
+        Write::Claim => puts.extend([nobody(current), mine(next)]),
+        Write::Pull => puts.push(mine(next)),
+        Write::Advance(_) => {}
+        Write::Own => puts.extend([mine(current), nobody(next)]),
+        Write::Cancel => puts.push(nobody(next)),
+    }
+    Txn {
+        compares: vec![Compare::ModRevisionLess {
+            key: Key::Kind(row.vni).bytes(),
+            than: row.read.next(),
+        }],
+        then: puts,
+        otherwise: Vec::new(),
+    }
+}
+
+/// Which rows of a [`commit`] were written; `None` if the node is not registered under that lease any more.
+pub fn committed(rows: &[Commit], reply: &TxnReply) -> Option<Vec<(Vni, Write, bool)>> {
+    let each = rows.iter().zip(&reply.responses).map(|(row, response)| {
+        let written = matches!(response, OpReply::Txn(inner) if inner.succeeded);
+        (row.vni, row.write, written)
+    });
+    reply.succeeded.then(|| each.collect())
+}
+
+/// The transaction that registers `me`, unless another lease holds the name.
+pub fn register(me: &NodeName, lease: LeaseId, points: &[u64], meta: &Meta) -> Txn {
+    let key = Key::Node(me.clone()).bytes();
+    let puts = || {
+        let meta_key = Key::Meta(me.clone()).bytes();
+        vec![
+            Op::Put {
+                key: key.clone(),
+                value: points_bytes(points),
+                lease: Some(lease),
+            },
+            Op::Put {
+                key: meta_key,
+                value: meta_bytes(meta),
+                lease: Some(lease),
+            },
+        ]
+    };
+    let again = Txn {
+        compares: vec![Compare::LeaseIs {
+            key: key.clone(),
+            lease,
+        }],
+        then: puts(),
+        otherwise: Vec::new(),
+    };
+    Txn {
+        compares: vec![Compare::CreateRevisionIs {
+            key: key.clone(),
+            revision: Revision(0),
+        }],
+        then: puts(),
+        otherwise: vec![Op::Txn(again)],
+    }
+}
+
+/// Whether a [`register`] did so.
+pub fn registered(reply: &TxnReply) -> bool {
+    let again = || matches!(reply.responses[..], [OpReply::Txn(ref again)] if again.succeeded);
+    reply.succeeded || again()
+}
+
+/// A key as a log line shows it, whatever bytes it has.
+fn shorten(bytes: &[u8]) -> String {
+    const SHOWN: usize = 80;
+    let mut text = bytes[..bytes.len().min(SHOWN)].escape_ascii().to_string();
+    if bytes.len() > SHOWN {
+        text.push_str("...");
+    }
+    text
+}

@@ -1,0 +1,149 @@
+//! Keys and values as they really stand in etcd, and as they must not.
+
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn vni(number: u32) -> Vni {
+    Vni::new(number).unwrap()
+}
+
+#[test]
+fn every_key_reads_back() {
+    for (key, text) in [
+        (Key::Node(name("gw1")), "/wmgwd/node/gw1"),
+        (Key::Meta(name("gw1")), "/wmgwd/meta/node/gw1"),
+        (Key::Kind(vni(7)), "/wmgwd/vni/7/type"),
+        (Key::Current(vni(7)), "/wmgwd/vni/7/current"),
+        (Key::Next(Vni::MAX), "/wmgwd/vni/16777215/next"),
+    ] {
+        assert_eq!(key.bytes(), text.as_bytes());
+        assert_eq!(Key::read(text.as_bytes()), Ok(key));
+    }
+}
+
+#[test]
+fn foreign_keys_are_named_and_never_read() {
+    for key in [
+        &b"/wmgwd/"[..],
+        b"/wmgwd/node/",
+        b"/wmgwd/node/a/b",
+        b"/wmgwd/leader/x",
+        b"/wmgwd/vni/0/type",
+        b"/wmgwd/vni/07/type",
+        b"/wmgwd/vni/16777216/type",
+        b"/wmgwd/vni/7/report",
+        b"/wmgwd/vni/7/type/x",
+        b"/wmgwd/vni/7",
+        b"/wmgwd/\xff\xfe",
+        b"/other/key",
+        b"",
+    ] {
+        let foreign = Key::read(key).unwrap_err();
+        assert!(!foreign.to_string().contains('\n'), "{foreign}");
+    }
+    let long = [&b"/wmgwd/"[..], &[b'x'; 5000]].concat();
+    assert!(Key::read(&long).unwrap_err().to_string().len() < 300);
+}
+
+#[test]
+fn values_read_as_the_go_program_writes_them() {
+    let read = |key: Key, bytes: &[u8]| read_value(&key, bytes).0;
+    let node = Key::Node(name("gw1"));
+    assert_eq!(read(node.clone(), b"[]"), Value::Points(vec![]));
+    assert_eq!(read(node.clone(), b"null"), Value::Points(vec![]));
+    assert_eq!(
+        read(node.clone(), b"[1,18446744073709551615]"),
+        Value::Points(vec![1, u64::MAX])
+    );
+    assert_eq!(points_bytes(&[1, u64::MAX]), b"[1,18446744073709551615]");
+    assert_eq!(read(Key::Current(vni(7)), b""), Value::Name(None));
+    assert_eq!(
+        read(Key::Current(vni(7)), b"gw1"),
+        Value::Name(Some(name("gw1")))
+    );
+    for number in 0..=10 {
+        let kind = Kind::from_number(number).unwrap();
+        assert_eq!(u64::from(kind.number()), number);
+        assert_eq!(
+            read(Key::Kind(vni(7)), number.to_string().as_bytes()),
+            Value::Kind(kind)
+        );
+    }
+    let meta = Meta {
+        version: "0.1.0".into(),
+        range: VniRange::new(vni(1), vni(100)).unwrap(),
+    };
+    assert_eq!(
+        read(Key::Meta(name("gw1")), &meta_bytes(&meta)),
+        Value::Meta(meta)
+    );
+}
+
+#[test]
+fn broken_values_are_unreadable_with_a_reason() {
+    let huge = vec![b'9'; LONGEST_VALUE + 1];
+    for (key, bytes) in [
+        (Key::Node(name("gw1")), &b"gw1"[..]),
+        (Key::Node(name("gw1")), b"[-1]"),
+        (Key::Node(name("gw1")), b"[18446744073709551616]"),
+        (Key::Node(name("gw1")), b"[1.5]"),
+        (Key::Node(name("gw1")), b"{}"),
+        (Key::Node(name("gw1")), b""),
+        (Key::Meta(name("gw1")), b"{}"),
+        (
+            Key::Meta(name("gw1")),
+            br#"{"version":"1","minvni":9,"maxvni":1}"#,
+        ),
+        (Key::Kind(vni(7)), b"11"),
+        (Key::Kind(vni(7)), b"-1"),
+        (Key::Kind(vni(7)), b"+1"),
+        (Key::Kind(vni(7)), b" 1"),
+        (Key::Kind(vni(7)), b"99999999999999999999999"),
+        (Key::Kind(vni(7)), b"\xff"),
+        (Key::Kind(vni(7)), &huge),
+        (Key::Current(vni(7)), b"a/b"),
+        (Key::Next(vni(7)), b"\xff"),
+    ] {
+        let (value, foreign) = read_value(&key, bytes);
+        assert_eq!(value, Value::Unreadable, "{key:?} {bytes:?}");
+        assert!(foreign.is_some());
+    }
+}
+
+/// Whatever bytes come: an answer, no panic.
+#[test]
+fn arbitrary_bytes_do_no_harm() {
+    let mut seed = 0x5eed_u64;
+    let mut random = || {
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let keys = [
+        Key::Node(name("a")),
+        Key::Meta(name("a")),
+        Key::Kind(vni(1)),
+        Key::Current(vni(1)),
+        Key::Next(vni(1)),
+    ];
+    for _ in 0..20_000 {
+        let length = random() % 24;
+        let mut bytes: Vec<u8> = (0..length).map(|_| random().to_le_bytes()[0]).collect();
+        for key in &keys {
+            let _ = read_value(key, &bytes);
+        }
+        // Half of the keys start right, so that the later checks are reached.
+        if random() % 2 == 0 {
+            bytes.splice(0..0, *b"/wmgwd/vni/");
+        }
+        if let Ok(key) = Key::read(&bytes) {
+            assert_eq!(key.bytes(), bytes);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The three things that the process can be: a daemon, its guard, or one withdrawal.
+
+use log::{info, warn};
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+use wmgwd::cli::{Config, WithdrawConfig};
+use wmgwd::clock;
+use wmgwd::etcd::Client;
+use wmgwd::fence::Fence;
+use wmgwd::gateway::{self, Event, Exit, Gateway};
+use wmgwd::guard::keeper::{Attached, Keeper};
+use wmgwd::guard::process::{Address, Process};
+use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
+use wmgwd::host::mock::Mock;
+use wmgwd::host::proc::ProcKernel;
+use wmgwd::host::{self, Cost, Kernel, Router};
+use wmgwd::lookout;
+use wmgwd::observer;
+use wmgwd::report::{chain, spans};
+use wmgwd::schema::{self, Key, Meta, Value};
+use wmgwd::signal::Signals;
+use wmgwd::types::{Lease, VniRange};
+use wmgwd::watchdog::Watchdog;
+use wmgwd::worker::Worker;
+
+/// Why the process could not do what it is for.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// Another node lives under this name.
+#[derive(Debug)]
+struct NameTaken(String);
+
+impl fmt::Display for NameTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.0;
+        write!(
+            f,
+            "the name {name} is registered in etcd by another live wmgwd: stop it, or choose another --name"
+        )
+    }
+}
+
+impl Error for NameTaken {}
+
+/// The lanes to a host: real, or mock.
+#[derive(Clone)]
+enum Host {
+    Real { range: VniRange, filter: EvpnFilter },
+    Mock(Mock),
+}
+
+impl Host {
+    fn open(mock: bool, range: VniRange, filter: EvpnFilter) -> Result<Host, Failure> {
+        Ok(if mock {
+            Host::Mock(Mock::new(range)?)
+        } else {
+            Host::Real { range, filter }
+        })
+    }
+
+    fn kernel(&self) -> Box<dyn Kernel> {
+        match self {
+            Host::Real { .. } => Box::new(ProcKernel::new()),
+            Host::Mock(mock) => Box::new(mock.clone()),
+        }
+    }
+
+    fn router(&self) -> Box<dyn Router> {
+        match self {
+            Host::Real { range, filter } => Box::new(Frr::new(FrrConfig {
+                filter: *filter,
+                ..FrrConfig::new(*range)
+            })),
+            Host::Mock(mock) => Box::new(mock.clone()),
+        }
+    }
+
+    fn is_mock(&self) -> bool {
+        matches!(self, Host::Mock(_))
+    }
+}
+
+/// Serves VNIs until told to stop; then everything is withdrawn and the lease revoked.
+pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
+    let host = Host::open(config.mock, config.range, config.evpn_filter)?;
+    info!(
+        "wmgwd {} name={} vnis={}-{}",
+        env!("CARGO_PKG_VERSION"),
+        config.name,
+        config.range.first(),
+        config.range.last()
+    );
+    if let Host::Real { range, .. } = &host {
+        for warning in ProcKernel::new().startup_warnings(range) {
+            warn!("{warning}");
+        }
+    }
+    let client = Client::new(config.etcd.clone(), config.timing.etcd_timeout);
+    let Attached {
+        keeper,
+        predecessor,
+    } = Keeper::attach(guard_address(&config), guard_arguments(&config))?;
+    let adopted = predecessor.and_then(|lease| adopt(&client, lease));
+
+    let mut gateway = Gateway::new(gateway_config(&config, &client, adopted));
+    if let Some(lease) = adopted {
+        info!(
+            "lease={} taken over from the run before, with what it serves",
+            lease.id
+        );
+        gateway.adopt(lease);
+    }
+    let (events, inbox) = channel();
+    let fence = Arc::new(Fence::new(
+        config.timing.fence_margin,
+        host.kernel(),
+        Box::new(keeper),
+    ));
+
+    let told = events.clone();
+    signals.spawn(move |count| {
+        let event = if count == 1 {
+            Event::Drain
+        } else {
+            Event::Stop
+        };
+        // Nobody listens any more once everything is withdrawn: nothing is left to end.
+        let _ = told.send(event);
+    })?;
+    let watchdog = Watchdog::spawn(
+        client.clone(),
+        config.timing,
+        fence.clone(),
+        events.clone(),
+        adopted,
+    )?;
+    observer::spawn(&client, &events)?;
+    lookout::spawn(host.router(), !host.is_mock(), config.range, events.clone())?;
+    let worker = Worker {
+        gateway,
+        me: config.name.clone(),
+        meta: Meta {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            range: config.range,
+        },
+        fence: fence.clone(),
+        kernel: host.kernel(),
+        client,
+        inbox,
+    };
+    let exit = worker
+        .spawn(host.router(), events)?
+        .join()
+        .expect("a thread that panics takes the process with it");
+    watchdog.revoke();
+    fence.dismiss_guard();
+    match exit {
+        Exit::Stopped => {
+            info!("everything is withdrawn");
+            Ok(())
+        }
+        Exit::NameTaken => Err(NameTaken(config.name.to_string()).into()),
+    }
+}
+
+/// The lease of a dead predecessor, if etcd still has it.
+fn adopt(client: &Client, predecessor: Lease) -> Option<Lease> {
+    // Asked until the lease must be over: etcd may be away just now, and the guard holds on that long.
+    loop {
+        let sent = clock::now();
+        if sent >= predecessor.valid_until {
+            return None;
+        }
+        match client.lease_keepalive(predecessor.id) {
+            Ok(ttl) => {
+                return ttl.map(|ttl| Lease {
+                    id: predecessor.id,
+                    valid_until: sent + ttl,
+                });
+            }
+            Err(error) => warn!(
+                "cannot renew the lease of the run before: {}",
+                chain(&error)
+            ),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn gateway_config(config: &Config, client: &Client, adopted: Option<Lease>) -> gateway::Config {
+    // A run that goes on where another died keeps its place on the ring, or its VNIs would move.
+    let kept = adopted
+        .filter(|_| !config.points_given)
+        .and_then(|lease| registered_points(client, config, lease));
+    gateway::Config {
+        me: config.name.clone(),
+        range: config.range,
+        points: kept.unwrap_or_else(|| config.points.clone()),
+        fence_margin: config.timing.fence_margin,
+        settle: config.settle,
+        join_hold: config.join_hold,
+        drain_timeout: config.drain_timeout,
+        name_wait: config.timing.ttl + config.timing.ttl / 2,
+        takeover_cost: Cost(config.takeover_cost),
+    }
+}
+
+fn registered_points(client: &Client, config: &Config, lease: Lease) -> Option<Vec<u64>> {
+    let key = Key::Node(config.name.clone());
+    let reply = client.get(&key.bytes()).ok()?;
+    let node = reply
+        .kvs
+        .first()
+        .filter(|node| node.lease == Some(lease.id))?;
+    match schema::read_value(&key, &node.value).0 {
+        Value::Points(points) if !points.is_empty() => Some(points),
+        _ => None,
+    }
+}
+
+fn guard_address(config: &Config) -> Address {
+    let etcd = config
+        .etcd
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    Address::new(&config.name, config.mock.then_some(&etcd))
+}
+
+/// What [`guard`] reads.
+fn guard_arguments(config: &Config) -> Vec<std::ffi::OsString> {
+    let filter = match config.evpn_filter {
+        EvpnFilter::List => "list",
+        EvpnFilter::Entries => "entries",
+    };
+    vec![
+        guard_address(config).argument(),
+        config.timing.guard_margin.as_millis().to_string().into(),
+        config.range.first().to_string().into(),
+        config.range.last().to_string().into(),
+        filter.into(),
+        if config.mock { "mock" } else { "real" }.into(),
+        if config.debug { "debug" } else { "info" }.into(),
+    ]
+}
+
+/// Guards a daemon. The arguments come from [`guard_arguments`] of the same binary, never from a person.
+pub fn guard(arguments: &[String]) -> Result<(), Failure> {
+    let usage = || Failure::from("wmgwd guard is started by wmgwd itself");
+    let [address, margin, first, last, filter, mock, level] = arguments else {
+        return Err(usage());
+    };
+    wmgwd::logging::init(level == "debug")?;
+    let margin = Duration::from_millis(margin.parse().map_err(|_| usage())?);
+    let range = first
+        .parse()
+        .ok()
+        .zip(last.parse().ok())
+        .and_then(|(first, last)| VniRange::new(first, last));
+    let filter = if filter == "entries" {
+        EvpnFilter::Entries
+    } else {
+        EvpnFilter::List
+    };
+    let host = Host::open(mock == "mock", range.ok_or_else(usage)?, filter)?;
+    if !host.is_mock() {
+        // When memory runs out, the guard is what must be left (proc_pid_oom_score_adj(5)).
+        let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    }
+    let guard = Process::bind(
+        &Address::from_argument(address),
+        margin,
+        host.kernel(),
+        host.router(),
+    )?;
+    guard.run()?;
+    Ok(())
+}
+
+/// Withdraws everything on this host: ARP first, then FRR.
+pub fn withdraw(config: &WithdrawConfig) -> Result<(), Failure> {
+    if config.unless_guarded && Address::any_guard() {
+        info!("a guard is there and withdraws when the lease ends: nothing to do");
+        return Ok(());
+    }
+    let host = Host::open(config.mock, config.range, config.evpn_filter)?;
+    let mut kernel = host.kernel();
+    let mut silenced = Vec::new();
+    let mut refused: Option<host::Error> = None;
+    for vni in config.range.iter() {
+        match kernel.set_arp(vni, false) {
+            Ok(()) => silenced.push(vni),
+            Err(host::Error::NoInterface { .. }) => {}
+            Err(error) => {
+                refused.get_or_insert(error);
+            }
+        }
+    }
+    info!(
+        "vnis={} do not answer ARP ({})",
+        silenced.len(),
+        spans(&silenced)
+    );
+    host.router().withdraw_all()?;
+    info!("everything is withdrawn from FRR");
+    refused.map_or(Ok(()), |error| Err(error.into()))
+}

@@ -1,0 +1,183 @@
+//! The command line of the real program, and that help, man page and README say the same about it.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::process::{Command, Output};
+
+fn wmgwd<S: AsRef<OsStr>>(args: &[S]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = wmgwd(args);
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    assert_eq!(output.stderr, b"", "{args:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Contract: status 2, nothing on stdout, and one line on stderr that contains `part`.
+fn refused<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S], part: &str) {
+    let output = wmgwd(args);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+    assert_eq!(output.stdout, b"", "{args:?}");
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert!(line.starts_with("wmgwd: "), "{args:?}: {line:?}");
+    assert!(
+        line.ends_with('\n') && line.matches('\n').count() == 1,
+        "{args:?}: {line:?}"
+    );
+    assert!(line.contains(part), "{args:?}: {line:?} lacks {part:?}");
+}
+
+#[test]
+fn what_cannot_be_taken_is_refused_in_one_line() {
+    refused::<&str>(&[], "--name");
+    for (args, part) in [
+        (&["-name"][..], "--name"),
+        (&["--name="], "--name"),
+        (&["--name=a/b"], "--name"),
+        (&["--name=a\nb"], "--name"),
+        (&["--name=a", "--name=b"], "--name"),
+        (&["--name=a", "--minvni=0"], "--minvni"),
+        (&["--name=a", "--minvni", "-1"], "--minvni"),
+        (&["--name=a", "--maxvni=16777216"], "--maxvni"),
+        (&["--name=a", "--minvni=8", "--maxvni=7"], "--minvni"),
+        (&["--name=a", "--mock=2"], "--mock"),
+        (&["--name=a", "--debug=yes"], "--debug"),
+        (&["--name=a", "--uids=1,-2"], "--uids"),
+        (&["--name=a", "--etcd=nowhere"], "--etcd"),
+        (&["--name=a", "--etcd=http://"], "--etcd"),
+        (&["--name=a", "--settle=fast"], "--settle"),
+        (&["--name=a", "--drain-timeout=-1"], "--drain-timeout"),
+        (&["--name=a", "--lease-ttl=1"], "--lease-ttl"),
+        (&["--name=a", "--join-hold="], "--join-hold"),
+        (&["--name=a", "--evpn-filter=all"], "--evpn-filter"),
+        (&["--name=a", "--takeover-cost=101"], "--takeover-cost"),
+        (&["--name=a", "--version=maybe"], "--version"),
+        (&["--name=a", "--wat"], "--wat"),
+        (&["--name=a", "--mock", "true"], "true"),
+        (&["withdraw", "--etcd=http://localhost:2379"], "--etcd"),
+        (&["withdraw", "--maxvni=0"], "--maxvni"),
+    ] {
+        refused(args, part);
+    }
+    let not_text = OsString::from_vec(b"--name=\xff".to_vec());
+    refused(&[not_text], "--name");
+}
+
+#[test]
+fn version_and_help_need_no_name() {
+    let version = format!("wmgwd {}\n", env!("CARGO_PKG_VERSION"));
+    for args in [["--version"], ["-version"], ["--version=true"]] {
+        assert_eq!(stdout(&args), version);
+    }
+    for args in [["--help"], ["-help"], ["-h"]] {
+        assert!(stdout(&args).starts_with("Usage: wmgwd --name"));
+    }
+    assert!(stdout(&["withdraw", "--help"]).starts_with("Usage: wmgwd withdraw"));
+}
+
+/// Options and their defaults; `required` where there is none.
+type Options = BTreeMap<String, String>;
+
+/// From `  --minvni   the smallest .. (default: 1)`, wrapped over lines.
+fn from_help(args: &[&str]) -> Options {
+    let help = stdout(args);
+    let list = help.split_once("Options:\n").unwrap().1;
+    let list = list.split("\n\n").next().unwrap();
+    let words = list.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut options = Options::new();
+    // An option starts its line; elsewhere in a text it is a mention.
+    for name in list
+        .lines()
+        .filter_map(|line| line.strip_prefix("  --")?.split(' ').next())
+    {
+        let text = words
+            .split_once(&format!("--{name} "))
+            .map(|(_, text)| text)
+            .unwrap();
+        let end = text.find("(default: ").zip(text.find("(required)"));
+        let default = match end {
+            Some((default, required)) if required < default => "required",
+            _ => text
+                .split_once("(default: ")
+                .unwrap()
+                .1
+                .split(')')
+                .next()
+                .unwrap(),
+        };
+        options.insert(name.to_owned(), default.to_owned());
+    }
+    options
+}
+
+/// From `.It Fl -minvni Ar vni`, then `Default: 1.` or `Required.` on a line of its own.
+fn from_man() -> Options {
+    let man = include_str!("../man/wmgwd.8");
+    let mut options = Options::new();
+    for item in man.split("\n.It Fl -").skip(1) {
+        let name = item.split_whitespace().next().unwrap();
+        let default = item.lines().find_map(|line| {
+            if line == "Required." {
+                return Some("required");
+            }
+            line.strip_prefix("Default: ")?.strip_suffix('.')
+        });
+        match default {
+            Some(default) => {
+                options.insert(name.to_owned(), default.to_owned());
+            }
+            None => assert_eq!(name, "help", "the man page lacks the default"),
+        }
+    }
+    options
+}
+
+/// From the rows of the table: "| `--minvni` | the smallest .. | 1 |".
+fn from_readme() -> Options {
+    include_str!("../README.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `--"))
+        .map(|row| {
+            let (name, rest) = row.split_once("` | ").unwrap();
+            let (_, default) = rest.strip_suffix(" |").unwrap().rsplit_once(" | ").unwrap();
+            (name.to_owned(), default.to_owned())
+        })
+        .collect()
+}
+
+/// Contract: `--help`, `man/wmgwd.8` and `README.md` have the same options with the same defaults.
+#[test]
+fn help_man_page_and_readme_agree() {
+    let run = from_help(&["--help"]);
+    assert_eq!(run.len(), 14, "{run:?}");
+    assert_eq!(from_readme(), run);
+
+    let mut both = run;
+    both.extend(from_help(&["withdraw", "--help"]));
+    assert_eq!(from_man(), both);
+    let readme = include_str!("../README.md");
+    for name in both.keys() {
+        assert!(
+            readme.contains(&format!("`--{name}`")),
+            "README lacks --{name}"
+        );
+    }
+}
+
+/// Contract: `wmgwd withdraw` takes what it shares with the daemon under the same name and default.
+#[test]
+fn withdraw_shares_its_options_with_the_daemon() {
+    let (run, withdraw) = (from_help(&["--help"]), from_help(&["withdraw", "--help"]));
+    for (name, default) in withdraw {
+        if name != "unless-guarded" {
+            assert_eq!(run.get(&name), Some(&default), "{name}");
+        }
+    }
+}

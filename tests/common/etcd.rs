@@ -1,0 +1,293 @@
+//! Real etcd: one member or a cluster, as child processes on loopback with a directory of their own.
+
+use super::{DEADLINE, free_ports};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use wmgwd::etcd::{Client, Endpoint};
+
+/// A directory that goes away with its owner.
+struct TempDir(PathBuf);
+
+impl TempDir {
+    fn new() -> TempDir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "wmgwd-etcd-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        TempDir(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One etcd process and what it is started with.
+struct Member {
+    args: Vec<String>,
+    client_port: u16,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Member {
+    fn new(name: &str, dir: &Path, client_port: u16, peer_port: u16, cluster: &str) -> Member {
+        let client_url = format!("http://127.0.0.1:{client_port}");
+        let peer_url = format!("http://127.0.0.1:{peer_port}");
+        let data_dir = dir.join(name).display().to_string();
+        let args = [
+            ("--name", name),
+            ("--data-dir", data_dir.as_str()),
+            ("--listen-client-urls", client_url.as_str()),
+            ("--advertise-client-urls", client_url.as_str()),
+            ("--listen-peer-urls", peer_url.as_str()),
+            ("--initial-advertise-peer-urls", peer_url.as_str()),
+            ("--initial-cluster", cluster),
+            ("--logger", "zap"),
+            ("--log-level", "error"),
+        ];
+        let mut args: Vec<String> = args
+            .iter()
+            .flat_map(|(name, value)| [name.to_string(), value.to_string()])
+            .collect();
+        // Tests outlive no power cut; a busy disk must not slow them down.
+        args.push("--unsafe-no-fsync".into());
+        Member {
+            args,
+            client_port,
+            log: dir.join(format!("{name}.log")),
+            child: None,
+        }
+    }
+
+    fn spawn(&mut self) {
+        let log = fs::File::create(&self.log).unwrap();
+        let child = Command::new("etcd")
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("etcd (Debian: etcd-server) is in PATH");
+        self.child = Some(child);
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        format!("http://127.0.0.1:{}", self.client_port)
+            .parse()
+            .unwrap()
+    }
+
+    /// Whether it answers a linearizable read; `Err` with its log if its process has ended.
+    fn is_ready(&mut self) -> Result<bool, String> {
+        let child = self.child.as_mut().expect("it was spawned");
+        if child.try_wait().unwrap().is_some() {
+            self.child = None;
+            return Err(fs::read_to_string(&self.log).unwrap_or_default());
+        }
+        let client = Client::new(vec![self.endpoint()], Duration::from_secs(1));
+        Ok(client.get(b"ready").is_ok())
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    fn end(&mut self, signal: Signal) {
+        if self.child.is_some() {
+            self.signal(signal);
+        }
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // SIGKILL also ends a stopped process.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits until all of `members` answer; `Err` with its log if one ends.
+fn until_ready(members: &mut [Member]) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        // All are asked each time: one that ended keeps the others from ever being ready.
+        let ready: Result<Vec<bool>, String> = members.iter_mut().map(Member::is_ready).collect();
+        if ready?.iter().all(|ready| *ready) {
+            return Ok(());
+        }
+        assert!(begun.elapsed() < DEADLINE, "etcd does not answer");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A cluster of etcd members.
+pub struct EtcdCluster {
+    // Before `dir`, so that they are gone when it is removed.
+    members: Vec<Member>,
+    _dir: TempDir,
+}
+
+impl EtcdCluster {
+    /// Starts `size` members and waits until each of them answers.
+    pub fn start(size: usize) -> EtcdCluster {
+        let mut failure = String::new();
+        // Another process may take a port between its choice and its use.
+        for _ in 0..5 {
+            match EtcdCluster::try_start(size) {
+                Ok(cluster) => return cluster,
+                Err(log) => failure = log,
+            }
+        }
+        panic!("etcd does not start:\n{failure}");
+    }
+
+    fn try_start(size: usize) -> Result<EtcdCluster, String> {
+        let dir = TempDir::new();
+        let ports = free_ports(2 * size);
+        let (client_ports, peer_ports) = ports.split_at(size);
+        let cluster: Vec<String> = peer_ports
+            .iter()
+            .enumerate()
+            .map(|(i, port)| format!("m{i}=http://127.0.0.1:{port}"))
+            .collect();
+        let cluster = cluster.join(",");
+        let mut members: Vec<Member> = (0..size)
+            .map(|i| {
+                let name = format!("m{i}");
+                Member::new(&name, &dir.0, client_ports[i], peer_ports[i], &cluster)
+            })
+            .collect();
+        members.iter_mut().for_each(Member::spawn);
+        until_ready(&mut members)?;
+        Ok(EtcdCluster { members, _dir: dir })
+    }
+
+    /// How to reach one member.
+    pub fn endpoint(&self, member: usize) -> Endpoint {
+        self.members[member].endpoint()
+    }
+
+    /// How to reach all members.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.members.iter().map(Member::endpoint).collect()
+    }
+
+    /// A client of all members with a short deadline.
+    pub fn client(&self) -> Client {
+        Client::new(self.endpoints(), Duration::from_secs(5))
+    }
+
+    /// The client port of one member on 127.0.0.1.
+    pub fn port(&self, member: usize) -> u16 {
+        self.members[member].client_port
+    }
+
+    /// SIGSTOP: the member is silent, its kernel still takes connections.
+    pub fn stop(&self, member: usize) {
+        self.members[member].signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT, after [`stop`](Self::stop).
+    pub fn cont(&self, member: usize) {
+        self.members[member].signal(Signal::SIGCONT);
+    }
+
+    /// SIGKILL, and waits for its end.
+    pub fn kill(&mut self, member: usize) {
+        self.members[member].end(Signal::SIGKILL);
+    }
+
+    /// SIGTERM, and waits for its orderly end.
+    pub fn terminate(&mut self, member: usize) {
+        self.members[member].end(Signal::SIGTERM);
+    }
+
+    /// Starts a member that ended again, on its data, without waiting for its answer.
+    pub fn spawn(&mut self, member: usize) {
+        self.members[member].spawn();
+    }
+
+    /// Starts a member again on its data (ending it first if it runs), until it answers.
+    pub fn restart(&mut self, member: usize) {
+        self.members[member].end(Signal::SIGTERM);
+        for _ in 0..5 {
+            self.members[member].spawn();
+            match until_ready(&mut self.members[member..=member]) {
+                Ok(()) => return,
+                // Its port may have been taken meanwhile, by a connection of someone else.
+                Err(log) => eprintln!("etcd ended again:\n{log}"),
+            }
+        }
+        panic!("etcd does not start again");
+    }
+}
+
+/// A single etcd: a cluster of one member.
+pub struct Etcd(EtcdCluster);
+
+impl Etcd {
+    /// Starts etcd and waits until it answers.
+    pub fn start() -> Etcd {
+        Etcd(EtcdCluster::start(1))
+    }
+
+    /// How to reach it.
+    pub fn endpoint(&self) -> Endpoint {
+        self.0.endpoint(0)
+    }
+
+    /// A client of it with a generous deadline.
+    pub fn client(&self) -> Client {
+        self.0.client()
+    }
+
+    /// Its client port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.0.port(0)
+    }
+
+    /// SIGSTOP: it is silent, its kernel still takes connections.
+    pub fn stop(&self) {
+        self.0.stop(0);
+    }
+
+    /// SIGCONT, after [`stop`](Self::stop).
+    pub fn cont(&self) {
+        self.0.cont(0);
+    }
+
+    /// SIGKILL, and waits for its end.
+    pub fn kill(&mut self) {
+        self.0.kill(0);
+    }
+
+    /// SIGTERM, and waits for its orderly end.
+    pub fn terminate(&mut self) {
+        self.0.terminate(0);
+    }
+
+    /// Starts it again on its data (ending it first if it runs), until it answers.
+    pub fn restart(&mut self) {
+        self.0.restart(0);
+    }
+}

@@ -1,0 +1,75 @@
+//! What the integration tests share: real processes and a network that can be broken.
+#![allow(dead_code, clippy::unwrap_used)]
+
+pub mod etcd;
+pub mod proxy;
+
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+use wmgwd::etcd::{Endpoint, Op, Txn};
+use wmgwd::types::LeaseId;
+
+/// How long a test waits for what must happen: generous, as the machine may be busy.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Longer than any test takes.
+pub const LONG: Duration = Duration::from_secs(30);
+
+/// Asks `probe` until it has an answer, for at most [`DEADLINE`].
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "not within {DEADLINE:?}: {what}"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// `count` loopback ports that were free a moment ago, all different.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    // All are held until all are known, so that none is given out twice.
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap())
+        .collect();
+    held.iter()
+        .map(|listener| listener.local_addr().unwrap().port())
+        .collect()
+}
+
+/// Writes a key without a lease.
+pub fn put(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Op {
+    put_leased(key, value, None)
+}
+
+/// Writes a key.
+pub fn put_leased(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, lease: Option<LeaseId>) -> Op {
+    Op::Put {
+        key: key.as_ref().to_vec(),
+        value: value.as_ref().to_vec(),
+        lease,
+    }
+}
+
+/// A transaction without conditions.
+pub fn then(ops: Vec<Op>) -> Txn {
+    Txn {
+        then: ops,
+        ..Txn::default()
+    }
+}
+
+/// The endpoint at `addr`.
+pub fn endpoint(addr: SocketAddr) -> Endpoint {
+    format!("http://{addr}").parse().unwrap()
+}
+
+/// `port` on 127.0.0.1.
+pub fn loopback(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}

@@ -1,0 +1,259 @@
+//! The etcd client against etcd and networks that fail.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::etcd::{Etcd, EtcdCluster};
+use common::proxy::Proxy;
+use common::{LONG, endpoint, eventually, free_ports, loopback, put, then};
+use std::thread;
+use std::time::{Duration, Instant};
+use wmgwd::etcd::{Client, Error};
+use wmgwd::types::{LeaseId, Revision};
+
+// Input: etcd ends, in order or not, or its connection is cut, while it is watched.
+// Output: an error (never a clean end), and the same client goes on when etcd is back.
+#[test]
+fn the_end_of_etcd_is_no_end_of_the_watch() {
+    let mut etcd = Etcd::start();
+    let client = etcd.client();
+    let mut revision = client.txn(&then(vec![put("k", "")])).unwrap().revision;
+    let proxy = Proxy::start(loopback(etcd.port()));
+    let through = Client::new(vec![endpoint(proxy.addr())], Duration::from_secs(5));
+    for round in 0..3 {
+        let mut watch = through.watch(b"k", revision.next(), LONG).unwrap();
+        match round {
+            0 => etcd.terminate(),
+            1 => etcd.kill(),
+            _ => proxy.cut(),
+        }
+        let end = watch.next().expect("no clean end").unwrap_err();
+        // A stopping etcd may say so in a line before its EOF.
+        assert!(
+            matches!(end, Error::Disconnected | Error::Rejected { .. }),
+            "round {round}: {end:?}"
+        );
+        assert!(watch.next().is_none());
+        if round < 2 {
+            assert!(matches!(client.get(b"k"), Err(Error::Transport { .. })));
+            etcd.restart();
+        }
+        revision = client.txn(&then(vec![put("k", "")])).unwrap().revision;
+    }
+}
+
+// Input: a writer that does not stop, and a reader whose watches are bounded to a moment.
+// Output: each watch ends cleanly at its bound; reopened after its last revision, nothing is missing
+// and nothing comes twice.
+#[test]
+fn a_bounded_watch_reopened_loses_nothing() {
+    const WRITES: i64 = 400;
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let first = client.txn(&then(vec![put("k", "0")])).unwrap().revision;
+    let writer = {
+        let client = client.clone();
+        thread::spawn(move || {
+            for i in 1..WRITES {
+                client.txn(&then(vec![put("k", i.to_string())])).unwrap();
+            }
+        })
+    };
+    let (mut seen, mut next, mut watches) = (Vec::new(), first, 0);
+    let begun = Instant::now();
+    while (seen.len() as i64) < WRITES {
+        assert!(begun.elapsed() < 4 * LONG, "{} events", seen.len());
+        watches += 1;
+        for batch in client.watch(b"k", next, Duration::from_millis(50)).unwrap() {
+            let batch = batch.unwrap();
+            next = batch.revision.next();
+            seen.extend(
+                batch
+                    .events
+                    .into_iter()
+                    .map(|event| event.kv.mod_revision.0),
+            );
+        }
+    }
+    writer.join().unwrap();
+    let expected: Vec<i64> = (first.0..first.0 + WRITES).collect();
+    assert_eq!(seen, expected);
+    assert!(watches > 1);
+}
+
+// Input: a watch without changes, of a bound.
+// Output: it ends after the bound, not before, without an error.
+#[test]
+fn a_quiet_watch_ends_at_its_bound() {
+    let etcd = Etcd::start();
+    let bound = Duration::from_millis(300);
+    let begun = Instant::now();
+    let mut watch = etcd.client().watch(b"k", Revision(1), bound).unwrap();
+    assert!(watch.next().is_none());
+    assert!(begun.elapsed() >= bound);
+    assert!(watch.next().is_none());
+}
+
+// Input: first endpoints that refuse, that swallow everything, and that are a stopped etcd.
+// Output: the answer of the next endpoint, within the deadlines; later calls go there at once.
+#[test]
+fn calls_fail_over_to_the_next_endpoint() {
+    let etcd = Etcd::start();
+    let stopped = Etcd::start();
+    let hole = Proxy::start(loopback(etcd.port()));
+    hole.blackhole();
+    stopped.stop();
+    let refusing = endpoint(loopback(free_ports(1)[0]));
+    let timeout = Duration::from_secs(2);
+    type Call = fn(&Client) -> Result<(), Error>;
+    let calls: [Call; 7] = [
+        |client| client.range(b"k").map(drop),
+        |client| client.get(b"k").map(drop),
+        |client| client.newest(b"k").map(drop),
+        |client| client.txn(&then(vec![put("k", "")])).map(drop),
+        |client| client.lease_grant(LONG).map(drop),
+        |client| client.lease_keepalive(LeaseId(1)).map(drop),
+        |client| client.watch(b"k", Revision(1), LONG).map(drop),
+    ];
+    for bad in [refusing, endpoint(hole.addr()), stopped.endpoint()] {
+        thread::scope(|scope| {
+            for call in calls {
+                let client = Client::new(vec![bad.clone(), etcd.endpoint()], timeout);
+                let bad = &bad;
+                scope.spawn(move || {
+                    call(&client).unwrap();
+                    let begun = Instant::now();
+                    call(&client.clone()).unwrap();
+                    assert!(begun.elapsed() < timeout, "{bad} was tried again");
+                });
+            }
+        });
+        let only = Client::new(vec![bad.clone(), bad.clone()], timeout);
+        let begun = Instant::now();
+        let error = only.lease_keepalive(LeaseId(1)).unwrap_err();
+        assert!(begun.elapsed() < 2 * timeout + Duration::from_secs(2));
+        assert!(error.to_string().contains(&bad.to_string()), "{error}");
+        match error {
+            Error::TimedOut { after, .. } => assert_eq!(after, timeout),
+            Error::Transport { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+// Input: a cluster of three that loses its majority, and gets it back.
+// Output: the watch ends with etcd's own "no leader" instead of silence; calls fail, then work again.
+#[test]
+fn a_member_without_a_leader_ends_the_watch() {
+    let mut cluster = EtcdCluster::start(3);
+    let client = Client::new(vec![cluster.endpoint(0)], Duration::from_secs(5));
+    let mut watch = client.watch(b"k", Revision(1), 2 * LONG).unwrap();
+    cluster.kill(1);
+    cluster.kill(2);
+    match watch.next() {
+        Some(Err(Error::Rejected { code: 14, message })) => {
+            assert!(message.contains("no leader"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(client.txn(&then(vec![put("k", "")])).is_err());
+    assert!(client.watch(b"k", Revision(1), LONG).is_err());
+    cluster.spawn(1);
+    cluster.spawn(2);
+    eventually("a leader again", || {
+        client.txn(&then(vec![put("k", "")])).ok()
+    });
+    let mut watch = client.watch(b"k", Revision(1), LONG).unwrap();
+    assert!(watch.next().unwrap().is_ok());
+}
+
+// Input: a cluster of three whose members are stopped one at a time.
+// Output: a client of all three always has an answer.
+#[test]
+fn a_cluster_outlives_any_one_member() {
+    let cluster = EtcdCluster::start(3);
+    let client = Client::new(cluster.endpoints(), Duration::from_secs(1));
+    for member in 0..3 {
+        cluster.stop(member);
+        eventually("an answer", || client.txn(&then(vec![put("k", "")])).ok());
+        cluster.cont(member);
+        eventually("it is back", || {
+            let only = Client::new(vec![cluster.endpoint(member)], Duration::from_secs(1));
+            only.get(b"k").ok()
+        });
+    }
+}
+
+// Input: a connection that goes silent while it is watched, and one that answers late.
+// Output: a clean end at the bound (never a hang); a timeout, and an answer when it is fast again.
+#[test]
+fn a_black_hole_and_delay_cost_no_more_than_the_deadline() {
+    let etcd = Etcd::start();
+    let proxy = Proxy::start(loopback(etcd.port()));
+    let timeout = Duration::from_secs(2);
+    let client = Client::new(vec![endpoint(proxy.addr())], timeout);
+    let bound = Duration::from_secs(1);
+    let mut watch = client.watch(b"k", Revision(1), bound).unwrap();
+    proxy.blackhole();
+    etcd.client().txn(&then(vec![put("k", "")])).unwrap();
+    assert!(watch.next().is_none());
+    proxy.pass();
+    proxy.delay(timeout);
+    assert!(matches!(client.get(b"k"), Err(Error::TimedOut { .. })));
+    proxy.pass();
+    eventually("an answer", || client.get(b"k").ok());
+}
+
+// Input: calls one after the other.
+// Output: they share one connection, so that a fast series leaves no heap of closed ones.
+#[test]
+fn connections_are_used_again() {
+    let etcd = Etcd::start();
+    let proxy = Proxy::start(loopback(etcd.port()));
+    let client = Client::new(vec![endpoint(proxy.addr())], LONG);
+    for _ in 0..20 {
+        client.get(b"k").unwrap();
+        client.txn(&then(vec![put("k", "")])).unwrap();
+    }
+    assert_eq!(proxy.accepted(), 1);
+}
+
+// Input: something that is no etcd.
+// Output: an error that says so and what to look at.
+#[test]
+fn another_server_is_told_from_etcd() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = Client::new(vec![endpoint(listener.local_addr().unwrap())], LONG);
+    thread::spawn(move || {
+        for answer in [
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: close\r\n\r\nnot found",
+            "HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{}",
+        ] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = BufReader::new(stream.try_clone().unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while line != "\r\n" {
+                line.clear();
+                request.read_line(&mut line).unwrap();
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            request.read_exact(&mut vec![0; length]).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    assert!(matches!(
+        client.get(b"k"),
+        Err(Error::Http { status: 404, .. })
+    ));
+    assert!(matches!(
+        client.get(b"k"),
+        Err(Error::Http { status: 302, .. })
+    ));
+    assert!(matches!(client.get(b"k"), Err(Error::Malformed(_))));
+    assert!(matches!(client.get(b"k"), Err(Error::Transport { .. })));
+}

@@ -1,0 +1,328 @@
+//! The FRR lane, seen from an access point and from ospfd.
+
+use crate::namespace::{self, eventually};
+use crate::router::{self, PROGRAMS, advertised, configure, cost, running_config, signal};
+use crate::vni;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
+use wmgwd::host::{Cost, Error, RouteChange, Router};
+use wmgwd::types::VniRange;
+
+fn frr(last: u32, filter: EvpnFilter) -> Frr {
+    let range = VniRange::new(vni(1), vni(last)).unwrap();
+    Frr::new(FrrConfig {
+        filter,
+        timeout: Duration::from_secs(2),
+        ..FrrConfig::new(range)
+    })
+}
+
+fn change(number: u32, evpn: bool, cost: u16) -> RouteChange {
+    RouteChange {
+        vni: vni(number),
+        evpn: Some(evpn),
+        cost: Some(Cost(cost)),
+    }
+}
+
+fn claim(number: u32) -> RouteChange {
+    change(number, true, 100)
+}
+
+fn release(number: u32) -> RouteChange {
+    change(number, false, 65535)
+}
+
+fn advertises(vnis: &[u32]) {
+    let vnis = BTreeSet::from_iter(vnis.iter().copied());
+    eventually(&format!("exactly {vnis:?} advertised"), || {
+        advertised() == vnis
+    });
+}
+
+#[track_caller]
+fn applied(frr: &mut Frr, changes: &[RouteChange]) {
+    let failures = frr.apply(changes, &|| true);
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// Input: the whole life of a gateway. Output: what the access point hears, and the costs.
+fn life(filter: EvpnFilter) {
+    let mut frr = frr(6, filter);
+    frr.withdraw_all().unwrap();
+    assert_eq!(frr.warnings(), Vec::<String>::new());
+    advertises(&[]);
+    assert_eq!(router::heard_type_3(), 5, "flooding goes on");
+    assert!((1..=5).all(|i| cost(i) == Some(65535)));
+    // br6 is yet to come, and must not come with the default cost.
+    assert!(running_config("ospfd").contains("interface br6\n ip ospf cost 65535"));
+
+    applied(&mut frr, &[claim(2), claim(3)]);
+    advertises(&[2, 3]);
+    assert_eq!([cost(1), cost(2), cost(3)], [65535, 100, 100].map(Some));
+
+    applied(&mut frr, &[claim(5), release(3)]);
+    advertises(&[2, 5]);
+    assert_eq!([cost(3), cost(5)], [65535, 100].map(Some));
+
+    // One part at a time, as a migration does it.
+    let part = |evpn, cost: Option<u16>| RouteChange {
+        vni: vni(2),
+        evpn,
+        cost: cost.map(Cost),
+    };
+    applied(&mut frr, &[part(None, Some(65535))]);
+    advertises(&[2, 5]);
+    assert_eq!(cost(2), Some(65535));
+    applied(&mut frr, &[part(Some(false), None)]);
+    advertises(&[5]);
+
+    let failures = frr.apply(&[claim(1), release(5)], &|| false);
+    assert!(
+        matches!(&failures[..], [f] if f.vni == vni(1) && matches!(f.error, Error::NotPermitted)),
+        "{failures:?}"
+    );
+    advertises(&[]);
+    assert_eq!([cost(1), cost(5)], [65535, 65535].map(Some));
+
+    // A bad change does not sink the others.
+    let failures = frr.apply(&[claim(1), change(2, true, 0), claim(3)], &|| true);
+    assert!(
+        matches!(&failures[..], [f] if f.vni == vni(2) && matches!(f.error, Error::Refused { .. })),
+        "{failures:?}"
+    );
+    assert_eq!([cost(1), cost(2), cost(3)], [100, 65535, 100].map(Some));
+    applied(&mut frr, &[release(2)]);
+    advertises(&[1, 3]);
+
+    // Another process (a guard, the next run) finds what this one left, and what the Go wmgwd would leave.
+    configure("bgpd", "route-map filter-vni permit 14\nmatch evpn vni 4\n");
+    let mut next = self::frr(6, filter);
+    applied(&mut next, &[release(3)]);
+    next.withdraw_all().unwrap();
+    advertises(&[]);
+    assert!((1..=5).all(|i| cost(i) == Some(65535)));
+    let (bgpd, ospfd) = (running_config("bgpd"), running_config("ospfd"));
+    next.withdraw_all().unwrap();
+    assert_eq!(
+        (bgpd, ospfd),
+        (running_config("bgpd"), running_config("ospfd"))
+    );
+}
+
+#[test]
+fn a_gateways_life_with_a_list() {
+    namespace::run("frr::a_gateways_life_with_a_list", PROGRAMS, || {
+        router::start(5);
+        life(EvpnFilter::List);
+    });
+}
+
+#[test]
+fn a_gateways_life_with_entries() {
+    namespace::run("frr::a_gateways_life_with_entries", PROGRAMS, || {
+        router::start(5);
+        life(EvpnFilter::Entries);
+    });
+}
+
+/// The same with the configuration that we tell operators to use.
+#[test]
+fn a_gateways_life_with_our_example() {
+    namespace::run("frr::a_gateways_life_with_our_example", PROGRAMS, || {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/frr.conf.example");
+        let Ok(example) = std::fs::read_to_string(path) else {
+            println!("skipped: no frr.conf.example");
+            return;
+        };
+        let config = example
+            .replace("10.0.1.11", "10.0.0.1")
+            .replace("10.0.1.17", "10.0.0.2")
+            .replace("10.64.0.0/10", "10.16.0.0/12");
+        router::start_with(5, &config);
+        advertises(&[]);
+        life(EvpnFilter::List);
+    });
+}
+
+/// Input: a reload of the operator's configuration behind our back, without a restart.
+/// Output: the filter is closed at once, the VNIs to apply again are named, and that brings them back.
+fn reload(filter: EvpnFilter) {
+    router::start(4);
+    let mut frr = frr(4, filter);
+    frr.withdraw_all().unwrap();
+    applied(&mut frr, &[claim(1), claim(2)]);
+    assert_eq!(frr.drifted().unwrap(), []);
+
+    let entries = "no bgp extcommunity-list standard wmgwd\nno route-map filter-vni permit 10\n";
+    let both = "no route-map filter-vni permit 11\nno route-map filter-vni permit 12\n";
+    let gone = if filter == EvpnFilter::List {
+        entries
+    } else {
+        both
+    };
+    configure(
+        "bgpd",
+        &format!("{gone}no route-map filter-vni deny 65535\n"),
+    );
+    advertises(&[1, 2, 3, 4]);
+    assert_eq!(frr.drifted().unwrap(), [vni(1), vni(2)]);
+    advertises(&[]);
+    applied(&mut frr, &[claim(1), claim(2)]);
+    advertises(&[1, 2]);
+    assert_eq!(frr.drifted().unwrap(), []);
+
+    configure(
+        "ospfd",
+        "interface br3\nno ip ospf cost\ninterface br1\nip ospf cost 7\n",
+    );
+    assert_eq!(frr.drifted().unwrap(), [vni(1), vni(3)]);
+    applied(&mut frr, &[claim(1), release(3)]);
+    assert_eq!([cost(1), cost(3)], [100, 65535].map(Some));
+    assert_eq!(frr.drifted().unwrap(), []);
+
+    // Let out by someone else: taken back by the release that is asked for.
+    let line = match filter {
+        EvpnFilter::List => "bgp extcommunity-list standard wmgwd seq 4 permit rt 65000:4\n",
+        EvpnFilter::Entries => "route-map filter-vni permit 99\nmatch evpn vni 4\n",
+    };
+    configure("bgpd", line);
+    assert_eq!(frr.drifted().unwrap(), [vni(4)]);
+    applied(&mut frr, &[release(4)]);
+    assert_eq!(frr.drifted().unwrap(), []);
+    advertises(&[1, 2]);
+}
+
+#[test]
+fn a_reload_is_noticed_with_a_list() {
+    namespace::run("frr::a_reload_is_noticed_with_a_list", PROGRAMS, || {
+        reload(EvpnFilter::List)
+    });
+}
+
+#[test]
+fn a_reload_is_noticed_with_entries() {
+    namespace::run("frr::a_reload_is_noticed_with_entries", PROGRAMS, || {
+        reload(EvpnFilter::Entries);
+    });
+}
+
+/// Input: VNIs whose number does not fit into a route-map's sequence number.
+#[test]
+fn high_vnis_get_an_entry() {
+    namespace::run("frr::high_vnis_get_an_entry", PROGRAMS, || {
+        router::start(1);
+        let range = VniRange::new(vni(1), vni(16777215)).unwrap();
+        let mut frr = Frr::new(FrrConfig {
+            filter: EvpnFilter::Entries,
+            ..FrrConfig::new(range)
+        });
+        frr.withdraw_all().unwrap();
+        let evpn = |number, evpn| RouteChange {
+            vni: vni(number),
+            evpn: Some(evpn),
+            cost: None,
+        };
+        applied(
+            &mut frr,
+            &[evpn(70000, true), evpn(16777215, true), evpn(1, true)],
+        );
+        let config = running_config("bgpd");
+        for entry in [
+            "filter-vni permit 4\n match evpn vni 70000\n",
+            "filter-vni permit 5\n match evpn vni 16777215\n",
+            "filter-vni permit 11\n match evpn vni 1\n",
+        ] {
+            assert!(config.contains(entry), "{entry} is not in {config}");
+        }
+        applied(&mut frr, &[evpn(70000, false)]);
+        assert!(!running_config("bgpd").contains("vni 70000"));
+        advertises(&[1]);
+    });
+}
+
+/// Input: bgpd and ospfd stopped, continued, killed, started again. Output: errors that say so within the
+/// deadline, the other daemon's part done, and everything back with the same calls.
+#[test]
+fn daemons_that_stop_and_start() {
+    namespace::run("frr::daemons_that_stop_and_start", PROGRAMS, || {
+        router::start(3);
+        let mut frr = frr(3, EvpnFilter::List);
+        frr.withdraw_all().unwrap();
+        applied(&mut frr, &[claim(1), claim(2)]);
+        let before = frr.health();
+        assert!(before.is_up());
+
+        signal("ospfd", "STOP");
+        assert_eq!(frr.health().ospfd, None);
+        let start = Instant::now();
+        let failures = frr.apply(&[release(1), claim(3)], &|| true);
+        assert!(
+            start.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!(failures.len(), 2, "{failures:?}");
+        assert!(failures.iter().all(|f| matches!(
+            f.error,
+            Error::TimedOut {
+                daemon: "ospfd",
+                ..
+            }
+        )));
+        advertises(&[2, 3]);
+        assert!(matches!(frr.withdraw_all(), Err(Error::TimedOut { .. })));
+        advertises(&[]);
+        signal("ospfd", "CONT");
+        assert_eq!(frr.health(), before);
+        applied(&mut frr, &[release(1), claim(2), claim(3)]);
+        assert_eq!([cost(1), cost(3)], [65535, 100].map(Some));
+
+        signal("bgpd", "KILL");
+        assert_eq!(frr.health().bgpd, None);
+        let failures = frr.apply(&[release(2)], &|| true);
+        assert!(
+            matches!(&failures[..], [f] if matches!(f.error, Error::Down { daemon: "bgpd" })),
+            "{failures:?}"
+        );
+        assert_eq!(cost(2), Some(65535));
+        router::start_daemon("bgpd");
+        let after = frr.health();
+        assert!(after.is_up() && after.bgpd != before.bgpd && after.ospfd == before.ospfd);
+        // The new bgpd leaks until the filter is closed again; any change does that.
+        applied(&mut frr, &[release(2)]);
+        advertises(&[]);
+        applied(&mut frr, &[claim(3)]);
+        advertises(&[3]);
+    });
+}
+
+/// Input: route targets that the operator sets by hand.
+/// Output: the VNI is let out by them; one that cannot be told from another is refused and kept in.
+#[test]
+fn configured_route_targets_are_used() {
+    namespace::run("frr::configured_route_targets_are_used", PROGRAMS, || {
+        router::start(4);
+        configure(
+            "bgpd",
+            "router bgp 65000\naddress-family l2vpn evpn\n\
+             vni 2\nroute-target export 65000:1002\nroute-target export 65000:1102\nexit-vni\n\
+             vni 3\nroute-target export 65000:1003\nexit-vni\n\
+             vni 4\nroute-target export 65000:1003\nexit-vni\n",
+        );
+        let mut frr = frr(4, EvpnFilter::List);
+        frr.withdraw_all().unwrap();
+        advertises(&[]);
+        let failures = frr.apply(&[claim(1), claim(2), claim(3)], &|| true);
+        assert!(
+            matches!(&failures[..], [f] if f.vni == vni(3)
+                && matches!(&f.error, Error::Refused { output, .. } if output.contains("VNI 4"))),
+            "{failures:?}"
+        );
+        advertises(&[1, 1002, 1102]);
+        assert_eq!(cost(3), Some(65535), "no traffic without its routes");
+        applied(&mut frr, &[release(2)]);
+        advertises(&[1]);
+    });
+}

@@ -1,0 +1,153 @@
+//! The kernel lane against a real kernel: a bridge with a station behind it, in namespaces of its own.
+
+use crate::namespace::{self, eventually, sh, try_sh};
+use crate::vni;
+use std::cell::RefCell;
+use std::process::{Command, Stdio};
+use wmgwd::host::links::{LinkWatch, Risen};
+use wmgwd::host::proc::ProcKernel;
+use wmgwd::host::{Error, Kernel};
+use wmgwd::types::VniRange;
+
+/// br7 with two addresses and vxlan7 here; behind it a station in a network namespace.
+fn bridge_with_station() {
+    sh(
+        "mount -t tmpfs tmpfs /run; mount -t sysfs sysfs /sys; mkdir /run/netns
+        ip netns add station
+        ip link add br7 type bridge
+        ip link add port7 type veth peer name eth0 netns station
+        ip link set port7 master br7
+        ip link add vxlan7 type vxlan id 7 dstport 4789 nolearning
+        ip link set vxlan7 master br7
+        ip address add 10.7.0.1/24 dev br7
+        ip address add 10.7.0.2/24 dev br7
+        ip address add 10.8.0.1/24 dev br7 label br7:x
+        ip link set lo up; ip link set br7 up; ip link set port7 up
+        ip -n station address add 10.7.0.9/24 dev eth0
+        ip -n station link set eth0 up",
+    );
+    eventually("the bridge forwards", || answers("10.7.0.1"));
+}
+
+fn answers(address: &str) -> bool {
+    try_sh(&format!(
+        "nsenter --net=/run/netns/station arping -c 1 -w 1 -I eth0 {address}"
+    ))
+    .0
+}
+
+/// Input: the switch turned by `ProcKernel`. Output: what a station's ARP requests bring.
+#[test]
+fn a_silent_bridge_answers_no_arp() {
+    namespace::run(
+        "kernel::a_silent_bridge_answers_no_arp",
+        &["ip", "arping"],
+        || {
+            bridge_with_station();
+            let mut kernel = ProcKernel::new();
+            kernel.set_arp(vni(7), false).unwrap();
+            assert!(!answers("10.7.0.1") && !answers("10.7.0.2"));
+            kernel.set_arp(vni(7), true).unwrap();
+            assert!(answers("10.7.0.1") && answers("10.7.0.2"));
+            let error = kernel.set_arp(vni(8), true).unwrap_err();
+            assert!(matches!(error, Error::NoInterface { .. }), "{error}");
+        },
+    );
+}
+
+/// Input: an announcement. Output: the frames that reach the station, one for each address.
+#[test]
+fn announcements_reach_the_station() {
+    namespace::run(
+        "kernel::announcements_reach_the_station",
+        &["ip", "arping", "tcpdump"],
+        || {
+            bridge_with_station();
+            let mut capture = Command::new("nsenter")
+                .args(["--net=/run/netns/station", "tcpdump", "-i", "eth0", "-U"])
+                .args([
+                    "-w",
+                    "/run/frames",
+                    "ether proto 0x0806 and ether broadcast",
+                ])
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            // The file's header is written once the capture runs.
+            eventually("capture", || {
+                std::fs::metadata("/run/frames").is_ok_and(|m| m.len() >= 24)
+            });
+            let failures = ProcKernel::new().announce(&[vni(7), vni(8)], &|| true);
+            assert!(
+                matches!(failures[..], [(vni, Error::NoInterface { .. })] if vni.get() == 8),
+                "{failures:?}"
+            );
+            let mac = sh("cat /sys/class/net/br7/address").trim().to_string();
+            let seen = || try_sh("tcpdump -r /run/frames -e -n").1;
+            for address in ["10.7.0.1", "10.7.0.2", "10.8.0.1"] {
+                let header = format!("{mac} > ff:ff:ff:ff:ff:ff, ethertype ARP (0x0806)");
+                let reply = format!("Reply {address} is-at {mac}");
+                eventually(address, || {
+                    seen()
+                        .lines()
+                        .any(|line| line.contains(&header) && line.contains(&reply))
+                });
+            }
+            assert_eq!(seen().lines().count(), 3, "{}", seen());
+            capture.kill().unwrap();
+            capture.wait().unwrap();
+        },
+    );
+}
+
+/// Input: a bridge that goes down, comes up, is made anew. Output: what is there, and a new generation.
+#[test]
+fn a_link_that_comes_up_again_is_noticed() {
+    namespace::run(
+        "kernel::a_link_that_comes_up_again_is_noticed",
+        &["ip", "arping", "bridge"],
+        || {
+            bridge_with_station();
+            let kernel = ProcKernel::new();
+            let range = VniRange::new(vni(1), vni(100)).unwrap();
+            assert_eq!(
+                kernel.existing(&range).into_iter().collect::<Vec<_>>(),
+                [vni(7)]
+            );
+            assert_eq!(kernel.startup_warnings(&range), Vec::<String>::new());
+            let watch = RefCell::new(LinkWatch::open().unwrap());
+            assert_eq!(
+                watch.borrow_mut().risen().unwrap(),
+                Risen::Bridges([].into())
+            );
+            let first = kernel.link_generation(vni(7)).unwrap();
+            assert_eq!(kernel.link_generation(vni(7)), Some(first));
+            assert_eq!(kernel.link_generation(vni(8)), None);
+            sh("ip link set br7 down; ip link set br7 up");
+            eventually("up again", || kernel.link_generation(vni(7)) != Some(first));
+            // The kernel tells of a link that came up with up to a second of delay.
+            let risen = || watch.borrow_mut().risen().unwrap();
+            eventually("risen", || risen() == Risen::Bridges([vni(7)].into()));
+            assert_eq!(
+                watch.borrow_mut().risen().unwrap(),
+                Risen::Bridges([].into())
+            );
+            let second = kernel.link_generation(vni(7)).unwrap();
+            sh("ip link delete br7; ip link add br7 type bridge");
+            assert!(![None, Some(first), Some(second)].contains(&kernel.link_generation(vni(7))));
+
+            sh(
+                "ip link set vxlan7 master br7; bridge link set dev vxlan7 neigh_suppress on
+            echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore",
+            );
+            let warnings = kernel.startup_warnings(&range);
+            assert_eq!(warnings.len(), 2, "{warnings:?}");
+            let mut kernel = kernel;
+            let failures = kernel.announce(&[vni(7)], &|| true);
+            assert!(
+                matches!(&failures[..], [(_, Error::Announce { source, .. })] if source.to_string().contains("IPv4")),
+                "{failures:?}"
+            );
+        },
+    );
+}

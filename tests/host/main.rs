@@ -1,0 +1,16 @@
+//! The host layer against a real kernel and a real FRR, by observation from outside.
+//!
+//! Each test has namespaces of its own and needs root; without it, it says so and passes.
+#![allow(clippy::unwrap_used)]
+
+mod frr;
+mod kernel;
+mod measure;
+mod namespace;
+mod router;
+
+use wmgwd::types::Vni;
+
+fn vni(number: u32) -> Vni {
+    Vni::new(number).unwrap()
+}
