@@ -50,6 +50,8 @@ clean_up() {
 	fi
 	# Ends the daemons and the ping too: they live in the lab's namespaces.
 	"${lab[@]}" down >/dev/null || :
+	# Collected here, or bash would say of each that it was killed.
+	wait 2>/dev/null || :
 	rm -rf -- "$dir"
 	exit "$status"
 }
@@ -96,7 +98,6 @@ settled() { # GATEWAY...
 		END { exit good != vnis }'
 }
 
-# All gateways that are on have something, or nothing moved for a while: the ring is as it shall be.
 await_settled() { # SECONDS GATEWAY...
 	local deadline=$((SECONDS + $1))
 	shift
@@ -107,8 +108,20 @@ await_settled() { # SECONDS GATEWAY...
 	done
 }
 
-shared_out() {
-	[ "$(rows | awk '$2 == 1 { print $3 }' | sort -u | wc -l)" -eq "$gateways" ]
+# At rest and unchanged for 5 s: the migrations after the start are over.
+await_calm() {
+	local deadline=$((SECONDS + 120)) now before='' since=$SECONDS
+	while :; do
+		now=$(rows)
+		if [ "$now" != "$before" ] || ! settled; then
+			before=$now
+			since=$SECONDS
+		fi
+		[ $((SECONDS - since)) -lt 6 ] || return 0
+		[ "$SECONDS" -lt "$deadline" ] || die "the VNIs were not shared out within 120 s"
+		table again
+		sleep 0.3
+	done
 }
 
 # --- Counting pings ----------------------------------------------------------------------------
@@ -126,7 +139,7 @@ stop_ping() {
 	read -r sent lost outage < <(awk '
 		/^\[/ { time = substr($1, 2) + 0; if (last && time - last > gap) gap = time - last; last = time }
 		/packets transmitted/ { sent = $1; received = $4 }
-		END { gap -= 0.05; printf "%d %d %.2f\n", sent, sent - received, gap > 0 ? gap : 0 }' "$dir/ping")
+		END { gap -= 0.05; printf "%d %d %.2f\n", sent, sent - received, (gap > 0 ? gap : 0) }' "$dir/ping")
 }
 
 # --- The demonstration -------------------------------------------------------------------------
@@ -158,12 +171,7 @@ for ((number = 1; number <= gateways; number++)); do
 		--etcd "$endpoints" --join-hold 2 "${options[@]}" </dev/null >"$dir/gw$number.log" 2>&1 &
 	pids[number]=$!
 done
-deadline=$((SECONDS + 120))
-until settled && shared_out; do
-	[ "$SECONDS" -lt "$deadline" ] || die "the VNIs were not shared out within 120 s"
-	table again
-	sleep 0.3
-done
+await_calm
 table once
 
 victim=$(owner_of 1)
