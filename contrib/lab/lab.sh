@@ -600,8 +600,9 @@ exec_in() { # NODE CMD...
 		# shellcheck disable=SC2016
 		exec "${enter[@]}" -- "$BASH" -c 'cd -- "$1" 2>/dev/null || cd /; shift; exec "$@"' - "$PWD" "$@"
 	fi
+	# A shell's background job starts with INT and QUIT ignored, and bash cannot trap what it was born ignoring.
 	# shellcheck disable=SC2016
-	exec "${enter[@]}" --no-fork -- "$BASH" -c '
+	exec env --default-signal=INT,QUIT "${enter[@]}" --no-fork -- "$BASH" -c '
 		cd -- "$1" 2>/dev/null || cd /
 		shift
 		passed=

@@ -48,13 +48,15 @@ for table in iptables ip6tables arptables; do
 done
 ip link set dev lo up
 
+rm -f idle
+mkfifo -m 600 idle
+exec 3<>idle
 # Renamed when complete, so that whoever sees the file sees a finished node.
 echo "$outer_pid" >pid.new
 mv pid.new pid
 cd /
 
-# bash reaps what the node's daemons leave behind while it waits, which `exec sleep` would not.
+# Nobody ever writes here. bash reaps what the node's daemons leave behind while it waits.
 while :; do
-	sleep 86400 &
-	wait $! || :
+	read -r -u 3 || :
 done
