@@ -8,13 +8,13 @@
 //! Nothing is ever saved to FRR's startup configuration: it would survive the lease.
 
 mod bgp;
-mod config;
+pub(crate) mod config;
 mod health;
 mod push;
 mod run;
-mod script;
-mod targets;
-mod verdict;
+pub(crate) mod script;
+pub(crate) mod targets;
+pub(crate) mod verdict;
 
 use super::proc::existing_bridges;
 use super::{Cost, Error, Health, Parts, RouteChange, RouteFailure, Router};
