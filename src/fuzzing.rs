@@ -8,7 +8,7 @@ use crate::cli::{self, Command};
 use crate::etcd::wire;
 use crate::etcd::{KeyValue, OpReply, RangeReply, TxnReply, WatchBatch};
 use crate::fsm::Kind;
-use crate::guard::protocol::{Greeting, Order};
+use crate::guard::protocol::{Greeting, Order, Report};
 use crate::host::Cost;
 use crate::host::frr::EvpnFilter;
 use crate::host::frr::config::{BgpConfig, Entry, parse_bgp, parse_ospf};
@@ -24,8 +24,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-/// A reader by name, as the fuzz targets and the directories of their seeds are called.
-pub const READERS: [(&str, fn(&[u8])); 7] = [
+/// Takes any bytes; panics if something does not hold.
+pub type Reader = fn(&[u8]);
+
+/// The readers by name, as the fuzz targets and the directories of their seeds are called.
+pub const READERS: [(&str, Reader); 7] = [
     ("schema", schema),
     ("wire", wire),
     ("verdict", verdict),
@@ -365,10 +368,15 @@ pub fn guard(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for line in text.lines() {
         let (order, greeting) = (Order::read(line), Greeting::read(line));
+        let report = Report::read(line);
+        let senses = [order.is_some(), greeting.is_some(), report.is_some()];
         assert!(
-            order.is_none() || greeting.is_none(),
-            "each side has its words"
+            senses.iter().filter(|sense| **sense).count() <= 1,
+            "{line:?}"
         );
+        if let Some(report) = report {
+            assert_eq!(Report::read(&report.line()), Some(report));
+        }
         if let Some(order) = order {
             is_one_line(order.line().trim_end(), usize::MAX);
             assert_eq!(Order::read(&order.line()), Some(order));
@@ -397,7 +405,7 @@ pub fn cli(bytes: &[u8]) {
         }
         Ok(Command::Withdraw(config)) => assert!(config.range.first() <= config.range.last()),
         Ok(Command::Guard(_) | Command::Print(_)) => {}
-        Err(error) => is_one_line(&error.to_string(), 2000),
+        Err(error) => is_one_line(&error.to_string(), 3500),
     }
 }
 
