@@ -103,37 +103,42 @@ fn keep(fence: &Fence, events: &Sender<Event>) {
     const EVERY: Duration = Duration::from_millis(500);
     let mut complaint = Complaint::default();
     loop {
-        match fence.mind_guard() {
-            Ok(minded) => {
-                if complaint.settle() {
-                    info!("there is a guard again");
-                }
-                match minded {
-                    Minded::Well => {}
-                    Minded::Replaced(why) => warn!("the guard was gone, there is another: {why}"),
-                    Minded::Fenced => {
-                        // The lease may have been renewed since, and nobody here seen it end. Told as a
-                        // lease that was over, and is not: nothing that was known of the host holds.
-                        let lease = fence.lease();
-                        let over = lease.map(|lease| Lease {
-                            valid_until: Time::default(),
-                            ..lease
-                        });
-                        for lease in [over, lease] {
-                            let _ = events.send(Event::Lease(lease));
-                        }
-                        warn!("the guard has fenced: everything is looked at anew");
-                    }
-                }
-            }
-            Err(error) => {
-                let reason = chain(&error);
-                if complaint.raise(&reason) {
-                    warn!("no guard: {reason}; if this process stops now, its VNIs stay on show");
-                }
-            }
-        }
+        look_after_guard(fence, events, &mut complaint);
         sleep(EVERY);
+    }
+}
+
+fn look_after_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Complaint) {
+    let minded = match fence.mind_guard() {
+        Ok(minded) => minded,
+        Err(error) => {
+            let reason = chain(&error);
+            if complaint.raise(&reason) {
+                warn!("no guard: {reason}; if this process stops now, its VNIs stay on show");
+            }
+            return;
+        }
+    };
+    if complaint.settle() {
+        info!("there is a guard again");
+    }
+    match minded {
+        Minded::Well => {}
+        Minded::Replaced(why) => warn!("the guard was gone, there is another: {why}"),
+        Minded::Fenced => {
+            // The lease may have been renewed since, and nobody here seen it end. Told as a lease that was
+            // over, and is not: nothing that was known of the host holds.
+            let lease = fence.lease();
+            let over = lease.map(|lease| Lease {
+                valid_until: Time::default(),
+                ..lease
+            });
+            for lease in [over, lease] {
+                // The worker is gone only when the process ends.
+                let _ = events.send(Event::Lease(lease));
+            }
+            warn!("the guard has fenced: everything is looked at anew");
+        }
     }
 }
 
@@ -242,5 +247,80 @@ impl Renewer {
         let last = lease.map(|lease| lease.valid_until - self.timing.ttl);
         let due = last.unwrap_or_default() + self.timing.keepalive_interval;
         due.since(clock::now()).max(AGAIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::{self, Guard, Guards, Standing};
+    use crate::host::{self, Kernel};
+    use crate::types::Vni;
+
+    struct Nothing;
+
+    impl Kernel for Nothing {
+        fn set_arp(&mut self, _: Vni, _: bool) -> Result<(), host::Error> {
+            Ok(())
+        }
+        fn announce(&mut self, _: &[Vni], _: &dyn Fn() -> bool) -> Vec<(Vni, host::Error)> {
+            Vec::new()
+        }
+    }
+
+    /// A guard that stands as it was made.
+    struct Stands(Standing);
+
+    impl Guard for Stands {
+        fn lease(&mut self, _: Lease) {}
+        fn serves(&mut self, _: &[Vni]) {}
+        fn released(&mut self, _: &[Vni]) {}
+        fn standing(&mut self) -> Standing {
+            self.0.clone()
+        }
+        fn dismiss(&mut self) {}
+    }
+
+    impl Guards for Stands {
+        fn relieve(&mut self) -> Result<Box<dyn Guard>, guard::Error> {
+            Err(guard::Error::Protocol)
+        }
+        fn dismiss(&mut self) {}
+    }
+
+    fn look(standing: Standing) -> (Vec<Event>, Complaint) {
+        let stands = || Box::new(Stands(standing.clone()));
+        let fence = Fence::new(Duration::ZERO, Box::new(Nothing), stands(), stands());
+        fence.set_lease(Some(Lease {
+            id: LeaseId(1),
+            valid_until: Time::since_boot(Duration::MAX),
+        }));
+        let (events, inbox) = channel();
+        let mut complaint = Complaint::default();
+        look_after_guard(&fence, &events, &mut complaint);
+        (inbox.try_iter().collect(), complaint)
+    }
+
+    /// Input: a guard that has fenced while the lease is held. Output: the worker hears of a lease that was
+    /// over and is valid again, so that it takes nothing for granted.
+    #[test]
+    fn a_guard_that_fenced_makes_the_worker_look_anew() {
+        let (events, _) = look(Standing::Fenced);
+        let leases: Vec<Time> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Lease(lease) => lease.map(|lease| lease.valid_until),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(leases, [Time::default(), Time::since_boot(Duration::MAX)]);
+    }
+
+    #[test]
+    fn a_guard_that_cannot_be_had_is_complained_of() {
+        assert!(!look(Standing::Well).1.settle());
+        let (events, mut complaint) = look(Standing::Lost("killed".into()));
+        assert_eq!(events, []);
+        assert!(complaint.settle());
     }
 }

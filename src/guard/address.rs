@@ -92,6 +92,10 @@ impl Address {
                 Err(Errno::EAGAIN) if clock::now().since(begun) < QUEUE => {
                     sleep(Duration::from_millis(5));
                 }
+                Err(Errno::EAGAIN) => {
+                    let who = "whoever listens at its address lets nobody in";
+                    return Err(io::Error::new(io::ErrorKind::WouldBlock, who));
+                }
                 Err(errno) => return Err(errno.into()),
             }
         }
