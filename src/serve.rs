@@ -19,7 +19,8 @@ use wmgwd::guard::process::{self, Process};
 use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
 use wmgwd::host::mock::Mock;
 use wmgwd::host::proc::ProcKernel;
-use wmgwd::host::{self, Cost, Kernel, Router, links};
+use wmgwd::host::{self, Cost, Kernel, Router};
+use wmgwd::lookout;
 use wmgwd::observer;
 use wmgwd::report::{Complaint, chain, spans};
 use wmgwd::schema::{self, Key, Meta, Value};
@@ -154,13 +155,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         adopted,
     )?;
     observer::spawn(&client, &events)?;
-    links::spawn(
-        host.router(),
-        !host.is_mock(),
-        config.range,
-        fence.clone(),
-        events.clone(),
-    )?;
+    lookout::spawn(host.router(), !host.is_mock(), config.range, events.clone())?;
     let worker = Worker {
         gateway,
         me: config.name.clone(),

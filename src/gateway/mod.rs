@@ -16,7 +16,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-use crate::fsm::Write;
+use crate::fsm::{Kind, Write};
 use crate::host::{Cost, Health, Parts, RouteChange};
 use crate::ring::Ring;
 use crate::schema::{Change, Key, Value};
@@ -83,6 +83,8 @@ pub enum Event {
     Health(Health),
     /// Bridges that came, went, or came up again: nothing that we knew about their ARP holds.
     Links(Vec<Vni>),
+    /// VNIs of which FRR does not have what it was given.
+    Drifted(Vec<Vni>),
     /// Hand all VNIs over, then exit (SIGTERM).
     Drain,
     /// Withdraw and exit now (a second SIGTERM).
@@ -179,6 +181,17 @@ pub struct Commit {
     pub read: Revision,
     /// What to write.
     pub write: Write,
+}
+
+/// A row for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowView<'a> {
+    /// `type`.
+    pub kind: Kind,
+    /// `current`.
+    pub owner: Option<&'a NodeName>,
+    /// `next`.
+    pub successor: Option<&'a NodeName>,
 }
 
 /// Why the node ends.
@@ -312,6 +325,14 @@ impl Gateway {
                     }
                 }
             }
+            Event::Drifted(vnis) => {
+                for vni in vnis {
+                    if let Some(slot) = self.slot_mut(vni) {
+                        slot.evpn = None;
+                        slot.cost = None;
+                    }
+                }
+            }
             Event::Drain => {
                 if self.life == Life::Running {
                     self.life = Life::Draining {
@@ -321,6 +342,17 @@ impl Gateway {
             }
             Event::Stop => self.stop(now, Exit::Stopped),
         }
+    }
+
+    /// The row of a VNI as last seen, for those who tell people about it.
+    pub fn row(&self, vni: Vni) -> Option<RowView<'_>> {
+        let at = vni.get().checked_sub(self.config.range.first().get())?;
+        let row = &self.slots.get(at as usize)?.row;
+        Some(RowView {
+            kind: row.kind.value.unwrap_or(Kind::Unassigned),
+            owner: row.current.value.as_ref(),
+            successor: row.next.value.as_ref(),
+        })
     }
 
     fn slot_mut(&mut self, vni: Vni) -> Option<&mut Slot> {
@@ -406,11 +438,13 @@ impl Gateway {
             self.follow_registration(now);
         }
         if !was_serving && self.is_serving(now) {
-            // After a pause nothing that we knew of the host need still hold: the watchdog or the guard
-            // may have switched ARP off behind our back.
+            // Nothing that we knew of the host need still hold: the watchdog or the guard may have
+            // withdrawn it behind our back, also after what is under way was done.
             for slot in &mut self.slots {
-                slot.arp = None;
-                slot.stop_announcing();
+                slot.forget();
+            }
+            if let Some(UnderWay::Changes(changes)) = &mut self.frr.under_way {
+                changes.clear();
             }
             if self.frr.tried {
                 self.frr.reset = Parts::ALL;

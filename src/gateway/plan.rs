@@ -32,6 +32,7 @@ const AUDIT: Duration = Duration::from_secs(30);
 /// What one pass collects.
 #[derive(Default)]
 struct Batch {
+    now: Time,
     arp_off: Vec<(Vni, bool)>,
     arp_on: Vec<(Vni, bool)>,
     releases: Vec<RouteChange>,
@@ -48,8 +49,11 @@ struct Batch {
 }
 
 impl Batch {
+    /// What was due before has been decided in this pass: only what is still to come is worth a wake.
     fn wake_at(&mut self, at: Time) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+        if at > self.now {
+            self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+        }
     }
 }
 
@@ -70,7 +74,10 @@ impl Gateway {
     /// What is to be done now. Most effects are answered by an event at once; ask again after that until
     /// nothing is left, then wait for the next event or [`Gateway::next_deadline`].
     pub fn plan(&mut self, now: Time) -> Vec<Effect> {
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            now,
+            ..Batch::default()
+        };
         let mut effects = Vec::new();
         // Until the rows are known, an adopted host is left as it is; the guard stands by.
         self.adopting &=
@@ -95,6 +102,10 @@ impl Gateway {
 
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
+        if self.drain_is_over(&pass, &batch) {
+            self.stop(now, super::Exit::Stopped);
+            return self.plan(now);
+        }
         self.plan_life(&pass, &mut batch, &mut effects);
         self.plan_host(&pass, &mut batch, &mut effects);
         self.plan_registration(&pass, &mut batch, &mut effects);
@@ -105,10 +116,7 @@ impl Gateway {
                 rows: std::mem::take(&mut batch.commits),
             });
         }
-        self.deadline = batch
-            .wake
-            .filter(|&wake| wake > now)
-            .or(batch.wake.map(|_| now));
+        self.deadline = batch.wake;
         effects
     }
 
@@ -176,11 +184,15 @@ impl Gateway {
             State::FailingOver { .. } => role == Role::Successor && elsewhere,
             _ => false,
         };
-        let migrating = matches!(state, State::Migrating { .. });
+        // Later than this the owner has made itself unattractive and relies on us: take the VNI over, and
+        // hand it on from there.
+        let may_turn_back =
+            matches!(&state, State::Migrating { phase, .. } if !phase.relies_on_successor());
         let failing = slot
             .failing_since
             .is_some_and(|since| now.since(since) >= PATIENCE);
-        slot.giving_up = may_give_up && (slot.giving_up || failing || (pass.draining && migrating));
+        slot.giving_up =
+            may_give_up && (slot.giving_up || failing || (pass.draining && may_turn_back));
 
         let wanted = if !pass.serving || pass.stopping || slot.giving_up {
             Exposure::NOTHING
@@ -215,7 +227,7 @@ impl Gateway {
         }
         let reached = self.has_reached(now, batch, slot, &state, role, wanted);
         let view = View {
-            ours: pass.may_take && ring_owner == Some(me),
+            ours: pass.may_take && ring_owner == Some(me) && self.is_free(now, batch, slot, &state),
             elsewhere,
             may_pull: self.may_pull(pass, batch, slot, &state),
             reached,
@@ -228,9 +240,16 @@ impl Gateway {
             },
         };
         let mut write = fsm::propose(&state, role, &view);
-        if write.is_none() && role == Role::Owner && slot.row.is_spoiled() && !migrating {
-            // Somebody wrote over our row what nobody can read: say again what it said.
-            write = Some(Write::Own);
+        if write.is_none() && role == Role::Owner && slot.row.is_spoiled() {
+            // Somebody wrote over our row what nobody can read: say again what it said. (A successor that
+            // got further does its part once more.)
+            write = match state {
+                State::Migrating { phase, .. } if slot.row.kind.unreadable => {
+                    Some(Write::Advance(phase))
+                }
+                State::Migrating { .. } => None,
+                _ => Some(Write::Own),
+            };
         }
         if let Some(write) = write {
             batch.commits.push(Commit {
@@ -360,6 +379,17 @@ impl Gateway {
         !slot.absent && (pass.stable || !self.ring.has(owner))
     }
 
+    /// Whether a row that seems to name nobody really does. One that cannot be read may have an owner that
+    /// others remember: if it lives it mends the row, and if it cannot its lease ends.
+    fn is_free(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
+        if *state != State::Vacant || !slot.row.is_spoiled() {
+            return true;
+        }
+        let due = slot.entered + self.config.name_wait;
+        batch.wake_at(due);
+        due <= now
+    }
+
     fn other_is_idle(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
         let other = match state {
             State::OwnerLost { successor, .. } => successor,
@@ -376,15 +406,15 @@ impl Gateway {
         due <= now
     }
 
+    fn drain_is_over(&self, pass: &Pass, batch: &Batch) -> bool {
+        let Life::Draining { deadline } = self.life else {
+            return false;
+        };
+        let handed_over = pass.may_write && !self.ring.has(&self.config.me) && batch.remaining == 0;
+        handed_over || pass.now >= deadline || !pass.serving
+    }
+
     fn plan_life(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
-        if let Life::Draining { deadline } = self.life {
-            let handed_over =
-                pass.may_write && !self.ring.has(&self.config.me) && batch.remaining == 0;
-            if handed_over || pass.now >= deadline || !pass.serving {
-                self.stop(pass.now, super::Exit::Stopped);
-                batch.wake_at(pass.now);
-            }
-        }
         if let Life::Stopping { deadline, exit } = self.life {
             let nothing_to_do = batch.arp_off.is_empty() && self.frr.under_way.is_none();
             if pass.stopping && ((batch.exposed == 0 && nothing_to_do) || pass.now >= deadline) {

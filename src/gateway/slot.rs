@@ -123,6 +123,14 @@ impl Slot {
         }
     }
 
+    /// What the host shows is not known any more.
+    pub fn forget(&mut self) {
+        self.arp = None;
+        self.evpn = None;
+        self.cost = None;
+        self.stop_announcing();
+    }
+
     /// The row has changed.
     pub fn enter(&mut self, now: Time) {
         self.entered = now;

@@ -102,6 +102,28 @@ impl Keeper {
 
     fn start(&mut self) -> Result<(Line, Option<Lease>), Error> {
         self.bury();
+        self.spawn()?;
+        let begun = clock::now();
+        loop {
+            match self.connect(START) {
+                // The new process has not bound its address yet.
+                Err(Error::Socket(error))
+                    if is_absence(&error) && clock::now().since(begun) < START =>
+                {
+                    sleep(Duration::from_millis(5));
+                }
+                result => return result,
+            }
+            let child = self.child.as_mut().map(Child::try_wait);
+            if !matches!(child, Some(Ok(None))) {
+                // It found the address taken by one that was about to end.
+                sleep(Duration::from_millis(50));
+                self.spawn()?;
+            }
+        }
+    }
+
+    fn spawn(&mut self) -> Result<(), Error> {
         let child = Command::new("/proc/self/exe")
             .arg0("wmgwd")
             .arg("guard")
@@ -113,22 +135,8 @@ impl Keeper {
             .spawn()
             .map_err(Error::Start)?;
         info!("guard={} started", child.id());
-        let begun = clock::now();
-        let child = self.child.insert(child);
-        loop {
-            let ended = child.try_wait().map_err(Error::Start)?;
-            match self.address.connect() {
-                Ok(_) => break,
-                Err(error) if !is_absence(&error) => return Err(Error::Socket(error)),
-                Err(_) if ended.is_some() => return Err(Error::Start(ended_at_once())),
-                Err(error) if clock::now().since(begun) > START => {
-                    return Err(Error::Socket(error));
-                }
-                // The new process has not bound its address yet.
-                Err(_) => sleep(Duration::from_millis(5)),
-            }
-        }
-        self.connect(START)
+        self.child = Some(child);
+        Ok(())
     }
 
     /// Ends the guard that there was, so that its address is free.
@@ -197,10 +205,6 @@ fn is_absence(error: &io::Error) -> bool {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof
     )
-}
-
-fn ended_at_once() -> io::Error {
-    io::Error::other("it ended at once")
 }
 
 /// Says hello, and returns the answer.

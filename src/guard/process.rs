@@ -415,3 +415,6 @@ impl Door {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

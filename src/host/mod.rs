@@ -129,8 +129,24 @@ pub trait Router: Send {
     /// Returns the VNIs whose changes did not happen; one bad VNI does not sink the others.
     fn apply(&mut self, changes: &[RouteChange], permit: &dyn Fn() -> bool) -> Vec<RouteFailure>;
 
+    /// What in FRR's configuration keeps wmgwd from working, one line each with what mends it; known after
+    /// the first [`Router::withdraw`].
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Looks which daemons run. Cheap enough for once a second.
     fn health(&mut self) -> Health;
+
+    /// Looks whether FRR still has what [`Router::apply`] gave it: a reload of its configuration takes that
+    /// away without a restart. Returns the VNIs that have to be applied again. Two short runs of vtysh, so
+    /// meant for the audit.
+    ///
+    /// # Errors
+    /// FRR did not say.
+    fn drifted(&mut self) -> Result<Vec<Vni>, Error> {
+        Ok(Vec::new())
+    }
 }
 
 /// Why the host did not do as it was told.
