@@ -4,11 +4,12 @@
 //! it acts. ARP itself goes through [`Fence::switch`], which checks and acts under one lock, so that once
 //! [`Fence::silence`] has run nothing is switched on behind it.
 //!
-//! Owns the ARP half of the host and the line to the guard process.
+//! Owns the ARP half of the host and the line to the guard process. What is done under its lock is a write to
+//! the kernel or to the guard's socket, and nothing that may take long or block: no log, no process.
 
 use crate::clock;
 use crate::gateway::ArpOutcome;
-use crate::guard::Guard;
+use crate::guard::{self, Guard, Guards, Standing};
 use crate::host::{Error, Kernel};
 use crate::types::{Lease, Time, Vni};
 use std::collections::BTreeSet;
@@ -21,6 +22,8 @@ pub struct Fence {
     state: Mutex<State>,
     /// Woken when the lease changes.
     changed: Condvar,
+    /// Where the next guard comes from; locked before `state`, and for long.
+    guards: Mutex<Box<dyn Guards>>,
 }
 
 struct State {
@@ -28,21 +31,49 @@ struct State {
     kernel: Box<dyn Kernel>,
     answering: BTreeSet<Vni>,
     guard: Box<dyn Guard>,
+    dismissed: bool,
+}
+
+/// What came of silencing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Silenced {
+    /// How many VNIs answered and do not any more.
+    pub silenced: usize,
+    /// How many still answer, as the kernel refused, and why.
+    pub refused: Option<(usize, String)>,
+}
+
+/// What a look after the guard brought to light.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Minded {
+    /// It is there.
+    Well,
+    /// It has fenced: ARP may be off although [`Fence::switch`] switched it on.
+    Fenced,
+    /// It was gone, and there is another; why.
+    Replaced(String),
 }
 
 impl Fence {
     /// A fence that comes down `margin` before the lease can end.
-    pub fn new(margin: Duration, kernel: Box<dyn Kernel>, guard: Box<dyn Guard>) -> Fence {
+    pub fn new(
+        margin: Duration,
+        kernel: Box<dyn Kernel>,
+        guard: Box<dyn Guard>,
+        guards: Box<dyn Guards>,
+    ) -> Fence {
         let state = State {
             lease: None,
             kernel,
             answering: BTreeSet::new(),
             guard,
+            dismissed: false,
         };
         Fence {
             margin,
             state: Mutex::new(state),
             changed: Condvar::new(),
+            guards: Mutex::new(guards),
         }
     }
 
@@ -101,7 +132,7 @@ impl Fence {
     }
 
     /// Switches ARP off for every VNI that answers, without asking anybody.
-    pub fn silence(&self) -> usize {
+    pub fn silence(&self) -> Silenced {
         self.state().silence()
     }
 
@@ -110,39 +141,68 @@ impl Fence {
         self.state().answering.clone()
     }
 
-    /// Checks that the guard is there, and starts another if it is not.
-    pub fn mind_guard(&self) -> Result<(), crate::guard::Error> {
+    /// Looks after the guard, and starts another if it is not well. Takes time then.
+    ///
+    /// # Errors
+    /// There is no guard and none could be started.
+    pub fn mind_guard(&self) -> Result<Minded, guard::Error> {
+        let mut guards = self.guards();
+        let why = {
+            let mut state = self.state();
+            if state.dismissed {
+                return Ok(Minded::Well);
+            }
+            match state.guard.standing() {
+                Standing::Well => return Ok(Minded::Well),
+                Standing::Fenced => return Ok(Minded::Fenced),
+                Standing::Lost(why) => why,
+            }
+        };
+        // Without the state's lock: meanwhile the fence must be able to come down.
+        let guard = guards.relieve()?;
         let mut state = self.state();
-        let State {
-            lease,
-            answering,
-            guard,
-            ..
-        } = &mut *state;
-        guard.mind(*lease, answering)
+        state.guard = guard;
+        if let Some(lease) = state.lease {
+            state.guard.lease(lease);
+        }
+        let answering: Vec<Vni> = state.answering.iter().copied().collect();
+        state.guard.serves(&answering);
+        Ok(Minded::Replaced(why))
+    }
+
+    fn guards(&self) -> MutexGuard<'_, Box<dyn Guards>> {
+        self.guards
+            .lock()
+            .expect("a thread that panics takes the process with it")
     }
 
     /// Everything is withdrawn: the guard is not needed any more.
     pub fn dismiss_guard(&self) {
-        self.state().guard.dismiss();
+        let mut guards = self.guards();
+        {
+            let mut state = self.state();
+            state.dismissed = true;
+            state.guard.dismiss();
+        }
+        guards.dismiss();
     }
 
     /// Waits until the lease may end, then silences; for a thread of its own, so that neither a stuck worker
-    /// nor a slow etcd can delay it. Returns how many VNIs it silenced, 0 whenever the lease was renewed.
-    pub fn stand(&self) -> usize {
+    /// nor a slow etcd can delay it. Returns what it silenced, nothing whenever the lease was renewed.
+    pub fn stand(&self) -> Silenced {
         /// The wait follows CLOCK_MONOTONIC, which stands still while the machine sleeps: look up this often.
         const GLANCE: Duration = Duration::from_millis(250);
         /// How soon a switch that the kernel refused is tried again.
         const AGAIN: Duration = Duration::from_millis(20);
         let mut state = self.state();
         let now = clock::now();
-        let mut silenced = 0;
+        let mut outcome = Silenced::default();
         let wait = match state.lease {
             Some(lease) if state.permits(now, self.margin) => {
                 (lease.valid_until - self.margin).since(now)
             }
             _ => {
-                silenced = state.silence();
+                outcome = state.silence();
                 if state.answering.is_empty() {
                     GLANCE
                 } else {
@@ -150,11 +210,11 @@ impl Fence {
                 }
             }
         };
-        if silenced == 0 || !state.answering.is_empty() {
+        if outcome.silenced == 0 {
             let waited = self.changed.wait_timeout(state, wait.min(GLANCE));
             drop(waited.expect("a thread that panics takes the process with it"));
         }
-        silenced
+        outcome
     }
 }
 
@@ -174,13 +234,18 @@ impl State {
             return (vni, ArpOutcome::Failed, Some(Error::NotPermitted));
         }
         match self.kernel.set_arp(vni, answer) {
-            Ok(()) => {
-                if answer {
-                    self.answering.insert(vni);
-                } else {
-                    self.answering.remove(&vni);
+            Ok(()) if answer => {
+                self.answering.insert(vni);
+                // The process may have been stopped between the look at the clock and the switch.
+                if !self.permits(clock::now(), margin) {
+                    self.silence();
+                    return (vni, ArpOutcome::Failed, Some(Error::NotPermitted));
                 }
-                (vni, ArpOutcome::Answers(answer), None)
+                (vni, ArpOutcome::Answers(true), None)
+            }
+            Ok(()) => {
+                self.answering.remove(&vni);
+                (vni, ArpOutcome::Answers(false), None)
             }
             Err(error @ Error::NoInterface { .. }) => {
                 self.answering.remove(&vni);
@@ -190,17 +255,27 @@ impl State {
         }
     }
 
-    fn silence(&mut self) -> usize {
+    fn silence(&mut self) -> Silenced {
+        let mut outcome = Silenced::default();
         let vnis: Vec<Vni> = self.answering.iter().copied().collect();
         for &vni in &vnis {
             // What cannot be written now is tried again by the next call: it stays in the set.
             match self.kernel.set_arp(vni, false) {
                 Ok(()) | Err(Error::NoInterface { .. }) => {
                     self.answering.remove(&vni);
+                    outcome.silenced += 1;
                 }
-                Err(_) => {}
+                Err(error) => {
+                    let (count, _) = outcome
+                        .refused
+                        .get_or_insert_with(|| (0, crate::report::chain(&error)));
+                    *count += 1;
+                }
             }
         }
-        vnis.len()
+        outcome
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,9 @@ pub mod clock;
 pub mod etcd;
 pub mod fence;
 pub mod fsm;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod guard;
 pub mod host;

@@ -2,31 +2,134 @@
 //!
 //! Only wmgwd's own records are written: the HTTP client logs every request at debug, and what goes
 //! wrong there comes back as an error that wmgwd reports itself.
+//!
+//! Whoever reads the log may stop doing so, and a write to a full pipe then blocks for ever: a gateway must
+//! not lose its VNIs by that. So, but for a terminal, lines are written by a thread of their own, `log`. If it
+//! falls too far behind, lines are left out, and that is said.
 
 use log::{LevelFilter, SetLoggerError};
-use simplelog::{ColorChoice, Config, ConfigBuilder, TermLogger, TerminalMode, ThreadLogMode};
+use simplelog::{
+    ColorChoice, Config, ConfigBuilder, SharedLogger, TermLogger, TerminalMode, ThreadLogMode,
+    WriteLogger,
+};
 use std::ffi::OsStr;
-use std::io::{IsTerminal, stderr};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write, stderr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, sleep};
+use std::time::{Duration, Instant};
+
+/// How many lines may wait to be written.
+const WAITING: usize = 1024;
+/// How long the end of the process waits for them.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Starts logging: at info, or with `debug` at debug, where the module is named too.
 ///
 /// # Errors
 /// If something in this process logs already.
 pub fn init(debug: bool) -> Result<(), SetLoggerError> {
-    let level = if debug {
-        LevelFilter::Debug
-    } else {
-        LevelFilter::Info
-    };
-    let colour = if wants_colour(
-        stderr().is_terminal(),
-        std::env::var_os("NO_COLOR").as_deref(),
-    ) {
+    if !stderr().is_terminal() {
+        return init_unattended(debug);
+    }
+    let colour = if wants_colour(true, std::env::var_os("NO_COLOR").as_deref()) {
         ColorChoice::Auto
     } else {
         ColorChoice::Never
     };
-    TermLogger::init(level, config(), TerminalMode::Stderr, colour)
+    TermLogger::init(level(debug), config(), TerminalMode::Stderr, colour)
+}
+
+/// As [`init`], for a process that nobody watches: never blocks, not even at a terminal.
+///
+/// # Errors
+/// If something in this process logs already.
+pub fn init_unattended(debug: bool) -> Result<(), SetLoggerError> {
+    let logger = stderr()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|stderr| Relay::to(File::from(stderr)))
+        .map(|relay| WriteLogger::new(level(debug), config(), relay).as_log())
+        // Without a thread for it there is no log that is safe.
+        .unwrap_or_else(|_| WriteLogger::new(LevelFilter::Off, config(), io::sink()).as_log());
+    log::set_max_level(level(debug));
+    log::set_boxed_logger(logger)
+}
+
+fn level(debug: bool) -> LevelFilter {
+    if debug {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Info
+    }
+}
+
+/// Hands whole lines to the thread that writes them.
+struct Relay {
+    line: Vec<u8>,
+    lines: SyncSender<Vec<u8>>,
+    waiting: Arc<AtomicUsize>,
+    left_out: Arc<AtomicUsize>,
+}
+
+impl Relay {
+    fn to(target: impl Write + Send + 'static) -> io::Result<Relay> {
+        let (lines, inbox) = sync_channel(WAITING);
+        let (waiting, left_out) = (Arc::default(), Arc::default());
+        let relay = Relay {
+            line: Vec::new(),
+            lines,
+            waiting: Arc::clone(&waiting),
+            left_out: Arc::clone(&left_out),
+        };
+        Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_lines(target, &inbox, &waiting, &left_out))?;
+        Ok(relay)
+    }
+}
+
+fn write_lines(
+    mut target: impl Write,
+    lines: &Receiver<Vec<u8>>,
+    waiting: &AtomicUsize,
+    left_out: &AtomicUsize,
+) {
+    for line in lines {
+        // An error is nobody's: there is nowhere to say it.
+        let _ = target.write_all(&line);
+        let missing = left_out.swap(0, Ordering::Relaxed);
+        if missing > 0 {
+            let _ = writeln!(target, "({missing} lines of the log are left out here)");
+        }
+        waiting.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Write for Relay {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if self.line.ends_with(b"\n") {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            if self.lines.try_send(std::mem::take(&mut self.line)).is_err() {
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.left_out.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    /// Waits until all lines are written, but not for long.
+    fn flush(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        while self.waiting.load(Ordering::Acquire) > 0 && begun.elapsed() < LAST {
+            sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
 }
 
 /// Colour is for people at a terminal who did not ask to be spared it (<https://no-color.org>).
@@ -50,9 +153,8 @@ fn config() -> Config {
 mod tests {
     use super::*;
     use log::{Level, Log, Record};
-    use simplelog::WriteLogger;
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Sender, channel};
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -111,5 +213,49 @@ mod tests {
         assert!(wants_colour(true, Some(OsStr::new(""))));
         assert!(!wants_colour(true, Some(OsStr::new("1"))));
         assert!(!wants_colour(false, None));
+    }
+
+    /// Blocks in every write until it is let go.
+    struct Stuck {
+        gate: Receiver<()>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.gate.recv();
+            let _ = self.written.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Input: many lines to a reader that does not read. Output: nobody blocks, what does not fit is counted,
+    /// and what is left is written in the end, in order.
+    #[test]
+    fn a_log_that_nobody_reads_blocks_nobody() {
+        let (open, gate) = channel();
+        let (written, inbox) = channel();
+        let mut relay = Relay::to(Stuck { gate, written }).expect("threads can be made");
+        for number in 0..2 * WAITING {
+            write!(relay, "line ").expect("it never fails");
+            writeln!(relay, "{number}").expect("it never fails");
+        }
+        drop(open);
+        relay.flush().expect("it never fails");
+        let text: Vec<u8> = inbox.try_iter().flatten().collect();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "line 0");
+        assert!(
+            lines[1].contains("lines of the log are left out"),
+            "{}",
+            lines[1]
+        );
+        assert_eq!(lines[2], "line 1");
+        assert!(lines.len() >= WAITING, "{}", lines.len());
     }
 }

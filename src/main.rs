@@ -27,13 +27,15 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    match run(command) {
+    let status = match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{}", wmgwd::report::chain(failure.as_ref()));
             ExitCode::FAILURE
         }
-    }
+    };
+    log::logger().flush();
+    status
 }
 
 fn run(command: Command) -> Result<(), serve::Failure> {

@@ -5,24 +5,27 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::thread::Builder;
 use std::time::Duration;
 use wmgwd::cli::{Config, WithdrawConfig};
 use wmgwd::clock;
 use wmgwd::etcd::Client;
 use wmgwd::fence::Fence;
 use wmgwd::gateway::{self, Event, Exit, Gateway};
+use wmgwd::guard::Guard;
+use wmgwd::guard::address::Address;
 use wmgwd::guard::keeper::{Attached, Keeper};
-use wmgwd::guard::process::{Address, Process};
+use wmgwd::guard::process::{self, Process};
 use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
 use wmgwd::host::mock::Mock;
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{self, Cost, Kernel, Router};
 use wmgwd::lookout;
 use wmgwd::observer;
-use wmgwd::report::{chain, spans};
+use wmgwd::report::{Complaint, chain, spans};
 use wmgwd::schema::{self, Key, Meta, Value};
 use wmgwd::signal::Signals;
-use wmgwd::types::{Lease, VniRange};
+use wmgwd::types::{Lease, Vni, VniRange};
 use wmgwd::watchdog::Watchdog;
 use wmgwd::worker::Worker;
 
@@ -78,6 +81,14 @@ impl Host {
         }
     }
 
+    /// The VNIs that may answer ARP: a range of millions is looked through by what exists.
+    fn bridges(&self) -> Vec<Vni> {
+        match self {
+            Host::Real { range, .. } => ProcKernel::new().existing(range).into_iter().collect(),
+            Host::Mock(mock) => mock.range().iter().collect(),
+        }
+    }
+
     fn is_mock(&self) -> bool {
         matches!(self, Host::Mock(_))
     }
@@ -101,9 +112,14 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     let client = Client::new(config.etcd.clone(), config.timing.etcd_timeout);
     let Attached {
         keeper,
+        mut line,
         predecessor,
     } = Keeper::attach(guard_address(&config), guard_arguments(&config))?;
     let adopted = predecessor.and_then(|lease| adopt(&client, lease));
+    if let Some(lease) = adopted {
+        // At once: it holds on to what the run before shows, and that run's time is nearly over.
+        line.lease(lease);
+    }
 
     let mut gateway = Gateway::new(gateway_config(&config, &client, adopted));
     if let Some(lease) = adopted {
@@ -117,6 +133,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     let fence = Arc::new(Fence::new(
         config.timing.fence_margin,
         host.kernel(),
+        Box::new(line),
         Box::new(keeper),
     ));
 
@@ -168,6 +185,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
 
 /// The lease of a dead predecessor, if etcd still has it.
 fn adopt(client: &Client, predecessor: Lease) -> Option<Lease> {
+    let mut complaint = Complaint::default();
     // Asked until the lease must be over: etcd may be away just now, and the guard holds on that long.
     loop {
         let sent = clock::now();
@@ -181,10 +199,12 @@ fn adopt(client: &Client, predecessor: Lease) -> Option<Lease> {
                     valid_until: sent + ttl,
                 });
             }
-            Err(error) => warn!(
-                "cannot renew the lease of the run before: {}",
-                chain(&error)
-            ),
+            Err(error) => {
+                let reason = chain(&error);
+                if complaint.raise(&reason) {
+                    warn!("cannot renew the lease of the run before: {reason}");
+                }
+            }
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -253,7 +273,7 @@ pub fn guard(arguments: &[String]) -> Result<(), Failure> {
     let [address, margin, first, last, filter, mock, level] = arguments else {
         return Err(usage());
     };
-    wmgwd::logging::init(level == "debug")?;
+    wmgwd::logging::init_unattended(level == "debug")?;
     let margin = Duration::from_millis(margin.parse().map_err(|_| usage())?);
     let range = first
         .parse()
@@ -266,17 +286,19 @@ pub fn guard(arguments: &[String]) -> Result<(), Failure> {
         EvpnFilter::List
     };
     let host = Host::open(mock == "mock", range.ok_or_else(usage)?, filter)?;
-    if !host.is_mock() {
-        // When memory runs out, the guard is what must be left (proc_pid_oom_score_adj(5)).
-        let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
-    }
+    process::settle_in(!host.is_mock());
     let guard = Process::bind(
         &Address::from_argument(address),
         margin,
         host.kernel(),
         host.router(),
     )?;
-    guard.run()?;
+    // A thread of its own for its name in the log, where the lines of the daemon stand as well.
+    Builder::new()
+        .name("guard".to_owned())
+        .spawn(|| guard.run())?
+        .join()
+        .expect("a thread that panics takes the process with it");
     Ok(())
 }
 
@@ -290,7 +312,7 @@ pub fn withdraw(config: &WithdrawConfig) -> Result<(), Failure> {
     let mut kernel = host.kernel();
     let mut silenced = Vec::new();
     let mut refused: Option<host::Error> = None;
-    for vni in config.range.iter() {
+    for vni in host.bridges() {
         match kernel.set_arp(vni, false) {
             Ok(()) => silenced.push(vni),
             Err(host::Error::NoInterface { .. }) => {}
@@ -304,6 +326,9 @@ pub fn withdraw(config: &WithdrawConfig) -> Result<(), Failure> {
         silenced.len(),
         spans(&silenced)
     );
+    if let Some(error) = &refused {
+        warn!("some VNIs still answer ARP: {}", chain(error));
+    }
     host.router().withdraw_all()?;
     info!("everything is withdrawn from FRR");
     refused.map_or(Ok(()), |error| Err(error.into()))

@@ -1,20 +1,20 @@
 //! The lease: granted, renewed and at the end revoked by the thread `watchdog`, the only one that sets it.
 //!
 //! Beside it the thread `fence` stands ready to switch ARP off when the lease may end, whatever the worker,
-//! etcd or FRR are doing.
+//! etcd or FRR are doing, and the thread `keeper` looks after the guard. Each acts first and logs then.
 
 use crate::cli::Timing;
 use crate::clock;
 use crate::etcd::{Client, Error};
-use crate::fence::Fence;
+use crate::fence::{Fence, Minded};
 use crate::gateway::Event;
 use crate::report::{Complaint, chain};
-use crate::types::{Lease, LeaseId};
-use log::{debug, info, warn};
+use crate::types::{Lease, LeaseId, Time};
+use log::{debug, error, info, warn};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, sleep};
 use std::time::Duration;
 
 /// The running thread.
@@ -30,11 +30,10 @@ struct Renewer {
     fence: Arc<Fence>,
     events: Sender<Event>,
     complaint: Complaint,
-    guard_complaint: Complaint,
 }
 
 impl Watchdog {
-    /// Starts the threads `watchdog` and `fence`. `adopted` is a lease that was just renewed for a predecessor.
+    /// Starts the threads `watchdog`, `fence` and `keeper`. `adopted` is a lease that was just renewed for a predecessor.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -46,23 +45,21 @@ impl Watchdog {
         adopted: Option<Lease>,
     ) -> io::Result<Watchdog> {
         let (stop, stopped) = channel();
+        // Both end with the process: while there is one, they stand.
         let standing = fence.clone();
-        // Ends with the process: while there is one, it stands.
-        Builder::new().name("fence".to_owned()).spawn(move || {
-            loop {
-                let silenced = standing.stand();
-                if silenced > 0 {
-                    warn!("fenced: vnis={silenced} do not answer ARP any more");
-                }
-            }
-        })?;
+        Builder::new()
+            .name("fence".to_owned())
+            .spawn(move || stand(&standing))?;
+        let (kept, told) = (fence.clone(), events.clone());
+        Builder::new()
+            .name("keeper".to_owned())
+            .spawn(move || keep(&kept, &told))?;
         let renewer = Renewer {
             client,
             timing,
             fence,
             events,
             complaint: Complaint::default(),
-            guard_complaint: Complaint::default(),
         };
         let thread = Builder::new()
             .name("watchdog".to_owned())
@@ -75,6 +72,73 @@ impl Watchdog {
         // The receiver is gone only if the thread is.
         let _ = self.stop.send(());
         let _ = self.thread.join();
+    }
+}
+
+/// Thread `fence`.
+fn stand(fence: &Fence) {
+    let mut complaint = Complaint::default();
+    loop {
+        let outcome = fence.stand();
+        if outcome.silenced > 0 {
+            warn!(
+                "fenced: vnis={} do not answer ARP any more",
+                outcome.silenced
+            );
+        }
+        match outcome.refused {
+            None => drop(complaint.settle()),
+            Some((count, reason)) => {
+                if complaint.raise(&reason) {
+                    error!("vnis={count} answer ARP without a lease, trying again: {reason}");
+                }
+            }
+        }
+    }
+}
+
+/// Thread `keeper`.
+fn keep(fence: &Fence, events: &Sender<Event>) {
+    /// How often it looks after the guard.
+    const EVERY: Duration = Duration::from_millis(500);
+    let mut complaint = Complaint::default();
+    loop {
+        look_after_guard(fence, events, &mut complaint);
+        sleep(EVERY);
+    }
+}
+
+fn look_after_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Complaint) {
+    let minded = match fence.mind_guard() {
+        Ok(minded) => minded,
+        Err(error) => {
+            let reason = chain(&error);
+            if complaint.raise(&reason) {
+                warn!("no guard: {reason}; if this process stops now, its VNIs stay on show");
+            }
+            return;
+        }
+    };
+    if complaint.settle() {
+        info!("there is a guard again");
+    }
+    match minded {
+        Minded::Well => {}
+        Minded::Replaced(why) => warn!("the guard was gone, there is another: {why}"),
+        Minded::Fenced => {
+            // The lease may have been renewed since, and nobody here seen it end. Told as a lease that was
+            // over, and is not: nothing that was known of the host holds.
+            let lease = fence.lease();
+            let over = lease.map(|lease| Lease {
+                valid_until: Time::default(),
+                ..lease
+            });
+            for lease in [over, lease] {
+                // The worker is gone only when the process ends.
+                let _ = events.send(Event::Lease(lease));
+            }
+            warn!("the guard has fenced: everything is looked at anew");
+        }
     }
 }
 
@@ -91,22 +155,23 @@ impl Renewer {
         loop {
             match self.attempt(lease) {
                 Attempt::Renewed(renewed) => {
+                    let is_new = lease.is_none_or(|lease| lease.id != renewed.id);
+                    lease = Some(renewed);
+                    self.set(lease);
                     if self.complaint.settle() {
                         info!("lease={} etcd answers again", renewed.id);
                     }
-                    if lease.is_none_or(|lease| lease.id != renewed.id) {
+                    if is_new {
                         info!("lease={} granted", renewed.id);
                     }
-                    lease = Some(renewed);
-                    self.set(lease);
                 }
                 Attempt::Gone(id) => {
-                    warn!(
-                        "lease={id} is gone from etcd: everything is withdrawn until there is a new one"
-                    );
                     lease = None;
                     self.set(lease);
                     self.fence.silence();
+                    warn!(
+                        "lease={id} is gone from etcd: everything is withdrawn until there is a new one"
+                    );
                     // At once, not after an interval: nobody is served meanwhile.
                     continue;
                 }
@@ -117,18 +182,8 @@ impl Renewer {
                     } else {
                         debug!("cannot renew the lease: {reason}");
                     }
-                    lease = self.forget_if_over(lease);
+                    self.remind_if_over(lease);
                 }
-            }
-            let reason = self.fence.mind_guard().map_err(|error| chain(&error));
-            match reason {
-                Ok(()) => {
-                    self.guard_complaint.settle();
-                }
-                Err(reason) if self.guard_complaint.raise(&reason) => {
-                    warn!("no guard: {reason}; if this process stops now, its VNIs stay on show");
-                }
-                Err(_) => {}
             }
             match stopped.recv_timeout(self.pause(lease)) {
                 Err(RecvTimeoutError::Timeout) => {}
@@ -161,10 +216,11 @@ impl Renewer {
                 .map(|grant| (grant.id, grant.ttl)),
         };
         match reply {
-            // Counted from before the request left: etcd cannot have started its clock earlier.
+            // Counted from before the request left: etcd cannot have started its clock earlier. No longer
+            // than asked for, whatever etcd grants: the next keepalive is counted back from there.
             Ok((id, ttl)) => Attempt::Renewed(Lease {
                 id,
-                valid_until: sent + ttl,
+                valid_until: sent + ttl.min(self.timing.ttl),
             }),
             Err(error) => Attempt::Failed(error),
         }
@@ -172,12 +228,11 @@ impl Renewer {
 
     /// A lease that is over for us may be alive in etcd, and then it is renewed like any other: nothing
     /// that it protects was touched meanwhile. It is forgotten only when etcd says that it is gone.
-    fn forget_if_over(&self, lease: Option<Lease>) -> Option<Lease> {
+    fn remind_if_over(&self, lease: Option<Lease>) {
         if lease.is_some_and(|lease| lease.valid_until <= clock::now()) {
             // So that the worker hears of it even if it missed the moment.
             let _ = self.events.send(Event::Lease(lease));
         }
-        lease
     }
 
     fn set(&self, lease: Option<Lease>) {
@@ -192,5 +247,80 @@ impl Renewer {
         let last = lease.map(|lease| lease.valid_until - self.timing.ttl);
         let due = last.unwrap_or_default() + self.timing.keepalive_interval;
         due.since(clock::now()).max(AGAIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::{self, Guard, Guards, Standing};
+    use crate::host::{self, Kernel};
+    use crate::types::Vni;
+
+    struct Nothing;
+
+    impl Kernel for Nothing {
+        fn set_arp(&mut self, _: Vni, _: bool) -> Result<(), host::Error> {
+            Ok(())
+        }
+        fn announce(&mut self, _: &[Vni], _: &dyn Fn() -> bool) -> Vec<(Vni, host::Error)> {
+            Vec::new()
+        }
+    }
+
+    /// A guard that stands as it was made.
+    struct Stands(Standing);
+
+    impl Guard for Stands {
+        fn lease(&mut self, _: Lease) {}
+        fn serves(&mut self, _: &[Vni]) {}
+        fn released(&mut self, _: &[Vni]) {}
+        fn standing(&mut self) -> Standing {
+            self.0.clone()
+        }
+        fn dismiss(&mut self) {}
+    }
+
+    impl Guards for Stands {
+        fn relieve(&mut self) -> Result<Box<dyn Guard>, guard::Error> {
+            Err(guard::Error::Protocol)
+        }
+        fn dismiss(&mut self) {}
+    }
+
+    fn look(standing: Standing) -> (Vec<Event>, Complaint) {
+        let stands = || Box::new(Stands(standing.clone()));
+        let fence = Fence::new(Duration::ZERO, Box::new(Nothing), stands(), stands());
+        fence.set_lease(Some(Lease {
+            id: LeaseId(1),
+            valid_until: Time::since_boot(Duration::MAX),
+        }));
+        let (events, inbox) = channel();
+        let mut complaint = Complaint::default();
+        look_after_guard(&fence, &events, &mut complaint);
+        (inbox.try_iter().collect(), complaint)
+    }
+
+    /// Input: a guard that has fenced while the lease is held. Output: the worker hears of a lease that was
+    /// over and is valid again, so that it takes nothing for granted.
+    #[test]
+    fn a_guard_that_fenced_makes_the_worker_look_anew() {
+        let (events, _) = look(Standing::Fenced);
+        let leases: Vec<Time> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Lease(lease) => lease.map(|lease| lease.valid_until),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(leases, [Time::default(), Time::since_boot(Duration::MAX)]);
+    }
+
+    #[test]
+    fn a_guard_that_cannot_be_had_is_complained_of() {
+        assert!(!look(Standing::Well).1.settle());
+        let (events, mut complaint) = look(Standing::Lost("killed".into()));
+        assert_eq!(events, []);
+        assert!(complaint.settle());
     }
 }

@@ -38,10 +38,18 @@ pub struct EndpointError {
 
 impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// The longest host name there is has 253.
+        const SHOWN: usize = 270;
+        let shown: String = self.text.chars().take(SHOWN).collect();
+        let cut = if shown.len() < self.text.len() {
+            "..."
+        } else {
+            ""
+        };
         write!(
             f,
-            "{:?} is no etcd endpoint: {}; takes http://host:port, for example http://127.0.0.1:2379",
-            self.text, self.reason
+            "{shown:?}{cut} is no etcd endpoint: {}; takes http://host:port, for example http://127.0.0.1:2379",
+            self.reason
         )
     }
 }
@@ -172,6 +180,12 @@ mod tests {
             assert!(error.contains("takes http://host:port"), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn an_error_stays_short() {
+        let error = "x".repeat(10_000).parse::<Endpoint>().unwrap_err();
+        assert!(error.to_string().len() < 500, "{error}");
     }
 
     #[test]

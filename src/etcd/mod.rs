@@ -11,7 +11,7 @@ mod endpoint;
 mod error;
 mod ops;
 mod watch;
-mod wire;
+pub(crate) mod wire;
 
 pub use endpoint::{Endpoint, EndpointError, parse_endpoints};
 pub use error::Error;

@@ -1,36 +1,57 @@
-//! The daemon's side of the guard: takes over a predecessor's, or starts one, and keeps it informed.
+//! The daemon's side of the guard: [`Keeper`] takes over a predecessor's or starts one, [`Line`] keeps it
+//! informed.
 
-use super::protocol::{Greeting, Order};
-use super::{Error, Guard, process};
-use crate::types::{Lease, Vni};
+use super::address::{Address, credentials};
+use super::peer::Peer;
+use super::protocol::{Greeting, Order, Report};
+use super::{Error, Guard, Guards, Standing};
+use crate::clock;
+use crate::types::{Lease, Time, Vni};
 use log::{info, warn};
-use std::collections::BTreeSet;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// How long a guard may take to come up.
 const START: Duration = Duration::from_secs(5);
-/// How long one message to the guard may take; the guard reads at once or is not well.
-const WRITE: Duration = Duration::from_millis(200);
+/// How long a guard that is there may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long a guard may take to end.
+const END: Duration = Duration::from_secs(1);
+/// How long one message to the guard may take, while nothing can be fenced: the guard reads at once, and most
+/// messages fit into the socket's buffer.
+const WRITE: Duration = Duration::from_millis(100);
+/// How long a guard may leave a lease unanswered.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The line to the guard of this daemon.
+/// Where guards come from.
 pub struct Keeper {
-    address: process::Address,
-    /// What the guard is started with.
+    address: Address,
+    /// What a guard is started with.
     arguments: Vec<OsString>,
-    socket: Option<UnixStream>,
     /// The guard, if this daemon started it.
     child: Option<Child>,
+    /// The guard, if a predecessor of this daemon did.
+    found: Option<Pid>,
 }
 
 /// A guard that was found or started.
 pub struct Attached {
-    /// The line to it.
+    /// Where the next one comes from.
     pub keeper: Keeper,
+    /// The line to it.
+    pub line: Line,
     /// The lease of a dead predecessor, if there was one and its guard still holds.
     pub predecessor: Option<Lease>,
 }
@@ -40,53 +61,71 @@ impl Keeper {
     ///
     /// # Errors
     /// [`Error::NameInUse`] if the guard has a living daemon; else why there is no guard.
-    pub fn attach(address: process::Address, arguments: Vec<OsString>) -> Result<Attached, Error> {
+    pub fn attach(address: Address, arguments: Vec<OsString>) -> Result<Attached, Error> {
         let mut keeper = Keeper {
             address,
             arguments,
-            socket: None,
             child: None,
+            found: None,
         };
-        let greeting = match keeper.connect() {
-            Ok(greeting) => greeting,
-            Err(Error::Socket(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+        let (line, predecessor) = match keeper.connect(ANSWER) {
+            Ok(found) => found,
+            Err(Error::Socket(error)) if is_absence(&error) => keeper.start()?,
+            Err(Error::Socket(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                warn!("the guard of the run before does not answer: starting another");
                 keeper.start()?
             }
             Err(error) => return Err(error),
         };
-        let predecessor = match greeting {
-            Greeting::Busy => return Err(Error::NameInUse),
-            Greeting::Fresh => None,
-            Greeting::Orphan(lease) => Some(lease),
-        };
         Ok(Attached {
             keeper,
+            line,
             predecessor,
         })
     }
 
-    fn connect(&mut self) -> Result<Greeting, Error> {
-        let socket = self.address.connect().map_err(Error::Socket)?;
-        socket
-            .set_read_timeout(Some(START))
-            .map_err(Error::Socket)?;
-        socket
-            .set_write_timeout(Some(WRITE))
-            .map_err(Error::Socket)?;
-        let mut line = String::new();
-        BufReader::new(&socket)
-            .read_line(&mut line)
-            .map_err(Error::Socket)?;
-        let greeting = Greeting::read(&line).ok_or(Error::Protocol)?;
-        if greeting != Greeting::Busy {
-            self.socket = Some(socket);
+    fn connect(&mut self, within: Duration) -> Result<(Line, Option<Lease>), Error> {
+        let mut stream = self.address.connect().map_err(Error::Socket)?;
+        let guard = credentials(&stream).map_err(Error::Socket)?.pid();
+        if self.child.is_none() {
+            self.found = Some(Pid::from_raw(guard));
         }
-        Ok(greeting)
+        let greeting = greet(&mut stream, within).map_err(Error::Socket)?;
+        let predecessor = match Greeting::read(&greeting).ok_or(Error::Protocol)? {
+            Greeting::Busy => return Err(Error::NameInUse),
+            Greeting::Fresh => None,
+            Greeting::Orphan(lease) => Some(lease),
+        };
+        let peer = Peer::new(stream).map_err(Error::Socket)?;
+        Ok((Line::new(peer), predecessor))
     }
 
-    fn start(&mut self) -> Result<Greeting, Error> {
+    fn start(&mut self) -> Result<(Line, Option<Lease>), Error> {
         self.bury();
+        self.spawn()?;
+        let begun = clock::now();
+        loop {
+            match self.connect(START) {
+                // The new process has not bound its address yet.
+                Err(Error::Socket(error))
+                    if is_absence(&error) && clock::now().since(begun) < START =>
+                {
+                    sleep(Duration::from_millis(5));
+                }
+                result => return result,
+            }
+            let child = self.child.as_mut().map(Child::try_wait);
+            if !matches!(child, Some(Ok(None))) {
+                // It found the address taken by one that was about to end.
+                sleep(Duration::from_millis(50));
+                self.spawn()?;
+            }
+        }
+    }
+
+    fn spawn(&mut self) -> Result<(), Error> {
         let child = Command::new("/proc/self/exe")
+            .arg0("wmgwd")
             .arg("guard")
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -97,57 +136,195 @@ impl Keeper {
             .map_err(Error::Start)?;
         info!("guard={} started", child.id());
         self.child = Some(child);
-        let deadline = Instant::now() + START;
-        loop {
-            match self.connect() {
-                Err(Error::Socket(error))
-                    if error.kind() == io::ErrorKind::ConnectionRefused
-                        && Instant::now() < deadline =>
-                {
-                    // The new process has not bound its address yet.
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                result => return result,
+        Ok(())
+    }
+
+    /// Ends the guard that there was, so that its address is free.
+    fn bury(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = reap(&mut child);
+        }
+        if let Some(pid) = self.found.take() {
+            let begun = clock::now();
+            while self.is_guard(pid) && clock::now().since(begun) < END {
+                let _ = kill(pid, Signal::SIGKILL);
+                sleep(Duration::from_millis(5));
             }
         }
     }
 
-    /// Reaps a guard of ours that is gone, and ends one that does not answer.
-    fn bury(&mut self) {
-        self.socket = None;
-        if let Some(mut child) = self.child.take() {
+    /// Whether `pid` is a guard of ours: the number may be another's by now.
+    fn is_guard(&self, pid: Pid) -> bool {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).skip(1);
+        let address = self.address.argument();
+        pid.as_raw() > 1
+            && words.next() == Some(b"guard")
+            && words.next() == Some(address.as_bytes())
+    }
+}
+
+impl Guards for Keeper {
+    fn relieve(&mut self) -> Result<Box<dyn Guard>, Error> {
+        let (line, _) = self.start()?;
+        Ok(Box::new(line))
+    }
+
+    fn dismiss(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        if !reap(&mut child) {
+            // Nothing is left that it could guard.
+            warn!("the guard does not end: ending it");
             let _ = child.kill();
-            let _ = child.wait();
+            let _ = reap(&mut child);
+        }
+    }
+}
+
+/// Waits for the end of `child`, not for long.
+fn reap(child: &mut Child) -> bool {
+    let begun = clock::now();
+    loop {
+        match child.try_wait() {
+            Ok(None) if clock::now().since(begun) < END => sleep(Duration::from_millis(2)),
+            Ok(None) => return false,
+            Ok(Some(_)) | Err(_) => return true,
+        }
+    }
+}
+
+/// There is no guard, or it was just about to end.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
+}
+
+/// Says hello, and returns the answer.
+fn greet(stream: &mut UnixStream, within: Duration) -> io::Result<String> {
+    let begun = clock::now();
+    stream.write_all(Order::Hello.line().as_bytes())?;
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    // Byte by byte: what follows the answer is not for us to read.
+    while answer.last() != Some(&b'\n') {
+        let left = (begun + within).since(clock::now());
+        match stream.read(&mut byte) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => answer.push(byte[0]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => ready(stream, PollFlags::POLLIN, left)?,
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Waits until `stream` is ready for `what`, or `within` is over.
+fn ready(stream: &UnixStream, what: PollFlags, within: Duration) -> io::Result<()> {
+    let timeout = (within + Duration::from_micros(999)).as_millis();
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(stream.as_fd(), what)], timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The line to a guard.
+pub struct Line {
+    /// `None` once it is lost.
+    peer: Option<Peer>,
+    lost: String,
+    /// The lease that was told last ends then; the guard has not said that it heard it since then.
+    told: Time,
+    unheard_since: Option<Time>,
+    fenced: bool,
+}
+
+impl Line {
+    fn new(peer: Peer) -> Line {
+        Line {
+            peer: Some(peer),
+            lost: String::new(),
+            told: Time::default(),
+            unheard_since: None,
+            fenced: false,
         }
     }
 
     fn tell(&mut self, order: &Order) {
-        let Some(socket) = &mut self.socket else {
+        let Some(peer) = &mut self.peer else {
             return;
         };
-        if let Err(error) = socket.write_all(order.line().as_bytes()) {
-            // `mind` starts another.
-            warn!("guard lost: {error}");
-            self.socket = None;
+        if let Err(error) = write(peer.stream(), order.line().as_bytes()) {
+            self.lose(&error.to_string());
         }
     }
 
-    fn is_connected(&mut self) -> bool {
-        let Some(socket) = &self.socket else {
-            return false;
+    // Not logged here: a log may block, and who asks holds what fencing needs.
+    fn lose(&mut self, why: &str) {
+        self.peer = None;
+        why.clone_into(&mut self.lost);
+    }
+
+    fn listen(&mut self, now: Time) {
+        let Some(peer) = &mut self.peer else {
+            return;
         };
-        // The guard says nothing after its greeting, so there is nothing to read unless it is gone.
-        let mut byte = [0];
-        let look = socket
-            .set_nonblocking(true)
-            .and_then(|()| (&mut &*socket as &mut dyn io::Read).read(&mut byte));
-        let alive = matches!(&look, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        alive && socket.set_nonblocking(false).is_ok()
+        let (lines, end) = peer.lines();
+        for line in lines {
+            match Report::read(&line) {
+                Some(Report::Heard(until)) => {
+                    self.unheard_since = (until != self.told).then_some(now);
+                }
+                Some(Report::Fenced) => self.fenced = true,
+                None => return self.lose("it does not speak as a guard of this version"),
+            }
+        }
+        if let Some(end) = end {
+            return self.lose(&end);
+        }
+        if self
+            .unheard_since
+            .is_some_and(|since| now.since(since) > PATIENCE)
+        {
+            self.lose("it does not answer");
+        }
     }
 }
 
-impl Guard for Keeper {
+/// Writes all of `bytes`, or fails within [`WRITE`] altogether.
+fn write(stream: &mut UnixStream, mut bytes: &[u8]) -> io::Result<()> {
+    let begun = clock::now();
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) => {
+                let left = (begun + WRITE).since(clock::now());
+                if left.is_zero() {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not read"));
+                }
+                ready(stream, PollFlags::POLLOUT, left)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Guard for Line {
     fn lease(&mut self, lease: Lease) {
+        self.told = lease.valid_until;
+        self.unheard_since.get_or_insert_with(clock::now);
         self.tell(&Order::Lease(lease));
     }
 
@@ -159,24 +336,22 @@ impl Guard for Keeper {
         self.tell(&Order::Released(vnis.to_vec()));
     }
 
-    fn mind(&mut self, lease: Option<Lease>, answering: &BTreeSet<Vni>) -> Result<(), Error> {
-        if self.is_connected() {
-            return Ok(());
+    fn standing(&mut self) -> Standing {
+        self.listen(clock::now());
+        if std::mem::take(&mut self.fenced) {
+            Standing::Fenced
+        } else if self.peer.is_some() {
+            Standing::Well
+        } else {
+            Standing::Lost(self.lost.clone())
         }
-        warn!("guard gone: starting another");
-        self.start()?;
-        if let Some(lease) = lease {
-            self.tell(&Order::Lease(lease));
-        }
-        self.tell(&Order::Serves(answering.iter().copied().collect()));
-        Ok(())
     }
 
     fn dismiss(&mut self) {
         self.tell(&Order::Bye);
-        self.socket = None;
-        if let Some(mut child) = self.child.take() {
-            let _ = child.wait();
-        }
+        self.lose("it was dismissed");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,21 +4,24 @@
 //! advertising. So the daemon keeps a guard (the same binary), tells it the lease and the VNIs that answer,
 //! and renews that with each keepalive. Left alone, the guard does nothing until just before the lease can
 //! end; then it switches ARP off and withdraws from FRR. A daemon that comes back before that takes its
-//! predecessor's guard over, and with it the lease: not a packet is lost.
+//! predecessor's guard over, and with it the lease: not a packet is lost. A guard that has fenced tells its
+//! daemon, which may have been late only; one that does not answer any more is ended and replaced.
 //!
 //! The guard has one socket and no connection to etcd; it decides nothing but when to stop. [`process`] is
-//! the guard itself, [`keeper`] the daemon's side, [`protocol`] what they say to each other.
+//! the guard itself, [`keeper`] the daemon's side, [`protocol`] what they say to each other, [`address`] where.
 
+pub mod address;
 pub mod keeper;
+mod peer;
 pub mod process;
 pub mod protocol;
 
 use crate::types::{Lease, Vni};
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 
-/// The daemon's line to its guard.
+/// The daemon's line to its guard. Told under the lock that fencing needs: it never blocks for long, and never
+/// logs.
 pub trait Guard: Send {
     /// The lease was granted or renewed.
     fn lease(&mut self, lease: Lease);
@@ -26,12 +29,31 @@ pub trait Guard: Send {
     fn serves(&mut self, vnis: &[Vni]);
     /// These VNIs do not answer ARP any more.
     fn released(&mut self, vnis: &[Vni]);
-    /// Starts a new guard if the old one is gone, and tells it everything.
+    /// How it is with the guard.
+    fn standing(&mut self) -> Standing;
+    /// Everything is withdrawn: the guard shall end.
+    fn dismiss(&mut self);
+}
+
+/// How it is with a guard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It is there.
+    Well,
+    /// It is there, and has fenced since it was last asked.
+    Fenced,
+    /// It is not there, or does not answer; why.
+    Lost(String),
+}
+
+/// Where guards come from.
+pub trait Guards: Send {
+    /// Starts a new guard in place of the one that is lost. That takes time.
     ///
     /// # Errors
-    /// There is no guard and none could be started.
-    fn mind(&mut self, lease: Option<Lease>, answering: &BTreeSet<Vni>) -> Result<(), Error>;
-    /// Everything is withdrawn: the guard shall end.
+    /// None could be started.
+    fn relieve(&mut self) -> Result<Box<dyn Guard>, Error>;
+    /// Sees a guard that was dismissed to its end.
     fn dismiss(&mut self);
 }
 
@@ -44,8 +66,16 @@ impl Guard for NoGuard {
     fn lease(&mut self, _: Lease) {}
     fn serves(&mut self, _: &[Vni]) {}
     fn released(&mut self, _: &[Vni]) {}
-    fn mind(&mut self, _: Option<Lease>, _: &BTreeSet<Vni>) -> Result<(), Error> {
-        Ok(())
+    fn standing(&mut self) -> Standing {
+        Standing::Well
+    }
+    fn dismiss(&mut self) {}
+}
+
+#[cfg(test)]
+impl Guards for NoGuard {
+    fn relieve(&mut self) -> Result<Box<dyn Guard>, Error> {
+        Ok(Box::new(NoGuard))
     }
     fn dismiss(&mut self) {}
 }

@@ -1,124 +1,77 @@
 //! The guard itself.
 //!
 //! One thread, one loop: wait for the daemon's word or for the moment at which the lease can end. Owns
-//! nothing but its socket; touches ARP and FRR only when that moment has come.
+//! nothing but its socket; touches ARP and FRR only when that moment has come, and acts before it says so.
 
 use super::Error;
-use super::protocol::{Greeting, Order};
+use super::address::{Address, credentials};
+use super::peer::Peer;
+use super::protocol::{Greeting, Order, Report};
 use crate::clock;
 use crate::host::{self, Kernel, Parts, Router};
-use crate::types::{Lease, NodeName, Time, Vni};
+use crate::report::{Complaint, chain};
+use crate::types::{Lease, Time, Vni};
 use log::{error, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::geteuid;
+use nix::sys::signal::{SigSet, Signal};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
+use std::thread::sleep;
 use std::time::Duration;
 
 /// How long a guard waits for its first daemon.
 const FIRST: Duration = Duration::from_secs(30);
+/// How long somebody who connects may take to say what for.
+const HELLO: Duration = Duration::from_secs(1);
 /// How long the wait is at most: poll(2) follows CLOCK_MONOTONIC, which stands still in a suspended machine.
 const GLANCE: Duration = Duration::from_millis(250);
-/// How soon after a failure FRR is tried again, and for how long.
-const AGAIN: Duration = Duration::from_secs(2);
+/// How soon a switch that the kernel refused is tried again.
+const ARP_AGAIN: Duration = Duration::from_millis(20);
+/// How soon after a failure FRR is tried again, and for how long after the daemon is gone.
+const FRR_AGAIN: Duration = Duration::from_secs(2);
 const GIVE_UP: Duration = Duration::from_secs(300);
 
-/// Where the guard of one node listens: an abstract Unix socket, so that nothing is left behind and each
-/// network namespace has its own (unix(7)).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Address(Vec<u8>);
-
-impl Address {
-    /// The address for the node `name`. A mock node has another for each etcd, so that whole test clusters fit on
-    /// one machine.
-    pub fn new(name: &NodeName, mock_etcd: Option<&str>) -> Address {
-        let text = match mock_etcd {
-            None => format!("wmgwd/{name}"),
-            Some(etcd) => format!("wmgwd-mock/{name}/{etcd}"),
-        };
-        // sun_path takes 107 bytes beside the leading zero: a long name keeps its distinct end by its hash.
-        let mut bytes = text.into_bytes();
-        if bytes.len() > 90 {
-            use std::hash::Hasher;
-            let mut hash = fnv::FnvHasher::default();
-            hash.write(&bytes);
-            bytes.truncate(70);
-            bytes.extend(format!("#{:016x}", hash.finish()).into_bytes());
-        }
-        Address(bytes)
-    }
-
-    /// The address as an argument.
-    pub fn argument(&self) -> std::ffi::OsString {
-        std::os::unix::ffi::OsStringExt::from_vec(self.0.clone())
-    }
-
-    /// The address from an argument.
-    pub fn from_argument(text: &str) -> Address {
-        Address(text.as_bytes().to_vec())
-    }
-
-    /// Whether any real node on this host (in this network namespace) has a guard.
-    pub fn any_guard() -> bool {
-        // Abstract names stand in /proc/net/unix behind an `@` (proc_net(5)).
-        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
-        let names = sockets
-            .lines()
-            .filter_map(|line| line.split_once(" @wmgwd/"));
-        // Whoever may not be trusted may bind such a name: only one of our own counts.
-        names
-            .map(|(_, name)| Address(format!("wmgwd/{name}").into_bytes()))
-            .any(|address| address.connect().is_ok())
-    }
-
-    fn socket(&self) -> io::Result<SocketAddr> {
-        SocketAddr::from_abstract_name(&self.0)
-    }
-
-    /// Connects to the guard there.
-    ///
-    /// # Errors
-    /// `ConnectionRefused` if there is none; `PermissionDenied` if it runs as another user.
-    pub fn connect(&self) -> io::Result<UnixStream> {
-        let stream = UnixStream::connect_addr(&self.socket()?)?;
-        check_peer(&stream)?;
-        Ok(stream)
-    }
-}
-
-/// An abstract socket has no permissions: anybody on the host may bind or connect.
-fn check_peer(stream: &UnixStream) -> io::Result<()> {
-    let peer = getsockopt(stream, PeerCredentials)?;
-    if peer.uid() == geteuid().as_raw() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::PermissionDenied.into())
+/// Makes this process one that lives on: when memory runs out, when the daemon's terminal goes, and by a name
+/// of its own in `ps`. What cannot be had is gone without.
+pub fn settle_in(real: bool) {
+    // The name of the program would be that of the file which it was started by, `exe`.
+    let _ = fs::write("/proc/self/comm", "wmgwd-guard");
+    // A terminal may stop what writes to it from the background (termios(3), TOSTOP); not if that is blocked.
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTTOU);
+    let _ = set.thread_block();
+    if real {
+        // When memory runs out, the guard is what must be left (proc_pid_oom_score_adj(5)).
+        let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     }
 }
 
 /// A guard.
 pub struct Process {
-    listener: UnixListener,
+    door: Door,
     margin: Duration,
     kernel: Box<dyn Kernel>,
     router: Box<dyn Router>,
-    daemon: Option<Daemon>,
+    daemon: Option<Peer>,
+    /// There was a daemon once.
+    served: bool,
     lease: Option<Lease>,
+    /// The VNIs that answer ARP, as far as the daemon has said.
     answering: BTreeSet<Vni>,
-    /// Something may be on show that has to go when the lease ends.
-    armed: bool,
-    retry_at: Time,
+    /// FRR may show something.
+    routes: bool,
+    /// The lease ended; the daemon, if there is one, is still to be told.
+    fenced: bool,
+    untold: bool,
+    frr_at: Time,
     started: Time,
     withdrawing_since: Option<Time>,
-}
-
-struct Daemon {
-    stream: UnixStream,
-    unread: Vec<u8>,
+    arp_complaint: Complaint,
+    frr_complaint: Complaint,
 }
 
 impl Process {
@@ -132,135 +85,168 @@ impl Process {
         kernel: Box<dyn Kernel>,
         router: Box<dyn Router>,
     ) -> Result<Process, Error> {
-        let listener = address
-            .socket()
-            .and_then(|address| UnixListener::bind_addr(&address))
-            .map_err(Error::Socket)?;
-        listener.set_nonblocking(true).map_err(Error::Socket)?;
+        let listener = address.listen().map_err(Error::Socket)?;
         let now = clock::now();
         Ok(Process {
-            listener,
+            door: Door {
+                listener,
+                caller: None,
+                shut_until: now,
+                complaint: Complaint::default(),
+            },
             margin,
             kernel,
             router,
             daemon: None,
+            served: false,
             lease: None,
             answering: BTreeSet::new(),
-            armed: false,
-            retry_at: now,
+            routes: false,
+            fenced: false,
+            untold: false,
+            frr_at: now,
             started: now,
             withdrawing_since: None,
+            arp_complaint: Complaint::default(),
+            frr_complaint: Complaint::default(),
         })
     }
 
     /// Guards until it is dismissed, or has nothing left to guard.
-    ///
-    /// # Errors
-    /// It could not wait any more, or FRR could not be brought to withdraw.
-    pub fn run(mut self) -> Result<(), Error> {
+    pub fn run(mut self) {
         loop {
+            self.wait(clock::now());
+            // The time first, then what the daemon says: whoever is stopped in between is early, not late.
             let now = clock::now();
-            if self.is_due(now) {
-                self.silence();
-                if now >= self.retry_at {
-                    self.withdraw(now);
-                }
-            }
-            match &self.daemon {
-                None if self.lease.is_none() && now.since(self.started) > FIRST => return Ok(()),
-                None if self.lease.is_some() && !self.armed => return Ok(()),
-                _ => {}
-            }
-            if self
-                .withdrawing_since
-                .is_some_and(|since| now.since(since) > GIVE_UP)
-            {
-                error!(
-                    "FRR does not withdraw, giving up: run wmgwd withdraw when it answers again"
-                );
-                return Ok(());
-            }
-            self.wait(now)?;
             if self.hear() {
-                return Ok(());
+                return;
             }
-            self.accept();
+            self.answer_the_door();
+            if self.is_due(now) {
+                self.fence(now);
+            }
+            self.report();
+            if self.is_over(clock::now()) {
+                return;
+            }
         }
     }
 
+    /// Something may be on show that has to go when the lease ends.
+    fn is_armed(&self) -> bool {
+        self.routes || !self.answering.is_empty()
+    }
+
     fn is_due(&self, now: Time) -> bool {
-        self.armed
+        self.is_armed()
             && self
                 .lease
                 .is_none_or(|lease| now >= lease.valid_until - self.margin)
     }
 
-    fn silence(&mut self) {
+    fn is_over(&self, now: Time) -> bool {
+        if self.daemon.is_some() || self.door.has_guest() {
+            return false;
+        }
+        if !self.is_armed() {
+            return self.served || now.since(self.started) > FIRST;
+        }
+        let given_up = self
+            .withdrawing_since
+            .is_some_and(|since| now.since(since) > GIVE_UP);
+        if given_up {
+            error!("giving up, not everything is withdrawn: run wmgwd withdraw");
+        }
+        given_up
+    }
+
+    /// The lease ends: ARP first, always and at once; then FRR.
+    fn fence(&mut self, now: Time) {
         let before = self.answering.len();
+        let mut refused = None;
         let kernel = &mut self.kernel;
-        self.answering.retain(|&vni| {
-            !matches!(
-                kernel.set_arp(vni, false),
-                Ok(()) | Err(host::Error::NoInterface { .. })
-            )
-        });
-        if before > 0 {
-            let whose = if self.daemon.is_some() {
-                "the daemon is late"
-            } else {
-                "the daemon is gone"
+        self.answering
+            .retain(|&vni| match kernel.set_arp(vni, false) {
+                Ok(()) | Err(host::Error::NoInterface { .. }) => false,
+                Err(error) => {
+                    refused = Some(error);
+                    true
+                }
+            });
+        if !self.fenced {
+            self.fenced = true;
+            self.untold = true;
+            self.withdrawing_since = Some(now);
+        }
+        let silenced = before - self.answering.len();
+        if silenced > 0 {
+            let whose = match self.daemon {
+                Some(_) => "the daemon is late",
+                None => "the daemon is gone",
             };
-            warn!("vnis={before} silenced: the lease ends and {whose}");
+            warn!("vnis={silenced} silenced: the lease ends and {whose}");
+        }
+        match refused {
+            None => drop(self.arp_complaint.settle()),
+            Some(error) => {
+                let reason = chain(&error);
+                if self.arp_complaint.raise(&reason) {
+                    let left = self.answering.len();
+                    error!("vnis={left} answer ARP although the lease ends: {reason}");
+                }
+            }
+        }
+        if self.routes && now >= self.frr_at {
+            self.withdraw();
         }
     }
 
-    fn withdraw(&mut self, now: Time) {
-        self.withdrawing_since.get_or_insert(now);
+    fn withdraw(&mut self) {
         // A word from the daemon, or a new daemon: it takes over from here.
-        let quiet = || {
-            let listener = PollFd::new(self.listener.as_fd(), PollFlags::POLLIN);
-            let daemon = self
-                .daemon
-                .as_ref()
-                .map(|daemon| PollFd::new(daemon.stream.as_fd(), PollFlags::POLLIN));
-            let mut fds: Vec<PollFd> = [Some(listener), daemon].into_iter().flatten().collect();
-            poll(&mut fds, PollTimeout::ZERO) == Ok(0)
-        };
-        let parts = Parts {
-            bgpd: true,
-            ospfd: true,
-        };
-        match self.router.withdraw(parts, &BTreeSet::new(), &quiet) {
+        let door = RefCell::new(&mut self.door);
+        let daemon = self.daemon.as_ref();
+        let quiet = || !door.borrow_mut().has_daemon() && daemon.is_none_or(is_quiet);
+        match self.router.withdraw(Parts::ALL, &BTreeSet::new(), &quiet) {
             Ok(()) => {
+                self.routes = false;
+                self.frr_complaint.settle();
                 info!("withdrawn from FRR");
-                self.armed = !self.answering.is_empty();
-                self.withdrawing_since = None;
             }
             Err(host::Error::NotPermitted) => {}
             Err(failure) => {
-                warn!("{}", crate::report::chain(&failure));
-                self.retry_at = clock::now() + AGAIN;
+                self.frr_at = clock::now() + FRR_AGAIN;
+                let reason = chain(&failure);
+                if self.frr_complaint.raise(&reason) {
+                    warn!("cannot withdraw from FRR, trying again: {reason}");
+                }
             }
         }
     }
 
-    fn wait(&self, now: Time) -> Result<(), Error> {
-        let due = match self.lease {
-            Some(lease) if self.armed => (lease.valid_until - self.margin)
-                .max(self.retry_at)
-                .since(now),
-            _ => GLANCE,
-        };
+    /// Until somebody speaks or something is due.
+    fn wait(&self, now: Time) {
+        let mut until = now + GLANCE;
+        if self.is_due(now) {
+            if !self.answering.is_empty() {
+                until = until.min(now + ARP_AGAIN);
+            }
+            if self.routes {
+                until = until.min(self.frr_at);
+            }
+        } else if let Some(lease) = self.lease.filter(|_| self.is_armed()) {
+            until = until.min(lease.valid_until - self.margin);
+        }
         // Rounded up to the next millisecond: waking early would only spin.
-        let timeout = (due.min(GLANCE) + Duration::from_micros(999)).as_millis();
+        let timeout = (until.since(now) + Duration::from_micros(999)).as_millis();
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
-        let mut fds = vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+        let mut fds = self.door.fds(now);
         if let Some(daemon) = &self.daemon {
-            fds.push(PollFd::new(daemon.stream.as_fd(), PollFlags::POLLIN));
+            fds.push(PollFd::new(daemon.as_fd(), PollFlags::POLLIN));
         }
         match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(errno) => Err(Error::Socket(errno.into())),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            // Short of memory: no reason to leave anything on show.
+            Err(_) => sleep(Duration::from_millis(10)),
         }
     }
 
@@ -269,79 +255,166 @@ impl Process {
         let Some(daemon) = &mut self.daemon else {
             return false;
         };
-        let mut bytes = [0; 65536];
-        loop {
-            match daemon.stream.read(&mut bytes) {
-                Ok(0) => {
-                    warn!("the daemon is gone: holding on until its lease ends");
-                    self.daemon = None;
-                    // Nothing was ever claimed: there is nothing to hold on to.
-                    return self.lease.is_none();
-                }
-                Ok(read) => daemon.unread.extend_from_slice(&bytes[..read]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    warn!("cannot read from the daemon: {error}");
-                    self.daemon = None;
-                    return false;
-                }
-            }
-        }
-        let Some(end) = daemon.unread.iter().rposition(|&byte| byte == b'\n') else {
-            return false;
-        };
-        let rest = daemon.unread.split_off(end + 1);
-        let lines = std::mem::replace(&mut daemon.unread, rest);
-        let mut dismissed = false;
-        for line in String::from_utf8_lossy(&lines).lines() {
-            match Order::read(line) {
+        let (lines, end) = daemon.lines();
+        let mut heard = None;
+        for line in lines {
+            match Order::read(&line) {
                 Some(Order::Lease(lease)) => {
                     self.lease = Some(lease);
-                    self.armed = true;
+                    self.routes = true;
+                    self.fenced = false;
                     self.withdrawing_since = None;
+                    heard = Some(lease.valid_until);
                 }
                 Some(Order::Serves(vnis)) => {
                     self.answering.extend(vnis);
-                    self.armed = true;
+                    self.routes = true;
                 }
                 Some(Order::Released(vnis)) => {
                     for vni in vnis {
                         self.answering.remove(&vni);
                     }
                 }
-                Some(Order::Bye) => dismissed = true,
-                None => warn!("not understood from the daemon: {line:?}"),
+                Some(Order::Bye) => return true,
+                Some(Order::Hello) | None => warn!("not understood from the daemon: {line:?}"),
             }
         }
-        dismissed
+        if let Some(until) = heard {
+            // One that does not get through is followed by the next.
+            let _ = daemon
+                .stream()
+                .write_all(Report::Heard(until).line().as_bytes());
+        }
+        if let Some(end) = end {
+            self.daemon = None;
+            match self.is_armed() {
+                true => warn!("the daemon is gone, holding on until its lease ends: {end}"),
+                false => info!("the daemon is gone: {end}"),
+            }
+        }
+        false
     }
 
-    fn accept(&mut self) {
-        let Ok((mut stream, _)) = self.listener.accept() else {
-            return;
-        };
-        if let Err(error) = check_peer(&stream) {
-            warn!("refused a connection: {error}");
+    fn answer_the_door(&mut self) {
+        if !self.door.has_daemon() {
             return;
         }
+        let Some(mut peer) = self.door.admit() else {
+            return;
+        };
         let greeting = match (&self.daemon, self.lease) {
             (Some(_), _) => Greeting::Busy,
-            (None, Some(lease)) if self.armed => Greeting::Orphan(lease),
+            (None, Some(lease)) if self.is_armed() => Greeting::Orphan(lease),
             (None, _) => Greeting::Fresh,
         };
-        if let Err(error) = stream
-            .write_all(greeting.line().as_bytes())
-            .and_then(|()| stream.set_nonblocking(true))
-        {
+        if let Err(error) = peer.stream().write_all(greeting.line().as_bytes()) {
             warn!("cannot greet: {error}");
             return;
         }
         if greeting != Greeting::Busy {
-            self.daemon = Some(Daemon {
-                stream,
-                unread: Vec::new(),
-            });
+            self.daemon = Some(peer);
+            self.served = true;
+            self.untold = self.fenced && greeting != Greeting::Fresh;
+        }
+    }
+
+    /// Tells the daemon that its lease ended here: it may have been late only, and must not believe that its
+    /// VNIs are still on show.
+    fn report(&mut self) {
+        if let Some(daemon) = self.daemon.as_mut().filter(|_| self.untold) {
+            let line = Report::Fenced.line();
+            self.untold = daemon.stream().write_all(line.as_bytes()).is_err();
         }
     }
 }
+
+fn is_quiet(peer: &Peer) -> bool {
+    let mut fds = [PollFd::new(peer.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+}
+
+/// Where daemons come in, one at a time. Whoever does not say hello only looks whether there is a guard.
+struct Door {
+    listener: UnixListener,
+    caller: Option<Caller>,
+    /// Nobody could be let in: out of file descriptors.
+    shut_until: Time,
+    complaint: Complaint,
+}
+
+struct Caller {
+    peer: Peer,
+    since: Time,
+    said_hello: bool,
+}
+
+impl Door {
+    fn fds(&self, now: Time) -> Vec<PollFd<'_>> {
+        match &self.caller {
+            Some(caller) => vec![PollFd::new(caller.peer.as_fd(), PollFlags::POLLIN)],
+            None if now < self.shut_until => Vec::new(),
+            None => vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)],
+        }
+    }
+
+    fn has_guest(&self) -> bool {
+        self.caller.is_some()
+    }
+
+    /// Whether somebody stands there who wants to be the daemon.
+    fn has_daemon(&mut self) -> bool {
+        if self.caller.is_none() {
+            self.caller = self.let_in();
+        }
+        let Some(caller) = &mut self.caller else {
+            return false;
+        };
+        let (lines, end) = caller.peer.lines();
+        caller.said_hello |= lines
+            .iter()
+            .any(|line| Order::read(line) == Some(Order::Hello));
+        let bored = !caller.said_hello && clock::now().since(caller.since) > HELLO;
+        if end.is_some() || bored {
+            self.caller = None;
+        }
+        self.caller.as_ref().is_some_and(|caller| caller.said_hello)
+    }
+
+    fn admit(&mut self) -> Option<Peer> {
+        self.caller.take().map(|caller| caller.peer)
+    }
+
+    fn let_in(&mut self) -> Option<Caller> {
+        let now = clock::now();
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            Err(error) => {
+                self.shut_until = now + GLANCE;
+                self.complain(&error);
+                return None;
+            }
+        };
+        match credentials(&stream).and_then(|_| Peer::new(stream)) {
+            Ok(peer) => Some(Caller {
+                peer,
+                since: now,
+                said_hello: false,
+            }),
+            Err(error) => {
+                self.complain(&error);
+                None
+            }
+        }
+    }
+
+    fn complain(&mut self, error: &io::Error) {
+        let reason = error.to_string();
+        if self.complaint.raise(&reason) {
+            warn!("refused a connection: {reason}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What daemon and guard say to each other: lines of text over a Unix socket. Pure.
 //!
 //! ```text
+//!   daemon: hello                                    (who only looks whether there is a guard says nothing)
 //!   guard:  busy                                     a living daemon has this guard
 //!   guard:  fresh                                    nothing to take over
 //!   guard:  orphan LEASE UNTIL                       a dead daemon's lease, still held
@@ -8,6 +9,8 @@
 //!   daemon: serves VNI...                            these answer ARP
 //!   daemon: released VNI...                          these do not any more
 //!   daemon: bye                                      all is withdrawn
+//!   guard:  heard UNTIL                              the lease was told (and the guard is well)
+//!   guard:  fenced                                   it ended: whatever was on show is not, or not for long
 //! ```
 
 use crate::types::{Lease, LeaseId, Time, Vni};
@@ -16,6 +19,8 @@ use std::time::Duration;
 /// What the daemon tells the guard.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {
+    /// The daemon wants this guard for its own.
+    Hello,
     /// The lease that proves what this node shows.
     Lease(Lease),
     /// These VNIs answer ARP.
@@ -37,10 +42,20 @@ pub enum Greeting {
     Orphan(Lease),
 }
 
+/// What the guard says to its daemon after that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Report {
+    /// The lease that is valid until then was told.
+    Heard(Time),
+    /// The lease ended, as far as the guard knows: it silences and withdraws.
+    Fenced,
+}
+
 impl Order {
     /// The line, with its end.
     pub fn line(&self) -> String {
         match self {
+            Order::Hello => "hello\n".to_owned(),
             Order::Lease(lease) => lease_line("lease", *lease),
             Order::Serves(vnis) => vnis_line("serves", vnis),
             Order::Released(vnis) => vnis_line("released", vnis),
@@ -52,6 +67,7 @@ impl Order {
     pub fn read(line: &str) -> Option<Order> {
         let mut words = line.split_ascii_whitespace();
         let order = match words.next()? {
+            "hello" => Order::Hello,
             "lease" => Order::Lease(read_lease(&mut words)?),
             "serves" => {
                 return words
@@ -95,6 +111,27 @@ impl Greeting {
     }
 }
 
+impl Report {
+    /// The line, with its end.
+    pub fn line(&self) -> String {
+        match self {
+            Report::Heard(until) => format!("heard {}\n", until.as_duration().as_nanos()),
+            Report::Fenced => "fenced\n".to_owned(),
+        }
+    }
+
+    /// Reads a line; `None` if no guard of this version says that.
+    pub fn read(line: &str) -> Option<Report> {
+        let mut words = line.split_ascii_whitespace();
+        let report = match words.next()? {
+            "heard" => Report::Heard(read_time(&mut words)?),
+            "fenced" => Report::Fenced,
+            _ => return None,
+        };
+        words.next().is_none().then_some(report)
+    }
+}
+
 fn lease_line(word: &str, lease: Lease) -> String {
     format!(
         "{word} {} {}\n",
@@ -105,11 +142,13 @@ fn lease_line(word: &str, lease: Lease) -> String {
 
 fn read_lease<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Lease> {
     let id = LeaseId(words.next()?.parse().ok()?);
-    let until = Duration::from_nanos(words.next()?.parse().ok()?);
-    Some(Lease {
-        id,
-        valid_until: Time::since_boot(until),
-    })
+    let valid_until = read_time(words)?;
+    Some(Lease { id, valid_until })
+}
+
+fn read_time<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Time> {
+    let nanos = words.next()?.parse().ok()?;
+    Some(Time::since_boot(Duration::from_nanos(nanos)))
 }
 
 fn vnis_line(word: &str, vnis: &[Vni]) -> String {
@@ -143,6 +182,7 @@ mod tests {
             Order::Released(vnis),
             Order::Serves(vec![]),
             Order::Bye,
+            Order::Hello,
         ] {
             let line = order.line();
             assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
@@ -150,6 +190,9 @@ mod tests {
         }
         for greeting in [Greeting::Busy, Greeting::Fresh, Greeting::Orphan(lease)] {
             assert_eq!(Greeting::read(&greeting.line()), Some(greeting));
+        }
+        for report in [Report::Heard(lease.valid_until), Report::Fenced] {
+            assert_eq!(Report::read(&report.line()), Some(report));
         }
     }
 
@@ -164,10 +207,14 @@ mod tests {
             "lease 1 -2",
             "serves 0",
             "serves x",
-            "hello",
+            "hello again",
+            "heard",
+            "heard -1",
+            "fenced 1",
         ] {
             assert_eq!(Order::read(line), None, "{line:?}");
             assert_eq!(Greeting::read(line), None, "{line:?}");
+            assert_eq!(Report::read(line), None, "{line:?}");
         }
     }
 }

@@ -90,6 +90,11 @@ impl Mock {
         Mock { range, state }
     }
 
+    /// The VNIs that it has.
+    pub fn range(&self) -> VniRange {
+        self.range
+    }
+
     /// What this host exposes for `vni`, as far as this process (all clones) set it.
     pub fn exposure(&self, vni: Vni) -> Exposure {
         let state = self.state();

@@ -3,7 +3,6 @@
 
 use super::*;
 
-mod random;
 mod requests;
 
 /// The header of every reply.

@@ -8,15 +8,15 @@
 //! Nothing is ever saved to FRR's startup configuration: it would survive the lease.
 
 mod bgp;
-mod config;
+pub(crate) mod config;
 mod health;
 mod push;
 mod run;
-mod script;
-mod targets;
+pub(crate) mod script;
+pub(crate) mod targets;
 #[cfg(test)]
 mod tests;
-mod verdict;
+pub(crate) mod verdict;
 
 use super::proc::existing_bridges;
 use super::{Cost, Error, Health, Parts, RouteChange, RouteFailure, Router};

@@ -92,7 +92,11 @@ fn list_match() -> String {
 
 /// Advertises the VNI that carries `value` (its export route targets as [`rt_value`] makes them).
 pub fn list_permit(vni: Vni, value: &str) -> String {
-    format!("bgp extcommunity-list standard {LIST} seq {vni} permit {value}")
+    list_line(vni.get(), value)
+}
+
+fn list_line(seq: u32, value: &str) -> String {
+    format!("bgp extcommunity-list standard {LIST} seq {seq} permit {value}")
 }
 
 /// Takes back what [`list_permit`] did. FRR looks for the value and does not care for the number.
@@ -186,12 +190,9 @@ pub fn withdraw_filter(
             lines.push(format!("no bgp extcommunity-list standard {LIST}"));
         }
     } else {
-        let listed = config
-            .list
-            .iter()
-            .map(|(seq, value)| (Vni::new(*seq), value));
-        let strange = listed.filter(|(vni, _)| !kept(*vni));
-        lines.extend(strange.filter_map(|(vni, value)| Some(list_remove(vni?, value))));
+        // A number that is no VNI (FRR takes up to 32 bits) is nobody's that is kept, either.
+        let strange = config.list.iter().filter(|(seq, _)| !kept(Vni::new(**seq)));
+        lines.extend(strange.map(|(seq, value)| format!("no {}", list_line(*seq, value))));
     }
     let mut has_list_entry = false;
     for (seq, entry) in config.entries.range(OURS_FROM..CLOSING) {
@@ -400,6 +401,29 @@ exit
                 "no route-map filter-vni permit 13",
                 "route-map filter-vni permit 10",
                 "match extcommunity wmgwd",
+            ]
+        );
+    }
+
+    /// Input: list lines of a VNI that is kept, of one that is not, and one whose number is no VNI.
+    /// Output: only the first stays.
+    #[test]
+    fn a_list_line_without_a_vni_is_removed_too() {
+        let line = |seq: u32| {
+            format!("bgp extcommunity-list standard wmgwd seq {seq} permit rt 65000:{seq}\n")
+        };
+        let text = [3, 4, 16_777_216].map(line).concat();
+        let keep = BTreeSet::from([vni(3)]);
+        let lines = withdraw_filter(&parse_bgp(&text), EvpnFilter::List, &keep);
+        let removed: Vec<&String> = lines
+            .iter()
+            .filter(|line| line.starts_with("no "))
+            .collect();
+        assert_eq!(
+            removed,
+            [
+                "no bgp extcommunity-list standard wmgwd seq 4 permit rt 65000:4",
+                "no bgp extcommunity-list standard wmgwd seq 16777216 permit rt 65000:16777216",
             ]
         );
     }

@@ -38,7 +38,9 @@ pub enum Verdict {
 /// is not 0; text with `%` in front is a refusal even with status 0.
 pub fn judge(output: &Output) -> Verdict {
     let said = || output.stderr.lines().chain(output.stdout.lines());
-    let says = |text: &str| said().any(|line| line.contains(text));
+    // What vtysh says of itself is not indented; what an operator wrote into a description, shown by
+    // `show running-config`, is.
+    let says = |text: &str| said().any(|line| !line.starts_with(' ') && line.contains(text));
     if says("failed to connect to any daemons") || says("is not running") {
         return Verdict::Down;
     }
@@ -96,7 +98,9 @@ fn is_complaint(line: &str) -> bool {
 }
 
 fn shorten(text: &str) -> String {
-    text.trim().chars().take(SHORT).collect()
+    // It goes into the log: nothing that a terminal would obey.
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.trim().chars().take(SHORT).map(plain).collect()
 }
 
 #[cfg(test)]
@@ -135,6 +139,18 @@ mod tests {
         ] {
             assert_eq!(judge(&output(1, "", stderr)), Verdict::Down);
         }
+    }
+
+    #[test]
+    fn an_operators_words_are_not_those_of_vtysh() {
+        let shown = "interface br1\n description bgpd is not running; it is locked by me\n";
+        assert_eq!(judge(&output(0, shown, "")), Verdict::Done);
+    }
+
+    #[test]
+    fn what_goes_into_the_log_is_plain_text() {
+        let (_, summary) = refused(&output(0, "% Unknown\x1b[2J\tcommand\n", ""));
+        assert_eq!(summary, "% Unknown [2J command");
     }
 
     #[test]

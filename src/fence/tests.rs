@@ -1,0 +1,224 @@
+//! The fence on a host that remembers what it was told, and on one that refuses.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::guard::NoGuard;
+use crate::types::LeaseId;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+const MARGIN: Duration = Duration::from_millis(400);
+/// How long a test waits for what must happen.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A kernel that remembers, and whose switch may refuse or take its time.
+#[derive(Clone, Default)]
+struct FakeKernel(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    answers: BTreeSet<Vni>,
+    refuses: bool,
+    slow: Duration,
+}
+
+impl FakeKernel {
+    fn answers(&self) -> Vec<u32> {
+        let told = self.0.lock().unwrap();
+        told.answers.iter().map(|vni| vni.get()).collect()
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error> {
+        let slow = self.0.lock().unwrap().slow;
+        thread::sleep(slow);
+        let mut told = self.0.lock().unwrap();
+        if told.refuses && !answer {
+            return Err(Error::Write {
+                path: "/proc".into(),
+                source: io::ErrorKind::PermissionDenied.into(),
+            });
+        }
+        match answer {
+            true => drop(told.answers.insert(vni)),
+            false => drop(told.answers.remove(&vni)),
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, _: &[Vni], _: &dyn Fn() -> bool) -> Vec<(Vni, Error)> {
+        Vec::new()
+    }
+}
+
+fn fence() -> (Arc<Fence>, FakeKernel) {
+    let kernel = FakeKernel::default();
+    let fence = Fence::new(
+        MARGIN,
+        Box::new(kernel.clone()),
+        Box::new(NoGuard),
+        Box::new(NoGuard),
+    );
+    (Arc::new(fence), kernel)
+}
+
+fn vnis(numbers: std::ops::RangeInclusive<u32>) -> Vec<(Vni, bool)> {
+    numbers
+        .filter_map(Vni::new)
+        .map(|vni| (vni, true))
+        .collect()
+}
+
+fn lease(lasts: Duration) -> Option<Lease> {
+    Some(Lease {
+        id: LeaseId(1),
+        valid_until: clock::now() + lasts,
+    })
+}
+
+#[test]
+fn nothing_is_switched_on_without_a_lease() {
+    let (fence, kernel) = fence();
+    for lease in [None, lease(Duration::ZERO), lease(MARGIN / 2)] {
+        fence.set_lease(lease);
+        assert!(!fence.permits());
+        let outcomes = fence.switch(&vnis(1..=2));
+        for (_, outcome, error) in outcomes {
+            assert_eq!(outcome, ArpOutcome::Failed);
+            assert!(matches!(error, Some(Error::NotPermitted)));
+        }
+        assert_eq!(kernel.answers(), [0; 0]);
+    }
+}
+
+/// Input: a lease that ends within the margin of the boot. Output: no wrap around, no permission.
+#[test]
+fn a_lease_near_the_boot_is_no_lease() {
+    let (fence, _) = fence();
+    fence.set_lease(Some(Lease {
+        id: LeaseId(1),
+        valid_until: Time::since_boot(MARGIN / 2),
+    }));
+    assert!(!fence.permits());
+}
+
+/// Input: a lease that is not renewed. Output: silence, before the lease ends.
+#[test]
+fn the_fence_comes_down_before_the_lease_ends() {
+    let (fence, kernel) = fence();
+    fence.set_lease(lease(MARGIN + Duration::from_millis(300)));
+    let end = fence.lease().unwrap().valid_until;
+    fence.switch(&vnis(1..=100));
+    assert_eq!(kernel.answers().len(), 100);
+    let begun = clock::now();
+    let outcome = loop {
+        let outcome = fence.stand();
+        if outcome != Silenced::default() {
+            break outcome;
+        }
+        assert!(clock::now().since(begun) < DEADLINE);
+    };
+    assert_eq!(outcome.silenced, 100);
+    assert!(clock::now() < end, "the lease guarantees that much");
+    assert_eq!(kernel.answers(), [0; 0]);
+    assert_eq!(fence.answering(), BTreeSet::new());
+}
+
+/// Input: a switch that takes so long that the lease ends meanwhile (as after a pause of the process).
+/// Output: whatever got on is off again before the call returns, and says so.
+#[test]
+fn a_switch_that_ends_after_the_lease_is_taken_back() {
+    let (fence, kernel) = fence();
+    kernel.0.lock().unwrap().slow = Duration::from_millis(300);
+    fence.set_lease(lease(MARGIN + Duration::from_millis(150)));
+    let outcomes = fence.switch(&vnis(1..=2));
+    for (_, outcome, _) in outcomes {
+        assert_eq!(outcome, ArpOutcome::Failed);
+    }
+    assert_eq!(kernel.answers(), [0; 0]);
+}
+
+/// Input: a kernel that refuses to be silent. Output: nothing counts as silenced, the calls do not spin, and
+/// it is silent once the kernel agrees.
+#[test]
+fn a_refused_switch_is_tried_again_without_spinning() {
+    let (fence, kernel) = fence();
+    fence.set_lease(lease(Duration::from_secs(60)));
+    fence.switch(&vnis(1..=3));
+    kernel.0.lock().unwrap().refuses = true;
+    fence.set_lease(None);
+    let begun = clock::now();
+    for _ in 0..5 {
+        let outcome = fence.stand();
+        assert_eq!(outcome.silenced, 0);
+        assert_eq!(outcome.refused.map(|(count, _)| count), Some(3));
+    }
+    assert!(clock::now().since(begun) >= Duration::from_millis(80));
+    kernel.0.lock().unwrap().refuses = false;
+    assert_eq!(fence.stand().silenced, 3);
+    assert_eq!(kernel.answers(), [0; 0]);
+}
+
+/// A guard that is lost, and successors that come when the test says so.
+struct Lost(Sender<()>, Receiver<()>);
+
+impl Guard for Lost {
+    fn lease(&mut self, _: Lease) {}
+    fn serves(&mut self, _: &[Vni]) {}
+    fn released(&mut self, _: &[Vni]) {}
+    fn standing(&mut self) -> Standing {
+        Standing::Lost("killed".into())
+    }
+    fn dismiss(&mut self) {}
+}
+
+impl Guards for Lost {
+    fn relieve(&mut self) -> Result<Box<dyn Guard>, guard::Error> {
+        self.0.send(()).unwrap();
+        self.1.recv_timeout(DEADLINE).unwrap();
+        Ok(Box::new(NoGuard))
+    }
+    fn dismiss(&mut self) {}
+}
+
+/// Input: the start of another guard hangs. Output: meanwhile the fence comes down all the same.
+#[test]
+fn a_guard_that_is_slow_to_start_does_not_hold_up_the_fence() {
+    let kernel = FakeKernel::default();
+    let (starting, started) = channel();
+    let (go, wait) = channel();
+    let (unused, _) = channel();
+    let fence = Arc::new(Fence::new(
+        MARGIN,
+        Box::new(kernel.clone()),
+        Box::new(Lost(unused, channel().1)),
+        Box::new(Lost(starting, wait)),
+    ));
+    fence.set_lease(lease(Duration::from_secs(60)));
+    fence.switch(&vnis(1..=3));
+    let minding = fence.clone();
+    let keeper = thread::spawn(move || minding.mind_guard().unwrap());
+    started.recv_timeout(DEADLINE).unwrap();
+    fence.set_lease(None);
+    assert_eq!(fence.stand().silenced, 3);
+    assert_eq!(kernel.answers(), [0; 0]);
+    go.send(()).unwrap();
+    assert_eq!(keeper.join().unwrap(), Minded::Replaced("killed".into()));
+    assert_eq!(fence.mind_guard().unwrap(), Minded::Well);
+}
+
+#[test]
+fn a_guard_that_was_dismissed_is_not_replaced() {
+    let (unused, _) = channel();
+    let fence = Fence::new(
+        MARGIN,
+        Box::new(FakeKernel::default()),
+        Box::new(Lost(unused, channel().1)),
+        Box::new(NoGuard),
+    );
+    fence.dismiss_guard();
+    assert_eq!(fence.mind_guard().unwrap(), Minded::Well);
+}

@@ -1,0 +1,416 @@
+//! What must hold for every reader of foreign bytes, whatever they are: one function a reader, which panics
+//! where it does not. For the tests (`tests`, on seeded noise and mutations) and for cargo-fuzz (`tests/fuzz`).
+
+#[cfg(test)]
+mod tests;
+
+use crate::cli::{self, Command};
+use crate::etcd::wire;
+use crate::etcd::{KeyValue, OpReply, RangeReply, TxnReply, WatchBatch};
+use crate::fsm::Kind;
+use crate::guard::protocol::{Greeting, Order, Report};
+use crate::host::Cost;
+use crate::host::frr::EvpnFilter;
+use crate::host::frr::config::{BgpConfig, Entry, parse_bgp, parse_ospf};
+use crate::host::frr::script::{self, LIST, ROUTE_MAP, Script};
+use crate::host::frr::targets::parse_targets;
+use crate::host::frr::verdict::{Output, Verdict, judge};
+use crate::schema::{self, Key, Meta, Value};
+use crate::types::{NodeName, Vni};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value as Json, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+/// Takes any bytes; panics if something does not hold.
+pub type Reader = fn(&[u8]);
+
+/// The readers by name, as the fuzz targets and the directories of their seeds are called.
+pub const READERS: [(&str, Reader); 7] = [
+    ("schema", schema),
+    ("wire", wire),
+    ("verdict", verdict),
+    ("config", config),
+    ("targets", targets),
+    ("guard", guard),
+    ("cli", cli),
+];
+
+/// A key up to the first zero, and a value behind it.
+pub fn schema(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == 0);
+    let (key, value) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or(bytes),
+    );
+    match Key::read(key) {
+        Ok(key_read) => assert_eq!(key_read.bytes(), key, "a key has one spelling"),
+        Err(foreign) => is_one_line(&foreign.to_string(), 600),
+    }
+    let name: NodeName = "gw1".parse().expect("it is a name");
+    for key in [
+        Key::Node(name.clone()),
+        Key::Meta(name),
+        Key::Kind(Vni::MIN),
+        Key::Current(Vni::MIN),
+        Key::Next(Vni::MAX),
+    ] {
+        schema_value(&key, value);
+    }
+}
+
+fn schema_value(key: &Key, bytes: &[u8]) {
+    let (value, foreign) = schema::read_value(key, bytes);
+    assert_eq!(foreign.is_some(), value == Value::Unreadable);
+    let again = match &value {
+        Value::Points(points) => schema::points_bytes(points),
+        Value::Meta(meta) => meta_bytes(meta),
+        Value::Kind(kind) => {
+            assert_eq!(Kind::from_number(kind.number().into()), Some(*kind));
+            kind.number().to_string().into_bytes()
+        }
+        Value::Name(name) => {
+            let text = name.as_ref().map_or("", NodeName::as_str);
+            assert_eq!(text.as_bytes(), bytes, "a name has one spelling");
+            return;
+        }
+        Value::Unreadable => return,
+    };
+    assert_eq!(schema::read_value(key, &again), (value, None));
+}
+
+fn meta_bytes(meta: &Meta) -> Vec<u8> {
+    assert!(meta.range.first() <= meta.range.last());
+    schema::meta_bytes(meta)
+}
+
+/// A reply or a line of etcd.
+pub fn wire(bytes: &[u8]) {
+    if let Ok(reply) = wire::range_reply(bytes) {
+        is_range(&reply);
+        let again = with_header(reply.revision.0, range_json(&reply));
+        assert_eq!(wire::range_reply(&again).ok(), Some(reply));
+    }
+    if let Ok(newest) = wire::newest_reply(bytes) {
+        assert!(newest.revision.0 > 0 && newest.mod_revision.0 >= 0);
+    }
+    if let Ok(reply) = wire::txn_reply(bytes) {
+        let again = with_header(reply.revision.0, txn_json(&reply));
+        assert_eq!(wire::txn_reply(&again).ok(), Some(reply));
+    }
+    if let Ok(grant) = wire::lease_grant_reply(bytes) {
+        assert!(grant.id.0 != 0 && !grant.ttl.is_zero());
+    }
+    if let Ok(Some(ttl)) = wire::keepalive_line(bytes) {
+        assert!(!ttl.is_zero());
+    }
+    match wire::watch_line(bytes) {
+        Ok(Some(batch)) => {
+            assert!(!batch.events.is_empty());
+            let newest = batch.events.iter().map(|event| event.kv.mod_revision).max();
+            assert_eq!(newest, Some(batch.revision));
+            let again = watch_json(&batch).to_string().into_bytes();
+            assert_eq!(wire::watch_line(&again).ok(), Some(Some(batch)));
+        }
+        Err(crate::etcd::Error::Compacted { at }) => assert!(at.0 > 0),
+        Ok(None) | Err(_) => {}
+    }
+    if let Some(refusal) = wire::refusal(bytes) {
+        assert!(!refusal.to_string().is_empty());
+    }
+}
+
+fn is_range(range: &RangeReply) {
+    assert!(range.revision.0 > 0);
+    assert!(range.kvs.len() as u64 <= range.count);
+    assert_eq!(range.kvs.is_empty(), range.count == 0, "no key is lost");
+    for kv in &range.kvs {
+        assert!(!kv.key.is_empty() && kv.mod_revision.0 > 0);
+        assert!(kv.lease.is_none_or(|lease| lease.0 != 0));
+    }
+}
+
+fn with_header(revision: i64, mut reply: Json) -> Vec<u8> {
+    reply["header"] = json!({"revision": revision.to_string()});
+    reply.to_string().into_bytes()
+}
+
+fn range_json(range: &RangeReply) -> Json {
+    json!({
+        "kvs": range.kvs.iter().map(kv_json).collect::<Vec<_>>(),
+        "count": range.count.to_string(),
+        "more": range.count > range.kvs.len() as u64,
+    })
+}
+
+fn kv_json(kv: &KeyValue) -> Json {
+    json!({
+        "key": STANDARD.encode(&kv.key),
+        "value": STANDARD.encode(&kv.value),
+        "mod_revision": kv.mod_revision.0.to_string(),
+        "create_revision": kv.create_revision.0,
+        "lease": kv.lease.map_or(0, |lease| lease.0).to_string(),
+    })
+}
+
+fn txn_json(txn: &TxnReply) -> Json {
+    let response = |response: &OpReply| match response {
+        OpReply::Put => json!({"response_put": {}}),
+        OpReply::Range(range) => json!({"response_range": range_json(range)}),
+        OpReply::Delete { deleted } => {
+            json!({"response_delete_range": {"deleted": deleted.to_string()}})
+        }
+        OpReply::Txn(txn) => json!({"response_txn": txn_json(txn)}),
+    };
+    json!({
+        "succeeded": txn.succeeded,
+        "responses": txn.responses.iter().map(response).collect::<Vec<_>>(),
+    })
+}
+
+fn watch_json(batch: &WatchBatch) -> Json {
+    let events: Vec<Json> = batch
+        .events
+        .iter()
+        .map(|event| match event.deleted {
+            true => json!({"type": "DELETE", "kv": kv_json(&event.kv)}),
+            false => json!({"kv": kv_json(&event.kv)}),
+        })
+        .collect();
+    json!({"result": {"events": events}})
+}
+
+/// What vtysh left: an exit status, standard output up to the first zero, standard error behind it.
+pub fn verdict(bytes: &[u8]) {
+    let (status, rest) = bytes.split_first().unwrap_or((&0, &[]));
+    let mut parts = rest.splitn(2, |byte| *byte == 0);
+    let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    let output = Output {
+        status: (*status != 255).then_some(i32::from(*status)),
+        stdout: text(),
+        stderr: text(),
+    };
+    let silent = output.stdout.trim().is_empty() && output.stderr.trim().is_empty();
+    let harmless = ["Can't open configuration file", "Can't find community-list"];
+    let complains = [&output.stdout, &output.stderr]
+        .iter()
+        .flat_map(|text| text.lines())
+        .any(|line| line.starts_with('%') && !harmless.iter().any(|known| line.contains(known)));
+    match judge(&output) {
+        Verdict::Done => {
+            assert!(!complains, "text with % is a refusal");
+            assert!(output.status == Some(0) || output.stderr.contains("[13] to bgpd"));
+        }
+        Verdict::Refused { lines, summary } => {
+            assert!(
+                !(silent && output.status == Some(0)),
+                "silence is no refusal"
+            );
+            assert!(!summary.is_empty());
+            for text in lines.values().chain([&summary]) {
+                is_one_line(text, 300);
+            }
+        }
+        Verdict::Down | Verdict::Locked => assert!(!silent),
+    }
+}
+
+/// A running configuration, of either daemon.
+pub fn config(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let costs = parse_ospf(&text);
+    assert_eq!(parse_ospf(&ospf_text(&costs)), costs);
+    let config = parse_bgp(&text);
+    assert_eq!(parse_bgp(&bgp_text(&config)), config);
+
+    let some: BTreeSet<Vni> = config.list.keys().copied().filter_map(Vni::new).collect();
+    let keeps = [
+        BTreeSet::new(),
+        BTreeSet::from([Vni::MIN, Vni::MAX]),
+        some.into_iter().skip(1).collect(),
+    ];
+    for filter in [EvpnFilter::List, EvpnFilter::Entries] {
+        for keep in &keeps {
+            withdrawal(&config, filter, keep);
+        }
+    }
+}
+
+/// What is fed to bgpd is made of lines that it has, and brings it where nothing is left to be done.
+fn withdrawal(config: &BgpConfig, filter: EvpnFilter, keep: &BTreeSet<Vni>) {
+    let lines = script::withdraw_filter(config, filter, keep);
+    let text = Script::new(&lines, &[]);
+    assert_eq!(text.text().lines().count(), text.lines());
+    let mut after = config.clone();
+    let mut open = None;
+    for line in &lines {
+        assert!(!line.contains('\n'), "{line:?}");
+        open = obey(&mut after, open, line);
+    }
+    assert_eq!(
+        script::withdraw_filter(&after, filter, keep),
+        [""; 0],
+        "{config:?} {lines:?}"
+    );
+    let kept = |seq: &u32| Vni::new(*seq).is_some_and(|vni| keep.contains(&vni));
+    assert!(filter == EvpnFilter::Entries || after.list.keys().all(kept));
+}
+
+/// bgpd, as far as it matters: takes one line of configuration, with the route-map entry that is open.
+fn obey(config: &mut BgpConfig, open: Option<u32>, line: &str) -> Option<u32> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let number = |text: &str| text.parse().expect("a sequence number");
+    match words[..] {
+        ["route-map", ROUTE_MAP, action @ ("permit" | "deny"), seq] => {
+            let entry = config.entries.entry(number(seq)).or_insert(Entry {
+                permits: false,
+                body: Vec::new(),
+            });
+            entry.permits = action == "permit";
+            return Some(number(seq));
+        }
+        ["no", "route-map", ROUTE_MAP, "permit" | "deny", seq] => {
+            config.entries.remove(&number(seq)).expect("it is there");
+        }
+        ["match", ..] => {
+            let entry = open.and_then(|seq| config.entries.get_mut(&seq));
+            let entry = entry.expect("an entry is open");
+            if !entry.body.iter().any(|old| old == line) {
+                entry.body.push(line.to_owned());
+            }
+            return open;
+        }
+        ["no", "bgp", "extcommunity-list", "standard", LIST] => config.list.clear(),
+        [
+            "no",
+            "bgp",
+            "extcommunity-list",
+            "standard",
+            LIST,
+            "seq",
+            _,
+            "permit",
+            ref value @ ..,
+        ] => {
+            let value = value.join(" ");
+            config.list.retain(|_, old| *old != value);
+        }
+        _ => panic!("not a line of ours: {line:?}"),
+    }
+    None
+}
+
+fn bgp_text(config: &BgpConfig) -> String {
+    let mut lines = Vec::new();
+    if let Some(asn) = config.asn {
+        lines.push(format!("router bgp {asn}"));
+    }
+    if config.applied {
+        lines.push(format!("  neighbor fabric route-map {ROUTE_MAP} out"));
+    }
+    for (seq, value) in &config.list {
+        lines.push(format!(
+            "bgp extcommunity-list standard {LIST} seq {seq} permit {value}"
+        ));
+    }
+    for (seq, entry) in &config.entries {
+        let action = if entry.permits { "permit" } else { "deny" };
+        lines.push(format!("route-map {ROUTE_MAP} {action} {seq}"));
+        lines.extend(entry.body.iter().map(|line| format!(" {line}")));
+    }
+    lines.join("\n")
+}
+
+fn ospf_text(costs: &BTreeMap<Vni, Cost>) -> String {
+    let interface = |(vni, cost): (&Vni, &Cost)| {
+        format!("interface {}\n ip ospf cost {}\n", vni.bridge(), cost.0)
+    };
+    costs.iter().map(interface).collect()
+}
+
+/// bgpd's word on route targets.
+pub fn targets(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(targets) = parse_targets(&text) else {
+        return;
+    };
+    let mut again = serde_json::Map::new();
+    for vni in [1, 2, 3, 7, 9, 100].into_iter().filter_map(Vni::new) {
+        let of = targets.of(vni, 65000);
+        assert!(!of.is_empty());
+        for target in &of {
+            let plain = |b: u8| b.is_ascii_digit() || matches!(b, b'.' | b':');
+            assert!(
+                target.bytes().all(plain),
+                "it goes into a script: {target:?}"
+            );
+        }
+        let line = script::list_permit(vni, &script::rt_value(&of));
+        let read = parse_bgp(&line).list;
+        assert_eq!(read, BTreeMap::from([(vni.get(), script::rt_value(&of))]));
+        if targets.knows(vni) {
+            again.insert(vni.to_string(), json!({"exportRTs": of}));
+        }
+        if let Some(other) = targets.also_carried_by(&of, vni) {
+            assert!(other != vni && targets.knows(other));
+        }
+    }
+    let again = parse_targets(&Json::Object(again).to_string()).expect("it is an object");
+    for vni in [1, 2, 3, 7, 9, 100].into_iter().filter_map(Vni::new) {
+        assert_eq!(again.of(vni, 65000), targets.of(vni, 65000));
+    }
+}
+
+/// A line between daemon and guard.
+pub fn guard(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for line in text.lines() {
+        let (order, greeting) = (Order::read(line), Greeting::read(line));
+        let report = Report::read(line);
+        let senses = [order.is_some(), greeting.is_some(), report.is_some()];
+        assert!(
+            senses.iter().filter(|sense| **sense).count() <= 1,
+            "{line:?}"
+        );
+        if let Some(report) = report {
+            assert_eq!(Report::read(&report.line()), Some(report));
+        }
+        if let Some(order) = order {
+            is_one_line(order.line().trim_end(), usize::MAX);
+            assert_eq!(Order::read(&order.line()), Some(order));
+        }
+        if let Some(greeting) = greeting {
+            assert_eq!(Greeting::read(&greeting.line()), Some(greeting));
+        }
+    }
+}
+
+/// Arguments, each up to a zero.
+pub fn cli(bytes: &[u8]) {
+    let arguments = bytes.split(|byte| *byte == 0);
+    match cli::parse(arguments.map(|argument| OsString::from_vec(argument.to_vec()))) {
+        Ok(Command::Run(config)) => {
+            assert!(config.range.first() <= config.range.last());
+            assert!(!config.points.is_empty() && !config.etcd.is_empty());
+            assert!((1..=100).contains(&config.takeover_cost));
+            let timing = config.timing;
+            assert!(timing.guard_margin < timing.fence_margin && timing.fence_margin < timing.ttl);
+            let name: Result<NodeName, _> = config.name.as_str().parse();
+            assert_eq!(name.ok(), Some(config.name));
+            for endpoint in config.etcd {
+                assert_eq!(endpoint.to_string().parse().ok(), Some(endpoint));
+            }
+        }
+        Ok(Command::Withdraw(config)) => assert!(config.range.first() <= config.range.last()),
+        Ok(Command::Guard(_) | Command::Print(_)) => {}
+        Err(error) => is_one_line(&error.to_string(), 3500),
+    }
+}
+
+/// It can stand in a log, whoever wrote it: no line of its own, nothing that a terminal obeys.
+fn is_one_line(text: &str, longest: usize) {
+    assert!(!text.contains(char::is_control), "{text:?}");
+    assert!(text.chars().count() <= longest, "{text:?}");
+}

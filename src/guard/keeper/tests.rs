@@ -1,0 +1,128 @@
+//! The daemon's side against a guard that misbehaves.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::types::LeaseId;
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+fn lease(seconds: u64) -> Lease {
+    Lease {
+        id: LeaseId(7),
+        valid_until: Time::since_boot(Duration::from_secs(seconds)),
+    }
+}
+
+fn address() -> Address {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    Address::from_argument(&format!("wmgwd-test/{}/{number}", std::process::id()))
+}
+
+fn line() -> (Line, UnixStream) {
+    let (daemon, guard) = UnixStream::pair().unwrap();
+    (Line::new(Peer::new(daemon).unwrap()), guard)
+}
+
+/// Accepts one connection and answers with `answer`; gives back what holds it open.
+fn answer(listener: UnixListener, answer: &'static str) -> std::thread::JoinHandle<UnixStream> {
+    listener.set_nonblocking(false).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(answer.as_bytes()).unwrap();
+        stream
+    })
+}
+
+fn connect(said: &'static str) -> Result<(Line, Option<Lease>), Error> {
+    let address = address();
+    let guard = answer(address.listen().unwrap(), said);
+    let mut keeper = Keeper {
+        address,
+        arguments: Vec::new(),
+        child: None,
+        found: None,
+    };
+    let result = keeper.connect(Duration::from_secs(10));
+    guard.join().unwrap();
+    result
+}
+
+#[test]
+fn greetings_are_understood() {
+    assert!(matches!(connect("fresh\n"), Ok((_, None))));
+    let (_, predecessor) = connect("orphan 7 5000000000\n").map_err(|_| ()).unwrap();
+    assert_eq!(predecessor, Some(lease(5)));
+    assert!(matches!(connect("busy\n"), Err(Error::NameInUse)));
+    assert!(matches!(connect("HTTP/1.1 400\n"), Err(Error::Protocol)));
+}
+
+#[test]
+fn what_follows_the_greeting_is_not_lost() {
+    let (mut line, _) = connect("orphan 7 5000000000\nfenced\n")
+        .map_err(|_| ())
+        .unwrap();
+    assert_eq!(line.standing(), Standing::Fenced);
+}
+
+/// Input: somebody at the address who never says a word. Output: the wait ends.
+#[test]
+fn a_guard_that_says_nothing_is_not_waited_for() {
+    let address = address();
+    let _listener = address.listen().unwrap();
+    let mut keeper = Keeper {
+        address,
+        arguments: Vec::new(),
+        child: None,
+        found: None,
+    };
+    match keeper.connect(Duration::from_millis(50)) {
+        Err(Error::Socket(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
+        other => panic!("{:?}", other.map(|(_, lease)| lease)),
+    }
+    // It is this very process: no guard, so it lives on.
+    keeper.bury();
+}
+
+/// Input: a guard that is stopped, and words until its buffer is full.
+/// Output: not one of them blocks for long, and the guard counts as lost.
+#[test]
+fn a_guard_that_does_not_read_is_lost_soon() {
+    let (mut line, _guard) = line();
+    let many: Vec<Vni> = (1..100_000).filter_map(Vni::new).collect();
+    let begun = Instant::now();
+    line.serves(&many);
+    line.released(&many);
+    assert!(begun.elapsed() < 20 * WRITE, "{:?}", begun.elapsed());
+    assert_eq!(line.standing(), Standing::Lost("it does not read".into()));
+}
+
+#[test]
+fn a_guard_that_does_not_answer_is_lost_after_a_while() {
+    let (mut line, mut guard) = line();
+    line.lease(lease(5));
+    let now = clock::now();
+    line.listen(now + PATIENCE / 2);
+    assert!(line.peer.is_some());
+    // An answer to the lease before: it lives.
+    guard.write_all(b"heard 4000000000\n").unwrap();
+    line.listen(now + 2 * PATIENCE);
+    assert!(line.peer.is_some());
+    guard.write_all(b"heard 5000000000\n").unwrap();
+    line.listen(now + 9 * PATIENCE);
+    assert!(line.peer.is_some());
+    line.lease(lease(6));
+    line.listen(clock::now() + 2 * PATIENCE);
+    assert_eq!(line.standing(), Standing::Lost("it does not answer".into()));
+}
+
+#[test]
+fn a_guard_that_fenced_says_so_once() {
+    let (mut line, mut guard) = line();
+    guard.write_all(b"fenced\n").unwrap();
+    assert_eq!(line.standing(), Standing::Fenced);
+    assert_eq!(line.standing(), Standing::Well);
+    drop(guard);
+    assert!(matches!(line.standing(), Standing::Lost(_)));
+}

@@ -1,0 +1,509 @@
+//! The guard process of the real program, spoken to as a daemon does, on a mock host that is mirrored into
+//! files; and a real daemon whose guard is stopped.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::etcd::Etcd;
+use common::eventually;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+use wmgwd::clock;
+use wmgwd::guard::protocol::{Greeting, Order, Report};
+use wmgwd::types::{Lease, LeaseId, Time, Vni};
+
+/// How long before the end of the lease the guard acts.
+const MARGIN: Duration = Duration::from_millis(700);
+/// The VNIs of the mock host.
+const LAST: u32 = 5;
+
+fn number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The mirror of a mock host.
+struct HostDir(PathBuf);
+
+impl HostDir {
+    /// A host on which VNIs 1 to [`LAST`] are wholly on show.
+    fn on_show() -> HostDir {
+        HostDir::with([1, 1, 0, 100])
+    }
+
+    /// A host on which nothing is on show.
+    fn dark() -> HostDir {
+        HostDir::with([0, 0, 0xff, 0xff])
+    }
+
+    fn with(shown: [u8; 4]) -> HostDir {
+        let name = format!("wmgwd-guard-{}-{}", std::process::id(), number());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir(&dir).unwrap();
+        let shown = shown.repeat(LAST as usize + 1);
+        fs::write(dir.join("exposure"), shown).unwrap();
+        HostDir(dir)
+    }
+
+    fn shown(&self, vni: u32) -> [u8; 4] {
+        let mut shown = [0; 4];
+        let exposure = File::open(self.0.join("exposure")).unwrap();
+        exposure
+            .read_exact_at(&mut shown, 4 * u64::from(vni))
+            .unwrap();
+        shown
+    }
+
+    fn answers(&self, vni: u32) -> bool {
+        self.shown(vni)[0] == 1
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        (1..=LAST).all(|vni| self.shown(vni)[1..] == [0, 0xff, 0xff])
+    }
+
+    /// Contract: as long as the clock is before `from`, `vnis` answer; they do not at `until`.
+    fn falls_silent_between(&self, vnis: &[u32], from: Time, until: Time) {
+        loop {
+            let answering: Vec<_> = vnis.iter().map(|vni| self.answers(*vni)).collect();
+            let now = clock::now();
+            if now < from {
+                assert!(answering.iter().all(|on| *on), "too early: {answering:?}");
+            } else if !answering.contains(&true) {
+                return;
+            }
+            assert!(
+                now < until,
+                "{answering:?} although the lease can have ended"
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for HostDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A guard process.
+struct Guard {
+    address: String,
+    child: Child,
+    host: HostDir,
+}
+
+impl Guard {
+    fn start(stderr: Stdio) -> Guard {
+        let host = HostDir::on_show();
+        let address = format!("wmgwd-test/guard/{}/{}", std::process::id(), number());
+        let child = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+            .args(["guard", &address])
+            .arg(MARGIN.as_millis().to_string())
+            .args(["1", &LAST.to_string(), "list", "mock", "info"])
+            .env("WMGWD_MOCK_DIR", &host.0)
+            .stdin(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        Guard {
+            address,
+            child,
+            host,
+        }
+    }
+
+    /// Connects, without a word.
+    fn knock(&self) -> UnixStream {
+        let address = SocketAddr::from_abstract_name(&self.address).unwrap();
+        let stream = eventually("the guard listens", || {
+            UnixStream::connect_addr(&address).ok()
+        });
+        stream.set_read_timeout(Some(common::DEADLINE)).unwrap();
+        stream
+    }
+
+    fn hello(&self) -> (Daemon, Greeting) {
+        let mut daemon = Daemon(BufReader::new(self.knock()));
+        daemon.tell(&Order::Hello);
+        let greeting = Greeting::read(&daemon.line()).unwrap();
+        (daemon, greeting)
+    }
+
+    /// A daemon that serves `vnis` under a lease that ends after `lasts`.
+    fn serving(&self, vnis: &[u32], lasts: Duration) -> (Daemon, Lease) {
+        let (mut daemon, greeting) = self.hello();
+        assert_eq!(greeting, Greeting::Fresh);
+        let lease = daemon.renew(lasts);
+        daemon.tell(&Order::Serves(some(vnis)));
+        (daemon, lease)
+    }
+
+    fn has_ended(&mut self) -> Option<bool> {
+        self.child
+            .try_wait()
+            .unwrap()
+            .map(|status| status.success())
+    }
+
+    fn ends(&mut self) {
+        let well = eventually("the guard ends", || self.has_ended());
+        assert!(well, "with success");
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Processor time so far, in hundredths of a second (proc_pid_stat(5)).
+    fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<&str> = fields.split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// Contract: in the state it is in, it waits and does not spin.
+    fn does_not_spin(&self, state: &str) {
+        let before = self.ticks();
+        thread::sleep(Duration::from_secs(1));
+        let spent = self.ticks() - before;
+        assert!(spent < 30, "{spent} hundredths of a second {state}");
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Our end of the line.
+struct Daemon(BufReader<UnixStream>);
+
+impl Daemon {
+    fn tell(&mut self, order: &Order) {
+        self.0.get_mut().write_all(order.line().as_bytes()).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn renew(&mut self, lasts: Duration) -> Lease {
+        let lease = Lease {
+            id: LeaseId(7),
+            valid_until: clock::now() + lasts,
+        };
+        self.tell(&Order::Lease(lease));
+        lease
+    }
+
+    fn hears(&mut self, report: Report) {
+        assert_eq!(Report::read(&self.line()), Some(report));
+    }
+}
+
+fn some(vnis: &[u32]) -> Vec<Vni> {
+    vnis.iter().filter_map(|vni| Vni::new(*vni)).collect()
+}
+
+/// Input: a daemon that renews, tells of one more VNI, and dies with these words still unread.
+/// Output: nothing changes until just before the lease can end; then ARP of all is off before that, and FRR
+/// after; then the guard ends.
+#[test]
+fn a_daemon_that_dies_is_silenced_before_its_lease_ends() {
+    let mut guard = Guard::start(Stdio::null());
+    let (mut daemon, _) = guard.serving(&[1, 2], Duration::from_secs(60));
+    let lease = daemon.renew(Duration::from_secs(2));
+    daemon.tell(&Order::Serves(some(&[3])));
+    drop(daemon);
+    let due = lease.valid_until - MARGIN;
+    guard
+        .host
+        .falls_silent_between(&[1, 2, 3], due, lease.valid_until);
+    assert!(guard.host.answers(4), "nobody spoke of it");
+    let host = &guard.host;
+    eventually("FRR is withdrawn", || host.is_withdrawn().then_some(()));
+    guard.ends();
+}
+
+/// Input: a daemon that says goodbye and closes in one go. Output: the guard ends, and has touched nothing.
+#[test]
+fn a_guard_that_is_dismissed_ends_at_once() {
+    let mut guard = Guard::start(Stdio::null());
+    let (mut daemon, _) = guard.serving(&[1], Duration::from_secs(600));
+    daemon.tell(&Order::Bye);
+    drop(daemon);
+    guard.ends();
+    assert_eq!(guard.host.shown(1), [1, 1, 0, 100]);
+}
+
+/// Input: a daemon that is late (stopped, say), and renews in the end.
+/// Output: silence in time; the daemon hears of it; the guard goes on, and does the same again.
+#[test]
+fn a_daemon_that_is_late_is_fenced_and_told() {
+    let guard = Guard::start(Stdio::null());
+    let (mut daemon, mut lease) = guard.serving(&[1], Duration::from_secs(2));
+    for _ in 0..2 {
+        daemon.hears(Report::Heard(lease.valid_until));
+        let due = lease.valid_until - MARGIN;
+        guard
+            .host
+            .falls_silent_between(&[1], due, lease.valid_until);
+        daemon.hears(Report::Fenced);
+        let host = &guard.host;
+        eventually("FRR is withdrawn", || host.is_withdrawn().then_some(()));
+        guard.does_not_spin("after it has fenced");
+        fs::write(guard.host.0.join("exposure"), [1, 1, 0, 100].repeat(6)).unwrap();
+        lease = daemon.renew(Duration::from_secs(2));
+        daemon.tell(&Order::Serves(some(&[1])));
+    }
+}
+
+/// Input: connections that say nothing, and ones that close again, before and while there is a daemon.
+/// Output: none takes the daemon's place; a second daemon is told so; a successor takes over.
+#[test]
+fn only_who_says_hello_is_a_daemon() {
+    let mut guard = Guard::start(Stdio::null());
+    drop(guard.knock());
+    let _silent = guard.knock();
+    let (daemon, lease) = guard.serving(&[1], Duration::from_secs(8));
+    drop(guard.knock());
+    assert_eq!(guard.hello().1, Greeting::Busy);
+    drop(daemon);
+    drop(guard.knock());
+    guard.does_not_spin("without a daemon");
+    let (mut successor, greeting) = guard.hello();
+    assert_eq!(greeting, Greeting::Orphan(lease));
+    successor.tell(&Order::Released(some(&[1])));
+    successor.tell(&Order::Bye);
+    guard.ends();
+    assert!(guard.host.answers(1));
+}
+
+#[test]
+fn noise_does_no_harm() {
+    let guard = Guard::start(Stdio::null());
+    let (mut daemon, _) = guard.serving(&[1], Duration::from_secs(60));
+    let stream = daemon.0.get_mut();
+    stream
+        .write_all(b"\xff\0\n\n\nserves 0\nlease x\nserves 2 3 zzz\nlea")
+        .unwrap();
+    stream.write_all(b"se 7").unwrap();
+    guard.does_not_spin("with half a line");
+    daemon.tell(&Order::Bye);
+    let lease = daemon.renew(Duration::from_secs(2));
+    guard
+        .host
+        .falls_silent_between(&[1], lease.valid_until - MARGIN, lease.valid_until);
+}
+
+/// A guard with much to say.
+fn talkative(stderr: Stdio, leave: impl FnOnce(Option<ChildStderr>) -> Option<ChildStderr>) {
+    let mut guard = Guard::start(stderr);
+    let (mut daemon, _) = guard.serving(&[1], Duration::from_secs(60));
+    let kept = leave(guard.child.stderr.take());
+    // Much more than a pipe holds; the answer shows that all of it has been read.
+    for _ in 0..300 {
+        let line = [&[b'x'; 1000][..], b"\n"].concat();
+        daemon.0.get_mut().write_all(&line).unwrap();
+    }
+    let lease = daemon.renew(Duration::from_secs(2));
+    drop(daemon);
+    guard
+        .host
+        .falls_silent_between(&[1], lease.valid_until - MARGIN, lease.valid_until);
+    guard.ends();
+    drop(kept);
+}
+
+/// Input: whoever reads the log has stopped doing so. Output: the guard does not wait for them.
+#[test]
+fn a_log_that_nobody_reads_does_not_hold_the_guard_up() {
+    talkative(Stdio::piped(), |pipe| pipe);
+}
+
+/// Input: whoever reads the log is gone. Output: the guard does not mind.
+#[test]
+fn a_log_that_is_gone_does_not_end_the_guard() {
+    talkative(Stdio::piped(), |pipe| {
+        drop(pipe);
+        None
+    });
+}
+
+/// Input: a guard that was stopped while its daemon renewed, after the end of the lease it knew.
+/// Output: it hears what was said before it acts.
+#[test]
+fn a_guard_that_was_stopped_hears_first() {
+    let guard = Guard::start(Stdio::null());
+    let (mut daemon, lease) = guard.serving(&[1], Duration::from_secs(2));
+    daemon.hears(Report::Heard(lease.valid_until));
+    guard.signal(Signal::SIGSTOP);
+    eventually("the lease is over", || {
+        (clock::now() > lease.valid_until).then_some(())
+    });
+    let renewed = daemon.renew(Duration::from_secs(60));
+    guard.signal(Signal::SIGCONT);
+    daemon.hears(Report::Heard(renewed.valid_until));
+    assert!(guard.host.answers(1));
+}
+
+/// What it takes in memory: printed, and bounded, as it shall be tiny.
+#[test]
+fn the_guard_is_small() {
+    let guard = Guard::start(Stdio::null());
+    let (mut daemon, _) = guard.serving(&[1], Duration::from_secs(60));
+    let vnis: Vec<u32> = (1..=10_000).collect();
+    daemon.tell(&Order::Serves(some(&vnis)));
+    let lease = daemon.renew(Duration::from_secs(60));
+    while Report::read(&daemon.line()) != Some(Report::Heard(lease.valid_until)) {}
+    let rollup = format!("/proc/{}/smaps_rollup", guard.child.id());
+    let rollup = fs::read_to_string(rollup).unwrap();
+    let kilobytes = |what: &str| -> u64 {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(what));
+        let words = line.unwrap().split_ascii_whitespace();
+        words.take(1).next().unwrap().parse().unwrap()
+    };
+    let own = kilobytes("Private_Dirty:") + kilobytes("Private_Clean:");
+    println!(
+        "guard with 10 000 VNIs: rss={} kB pss={} kB anonymous={} kB",
+        kilobytes("Rss:"),
+        kilobytes("Pss:"),
+        kilobytes("Anonymous:"),
+    );
+    assert!(kilobytes("Anonymous:") < 4096, "{own} kB of its own");
+}
+
+/// A real daemon on a mock host.
+struct Served {
+    daemon: Child,
+    name: String,
+    host: HostDir,
+}
+
+impl Served {
+    fn start(name: &str, etcd: &Etcd, host: HostDir) -> Served {
+        let endpoint = etcd.endpoint().to_string();
+        let daemon = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+            .args(["--name", name, "--etcd", &endpoint, "--mock"])
+            .args(["--maxvni", &LAST.to_string(), "--lease-ttl", "5"])
+            .args(["--settle", "0", "--drain-timeout", "5"])
+            .env("WMGWD_MOCK_DIR", &host.0)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let name = name.to_owned();
+        Served { daemon, name, host }
+    }
+
+    /// Its guards.
+    fn guards(&self) -> Vec<Pid> {
+        let prefix = format!("wmgwd-mock/{}/", self.name);
+        fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|pid: &i32| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let mut words = line.split(|byte| *byte == 0).skip(1);
+                words.next() == Some(b"guard")
+                    && words
+                        .next()
+                        .is_some_and(|word| word.starts_with(prefix.as_bytes()))
+            })
+            .map(Pid::from_raw)
+            .collect()
+    }
+
+    fn serves(&self) {
+        eventually("it serves", || {
+            let shown = (1..=LAST).all(|vni| self.host.shown(vni) == [1, 1, 0, 100]);
+            shown.then_some(())
+        });
+    }
+
+    fn guard(&self) -> Pid {
+        eventually("it has one guard", || match self.guards()[..] {
+            [pid] => Some(pid),
+            _ => None,
+        })
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+        for pid in self.guards() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Input: the guard of a daemon is stopped. Output: the daemon notices, ends it and starts another, serves
+/// all the while, and takes that one with it when it ends.
+#[test]
+fn a_guard_that_is_stopped_is_replaced() {
+    let etcd = Etcd::start();
+    let name = format!("stopped-{}", std::process::id());
+    let mut served = Served::start(&name, &etcd, HostDir::dark());
+    served.serves();
+    let first = served.guard();
+    kill(first, Signal::SIGSTOP).unwrap();
+    let second = eventually("another guard", || {
+        assert!((1..=LAST).all(|vni| served.host.answers(vni)));
+        match served.guards()[..] {
+            [pid] if pid != first => Some(pid),
+            _ => None,
+        }
+    });
+    let comm = fs::read_to_string(format!("/proc/{second}/comm")).unwrap();
+    assert_eq!(comm, "wmgwd-guard\n");
+    let daemon = Pid::from_raw(served.daemon.id().try_into().unwrap());
+    kill(daemon, Signal::SIGTERM).unwrap();
+    let status = eventually("the daemon ends", || served.daemon.try_wait().unwrap());
+    assert!(status.success());
+    assert_eq!(served.guards(), []);
+    let mut log = String::new();
+    let mut stderr = served.daemon.stderr.take().unwrap();
+    stderr.read_to_string(&mut log).unwrap();
+    assert!(log.contains("the guard was gone"), "{log}");
+    assert!(log.contains("everything is withdrawn"), "{log}");
+}
+
+/// Input: the daemon is killed and its guard stopped; then the daemon is started again.
+/// Output: the new run does not wait for the guard for ever: it serves.
+#[test]
+fn a_guard_that_stays_stopped_does_not_keep_the_next_run_from_starting() {
+    let etcd = Etcd::start();
+    let name = format!("stuck-{}", std::process::id());
+    let mut served = Served::start(&name, &etcd, HostDir::dark());
+    served.serves();
+    let stuck = served.guard();
+    served.daemon.kill().unwrap();
+    served.daemon.wait().unwrap();
+    // Only now: the kernel wakes what is stopped when its parent dies (setpgid(2), orphaned groups).
+    kill(stuck, Signal::SIGSTOP).unwrap();
+    let next = Served::start(&name, &etcd, HostDir::dark());
+    next.serves();
+    let guard = eventually("a guard that is not stopped", || {
+        next.guards().into_iter().find(|pid| *pid != stuck)
+    });
+    assert_eq!(next.guards(), [guard]);
+}
