@@ -14,7 +14,7 @@ use crate::gateway::{
 use crate::host::{self, Kernel, Parts, RouteChange, Router};
 use crate::report::{Complaint, chain, spans};
 use crate::schema::{self, Meta};
-use crate::types::{LeaseId, NodeName, Revision, Vni};
+use crate::types::{LeaseId, NodeName, Revision, Time, Vni};
 use fnv::FnvHashMap;
 use log::{Level, debug, info, log, warn};
 use std::collections::{BTreeMap, BTreeSet};
@@ -381,6 +381,39 @@ impl Complaints {
     }
 }
 
+/// When to look for routes that FRR gave up by itself.
+#[derive(Default)]
+struct Mending {
+    due: Option<Time>,
+}
+
+impl Mending {
+    fn look(&mut self, router: &mut dyn Router, fence: &Fence) {
+        self.due = None;
+        let mended = match router.mend(&|| fence.permits()) {
+            Ok(mended) => mended,
+            // Looked at again with the next order or audit.
+            Err(error) => return debug!("FRR: cannot look for lost routes: {}", chain(&error)),
+        };
+        self.due = mended.again.map(|again| clock::now() + again);
+        if !mended.back.is_empty() {
+            info!(
+                "FRR: vnis={}: the routes of the gateway's address had been given up to another \
+                 gateway's, brought back",
+                spans(&mended.back)
+            );
+        }
+        if !mended.given_up.is_empty() {
+            warn!(
+                "FRR: vnis={}: the routes of the gateway's address do not come back: does `show evpn \
+                 vni` know br<VNI>? Restarting FRR helps where zebra missed an address; \
+                 frr.conf.example avoids the loss",
+                spans(&mended.given_up)
+            );
+        }
+    }
+}
+
 /// Thread `frr`: one order after the other.
 fn serve_orders(
     mut router: Box<dyn Router>,
@@ -391,11 +424,23 @@ fn serve_orders(
     let mut complaints = Complaints::new("FRR");
     let mut reset_complaint = Complaint::default();
     let mut warned = false;
+    let mut mending = Mending::default();
+    let mut audit = clock::now() + AUDIT;
     loop {
-        let order = match orders.recv_timeout(AUDIT) {
+        let due = mending.due.map_or(audit, |due| due.min(audit));
+        let order = match orders.recv_timeout(due.since(clock::now())) {
             Ok(order) => order,
             Err(RecvTimeoutError::Timeout) => {
+                // Orders go first, so this may be late, but is never in their way.
+                if mending.due.is_some_and(|due| due <= clock::now()) {
+                    mending.look(&mut *router, fence);
+                }
+                if audit > clock::now() {
+                    continue;
+                }
                 // Only while it is quiet: what is under way is no drift.
+                audit = clock::now() + AUDIT;
+                mending.due = Some(clock::now());
                 match router.drifted() {
                     Ok(vnis) if vnis.is_empty() => continue,
                     Ok(vnis) => {
@@ -413,6 +458,8 @@ fn serve_orders(
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        audit = clock::now() + AUDIT;
+        mending.due = Some(clock::now());
         let event = match order {
             Order::Reset { parts, keep } => {
                 let mut taken = Parts::NONE;

@@ -101,6 +101,17 @@ impl Parts {
     }
 }
 
+/// What [`Router::mend`] found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Mended {
+    /// VNIs whose routes are back.
+    pub back: Vec<Vni>,
+    /// VNIs whose routes do not come back: left alone until they are claimed again.
+    pub given_up: Vec<Vni>,
+    /// How soon to look again; `None` if nothing is under way.
+    pub again: Option<Duration>,
+}
+
 /// Which of the FRR daemons that wmgwd needs are running, and since which start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Health {
@@ -175,6 +186,16 @@ pub trait Router: Send {
 
     /// Looks which daemons run. Cheap enough for once a second.
     fn health(&mut self) -> Health;
+
+    /// Looks whether FRR itself gave up routes that [`Router::apply`] let out, and brings them back. `permit`
+    /// is asked before anything that claims. To be called soon after each [`Router::apply`] and
+    /// [`Router::drifted`], and then whenever the answer says.
+    ///
+    /// # Errors
+    /// FRR did not say.
+    fn mend(&mut self, _permit: &dyn Fn() -> bool) -> Result<Mended, Error> {
+        Ok(Mended::default())
+    }
 
     /// Looks whether FRR still has what [`Router::apply`] gave it: a reload of its configuration takes that
     /// away without a restart. Returns the VNIs that have to be applied again. Two short runs of vtysh, so

@@ -37,6 +37,8 @@ pub struct Filter {
     /// Whether the filter has to be withdrawn as a whole before it is changed: it is out of shape, or holds
     /// what a new bgpd found in its startup configuration.
     stale: bool,
+    /// Whether it was found open, so that bgpd may have sent what it does not take back.
+    was_open: bool,
     targets: Targets,
     targets_read: Option<Time>,
 }
@@ -52,6 +54,7 @@ impl Filter {
             listed: BTreeMap::new(),
             listed_in: None,
             stale: false,
+            was_open: false,
             targets: Targets::default(),
             targets_read: None,
         }
@@ -81,6 +84,21 @@ impl Filter {
         warnings
     }
 
+    /// The VNIs that are let out because they were claimed.
+    pub fn shown(&self) -> &BTreeSet<Vni> {
+        &self.shown
+    }
+
+    /// The AS number, if bgpd gives up its own route for an address that it hears from another gateway.
+    pub fn yielding_asn(&self) -> Option<u32> {
+        self.config.asn.filter(|_| self.config.yields)
+    }
+
+    /// Whether the filter was found open since this was asked last.
+    pub fn take_was_open(&mut self) -> bool {
+        std::mem::take(&mut self.was_open)
+    }
+
     /// Takes every VNI but those in `keep` out of the filter, whoever put it there, and brings it into shape.
     ///
     /// # Errors
@@ -94,6 +112,7 @@ impl Filter {
     ) -> Result<(), Error> {
         self.stale = true;
         self.read_config(vtysh, bgpd)?;
+        self.was_open |= script::is_open(&self.config);
         let lines = script::withdraw_filter(&self.config, self.mode, keep);
         if !lines.is_empty() {
             let text = lines.join("\n") + "\n";

@@ -3,6 +3,7 @@
 //! Lines that are not understood are stepped over: the rest of the configuration is the operator's.
 
 use super::script::{LIST, ROUTE_MAP};
+use super::svi;
 use crate::host::Cost;
 use crate::types::Vni;
 use std::collections::BTreeMap;
@@ -27,11 +28,16 @@ pub struct BgpConfig {
     pub list: BTreeMap<u32, String>,
     /// Whether any neighbour has `filter-vni` as its outbound filter.
     pub applied: bool,
+    /// Whether bgpd gives up its own route for an address that it hears from another gateway.
+    pub yields: bool,
 }
 
 /// Reads bgpd's running configuration.
 pub fn parse_bgp(text: &str) -> BgpConfig {
-    let mut config = BgpConfig::default();
+    let mut config = BgpConfig {
+        yields: svi::yields(text),
+        ..BgpConfig::default()
+    };
     let mut open: Option<u32> = None;
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();

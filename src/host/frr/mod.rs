@@ -13,13 +13,14 @@ mod health;
 mod push;
 mod run;
 pub(crate) mod script;
+mod svi;
 pub(crate) mod targets;
 #[cfg(test)]
 mod tests;
 pub(crate) mod verdict;
 
 use super::proc::existing_bridges;
-use super::{Cost, Error, Health, Parts, RouteChange, RouteFailure, Router};
+use super::{Cost, Error, Health, Mended, Parts, RouteChange, RouteFailure, Router};
 use crate::types::{Vni, VniRange};
 use bgp::Filter;
 use push::{Push, failure};
@@ -28,6 +29,7 @@ use script::Job;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
+use svi::Svi;
 
 /// The largest range for which every bridge gets its cost ahead of its existence; in a larger one only the
 /// bridges that exist or that ospfd has heard of. An interface line costs ospfd about 5 ms (measured).
@@ -86,6 +88,7 @@ pub struct Frr {
     batch: usize,
     run_dirs: Vec<PathBuf>,
     filter: Filter,
+    svi: Svi,
     /// The costs that ospfd took.
     costs: BTreeMap<Vni, Cost>,
 }
@@ -103,6 +106,7 @@ impl Frr {
             batch: config.batch,
             run_dirs: config.run_dirs,
             filter: Filter::new(config.filter, config.range),
+            svi: Svi::default(),
             costs: BTreeMap::new(),
         }
     }
@@ -200,6 +204,7 @@ impl Router for Frr {
         let claimed = self
             .filter
             .claim(&self.vtysh, bgpd, self.batch, &wanted.show, permit);
+        self.svi.claimed(&wanted.show);
         // Without its EVPN routes a VNI is unreachable here: do not draw its traffic.
         let failed: BTreeSet<Vni> = claimed.iter().map(|failure| failure.vni).collect();
         failures.extend(claimed);
@@ -223,7 +228,30 @@ impl Router for Frr {
         health::look(&self.run_dirs)
     }
 
+    fn mend(&mut self, permit: &dyn Fn() -> bool) -> Result<Mended, Error> {
+        if self.filter.take_was_open() {
+            self.svi.was_open(existing_bridges(&self.range));
+        }
+        let Some(asn) = self.filter.yielding_asn() else {
+            return Ok(Mended::default());
+        };
+        // A daemon that is stopped would hold vtysh up for its whole deadline.
+        let health = health::look(&self.run_dirs);
+        for (daemon, runs) in [
+            (Daemon::Bgpd, health.bgpd.is_some()),
+            (Daemon::Zebra, health.zebra.is_some()),
+        ] {
+            if !runs {
+                let daemon = daemon.name();
+                return Err(Error::Down { daemon });
+            }
+        }
+        let shown = self.filter.shown();
+        self.svi.mend(&self.vtysh, asn, self.batch, shown, permit)
+    }
+
     fn drifted(&mut self) -> Result<Vec<Vni>, Error> {
+        self.svi.look_again();
         let bgpd = health::look(&self.run_dirs).bgpd;
         let mut drifted = self.filter.drifted(&self.vtysh, bgpd)?;
         let found = self.read_costs()?;

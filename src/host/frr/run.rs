@@ -44,6 +44,8 @@ pub enum Daemon {
     Bgpd,
     /// OSPF.
     Ospfd,
+    /// The kernel's side of EVPN.
+    Zebra,
 }
 
 impl Daemon {
@@ -52,6 +54,7 @@ impl Daemon {
         match self {
             Daemon::Bgpd => "bgpd",
             Daemon::Ospfd => "ospfd",
+            Daemon::Zebra => "zebra",
         }
     }
 }
@@ -113,6 +116,27 @@ impl Vtysh {
             Verdict::Refused { summary, .. } => Err(Error::Refused {
                 daemon: daemon.name(),
                 output: format!("{command}: {summary}"),
+            }),
+            _ => Ok(output.stdout),
+        }
+    }
+
+    /// Runs `commands` that only show something in one go and returns what they print, one after the other;
+    /// a `%` remark is an answer like any other.
+    ///
+    /// # Errors
+    /// As of [`Vtysh::feed`].
+    pub fn questions(&self, daemon: Daemon, commands: &[String]) -> Result<String, Error> {
+        let mut arguments = Vec::with_capacity(2 * commands.len());
+        for command in commands {
+            arguments.extend(["-c", command]);
+        }
+        let lines = u32::try_from(commands.len()).unwrap_or(u32::MAX);
+        let after = self.timeout + self.timeout_per_line * lines;
+        let output = self.run(daemon, &arguments, "", after, SHOW_OUTPUT, None)?;
+        match judge(&output) {
+            Verdict::Down => Err(Error::Down {
+                daemon: daemon.name(),
             }),
             _ => Ok(output.stdout),
         }

@@ -165,6 +165,11 @@ fn list_entry() -> Entry {
     }
 }
 
+/// Whether the route-map lets out what none of its entries names.
+pub fn is_open(config: &BgpConfig) -> bool {
+    config.entries.get(&CLOSING) != Some(&closing())
+}
+
 /// Whether the route-map has the shape that `filter` needs.
 pub fn is_shaped(config: &BgpConfig, filter: EvpnFilter) -> bool {
     let listed = config.entries.get(&LIST_ENTRY) == Some(&list_entry());
