@@ -34,6 +34,7 @@ pub mod fuzzing;
 pub mod gateway;
 pub mod guard;
 pub mod host;
+pub mod lane;
 pub mod logging;
 pub mod lookout;
 pub mod observer;

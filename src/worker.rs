@@ -11,24 +11,21 @@ use crate::fsm::{Kind, Write};
 use crate::gateway::{
     ArpOutcome, Commit, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome,
 };
-use crate::host::{self, Kernel, Parts, RouteChange, Router};
-use crate::report::{Complaint, chain, spans};
+use crate::host::{self, Kernel, Router};
+use crate::lane::{self, Order};
+use crate::report::{Complaint, Complaints, chain, spans};
 use crate::schema::{self, Meta};
-use crate::types::{LeaseId, NodeName, Revision, Time, Vni};
-use fnv::FnvHashMap;
+use crate::types::{LeaseId, NodeName, Revision, Vni};
 use log::{Level, debug, info, log, warn};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 /// Lines about single VNIs in one batch; more are counted in one line.
 const FEW: usize = 5;
-
-/// How long FRR is left alone before it is asked whether it still has what it was given.
-const AUDIT: Duration = Duration::from_secs(30);
 
 /// What the worker works with.
 pub struct Worker {
@@ -57,12 +54,6 @@ struct Running {
     announce_complaints: Complaints,
 }
 
-/// What the thread `frr` is told.
-enum Order {
-    Reset { parts: Parts, keep: BTreeSet<Vni> },
-    Change(Vec<RouteChange>),
-}
-
 impl Worker {
     /// Starts the threads `worker` and `frr`; the first ends when everything is withdrawn.
     ///
@@ -73,11 +64,7 @@ impl Worker {
         router: Box<dyn Router>,
         events: Sender<Event>,
     ) -> io::Result<JoinHandle<Exit>> {
-        let (frr, orders) = channel();
-        let fence = self.fence.clone();
-        Builder::new()
-            .name("frr".to_owned())
-            .spawn(move || serve_orders(router, &fence, &orders, &events))?;
+        let frr = lane::spawn(router, self.fence.clone(), events)?;
         let running = Running {
             worker: self,
             frr,
@@ -340,187 +327,5 @@ fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, bool)], revi
             conflicts.len(),
             spans(&conflicts)
         );
-    }
-}
-
-/// What went wrong with which VNIs: said once each, VNIs with the same trouble in one line.
-struct Complaints {
-    what: &'static str,
-    reasons: FnvHashMap<Vni, String>,
-}
-
-impl Complaints {
-    fn new(what: &'static str) -> Complaints {
-        Complaints {
-            what,
-            reasons: FnvHashMap::default(),
-        }
-    }
-
-    /// All of `told` went well but for `failures`.
-    fn hear(&mut self, told: impl Iterator<Item = Vni>, failures: Vec<(Vni, String)>) {
-        let mut news: BTreeMap<String, Vec<Vni>> = BTreeMap::new();
-        let failing: BTreeSet<Vni> = failures.iter().map(|(vni, _)| *vni).collect();
-        for (vni, reason) in failures {
-            if self.reasons.get(&vni) != Some(&reason) {
-                // The VNI's own bridge is named in the reason: without its number, the same for all.
-                let shared = reason.replace(&vni.bridge(), "br<VNI>");
-                news.entry(shared).or_default().push(vni);
-                self.reasons.insert(vni, reason);
-            }
-        }
-        for (reason, vnis) in news {
-            warn!("{} vnis={}: {reason}", self.what, spans(&vnis));
-        }
-        let well: Vec<Vni> = told
-            .filter(|vni| !failing.contains(vni) && self.reasons.remove(vni).is_some())
-            .collect();
-        if !well.is_empty() {
-            info!("{} vnis={}: works again", self.what, spans(&well));
-        }
-    }
-}
-
-/// When to look for routes that FRR gave up by itself.
-#[derive(Default)]
-struct Mending {
-    due: Option<Time>,
-}
-
-impl Mending {
-    fn look(&mut self, router: &mut dyn Router, fence: &Fence) {
-        self.due = None;
-        let mended = match router.mend(&|| fence.permits()) {
-            Ok(mended) => mended,
-            // Looked at again with the next order or audit.
-            Err(error) => return debug!("FRR: cannot look for lost routes: {}", chain(&error)),
-        };
-        self.due = mended.again.map(|again| clock::now() + again);
-        if !mended.back.is_empty() {
-            info!(
-                "FRR: vnis={}: the routes of the gateway's address had been given up to another \
-                 gateway's, brought back",
-                spans(&mended.back)
-            );
-        }
-        if !mended.given_up.is_empty() {
-            warn!(
-                "FRR: vnis={}: the routes of the gateway's address do not come back: does `show evpn \
-                 vni` know br<VNI>? Restarting FRR helps where zebra missed an address; \
-                 frr.conf.example avoids the loss",
-                spans(&mended.given_up)
-            );
-        }
-    }
-}
-
-/// Thread `frr`: one order after the other.
-fn serve_orders(
-    mut router: Box<dyn Router>,
-    fence: &Fence,
-    orders: &Receiver<Order>,
-    events: &Sender<Event>,
-) {
-    let mut complaints = Complaints::new("FRR");
-    let mut reset_complaint = Complaint::default();
-    let mut warned = false;
-    let mut mending = Mending::default();
-    let mut audit = clock::now() + AUDIT;
-    loop {
-        let due = mending.due.map_or(audit, |due| due.min(audit));
-        let order = match orders.recv_timeout(due.since(clock::now())) {
-            Ok(order) => order,
-            Err(RecvTimeoutError::Timeout) => {
-                // Orders go first, so this may be late, but is never in their way.
-                if mending.due.is_some_and(|due| due <= clock::now()) {
-                    mending.look(&mut *router, fence);
-                }
-                if audit > clock::now() {
-                    continue;
-                }
-                // Only while it is quiet: what is under way is no drift.
-                audit = clock::now() + AUDIT;
-                mending.due = Some(clock::now());
-                match router.drifted() {
-                    Ok(vnis) if vnis.is_empty() => continue,
-                    Ok(vnis) => {
-                        warn!(
-                            "FRR: vnis={} are not as they were left: told again",
-                            spans(&vnis)
-                        );
-                        if events.send(Event::Drifted(vnis)).is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => debug!("FRR: cannot look: {}", chain(&error)),
-                }
-                continue;
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        audit = clock::now() + AUDIT;
-        mending.due = Some(clock::now());
-        let event = match order {
-            Order::Reset { parts, keep } => {
-                let mut taken = Parts::NONE;
-                // One by one: a daemon that refuses must not hide that the other did as it was told.
-                for part in [
-                    Parts {
-                        bgpd: true,
-                        ..Parts::NONE
-                    },
-                    Parts {
-                        ospfd: true,
-                        ..Parts::NONE
-                    },
-                ] {
-                    if parts.and(part) == Parts::NONE {
-                        continue;
-                    }
-                    match router.withdraw(part, &keep, &|| true) {
-                        Ok(()) => taken = taken.or(part),
-                        Err(error) => {
-                            let reason = chain(&error);
-                            let level = if reset_complaint.raise(&reason) {
-                                Level::Warn
-                            } else {
-                                Level::Debug
-                            };
-                            log!(level, "FRR: cannot withdraw: {reason}");
-                        }
-                    }
-                }
-                if taken == parts {
-                    reset_complaint.settle();
-                    info!(
-                        "FRR: withdrawn all but what is served here: kept={}",
-                        keep.len()
-                    );
-                    if !warned {
-                        warned = true;
-                        router
-                            .warnings()
-                            .iter()
-                            .for_each(|warning| warn!("FRR: {warning}"));
-                    }
-                }
-                Event::RoutesReset(taken)
-            }
-            Order::Change(changes) => {
-                let failures = router.apply(&changes, &|| fence.permits());
-                let failed = failures.iter().map(|failure| failure.vni).collect();
-                debug!("FRR: changes={} failed={}", changes.len(), failures.len());
-                let reasons = failures
-                    .iter()
-                    .filter(|failure| !matches!(failure.error, host::Error::NotPermitted))
-                    .map(|failure| (failure.vni, chain(&failure.error)))
-                    .collect();
-                complaints.hear(changes.iter().map(|change| change.vni), reasons);
-                Event::RoutesChanged { failed }
-            }
-        };
-        if events.send(event).is_err() {
-            return;
-        }
     }
 }

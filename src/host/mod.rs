@@ -76,6 +76,21 @@ impl Parts {
         ospfd: false,
     };
 
+    /// The parts, one by one.
+    pub fn each(self) -> impl Iterator<Item = Parts> {
+        let bgpd = Parts {
+            ospfd: false,
+            ..self
+        };
+        let ospfd = Parts {
+            bgpd: false,
+            ..self
+        };
+        [bgpd, ospfd]
+            .into_iter()
+            .filter(|part| *part != Parts::NONE)
+    }
+
     /// What is in both.
     pub fn and(self, other: Parts) -> Parts {
         Parts {
