@@ -2,12 +2,16 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod etcd;
+pub mod node;
 pub mod proxy;
+pub mod rows;
+pub mod sampler;
 
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
-use wmgwd::etcd::{Endpoint, Op, Txn};
+pub use wmgwd::etcd::Op;
+use wmgwd::etcd::{Endpoint, Txn};
 use wmgwd::types::LeaseId;
 
 /// How long a test waits for what must happen: generous, as the machine may be busy.
