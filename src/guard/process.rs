@@ -121,6 +121,36 @@ struct Daemon {
     unread: Vec<u8>,
 }
 
+/// Whether more may come from the daemon.
+enum End {
+    NotYet,
+    Closed,
+}
+
+impl Daemon {
+    /// Takes all that there is to read.
+    fn read(&mut self) -> io::Result<End> {
+        let mut bytes = [0; 65536];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Ok(End::Closed),
+                Ok(read) => self.unread.extend_from_slice(&bytes[..read]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(End::NotYet),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The lines that are complete.
+    fn lines(&mut self) -> String {
+        let end = self.unread.iter().rposition(|&byte| byte == b'\n');
+        let rest = self.unread.split_off(end.map_or(0, |end| end + 1));
+        let lines = std::mem::replace(&mut self.unread, rest);
+        String::from_utf8_lossy(&lines).into_owned()
+    }
+}
+
 impl Process {
     /// Binds the address.
     ///
@@ -264,37 +294,30 @@ impl Process {
         }
     }
 
-    /// Reads what the daemon said; says whether it dismissed the guard.
+    /// Reads what the daemon said; says whether the guard has nothing left to do.
     fn hear(&mut self) -> bool {
         let Some(daemon) = &mut self.daemon else {
             return false;
         };
-        let mut bytes = [0; 65536];
-        loop {
-            match daemon.stream.read(&mut bytes) {
-                Ok(0) => {
-                    warn!("the daemon is gone: holding on until its lease ends");
-                    self.daemon = None;
-                    // Nothing was ever claimed: there is nothing to hold on to.
-                    return self.lease.is_none();
-                }
-                Ok(read) => daemon.unread.extend_from_slice(&bytes[..read]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    warn!("cannot read from the daemon: {error}");
-                    self.daemon = None;
-                    return false;
-                }
-            }
+        let end = daemon.read();
+        // Last words count: a daemon that ends by itself says so, one that is killed may have said what it serves.
+        let lines = daemon.lines();
+        let dismissed = self.obey(&lines);
+        match end {
+            Ok(End::NotYet) => return dismissed,
+            Ok(End::Closed) if dismissed => {}
+            Ok(End::Closed) => warn!("the daemon is gone: holding on until its lease ends"),
+            Err(error) => warn!("cannot read from the daemon: {error}"),
         }
-        let Some(end) = daemon.unread.iter().rposition(|&byte| byte == b'\n') else {
-            return false;
-        };
-        let rest = daemon.unread.split_off(end + 1);
-        let lines = std::mem::replace(&mut daemon.unread, rest);
+        self.daemon = None;
+        // Nothing was ever claimed: there is nothing to hold on to.
+        dismissed || self.lease.is_none()
+    }
+
+    /// Does what the daemon said; says whether it dismissed the guard.
+    fn obey(&mut self, lines: &str) -> bool {
         let mut dismissed = false;
-        for line in String::from_utf8_lossy(&lines).lines() {
+        for line in lines.lines() {
             match Order::read(line) {
                 Some(Order::Lease(lease)) => {
                     self.lease = Some(lease);
@@ -345,3 +368,6 @@ impl Process {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

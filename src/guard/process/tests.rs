@@ -1,0 +1,126 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::host::mock::Mock;
+use crate::types::{LeaseId, VniRange};
+use std::io::{BufRead, BufReader};
+use std::thread::{JoinHandle, sleep, spawn};
+
+/// A guard that runs in a thread, on a host that answers for VNI 3.
+struct Scene {
+    address: Address,
+    mock: Mock,
+    guard: JoinHandle<Result<(), Error>>,
+}
+
+fn vni(number: u32) -> Vni {
+    Vni::new(number).unwrap()
+}
+
+fn scene(name: &str) -> Scene {
+    let name = format!("{name}-{}", std::process::id()).parse().unwrap();
+    let address = Address::new(&name, Some("unit-test"));
+    let mut mock = Mock::new(VniRange::new(vni(1), vni(9)).unwrap()).unwrap();
+    mock.set_arp(vni(3), true).unwrap();
+    let lanes = (Box::new(mock.clone()), Box::new(mock.clone()));
+    let guard = Process::bind(&address, Duration::from_millis(100), lanes.0, lanes.1).unwrap();
+    Scene {
+        address,
+        mock,
+        guard: spawn(|| guard.run()),
+    }
+}
+
+fn connect(scene: &Scene) -> (UnixStream, Option<Greeting>) {
+    let stream = scene.address.connect().unwrap();
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).unwrap();
+    (stream, Greeting::read(&line))
+}
+
+fn lease(left: Duration) -> Lease {
+    Lease {
+        id: LeaseId(7),
+        valid_until: clock::now() + left,
+    }
+}
+
+fn say(stream: &mut UnixStream, orders: &[Order]) {
+    let lines: String = orders.iter().map(Order::line).collect();
+    stream.write_all(lines.as_bytes()).unwrap();
+}
+
+/// Input: a daemon that says what it serves and is gone in the same moment. Output: the guard holds on, and
+/// silences what was said last before the lease ends.
+#[test]
+fn the_last_words_of_a_daemon_count() {
+    let scene = scene("last-words");
+    let (mut stream, greeting) = connect(&scene);
+    assert_eq!(greeting, Some(Greeting::Fresh));
+    let lease = lease(Duration::from_millis(600));
+    say(
+        &mut stream,
+        &[Order::Lease(lease), Order::Serves(vec![vni(3)])],
+    );
+    drop(stream);
+    scene.guard.join().unwrap().unwrap();
+    assert!(!scene.mock.exposure(vni(3)).arp);
+    assert!(clock::now() >= lease.valid_until - Duration::from_millis(100));
+}
+
+/// Input: a daemon that dismisses its guard and ends. Output: the guard ends at once, touching nothing.
+#[test]
+fn a_dismissed_guard_ends_at_once() {
+    let scene = scene("dismissed");
+    let (mut stream, _) = connect(&scene);
+    let lease = lease(Duration::from_secs(600));
+    say(&mut stream, &[Order::Lease(lease), Order::Bye]);
+    drop(stream);
+    scene.guard.join().unwrap().unwrap();
+    assert!(scene.mock.exposure(vni(3)).arp, "not its business any more");
+}
+
+/// Input: a second daemon beside a living one; then one after its death. Output: busy; then the lease.
+#[test]
+fn a_guard_has_one_daemon_at_a_time() {
+    let scene = scene("one-daemon");
+    let (mut first, _) = connect(&scene);
+    let lease = lease(Duration::from_secs(600));
+    say(&mut first, &[Order::Lease(lease)]);
+    assert_eq!(connect(&scene).1, Some(Greeting::Busy));
+    drop(first);
+    let mut second = loop {
+        match connect(&scene) {
+            (stream, Some(Greeting::Orphan(found))) => {
+                assert_eq!(found, lease);
+                break stream;
+            }
+            (_, greeting) => assert_eq!(greeting, Some(Greeting::Busy)),
+        }
+        sleep(Duration::from_millis(5));
+    };
+    say(&mut second, &[Order::Bye]);
+    scene.guard.join().unwrap().unwrap();
+}
+
+/// Input: no word from a living daemon. Output: silenced before the lease ends, and withdrawn from FRR.
+#[test]
+fn a_late_daemon_is_silenced() {
+    let scene = scene("late");
+    let (mut stream, _) = connect(&scene);
+    say(
+        &mut stream,
+        &[
+            Order::Lease(lease(Duration::from_millis(300))),
+            Order::Serves(vec![vni(3)]),
+        ],
+    );
+    while scene.mock.exposure(vni(3)).arp {
+        sleep(Duration::from_millis(5));
+    }
+    // A new word, and it holds again.
+    say(
+        &mut stream,
+        &[Order::Lease(lease(Duration::from_secs(600))), Order::Bye],
+    );
+    scene.guard.join().unwrap().unwrap();
+}
