@@ -48,11 +48,8 @@ impl Keeper {
             child: None,
         };
         let greeting = match keeper.connect() {
-            Ok(greeting) => greeting,
-            Err(Error::Socket(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                keeper.start()?
-            }
-            Err(error) => return Err(error),
+            Err(error) if is_nobody(&error) => keeper.start()?,
+            result => result?,
         };
         let predecessor = match greeting {
             Greeting::Busy => return Err(Error::NameInUse),
@@ -77,6 +74,10 @@ impl Keeper {
         BufReader::new(&socket)
             .read_line(&mut line)
             .map_err(Error::Socket)?;
+        if line.is_empty() {
+            // It was just about to end.
+            return Err(Error::Socket(io::ErrorKind::ConnectionReset.into()));
+        }
         let greeting = Greeting::read(&line).ok_or(Error::Protocol)?;
         if greeting != Greeting::Busy {
             self.socket = Some(socket);
@@ -86,6 +87,24 @@ impl Keeper {
 
     fn start(&mut self) -> Result<Greeting, Error> {
         self.bury();
+        let deadline = Instant::now() + START;
+        loop {
+            // One that finds the address still taken, by a guard that is about to end, ends at once.
+            let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)) | Err(_));
+            if self.child.as_mut().is_none_or(ended) {
+                self.spawn()?;
+            }
+            match self.connect() {
+                Err(error) if is_nobody(&error) && Instant::now() < deadline => {
+                    // The new process has not bound its address yet.
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn spawn(&mut self) -> Result<(), Error> {
         let child = Command::new("/proc/self/exe")
             .arg("guard")
             .args(&self.arguments)
@@ -97,19 +116,7 @@ impl Keeper {
             .map_err(Error::Start)?;
         info!("guard={} started", child.id());
         self.child = Some(child);
-        let deadline = Instant::now() + START;
-        loop {
-            match self.connect() {
-                Err(Error::Socket(error))
-                    if error.kind() == io::ErrorKind::ConnectionRefused
-                        && Instant::now() < deadline =>
-                {
-                    // The new process has not bound its address yet.
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                result => return result,
-            }
-        }
+        Ok(())
     }
 
     /// Reaps a guard of ours that is gone, and ends one that does not answer.
@@ -144,6 +151,18 @@ impl Keeper {
         let alive = matches!(&look, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         alive && socket.set_nonblocking(false).is_ok()
     }
+}
+
+/// Whether no guard listens, or one that is just about to end.
+fn is_nobody(error: &Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset};
+    let Error::Socket(error) = error else {
+        return false;
+    };
+    matches!(
+        error.kind(),
+        ConnectionRefused | ConnectionReset | BrokenPipe
+    )
 }
 
 impl Guard for Keeper {
