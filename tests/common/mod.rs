@@ -77,3 +77,11 @@ pub fn endpoint(addr: SocketAddr) -> Endpoint {
 pub fn loopback(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
+
+/// Compacts the whole history of an etcd.
+pub fn compact(at: &Endpoint, revision: wmgwd::types::Revision) {
+    let reply = ureq::post(format!("{at}/v3/kv/compaction"))
+        .send(format!(r#"{{"revision":"{revision}","physical":true}}"#))
+        .unwrap();
+    assert!(reply.status().is_success());
+}

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -21,6 +22,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     blackhole: bool,
+    /// Hold back what comes on connections that carry a watch.
+    stale_watches: bool,
     delay: Duration,
     /// Both ends of every connection that is carried now.
     streams: Vec<TcpStream>,
@@ -57,6 +60,7 @@ impl Proxy {
     pub fn pass(&self) {
         self.change(|state| {
             state.blackhole = false;
+            state.stale_watches = false;
             state.delay = Duration::ZERO;
         });
     }
@@ -64,6 +68,11 @@ impl Proxy {
     /// Takes and keeps connections, and carries nothing either way, without closing any.
     pub fn blackhole(&self) {
         self.change(|state| state.blackhole = true);
+    }
+
+    /// As [`blackhole`](Self::blackhole), for connections that carry an etcd watch alone.
+    pub fn blackhole_watches(&self) {
+        self.change(|state| state.stale_watches = true);
     }
 
     /// Holds every piece of data back for `delay`, each way.
@@ -108,11 +117,12 @@ impl Shared {
             let Ok(far) = TcpStream::connect(self.target) else {
                 continue;
             };
+            let watch = Arc::new(AtomicBool::new(false));
             for (from, to) in [(&near, &far), (&far, &near)] {
                 let _ = to.set_nodelay(true);
                 let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                let shared = Arc::clone(self);
-                thread::spawn(move || shared.carry(from, to));
+                let (shared, watch) = (Arc::clone(self), Arc::clone(&watch));
+                thread::spawn(move || shared.carry(from, to, &watch));
             }
             state.streams.push(near);
             state.streams.push(far);
@@ -120,13 +130,17 @@ impl Shared {
     }
 
     /// Carries one direction of one connection until its end.
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, watch: &AtomicBool) {
         let mut buffer = [0; 64 * 1024];
         loop {
             let amount = from.read(&mut buffer).unwrap_or(0);
+            let request = buffer[..amount].starts_with(b"POST /v3/watch ");
+            watch.fetch_or(request, Ordering::Relaxed);
             let mut state = self.state.lock().unwrap();
             // A black hole swallows ends as well: the other side must not learn of them.
-            while state.blackhole && !state.ended {
+            while !state.ended
+                && (state.blackhole || state.stale_watches && watch.load(Ordering::Relaxed))
+            {
                 state = self.changed.wait(state).unwrap();
             }
             let (delay, ended) = (state.delay, state.ended);
