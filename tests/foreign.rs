@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Keys that are not ours, or hold what nobody who speaks the schema writes; and a part of the line that says so.
+/// Keys that are not ours, or hold what nobody who speaks the schema writes.
 fn foreign() -> Vec<(Vec<u8>, Vec<u8>)> {
     let huge = vec![b'7'; 1_200_000];
     let keys: [(&[u8], &[u8]); 19] = [
@@ -78,12 +78,10 @@ fn foreign_keys_and_nodes_are_stepped_over() {
         client.txn(&then(vec![put(key, value)])).unwrap();
     }
     let said = |node: &Node| node.logged("left alone; delete it");
-    nodes[0].until_logged("eleven");
+    nodes[0].until_logged("/wmgwd/vni/5000/type");
     sleep(Duration::from_secs(2));
-    assert_eq!(
-        table(&client).rows.range(1..=VNIS).collect::<Vec<_>>(),
-        before.rows.range(1..=VNIS).collect::<Vec<_>>()
-    );
+    let after = table(&client);
+    assert!((1..=VNIS).all(|vni| after.row(vni) == before.row(vni)));
     assert_eq!(unsettled(&client, &both, &[]), Ok(()));
     let report = sampler.finish();
     report.assert_clean();
@@ -140,6 +138,8 @@ fn spoiled_rows_are_mended() {
     for op in unread.into_iter().chain(contradicting) {
         client.txn(&then(vec![op])).unwrap();
     }
+    // Harmless as long as the row is idle, and nobody's business to mend.
+    client.txn(&then(vec![put(key(7, "next"), "")])).unwrap();
     println!("mended: {:?}", until_settled(&client, &both));
     let report = sampler.finish();
     for (vni, gap) in report.gaps.iter().filter(|(_, gap)| !gap.is_zero()) {
