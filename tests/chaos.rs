@@ -267,7 +267,7 @@ fn chaos() {
 
     scene.begun = Instant::now();
     while scene.begun.elapsed() < length {
-        if scene.dice.roll(10) == 0 {
+        if scene.dice.roll(6) == 0 {
             scene.strike();
         }
         sleep(Duration::from_millis(100));

@@ -168,7 +168,7 @@ fn a_watch_that_is_silently_stale() {
     nodes[0].start();
     until_settled(&client, &[&nodes[0]]);
     let sampler = Sampler::start(etcd.client(), &refs(&nodes));
-    proxy.blackhole_watches();
+    proxy.blackhole_those(b"POST /v3/watch ");
     nodes[1].start();
     let begun = Instant::now();
     nodes[0].until_logged("the watch is stale");

@@ -1,0 +1,56 @@
+//! Members of etcd that are cut off from each other, each with a gateway that has no other member.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::etcd::EtcdCluster;
+use common::eventually;
+use common::node::Node;
+use common::rows::{table, until_settled, until_settled_without};
+use common::sampler::Sampler;
+use std::time::{Duration, Instant};
+use wmgwd::etcd::Client;
+
+/// Input: three members with a gateway each; one member is cut off from the others but not from its gateway.
+/// Output: that gateway is silent before etcd's majority ends its lease, the others take over, and it is back
+/// after the heal.
+fn isolated(leader: bool) {
+    let etcd = EtcdCluster::start(3);
+    let mut nodes: Vec<Node> = (0..3)
+        .map(|i| Node::new(i as u64 + 1, etcd.endpoint(i)))
+        .collect();
+    nodes.iter_mut().for_each(Node::start);
+    until_settled(&etcd.client(), &nodes.iter().collect::<Vec<_>>());
+    let leads = eventually("a leader", || etcd.leader());
+    let alone = if leader { leads } else { (leads + 1) % 3 };
+    let others: Vec<usize> = (0..3).filter(|&i| i != alone).collect();
+    let majority = Client::new(
+        others.iter().map(|&i| etcd.endpoint(i)).collect(),
+        Duration::from_secs(1),
+    );
+    let sampler = Sampler::start(majority.clone(), &nodes.iter().collect::<Vec<_>>());
+    etcd.isolate(alone);
+    let living = [&nodes[others[0]], &nodes[others[1]]];
+    let took = until_settled_without(&majority, &living, &[&nodes[alone]]);
+    println!("failover of the gateway at the lost member (leader: {leader}): {took:?}");
+    etcd.join();
+    let healed = Instant::now();
+    eventually("it is registered again", || {
+        table(&majority).has(&nodes[alone]).then_some(())
+    });
+    println!("registered {:?} after the heal", healed.elapsed());
+    until_settled(&majority, &nodes.iter().collect::<Vec<_>>());
+    sampler.finish().assert_clean();
+}
+
+/// See [`isolated`].
+#[test]
+fn a_follower_is_cut_off_with_its_gateway() {
+    isolated(false);
+}
+
+/// See [`isolated`]. The old leader renews leases on its own until it finds out that it leads nobody.
+#[test]
+fn the_leader_is_cut_off_with_its_gateway() {
+    isolated(true);
+}
