@@ -191,6 +191,13 @@ impl Process {
         loop {
             let now = clock::now();
             if self.is_due(now) {
+                // The word that the lease was renewed may have come this very moment.
+                if self.hear() {
+                    return Ok(());
+                }
+                if !self.is_due(now) {
+                    continue;
+                }
                 self.silence();
                 if now >= self.retry_at {
                     self.withdraw(now);
