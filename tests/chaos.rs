@@ -307,3 +307,29 @@ fn chaos() {
         scene.nodes.iter().all(fits).then_some(())
     });
 }
+
+/// Input: a gateway whose daemon and guard die at once, so that nobody silences it. Output: the checker of
+/// this test sees that two answer, once the others have taken over.
+#[test]
+fn the_checker_sees_two_that_answer() {
+    let etcd = EtcdCluster::start(1);
+    let mut nodes: Vec<Node> = (1..=2).map(|i| Node::new(i, etcd.endpoint(0))).collect();
+    nodes.iter_mut().for_each(Node::start);
+    until_settled(&etcd.client(), &nodes.iter().collect::<Vec<_>>());
+    let orphaned = nodes[0].answering();
+    let sampler = Sampler::start(etcd.client(), &nodes.iter().collect::<Vec<_>>());
+    nodes[0].kill9();
+    nodes[0].kill_guard();
+    until_settled(&etcd.client(), &[&nodes[1]]);
+    assert_eq!(nodes[0].answering(), orphaned);
+    let report = sampler.finish();
+    assert!(report.offences.len() >= orphaned, "{:?}", report.offences);
+    let pair = format!("[\"{}\", \"{}\"]", nodes[0].name, nodes[1].name);
+    assert!(
+        report
+            .offences
+            .iter()
+            .any(|offence| offence.contains(&pair))
+    );
+    assert_eq!(report.longest_gap(), Duration::ZERO);
+}

@@ -126,6 +126,32 @@ fn etcd_away_for_longer_than_the_lease() {
     }
 }
 
+/// Input: a node started while its etcd does not answer; SIGTERM while it does not answer any more. Output: it
+/// serves once etcd answers; it ends with status 0, showing nothing, and its guard with it.
+#[test]
+fn a_start_and_a_drain_without_etcd() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let proxy = Proxy::start(loopback(etcd.port()));
+    proxy.blackhole();
+    let mut node = Node::new(1, endpoint(proxy.addr()));
+    node.start();
+    node.until_logged("cannot renew the lease");
+    assert_eq!(node.answering(), 0);
+    proxy.pass();
+    println!(
+        "serves {:?} after the heal",
+        until_settled(&client, &[&node])
+    );
+    proxy.blackhole();
+    let begun = Instant::now();
+    node.term();
+    assert_eq!(node.wait_exit().code(), Some(0));
+    println!("ended {:?} after SIGTERM", begun.elapsed());
+    assert_eq!(node.answering(), 0);
+    assert_eq!(node.guard_pids(), []);
+}
+
 /// Input: what a node did not see is compacted while its watch is away, and a migration waits for it.
 /// Output: it reads everything anew, and the migration goes on; its VNIs are served all the time.
 #[test]

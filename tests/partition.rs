@@ -54,3 +54,27 @@ fn a_follower_is_cut_off_with_its_gateway() {
 fn the_leader_is_cut_off_with_its_gateway() {
     isolated(true);
 }
+
+/// Input: the leader stops for so long that another one ends the lease of its gateway, and goes on, three
+/// times: it believes for a moment that it still leads, and renews what is over. Output: its gateway does not
+/// believe that, or does before anybody else can serve: never two answer.
+#[test]
+fn a_leader_that_was_paused_renews_what_is_over() {
+    let etcd = EtcdCluster::start(3);
+    let mut nodes: Vec<Node> = (0..3)
+        .map(|i| Node::new(i as u64 + 1, etcd.endpoint(i)))
+        .collect();
+    nodes.iter_mut().for_each(Node::start);
+    until_settled(&etcd.client(), &nodes.iter().collect::<Vec<_>>());
+    let client = Client::new(etcd.endpoints(), Duration::from_secs(1));
+    let sampler = Sampler::start(client.clone(), &nodes.iter().collect::<Vec<_>>());
+    for _ in 0..3 {
+        let leads = eventually("a leader", || etcd.leader());
+        etcd.stop(leads);
+        let living: Vec<&Node> = (0..3).filter(|&i| i != leads).map(|i| &nodes[i]).collect();
+        until_settled_without(&client, &living, &[&nodes[leads]]);
+        etcd.cont(leads);
+        until_settled(&client, &nodes.iter().collect::<Vec<_>>());
+    }
+    sampler.finish().assert_clean();
+}
