@@ -7,7 +7,7 @@ mod common;
 
 use common::etcd::EtcdCluster;
 use common::eventually;
-use common::node::{Node, TTL, scatter};
+use common::node::{Node, TTL, refs, scatter};
 use common::proxy::Proxy;
 use common::rows::until_settled;
 use common::sampler::Sampler;
@@ -260,10 +260,10 @@ fn chaos() {
     );
     let mut scene = Scene::start(seed);
     let client = scene.client();
-    until_settled(&client, &scene.nodes.iter().collect::<Vec<_>>());
+    until_settled(&client, &refs(&scene.nodes));
     let size = |node: &Node| (node.threads_and_descriptors(), node.memory());
     let before: Vec<_> = scene.nodes.iter().map(size).collect();
-    let sampler = Sampler::start(client, &scene.nodes.iter().collect::<Vec<_>>());
+    let sampler = Sampler::start(client, &refs(&scene.nodes));
 
     scene.begun = Instant::now();
     while scene.begun.elapsed() < length {
@@ -315,9 +315,9 @@ fn the_checker_sees_two_that_answer() {
     let etcd = EtcdCluster::start(1);
     let mut nodes: Vec<Node> = (1..=2).map(|i| Node::new(i, etcd.endpoint(0))).collect();
     nodes.iter_mut().for_each(Node::start);
-    until_settled(&etcd.client(), &nodes.iter().collect::<Vec<_>>());
+    until_settled(&etcd.client(), &refs(&nodes));
     let orphaned = nodes[0].answering();
-    let sampler = Sampler::start(etcd.client(), &nodes.iter().collect::<Vec<_>>());
+    let sampler = Sampler::start(etcd.client(), &refs(&nodes));
     nodes[0].kill9();
     nodes[0].kill_guard();
     until_settled(&etcd.client(), &[&nodes[1]]);

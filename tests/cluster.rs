@@ -4,24 +4,11 @@
 mod common;
 
 use common::etcd::Etcd;
-use common::node::{Node, share};
-use common::rows::{table, until_settled, until_settled_without};
+use common::node::{Node, refs, share};
+use common::rows::{cluster, table, until_settled, until_settled_without};
 use common::sampler::Sampler;
 use common::{DEADLINE, eventually};
 use std::time::{Duration, Instant};
-
-/// An etcd and `count` nodes on it, all running and settled.
-fn cluster(count: u64) -> (Etcd, Vec<Node>) {
-    let etcd = Etcd::start();
-    let mut nodes: Vec<Node> = (1..=count).map(|i| Node::new(i, etcd.endpoint())).collect();
-    nodes.iter_mut().for_each(Node::start);
-    until_settled(&etcd.client(), &refs(&nodes));
-    (etcd, nodes)
-}
-
-fn refs(nodes: &[Node]) -> Vec<&Node> {
-    nodes.iter().collect()
-}
 
 /// Input: three nodes started at once; one killed; started again. Output: every VNI idle at its ring owner
 /// and shown exactly there; the dead one's at the others; the share is back. Never two answer.

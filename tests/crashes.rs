@@ -3,27 +3,13 @@
 
 mod common;
 
-use common::etcd::Etcd;
-use common::node::{Node, TTL, VNIS, share};
-use common::rows::{table, unsettled, until_settled, until_settled_without};
+use common::node::{TTL, VNIS, refs, share};
+use common::rows::{cluster, table, unsettled, until_settled, until_settled_without};
 use common::sampler::Sampler;
 use common::{DEADLINE, eventually};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-/// An etcd and `count` nodes on it, all running and settled.
-fn cluster(count: u64) -> (Etcd, Vec<Node>) {
-    let etcd = Etcd::start();
-    let mut nodes: Vec<Node> = (1..=count).map(|i| Node::new(i, etcd.endpoint())).collect();
-    nodes.iter_mut().for_each(Node::start);
-    until_settled(&etcd.client(), &refs(&nodes));
-    (etcd, nodes)
-}
-
-fn refs(nodes: &[Node]) -> Vec<&Node> {
-    nodes.iter().collect()
-}
 
 /// Input: SIGSTOP past the lease, then SIGCONT. Output: its guard silences it before etcd ends the lease (the
 /// sampler knows), the others take over; after SIGCONT it claims nothing before it has a new lease, and gets

@@ -4,17 +4,13 @@
 mod common;
 
 use common::etcd::{Etcd, EtcdCluster};
-use common::node::{Node, share};
+use common::node::{Node, refs, share};
 use common::proxy::Proxy;
 use common::rows::{table, unsettled, until_settled, until_settled_without};
 use common::sampler::Sampler;
 use common::{compact, endpoint, eventually, loopback, put, then};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-fn refs(nodes: &[Node]) -> Vec<&Node> {
-    nodes.iter().collect()
-}
 
 /// Three nodes on one etcd, the first one behind a proxy.
 fn proxied(ttl: u64) -> (Etcd, Proxy, Vec<Node>) {

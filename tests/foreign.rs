@@ -4,7 +4,7 @@
 mod common;
 
 use common::etcd::Etcd;
-use common::node::{Node, VNIS, share};
+use common::node::{Node, VNIS, refs, share};
 use common::rows::{table, unsettled, until_settled};
 use common::sampler::Sampler;
 use common::{Op, put, put_leased, then};
@@ -91,11 +91,11 @@ fn foreign_keys_and_nodes_are_stepped_over() {
     }
 
     nodes[2].start();
-    until_settled(&client, &nodes.iter().collect::<Vec<_>>());
+    until_settled(&client, &refs(&nodes));
     assert_eq!(said(&nodes[2]), foreign().len());
     let shares: BTreeSet<u32> = nodes
         .iter()
-        .flat_map(|node| share(node, &nodes.iter().collect::<Vec<_>>()))
+        .flat_map(|node| share(node, &refs(&nodes)))
         .collect();
     assert_eq!(shares.len(), VNIS as usize);
 }

@@ -5,7 +5,7 @@ mod common;
 
 use common::etcd::EtcdCluster;
 use common::eventually;
-use common::node::Node;
+use common::node::{Node, refs};
 use common::rows::{table, until_settled, until_settled_without};
 use common::sampler::Sampler;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn isolated(leader: bool) {
         .map(|i| Node::new(i as u64 + 1, etcd.endpoint(i)))
         .collect();
     nodes.iter_mut().for_each(Node::start);
-    until_settled(&etcd.client(), &nodes.iter().collect::<Vec<_>>());
+    until_settled(&etcd.client(), &refs(&nodes));
     let leads = eventually("a leader", || etcd.leader());
     let alone = if leader { leads } else { (leads + 1) % 3 };
     let others: Vec<usize> = (0..3).filter(|&i| i != alone).collect();
@@ -28,7 +28,7 @@ fn isolated(leader: bool) {
         others.iter().map(|&i| etcd.endpoint(i)).collect(),
         Duration::from_secs(1),
     );
-    let sampler = Sampler::start(majority.clone(), &nodes.iter().collect::<Vec<_>>());
+    let sampler = Sampler::start(majority.clone(), &refs(&nodes));
     etcd.isolate(alone);
     let living = [&nodes[others[0]], &nodes[others[1]]];
     let took = until_settled_without(&majority, &living, &[&nodes[alone]]);
@@ -39,7 +39,7 @@ fn isolated(leader: bool) {
         table(&majority).has(&nodes[alone]).then_some(())
     });
     println!("registered {:?} after the heal", healed.elapsed());
-    until_settled(&majority, &nodes.iter().collect::<Vec<_>>());
+    until_settled(&majority, &refs(&nodes));
     sampler.finish().assert_clean();
 }
 
@@ -65,16 +65,16 @@ fn a_leader_that_was_paused_renews_what_is_over() {
         .map(|i| Node::new(i as u64 + 1, etcd.endpoint(i)))
         .collect();
     nodes.iter_mut().for_each(Node::start);
-    until_settled(&etcd.client(), &nodes.iter().collect::<Vec<_>>());
+    until_settled(&etcd.client(), &refs(&nodes));
     let client = Client::new(etcd.endpoints(), Duration::from_secs(1));
-    let sampler = Sampler::start(client.clone(), &nodes.iter().collect::<Vec<_>>());
+    let sampler = Sampler::start(client.clone(), &refs(&nodes));
     for _ in 0..3 {
         let leads = eventually("a leader", || etcd.leader());
         etcd.stop(leads);
         let living: Vec<&Node> = (0..3).filter(|&i| i != leads).map(|i| &nodes[i]).collect();
         until_settled_without(&client, &living, &[&nodes[leads]]);
         etcd.cont(leads);
-        until_settled(&client, &nodes.iter().collect::<Vec<_>>());
+        until_settled(&client, &refs(&nodes));
     }
     sampler.finish().assert_clean();
 }

@@ -305,6 +305,11 @@ impl Drop for Node {
     }
 }
 
+/// All of them.
+pub fn refs(nodes: &[Node]) -> Vec<&Node> {
+    nodes.iter().collect()
+}
+
 /// Resident memory of a process, in kB.
 pub fn memory(pid: Pid) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

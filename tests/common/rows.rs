@@ -1,11 +1,21 @@
 //! What etcd says about VNIs and nodes, read by a test.
 
-use super::node::{Node, Shown, VNIS, ring_of};
+use super::etcd::Etcd;
+use super::node::{Node, Shown, VNIS, refs, ring_of};
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 use wmgwd::etcd::{Client, KeyValue};
 use wmgwd::types::{LeaseId, Vni};
+
+/// An etcd and `count` nodes on it, all running and settled.
+pub fn cluster(count: u64) -> (Etcd, Vec<Node>) {
+    let etcd = Etcd::start();
+    let mut nodes: Vec<Node> = (1..=count).map(|i| Node::new(i, etcd.endpoint())).collect();
+    nodes.iter_mut().for_each(Node::start);
+    until_settled(&etcd.client(), &refs(&nodes));
+    (etcd, nodes)
+}
 
 /// One row, as it stands.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
