@@ -7,6 +7,7 @@ use common::node::{TTL, VNIS, refs, share};
 use common::rows::{cluster, table, unsettled, until_settled, until_settled_without};
 use common::sampler::Sampler;
 use common::{DEADLINE, eventually};
+use nix::sys::signal::{Signal, kill};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -94,13 +95,30 @@ fn a_lost_guard_is_replaced() {
         let pids = nodes[0].guard_pids();
         (pids.len() == 1 && pids[0] != first).then(|| pids[0])
     });
-    println!("guard {first}, then {second}");
+    let memory = common::node::memory(second);
+    println!("guard {first}, then {second}, of {memory} kB");
     assert_eq!(unsettled(&client, &refs(&nodes), &[]), Ok(()));
     // A guard that is there is not yet one that was told everything.
     sleep(Duration::from_secs(1));
     nodes[0].kill9();
     until_settled_without(&client, &refs(&nodes[1..]), &refs(&nodes[..1]));
     sampler.finish().assert_clean();
+}
+
+/// Input: the guard stopped, so that it hangs; then SIGTERM. Output: the daemon serves on, and ends in an
+/// orderly way without waiting for it.
+#[test]
+fn a_guard_that_hangs_holds_nothing_up() {
+    let (etcd, mut nodes) = cluster(1);
+    let guard = nodes[0].guard_pid();
+    kill(guard, Signal::SIGSTOP).unwrap();
+    // Past the lease that it knows of.
+    sleep(Duration::from_secs(TTL + 1));
+    assert_eq!(unsettled(&etcd.client(), &refs(&nodes), &[]), Ok(()));
+    nodes[0].term();
+    assert_eq!(nodes[0].wait_exit().code(), Some(0));
+    assert_eq!(nodes[0].answering(), 0);
+    assert_eq!(nodes[0].guard_pids(), []);
 }
 
 /// Input: daemon and guard killed; `wmgwd withdraw` on the same host. Output: it shows nothing any more.

@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 
 /// How long a guard may take to come up.
 const START: Duration = Duration::from_secs(5);
+/// How long a running daemon waits for a new guard at a time: whoever minds the guard holds up the fence.
+const MIND: Duration = Duration::from_millis(100);
+/// How long a guard that is not needed any more may take to end.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long one message to the guard may take; the guard reads at once or is not well.
 const WRITE: Duration = Duration::from_millis(200);
 
@@ -24,7 +28,12 @@ pub struct Keeper {
     arguments: Vec<OsString>,
     socket: Option<UnixStream>,
     /// The guard, if this daemon started it.
-    child: Option<Child>,
+    child: Option<Started>,
+}
+
+struct Started {
+    child: Child,
+    at: Instant,
 }
 
 /// A guard that was found or started.
@@ -47,11 +56,7 @@ impl Keeper {
             socket: None,
             child: None,
         };
-        let greeting = match keeper.connect() {
-            Err(error) if is_nobody(&error) => keeper.start()?,
-            result => result?,
-        };
-        let predecessor = match greeting {
+        let predecessor = match keeper.reach(START)? {
             Greeting::Busy => return Err(Error::NameInUse),
             Greeting::Fresh => None,
             Greeting::Orphan(lease) => Some(lease),
@@ -62,10 +67,10 @@ impl Keeper {
         })
     }
 
-    fn connect(&mut self) -> Result<Greeting, Error> {
+    fn connect(&mut self, patience: Duration) -> Result<Greeting, Error> {
         let socket = self.address.connect().map_err(Error::Socket)?;
         socket
-            .set_read_timeout(Some(START))
+            .set_read_timeout(Some(patience))
             .map_err(Error::Socket)?;
         socket
             .set_write_timeout(Some(WRITE))
@@ -85,19 +90,21 @@ impl Keeper {
         Ok(greeting)
     }
 
-    fn start(&mut self) -> Result<Greeting, Error> {
-        self.bury();
-        let deadline = Instant::now() + START;
+    /// Connects to the guard, and starts one where there is none, for at most `patience`.
+    fn reach(&mut self, patience: Duration) -> Result<Greeting, Error> {
+        const PAUSE: Duration = Duration::from_millis(5);
+        let deadline = Instant::now() + patience;
         loop {
-            // One that finds the address still taken, by a guard that is about to end, ends at once.
-            let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)) | Err(_));
-            if self.child.as_mut().is_none_or(ended) {
-                self.spawn()?;
-            }
-            match self.connect() {
-                Err(error) if is_nobody(&error) && Instant::now() < deadline => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.connect(left.max(PAUSE)) {
+                Err(error) if is_nobody(&error) && !left.is_zero() => {
+                    // One that finds the address still taken, by a guard that is about to end, ends at once.
+                    let ended = |it: &mut Started| !matches!(it.child.try_wait(), Ok(None));
+                    if self.child.as_mut().is_none_or(ended) {
+                        self.spawn()?;
+                    }
                     // The new process has not bound its address yet.
-                    std::thread::sleep(Duration::from_millis(5));
+                    std::thread::sleep(PAUSE);
                 }
                 result => return result,
             }
@@ -115,14 +122,15 @@ impl Keeper {
             .spawn()
             .map_err(Error::Start)?;
         info!("guard={} started", child.id());
-        self.child = Some(child);
+        let at = Instant::now();
+        self.child = Some(Started { child, at });
         Ok(())
     }
 
-    /// Reaps a guard of ours that is gone, and ends one that does not answer.
+    /// Ends and reaps a guard of ours.
     fn bury(&mut self) {
         self.socket = None;
-        if let Some(mut child) = self.child.take() {
+        if let Some(Started { mut child, .. }) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -183,7 +191,22 @@ impl Guard for Keeper {
             return Ok(());
         }
         warn!("guard gone: starting another");
-        self.start()?;
+        self.socket = None;
+        match self.reach(MIND) {
+            Ok(Greeting::Busy) => return Err(Error::NameInUse),
+            Ok(_) => {}
+            Err(error) => {
+                // It had time enough to come up: it is stuck, and in the way of another.
+                if self
+                    .child
+                    .as_ref()
+                    .is_some_and(|it| it.at.elapsed() > START)
+                {
+                    self.bury();
+                }
+                return Err(error);
+            }
+        }
         if let Some(lease) = lease {
             self.tell(&Order::Lease(lease));
         }
@@ -194,8 +217,11 @@ impl Guard for Keeper {
     fn dismiss(&mut self) {
         self.tell(&Order::Bye);
         self.socket = None;
-        if let Some(mut child) = self.child.take() {
-            let _ = child.wait();
+        let deadline = Instant::now() + FAREWELL;
+        let runs = |it: &mut Started| matches!(it.child.try_wait(), Ok(None));
+        while self.child.as_mut().is_some_and(runs) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
         }
+        self.bury();
     }
 }
