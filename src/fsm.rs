@@ -98,6 +98,11 @@ impl Phase {
         }
     }
 
+    /// Whether the owner may have begun to turn traffic away from itself.
+    pub fn relies_on_successor(self) -> bool {
+        self > Phase::Confirmed
+    }
+
     /// Whether what was done in this phase must have spread through the network before the next row:
     /// routes in 3 and 4, stations' ARP caches in 7.
     pub fn settles(self) -> bool {

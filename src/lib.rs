@@ -12,9 +12,9 @@
 //!             |                 |          |  ^
 //!             v                 v          v  |
 //!   +---------------------------+--+   +---+--+----+   +-------+
-//!   | ARP: /proc/sys, AF_PACKET    |   | frr       |   | links |
-//!   +------------------------------+   | vtysh     |   +-------+
-//!   the guard process has the same     +-----------+
+//!   | ARP: /proc/sys, AF_PACKET    |   | frr       |   | look- |
+//!   +------------------------------+   | vtysh     |   | out   |
+//!   the guard process has the same     +-----------+   +-------+
 //!   switch, should the daemon stop
 //! ```
 //!
@@ -32,6 +32,7 @@ pub mod gateway;
 pub mod guard;
 pub mod host;
 pub mod logging;
+pub mod lookout;
 pub mod observer;
 pub mod report;
 pub mod ring;

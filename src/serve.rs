@@ -16,7 +16,8 @@ use wmgwd::guard::process::{Address, Process};
 use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
 use wmgwd::host::mock::Mock;
 use wmgwd::host::proc::ProcKernel;
-use wmgwd::host::{self, Cost, Kernel, Router, links};
+use wmgwd::host::{self, Cost, Kernel, Router};
+use wmgwd::lookout;
 use wmgwd::observer;
 use wmgwd::report::{chain, spans};
 use wmgwd::schema::{self, Key, Meta, Value};
@@ -137,13 +138,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         adopted,
     )?;
     observer::spawn(&client, &events)?;
-    links::spawn(
-        host.router(),
-        !host.is_mock(),
-        config.range,
-        fence.clone(),
-        events.clone(),
-    )?;
+    lookout::spawn(host.router(), !host.is_mock(), config.range, events.clone())?;
     let worker = Worker {
         gateway,
         me: config.name.clone(),

@@ -7,13 +7,14 @@
 use crate::clock;
 use crate::etcd::{self, Client};
 use crate::fence::Fence;
+use crate::fsm::{Kind, Write};
 use crate::gateway::{
     ArpOutcome, Commit, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome,
 };
 use crate::host::{self, Kernel, Parts, RouteChange, Router};
 use crate::report::{Complaint, chain, spans};
 use crate::schema::{self, Meta};
-use crate::types::{LeaseId, NodeName, Vni};
+use crate::types::{LeaseId, NodeName, Revision, Vni};
 use fnv::FnvHashMap;
 use log::{Level, debug, info, log, warn};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,9 @@ use std::time::Duration;
 
 /// Lines about single VNIs in one batch; more are counted in one line.
 const FEW: usize = 5;
+
+/// How long FRR is left alone before it is asked whether it still has what it was given.
+const AUDIT: Duration = Duration::from_secs(30);
 
 /// What the worker works with.
 pub struct Worker {
@@ -162,7 +166,12 @@ impl Running {
             Effect::ChangeRoutes(changes) => drop(self.frr.send(Order::Change(changes))),
             Effect::Commit { lease, rows } => {
                 let outcome = self.commit(lease, &rows);
-                self.observe(Event::Committed(outcome));
+                let kind = |row: &Commit| self.worker.gateway.row(row.vni).map(|row| row.kind);
+                let before: Vec<Kind> = rows.iter().filter_map(kind).collect();
+                self.observe(Event::Committed(outcome.clone()));
+                if let CommitOutcome::Done { revision, each, .. } = outcome {
+                    narrate(&self.worker.gateway, &before, &each, revision);
+                }
             }
             Effect::Register { lease, points } => {
                 let outcome = self.register(lease, points);
@@ -222,7 +231,6 @@ impl Running {
                     warn!("etcd has this node not registered any more: registering again");
                     return CommitOutcome::Fenced;
                 };
-                narrate(&each, reply.revision);
                 CommitOutcome::Done {
                     revision: reply.revision,
                     lease,
@@ -290,27 +298,39 @@ impl Running {
     }
 }
 
-/// One line for each transition of a few VNIs, one line in all for many.
-fn narrate(each: &[(Vni, crate::fsm::Write, bool)], revision: crate::types::Revision) {
-    let mut written: BTreeMap<&str, Vec<Vni>> = BTreeMap::new();
+/// One line for each transition of a few VNIs, one line in all for many. `before` holds the kinds that the
+/// rows had; `gateway` knows the rows as they are now.
+fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, bool)], revision: Revision) {
+    let mut written: BTreeMap<(Kind, Kind), Vec<Vni>> = BTreeMap::new();
     let mut conflicts = Vec::new();
-    for &(vni, write, succeeded) in each {
+    for (&(vni, write, succeeded), &from) in each.iter().zip(before) {
         if succeeded {
-            written.entry(write.kind().name()).or_default().push(vni);
+            written.entry((from, write.kind())).or_default().push(vni);
         } else {
             conflicts.push(vni);
         }
     }
-    for (state, vnis) in written {
-        if vnis.len() <= FEW {
-            for vni in vnis {
-                info!("vni={vni} state={state} rev={revision}");
-            }
-        } else {
+    for ((from, to), vnis) in written {
+        let (from, to) = (from.name(), to.name());
+        if vnis.len() > FEW {
             info!(
-                "vnis={} state={state} rev={revision} ({})",
+                "vnis={} {from} -> {to} rev={revision} ({})",
                 vnis.len(),
                 spans(&vnis)
+            );
+            continue;
+        }
+        for vni in vnis {
+            let row = gateway.row(vni);
+            let name = |name: Option<&NodeName>| name.map_or("-", NodeName::as_str).to_owned();
+            let (owner, successor) = (
+                row.and_then(|row| row.owner),
+                row.and_then(|row| row.successor),
+            );
+            info!(
+                "vni={vni} {from} -> {to} owner={} successor={} rev={revision}",
+                name(owner),
+                name(successor)
             );
         }
     }
@@ -370,26 +390,74 @@ fn serve_orders(
 ) {
     let mut complaints = Complaints::new("FRR");
     let mut reset_complaint = Complaint::default();
-    for order in orders {
+    let mut warned = false;
+    loop {
+        let order = match orders.recv_timeout(AUDIT) {
+            Ok(order) => order,
+            Err(RecvTimeoutError::Timeout) => {
+                // Only while it is quiet: what is under way is no drift.
+                match router.drifted() {
+                    Ok(vnis) if vnis.is_empty() => continue,
+                    Ok(vnis) => {
+                        warn!(
+                            "FRR: vnis={} are not as they were left: told again",
+                            spans(&vnis)
+                        );
+                        if events.send(Event::Drifted(vnis)).is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => debug!("FRR: cannot look: {}", chain(&error)),
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let event = match order {
             Order::Reset { parts, keep } => {
-                let result = router.withdraw(parts, &keep, &|| true);
-                match &result {
-                    Ok(()) => {
-                        reset_complaint.settle();
-                        info!("FRR: everything withdrawn, kept={}", keep.len());
+                let mut taken = Parts::NONE;
+                // One by one: a daemon that refuses must not hide that the other did as it was told.
+                for part in [
+                    Parts {
+                        bgpd: true,
+                        ..Parts::NONE
+                    },
+                    Parts {
+                        ospfd: true,
+                        ..Parts::NONE
+                    },
+                ] {
+                    if parts.and(part) == Parts::NONE {
+                        continue;
                     }
-                    Err(error) => {
-                        let reason = chain(error);
-                        let level = if reset_complaint.raise(&reason) {
-                            Level::Warn
-                        } else {
-                            Level::Debug
-                        };
-                        log!(level, "FRR: cannot withdraw: {reason}");
+                    match router.withdraw(part, &keep, &|| true) {
+                        Ok(()) => taken = taken.or(part),
+                        Err(error) => {
+                            let reason = chain(&error);
+                            let level = if reset_complaint.raise(&reason) {
+                                Level::Warn
+                            } else {
+                                Level::Debug
+                            };
+                            log!(level, "FRR: cannot withdraw: {reason}");
+                        }
                     }
                 }
-                Event::RoutesReset(result.is_ok())
+                if taken == parts {
+                    reset_complaint.settle();
+                    info!(
+                        "FRR: withdrawn all but what is served here: kept={}",
+                        keep.len()
+                    );
+                    if !warned {
+                        warned = true;
+                        router
+                            .warnings()
+                            .iter()
+                            .for_each(|warning| warn!("FRR: {warning}"));
+                    }
+                }
+                Event::RoutesReset(taken)
             }
             Order::Change(changes) => {
                 let failures = router.apply(&changes, &|| fence.permits());

@@ -80,7 +80,16 @@ pub struct Row {
 impl Row {
     /// A key of the row holds something that nobody who speaks the schema has written.
     pub fn is_spoiled(&self) -> bool {
-        self.kind.unreadable || self.current.unreadable || self.next.unreadable
+        self.kind.unreadable
+            || self.current.unreadable
+            || self.next.unreadable
+            || self.lacks_its_kind()
+    }
+
+    /// Somebody deleted `type` alone: whoever writes "unassigned" empties `current` with it.
+    fn lacks_its_kind(&self) -> bool {
+        let gone = self.kind.value.is_none() && !self.kind.unreadable;
+        gone && self.current.value.is_some() && self.current.lease.is_some()
     }
 
     /// The row's meaning for `me`, who holds `lease`.
@@ -94,7 +103,13 @@ impl Row {
         {
             return State::Unknown;
         }
-        State::of(kind, current, next)
+        match current {
+            // Its owner lives, and will say so again.
+            Some(owner) if self.lacks_its_kind() => State::Idle {
+                owner: owner.clone(),
+            },
+            _ => State::of(kind, current, next),
+        }
     }
 
     /// What a write of `me` at `revision` made of the row.
@@ -176,6 +191,10 @@ impl Nodes {
         let name = cell.value.as_ref()?;
         let lives = if name == me {
             cell.lease.is_some() && cell.lease == lease
+        } else if cell.unreadable {
+            // What we remember is not in etcd any more, so no lease takes it away when the node dies.
+            self.registered(name)
+                .is_some_and(|node| node.lease == cell.lease)
         } else {
             cell.lease.is_some() || self.registered(name).is_some()
         };

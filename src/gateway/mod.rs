@@ -16,7 +16,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-use crate::fsm::Write;
+use crate::fsm::{Kind, Write};
 use crate::host::{Cost, Health, Parts, RouteChange};
 use crate::ring::Ring;
 use crate::schema::{Change, Key, Value};
@@ -68,8 +68,8 @@ pub enum Event {
     ArpSwitched(Vec<(Vni, ArpOutcome)>),
     /// Outcome of [`Effect::Announce`], whatever became of the packets.
     Announced(Vec<Vni>),
-    /// Outcome of [`Effect::ResetRoutes`]: whether FRR took all of it.
-    RoutesReset(bool),
+    /// Outcome of [`Effect::ResetRoutes`]: the daemons that took it.
+    RoutesReset(Parts),
     /// Outcome of [`Effect::ChangeRoutes`]: the VNIs that FRR did not take.
     RoutesChanged {
         /// The VNIs whose change did not happen, or not wholly.
@@ -83,6 +83,8 @@ pub enum Event {
     Health(Health),
     /// Bridges that came, went, or came up again: nothing that we knew about their ARP holds.
     Links(Vec<Vni>),
+    /// VNIs of which FRR does not have what it was given.
+    Drifted(Vec<Vni>),
     /// Hand all VNIs over, then exit (SIGTERM).
     Drain,
     /// Withdraw and exit now (a second SIGTERM).
@@ -181,6 +183,17 @@ pub struct Commit {
     pub write: Write,
 }
 
+/// A row for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowView<'a> {
+    /// `type`.
+    pub kind: Kind,
+    /// `current`.
+    pub owner: Option<&'a NodeName>,
+    /// `next`.
+    pub successor: Option<&'a NodeName>,
+}
+
 /// Why the node ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
@@ -210,6 +223,8 @@ struct Frr {
     tried: bool,
     under_way: Option<UnderWay>,
     retry: Backoff,
+    /// Since when resets fail.
+    failing_since: Option<Time>,
 }
 
 #[derive(Clone, Debug)]
@@ -307,8 +322,16 @@ impl Gateway {
                 for vni in vnis {
                     if let Some(slot) = self.slot_mut(vni) {
                         slot.arp = None;
-                        slot.arp_retry.succeed();
+                        slot.arp_unblocked();
                         slot.stop_announcing();
+                    }
+                }
+            }
+            Event::Drifted(vnis) => {
+                for vni in vnis {
+                    if let Some(slot) = self.slot_mut(vni) {
+                        slot.evpn = None;
+                        slot.cost = None;
                     }
                 }
             }
@@ -321,6 +344,17 @@ impl Gateway {
             }
             Event::Stop => self.stop(now, Exit::Stopped),
         }
+    }
+
+    /// The row of a VNI as last seen, for those who tell people about it.
+    pub fn row(&self, vni: Vni) -> Option<RowView<'_>> {
+        let at = vni.get().checked_sub(self.config.range.first().get())?;
+        let row = &self.slots.get(at as usize)?.row;
+        Some(RowView {
+            kind: row.kind.value.unwrap_or(Kind::Unassigned),
+            owner: row.current.value.as_ref(),
+            successor: row.next.value.as_ref(),
+        })
     }
 
     fn slot_mut(&mut self, vni: Vni) -> Option<&mut Slot> {
@@ -406,11 +440,13 @@ impl Gateway {
             self.follow_registration(now);
         }
         if !was_serving && self.is_serving(now) {
-            // After a pause nothing that we knew of the host need still hold: the watchdog or the guard
-            // may have switched ARP off behind our back.
+            // Nothing that we knew of the host need still hold: the watchdog or the guard may have
+            // withdrawn it behind our back, also after what is under way was done.
             for slot in &mut self.slots {
-                slot.arp = None;
-                slot.stop_announcing();
+                slot.forget();
+            }
+            if let Some(UnderWay::Changes(changes)) = &mut self.frr.under_way {
+                changes.clear();
             }
             if self.frr.tried {
                 self.frr.reset = Parts::ALL;
@@ -429,30 +465,31 @@ impl Gateway {
                     slot.stop_announcing();
                 }
                 slot.arp = Some(answers);
-                slot.arp_retry.succeed();
+                slot.arp_unblocked();
             }
             ArpOutcome::Absent | ArpOutcome::Failed => {
                 // A bridge that does not exist answers nobody.
                 slot.arp = (outcome == ArpOutcome::Absent).then_some(false);
-                slot.arp_retry.fail(now, vni.get());
-                slot.fail(now);
+                slot.arp_failed(now, vni);
             }
         }
     }
 
-    fn observe_reset(&mut self, now: Time, taken: bool) {
+    fn observe_reset(&mut self, now: Time, taken: Parts) {
         let Some(UnderWay::Reset { parts, keep }) = self.frr.under_way.take() else {
             return;
         };
         self.frr.tried = true;
-        if !taken {
+        let refused = parts.and(taken.others());
+        if refused == Parts::NONE {
+            self.frr.retry.succeed();
+            self.frr.failing_since = None;
+        } else {
+            self.frr.reset = self.frr.reset.or(refused);
             self.frr.retry.fail(now, 0);
-            return;
+            self.frr.failing_since.get_or_insert(now);
         }
-        self.frr.retry.succeed();
-        // What restarted while this was under way must be reset once more.
-        self.frr.reset.bgpd &= !parts.bgpd;
-        self.frr.reset.ospfd &= !parts.ospfd;
+        let parts = parts.and(taken);
         for (vni, slot) in self.config.range.iter().zip(&mut self.slots) {
             // What was kept may be there or not: it is told again.
             let withdrawn = !keep.contains(&vni);

@@ -32,6 +32,7 @@ const AUDIT: Duration = Duration::from_secs(30);
 /// What one pass collects.
 #[derive(Default)]
 struct Batch {
+    now: Time,
     arp_off: Vec<(Vni, bool)>,
     arp_on: Vec<(Vni, bool)>,
     releases: Vec<RouteChange>,
@@ -48,8 +49,11 @@ struct Batch {
 }
 
 impl Batch {
+    /// What was due before has been decided in this pass: only what is still to come is worth a wake.
     fn wake_at(&mut self, at: Time) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+        if at > self.now {
+            self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+        }
     }
 }
 
@@ -70,7 +74,10 @@ impl Gateway {
     /// What is to be done now. Most effects are answered by an event at once; ask again after that until
     /// nothing is left, then wait for the next event or [`Gateway::next_deadline`].
     pub fn plan(&mut self, now: Time) -> Vec<Effect> {
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            now,
+            ..Batch::default()
+        };
         let mut effects = Vec::new();
         // Until the rows are known, an adopted host is left as it is; the guard stands by.
         self.adopting &=
@@ -95,6 +102,10 @@ impl Gateway {
 
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
+        if self.drain_is_over(&pass, &batch) {
+            self.stop(now, super::Exit::Stopped);
+            return self.plan(now);
+        }
         self.plan_life(&pass, &mut batch, &mut effects);
         self.plan_host(&pass, &mut batch, &mut effects);
         self.plan_registration(&pass, &mut batch, &mut effects);
@@ -105,10 +116,7 @@ impl Gateway {
                 rows: std::mem::take(&mut batch.commits),
             });
         }
-        self.deadline = batch
-            .wake
-            .filter(|&wake| wake > now)
-            .or(batch.wake.map(|_| now));
+        self.deadline = batch.wake;
         effects
     }
 
@@ -128,15 +136,8 @@ impl Gateway {
             stable: self
                 .in_ring_since
                 .is_some_and(|since| now.since(since) >= self.config.join_hold),
-            routes_free: self.routes_are_free(now),
+            routes_free: self.frr.under_way.is_none(),
         }
-    }
-
-    /// Whether FRR can be told something now.
-    fn routes_are_free(&self, now: Time) -> bool {
-        self.frr.under_way.is_none()
-            && self.frr.reset == Parts::default()
-            && self.frr.retry.is_over(now)
     }
 
     fn visit_slots(&mut self, pass: &Pass, batch: &mut Batch) {
@@ -176,11 +177,15 @@ impl Gateway {
             State::FailingOver { .. } => role == Role::Successor && elsewhere,
             _ => false,
         };
-        let migrating = matches!(state, State::Migrating { .. });
+        // Later than this the owner has made itself unattractive and relies on us: take the VNI over, and
+        // hand it on from there.
+        let may_turn_back =
+            matches!(&state, State::Migrating { phase, .. } if !phase.relies_on_successor());
         let failing = slot
             .failing_since
             .is_some_and(|since| now.since(since) >= PATIENCE);
-        slot.giving_up = may_give_up && (slot.giving_up || failing || (pass.draining && migrating));
+        slot.giving_up =
+            may_give_up && (slot.giving_up || failing || (pass.draining && may_turn_back));
 
         let wanted = if !pass.serving || pass.stopping || slot.giving_up {
             Exposure::NOTHING
@@ -215,7 +220,7 @@ impl Gateway {
         }
         let reached = self.has_reached(now, batch, slot, &state, role, wanted);
         let view = View {
-            ours: pass.may_take && ring_owner == Some(me),
+            ours: pass.may_take && ring_owner == Some(me) && self.is_free(now, batch, slot, &state),
             elsewhere,
             may_pull: self.may_pull(pass, batch, slot, &state),
             reached,
@@ -228,9 +233,16 @@ impl Gateway {
             },
         };
         let mut write = fsm::propose(&state, role, &view);
-        if write.is_none() && role == Role::Owner && slot.row.is_spoiled() && !migrating {
-            // Somebody wrote over our row what nobody can read: say again what it said.
-            write = Some(Write::Own);
+        if write.is_none() && role == Role::Owner && slot.row.is_spoiled() {
+            // Somebody wrote over our row what nobody can read: say again what it said. (A successor that
+            // got further does its part once more.)
+            write = match state {
+                State::Migrating { phase, .. } if slot.row.kind.unreadable => {
+                    Some(Write::Advance(phase))
+                }
+                State::Migrating { .. } => None,
+                _ => Some(Write::Own),
+            };
         }
         if let Some(write) = write {
             batch.commits.push(Commit {
@@ -272,21 +284,35 @@ impl Gateway {
     ) {
         let now = pass.now;
         if slot.arp != Some(wanted.arp) {
-            if !wanted.arp {
-                batch.arp_off.push((vni, false));
-            } else if slot.arp_retry.is_over(now) {
-                batch.arp_on.push((vni, true));
-            }
-            if !slot.arp_retry.is_over(now) {
-                batch.wake_at(slot.arp_retry.until());
+            let retry = slot.arp_retry_for(wanted.arp);
+            if !retry.is_over(now) {
+                batch.wake_at(retry.until());
+            } else {
+                slot.arp_asked = wanted.arp;
+                let switches = if wanted.arp {
+                    &mut batch.arp_on
+                } else {
+                    &mut batch.arp_off
+                };
+                switches.push((vni, wanted.arp));
             }
         }
-        let Some(change) = slot.route_change(vni, wanted) else {
+        let Some(mut change) = slot.route_change(vni, wanted) else {
             if slot.arp == Some(wanted.arp) {
                 slot.failing_since = None;
             }
             return;
         };
+        // A daemon that must be reset first does not keep the other from its part.
+        if self.frr.reset.bgpd {
+            change.evpn = None;
+        }
+        if self.frr.reset.ospfd {
+            change.cost = None;
+        }
+        if change.evpn.is_none() && change.cost.is_none() {
+            return;
+        }
         if !slot.routes_retry.is_over(now) {
             batch.wake_at(slot.routes_retry.until());
         } else if pass.routes_free {
@@ -300,15 +326,21 @@ impl Gateway {
 
     /// Whether FRR shows nothing of the VNI, or cannot be brought to.
     fn withdrawn_from_routes(&self, now: Time, slot: &Slot) -> bool {
-        slot.routes_are(Exposure::NOTHING) || self.release_is_excused(now, slot)
+        self.has_released(now, slot, Exposure::NOTHING)
     }
 
-    /// Letting go of a VNI must not hang on an FRR that does not answer.
-    fn release_is_excused(&self, now: Time, slot: &Slot) -> bool {
-        let failing = slot
-            .failing_since
-            .is_some_and(|since| now.since(since) >= RELEASE_PATIENCE);
-        failing || (self.frr.tried && !self.frr.health.is_up())
+    /// Whether FRR shows `wanted`, as far as it can be told: letting go of a VNI must not hang on an FRR
+    /// that does not answer. A daemon that is down shows nothing, but the other one may.
+    fn has_released(&self, now: Time, slot: &Slot, wanted: Exposure) -> bool {
+        let failing = [slot.failing_since, self.frr.failing_since]
+            .into_iter()
+            .flatten()
+            .any(|since| now.since(since) >= RELEASE_PATIENCE);
+        let bgpd_is_down = self.frr.tried && self.frr.health.bgpd.is_none();
+        let ospfd_is_down = self.frr.tried && self.frr.health.ospfd.is_none();
+        let evpn = slot.evpn == Some(wanted.evpn) || bgpd_is_down;
+        let cost = slot.cost == Some(wanted.cost) || ospfd_is_down;
+        failing || evpn && cost
     }
 
     fn has_reached(
@@ -321,11 +353,14 @@ impl Gateway {
         wanted: Exposure,
     ) -> bool {
         let releases = role == Role::Owner;
-        let routes = slot.routes_are(wanted) || (releases && self.release_is_excused(now, slot));
+        let routes = slot.routes_are(wanted) || (releases && self.has_released(now, slot, wanted));
         if slot.arp != Some(wanted.arp) || !routes || slot.giving_up {
-            if let Some(since) = slot.failing_since {
-                batch.wake_at((since + RELEASE_PATIENCE).max(now));
-                batch.wake_at((since + PATIENCE).max(now));
+            for since in [slot.failing_since, self.frr.failing_since]
+                .into_iter()
+                .flatten()
+            {
+                batch.wake_at(since + RELEASE_PATIENCE);
+                batch.wake_at(since + PATIENCE);
             }
             return false;
         }
@@ -360,6 +395,17 @@ impl Gateway {
         !slot.absent && (pass.stable || !self.ring.has(owner))
     }
 
+    /// Whether a row that seems to name nobody really does. One that cannot be read may have an owner that
+    /// others remember: if it lives it mends the row, and if it cannot its lease ends.
+    fn is_free(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
+        if *state != State::Vacant || !slot.row.is_spoiled() {
+            return true;
+        }
+        let due = slot.entered + self.config.name_wait;
+        batch.wake_at(due);
+        due <= now
+    }
+
     fn other_is_idle(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
         let other = match state {
             State::OwnerLost { successor, .. } => successor,
@@ -376,15 +422,15 @@ impl Gateway {
         due <= now
     }
 
+    fn drain_is_over(&self, pass: &Pass, batch: &Batch) -> bool {
+        let Life::Draining { deadline } = self.life else {
+            return false;
+        };
+        let handed_over = pass.may_write && !self.ring.has(&self.config.me) && batch.remaining == 0;
+        handed_over || pass.now >= deadline || !pass.serving
+    }
+
     fn plan_life(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
-        if let Life::Draining { deadline } = self.life {
-            let handed_over =
-                pass.may_write && !self.ring.has(&self.config.me) && batch.remaining == 0;
-            if handed_over || pass.now >= deadline || !pass.serving {
-                self.stop(pass.now, super::Exit::Stopped);
-                batch.wake_at(pass.now);
-            }
-        }
         if let Life::Stopping { deadline, exit } = self.life {
             let nothing_to_do = batch.arp_off.is_empty() && self.frr.under_way.is_none();
             if pass.stopping && ((batch.exposed == 0 && nothing_to_do) || pass.now >= deadline) {
@@ -414,18 +460,20 @@ impl Gateway {
         if self.frr.under_way.is_some() || !self.frr.looked {
             return;
         }
-        if !self.frr.retry.is_over(pass.now) {
-            batch.wake_at(self.frr.retry.until());
-            return;
-        }
         if self.frr.reset != Parts::default() {
-            let (parts, keep) = (self.frr.reset, std::mem::take(&mut batch.served));
-            self.frr.under_way = Some(UnderWay::Reset {
-                parts,
-                keep: keep.clone(),
-            });
-            effects.push(Effect::ResetRoutes { parts, keep });
-            return;
+            if self.frr.retry.is_over(pass.now) {
+                // Taken now, so that what restarts while this is under way is reset once more.
+                let parts = self.resettable();
+                self.frr.reset = self.frr.reset.and(parts.others());
+                let keep = std::mem::take(&mut batch.served);
+                self.frr.under_way = Some(UnderWay::Reset {
+                    parts,
+                    keep: keep.clone(),
+                });
+                effects.push(Effect::ResetRoutes { parts, keep });
+                return;
+            }
+            batch.wake_at(self.frr.retry.until());
         }
         let mut changes = std::mem::take(&mut batch.releases);
         changes.append(&mut batch.claims);
@@ -433,6 +481,16 @@ impl Gateway {
         if !changes.is_empty() {
             self.frr.under_way = Some(UnderWay::Changes(changes.clone()));
             effects.push(Effect::ChangeRoutes(changes));
+        }
+    }
+
+    /// What to reset: of two daemons, not one that is known to be down.
+    fn resettable(&self) -> Parts {
+        let up = self.frr.reset.and(self.frr.health.parts());
+        if up == Parts::NONE {
+            self.frr.reset
+        } else {
+            up
         }
     }
 

@@ -12,6 +12,9 @@ const ANNOUNCE_EARLY: Duration = Duration::from_secs(1);
 /// How often it is refreshed after that, for stations that missed all of them.
 const ANNOUNCE_LATE: Duration = Duration::from_secs(10);
 
+/// A bridge that cannot be silenced is tried at least this often.
+const SILENCE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Capped exponential backoff. The jitter comes from `salt`, so that the core stays a pure function and a
 /// thousand VNIs that failed together still do not come back together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,7 +44,11 @@ impl Backoff {
 
     /// Notes a failure.
     pub fn fail(&mut self, now: Time, salt: u32) {
-        let delay = (Self::FIRST * 2u32.pow(u32::from(self.attempts.min(8)))).min(Self::LONGEST);
+        self.fail_for(now, salt, Self::LONGEST);
+    }
+
+    fn fail_for(&mut self, now: Time, salt: u32, longest: Duration) {
+        let delay = (Self::FIRST * 2u32.pow(u32::from(self.attempts.min(8)))).min(longest);
         // Up to a quarter more, spread by a Fibonacci hash of who waits and how often.
         let spread = salt
             .wrapping_add(u32::from(self.attempts))
@@ -87,8 +94,12 @@ pub struct Slot {
     pub giving_up: bool,
     /// Until when the lower takeover cost is announced.
     pub cheap_until: Time,
-    /// When ARP may be tried again.
-    pub arp_retry: Backoff,
+    /// When ARP may be switched on again.
+    arp_on_retry: Backoff,
+    /// When it may be switched off again: a bridge that could not be made to answer is silenced at once.
+    arp_off_retry: Backoff,
+    /// What ARP was last switched to.
+    pub arp_asked: bool,
     /// When FRR may be tried again.
     pub routes_retry: Backoff,
     /// When the next row may be tried again.
@@ -114,13 +125,48 @@ impl Slot {
             failing_since: None,
             giving_up: false,
             cheap_until: Time::default(),
-            arp_retry: Backoff::default(),
+            arp_on_retry: Backoff::default(),
+            arp_off_retry: Backoff::default(),
+            arp_asked: false,
             routes_retry: Backoff::default(),
             write_retry: Backoff::default(),
             pull_retry: Backoff::default(),
             announced: None,
             announcing: None,
         }
+    }
+
+    /// What the host shows is not known any more.
+    pub fn forget(&mut self) {
+        self.arp = None;
+        self.evpn = None;
+        self.cost = None;
+        self.stop_announcing();
+    }
+
+    /// When ARP may be switched to `wanted` again.
+    pub fn arp_retry_for(&self, wanted: bool) -> Backoff {
+        if wanted {
+            self.arp_on_retry
+        } else {
+            self.arp_off_retry
+        }
+    }
+
+    /// ARP could not be switched.
+    pub fn arp_failed(&mut self, now: Time, vni: Vni) {
+        if self.arp_asked {
+            self.arp_on_retry.fail(now, vni.get());
+        } else {
+            self.arp_off_retry.fail_for(now, vni.get(), SILENCE_PAUSE);
+        }
+        self.fail(now);
+    }
+
+    /// ARP may be switched at once again.
+    pub fn arp_unblocked(&mut self) {
+        self.arp_on_retry.succeed();
+        self.arp_off_retry.succeed();
     }
 
     /// The row has changed.

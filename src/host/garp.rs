@@ -4,24 +4,31 @@
 //! receives anything. The frame is a pure function of (MAC, address).
 
 use super::Error;
-use crate::types::Vni;
+use crate::clock;
+use crate::types::{Time, Vni};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, sendto, socket,
 };
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 /// Length of an ARP frame in bytes, without padding (the driver pads to the minimum of Ethernet).
 const FRAME: usize = 42;
+
+/// How long a dump of the interfaces is used: paced announcements share one (65 ms with 2 000 interfaces),
+/// and a bridge whose MAC address changes with its ports is announced with the old one no longer than this.
+const DUMP_AGE: Duration = Duration::from_secs(1);
 
 /// Sends gratuitous ARP on bridges.
 #[derive(Debug, Default)]
 pub struct Announcer {
     socket: Option<OwnedFd>,
+    dump: Option<(Time, BTreeMap<Vni, Bridge>)>,
 }
 
 /// What an announcement needs to know of a bridge.
@@ -32,37 +39,49 @@ struct Bridge {
 }
 
 impl Announcer {
-    /// Broadcasts one frame for each IPv4 address (secondary ones too) of each VNI's bridge. Looks the
-    /// addresses up once for the whole call, asks `permit` before each VNI. Returns the VNIs for which not every frame was sent.
+    /// Broadcasts one frame for each IPv4 address (secondary ones too) of each VNI's bridge, and asks
+    /// `permit` before each VNI. Returns the VNIs for which not every frame was sent.
     pub fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)> {
         if vnis.is_empty() {
             return Vec::new();
         }
-        let bridges = match bridges(vnis) {
-            Ok(bridges) => bridges,
-            Err(source) => return all_failed(vnis, source),
+        let usable = |(taken, bridges): &(Time, BTreeMap<Vni, Bridge>)| {
+            clock::now().since(*taken) < DUMP_AGE
+                && vnis.iter().all(|vni| bridges.contains_key(vni))
         };
-        vnis.iter()
-            .zip(&bridges)
-            .filter_map(|(vni, bridge)| {
+        let (taken, known) = match self.dump.take().filter(usable) {
+            Some(recent) => recent,
+            None => match bridges() {
+                Ok(bridges) => (clock::now(), bridges),
+                Err(source) => return all_failed(vnis, source),
+            },
+        };
+        let failures: Vec<(Vni, Error)> = vnis
+            .iter()
+            .filter_map(|vni| {
                 let sent = if permit() {
-                    self.announce_one(*vni, bridge)
+                    self.announce_one(*vni, known.get(vni))
                 } else {
                     Err(Error::NotPermitted)
                 };
                 Some((*vni, sent.err()?))
             })
-            .collect()
+            .collect();
+        // A failure may come from what changed since: look anew next time.
+        self.dump = failures.is_empty().then_some((taken, known));
+        failures
     }
 
-    fn announce_one(&mut self, vni: Vni, bridge: &Bridge) -> Result<(), Error> {
+    fn announce_one(&mut self, vni: Vni, bridge: Option<&Bridge>) -> Result<(), Error> {
         let failed = |source: io::Error| Error::Announce {
             bridge: vni.bridge(),
             source,
         };
-        let link = bridge.link.ok_or_else(|| Error::NoInterface {
-            bridge: vni.bridge(),
-        })?;
+        let (bridge, link) = bridge
+            .and_then(|bridge| Some((bridge, bridge.link?)))
+            .ok_or_else(|| Error::NoInterface {
+                bridge: vni.bridge(),
+            })?;
         let mac = link
             .addr()
             .filter(|_| link.halen() == 6)
@@ -105,24 +124,21 @@ fn all_failed(vnis: &[Vni], source: Errno) -> Vec<(Vni, Error)> {
         .collect()
 }
 
-/// Links and addresses of the bridges of `vnis`, in their order, from one dump of the kernel's tables.
-fn bridges(vnis: &[Vni]) -> Result<Vec<Bridge>, Errno> {
-    let mut bridges: Vec<Bridge> = vnis.iter().map(|_| Bridge::default()).collect();
-    let places: HashMap<String, usize> = vnis
-        .iter()
-        .enumerate()
-        .map(|(place, vni)| (vni.bridge(), place))
-        .collect();
+/// Links and addresses of all bridges that are named like ours, from one dump of the kernel's tables.
+fn bridges() -> Result<BTreeMap<Vni, Bridge>, Errno> {
+    let mut bridges: BTreeMap<Vni, Bridge> = BTreeMap::new();
     for entry in getifaddrs()? {
         // A label (`br7:1`) stands in for the name of the interface of a labelled address.
-        let name = entry.interface_name.split(':').next().unwrap_or_default();
-        let (Some(place), Some(address)) = (places.get(name), entry.address) else {
+        let name = entry.interface_name.split(':').next();
+        let vni = name.and_then(|name| name.strip_prefix("br")?.parse().ok());
+        let (Some(vni), Some(address)) = (vni, entry.address) else {
             continue;
         };
+        let bridge = bridges.entry(vni).or_default();
         if let Some(link) = address.as_link_addr() {
-            bridges[*place].link = Some(*link);
+            bridge.link = Some(*link);
         } else if let Some(address) = address.as_sockaddr_in() {
-            bridges[*place].addresses.push(address.ip());
+            bridge.addresses.push(address.ip());
         }
     }
     Ok(bridges)

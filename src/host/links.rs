@@ -1,85 +1,213 @@
-//! Bridges that come, go and come up again, and FRR daemons that come and go: thread `links`.
+//! Notices when a bridge comes up, so that its VNI can be announced again and served as soon as it is there.
+//!
+//! Owns one route netlink socket (rtnetlink(7)) that the kernel tells about links: free while nothing
+//! happens, where reading `/sys` for 1 000 bridges takes a tenth of a second. Reading a message is pure.
 
-use super::Router;
-use super::proc::ProcKernel;
-use crate::fence::Fence;
-use crate::gateway::Event;
-use crate::types::{Vni, VniRange};
-use log::debug;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::types::Vni;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::Sender;
-use std::thread::{Builder, sleep};
-use std::time::Duration;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// How often it looks. A bridge that appears answers ARP until it is seen; FRR must be seen within 5 s.
-const EVERY: Duration = Duration::from_secs(1);
+/// Multicast group of link changes, and message types, from Linux's include/uapi/linux/rtnetlink.h.
+const RTMGRP_LINK: u32 = 1;
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+/// The attribute that holds the name, from include/uapi/linux/if_link.h.
+const IFLA_IFNAME: u16 = 3;
+/// Flag of an interface that can carry frames, netdevice(7).
+const IFF_RUNNING: u32 = 0x40;
+/// Lengths in bytes of a netlink message header, an ifinfomsg, an attribute header.
+const HEADER: usize = 16;
+const INFO: usize = 16;
+const ATTRIBUTE: usize = 4;
+/// The kernel puts no more than this into one datagram (NLMSG_GOODSIZE is at most a page, dumps 32 kB).
+const DATAGRAM: usize = 64 << 10;
 
-/// Starts the thread. It ends with the process, and owns nothing. `bridges` is false for a mock host, which
-/// has none.
-///
-/// # Errors
-/// The thread cannot be started.
-pub fn spawn(
-    mut router: Box<dyn Router>,
-    bridges: bool,
-    range: VniRange,
-    fence: Arc<Fence>,
-    events: Sender<Event>,
-) -> io::Result<()> {
-    Builder::new().name("links".to_owned()).spawn(move || {
-        let mut health = None;
-        let mut links = Links::default();
+/// Which bridges came up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Risen {
+    /// These, since the last look.
+    Bridges(BTreeSet<Vni>),
+    /// More happened than the socket could hold: take every bridge for risen.
+    Unknown,
+}
+
+/// Watches the links of this process's network namespace.
+#[derive(Debug)]
+pub struct LinkWatch {
+    socket: OwnedFd,
+    up: BTreeSet<Vni>,
+    datagram: Vec<u8>,
+}
+
+impl LinkWatch {
+    /// Begins to watch. A bridge that is up already counts as risen at its first change of any kind.
+    ///
+    /// # Errors
+    /// The kernel refused the socket.
+    pub fn open() -> io::Result<LinkWatch> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            SockProtocol::NetlinkRoute,
+        )?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, RTMGRP_LINK))?;
+        Ok(LinkWatch {
+            socket,
+            up: BTreeSet::new(),
+            datagram: vec![0; DATAGRAM],
+        })
+    }
+
+    /// Which bridges came up since the last look, or appeared being up. Never waits.
+    ///
+    /// # Errors
+    /// The socket broke; open another.
+    pub fn risen(&mut self) -> io::Result<Risen> {
+        let mut risen = BTreeSet::new();
+        let mut lost = false;
         loop {
-            let seen = router.health();
-            if health != Some(seen) {
-                health = Some(seen);
-                let _ = events.send(Event::Health(seen));
-            }
-            if bridges {
-                let changed = links.look(&range, &fence.answering());
-                if !changed.is_empty() {
-                    debug!("bridges changed: {}", crate::report::spans(&changed));
-                    let _ = events.send(Event::Links(changed));
+            let length = match recv(
+                self.socket.as_raw_fd(),
+                &mut self.datagram,
+                MsgFlags::empty(),
+            ) {
+                Ok(length) => length,
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => continue,
+                Err(Errno::ENOBUFS) => {
+                    self.up.clear();
+                    lost = true;
+                    continue;
+                }
+                Err(errno) => return Err(errno.into()),
+            };
+            for (vni, running) in changes(&self.datagram[..length]) {
+                if !running {
+                    self.up.remove(&vni);
+                } else if self.up.insert(vni) {
+                    risen.insert(vni);
                 }
             }
-            sleep(EVERY);
         }
-    })?;
-    Ok(())
+        Ok(if lost {
+            Risen::Unknown
+        } else {
+            Risen::Bridges(risen)
+        })
+    }
 }
 
-#[derive(Default)]
-struct Links {
-    kernel: ProcKernel,
-    existing: Option<BTreeSet<Vni>>,
-    generations: BTreeMap<Vni, u64>,
+impl AsFd for LinkWatch {
+    /// Readable when there is something to look at (poll(2)).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
-impl Links {
-    /// The VNIs whose bridge is not what it was: came or went, or, if it answers, came up again.
-    fn look(&mut self, range: &VniRange, answering: &BTreeSet<Vni>) -> Vec<Vni> {
-        let existing = self.kernel.existing(range);
-        let mut changed: BTreeSet<Vni> = match self.existing.replace(existing.clone()) {
-            Some(before) => before.symmetric_difference(&existing).copied().collect(),
-            None => BTreeSet::new(),
+/// The bridges that a datagram is about, in order, and whether each can carry frames now.
+fn changes(mut datagram: &[u8]) -> Vec<(Vni, bool)> {
+    let mut changes = Vec::new();
+    while let Some(length) = number::<4>(datagram, 0).map(u32::from_ne_bytes) {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some(message) = datagram.get(HEADER..length) else {
+            break;
         };
-        let mut generations = BTreeMap::new();
-        for &vni in answering {
-            let Some(generation) = self.kernel.link_generation(vni) else {
-                continue;
-            };
-            if self
-                .generations
-                .get(&vni)
-                .is_some_and(|&before| before != generation)
-            {
-                changed.insert(vni);
-            }
-            generations.insert(vni, generation);
+        let kind = number::<2>(datagram, 4).map(u16::from_ne_bytes);
+        changes.extend(kind.and_then(|kind| change(kind, message)));
+        // Messages and attributes begin at multiples of 4 (NLMSG_ALIGNTO, RTA_ALIGNTO).
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+    }
+    changes
+}
+
+fn change(kind: u16, message: &[u8]) -> Option<(Vni, bool)> {
+    // Family 0: about the interface itself, not about its being a port of a bridge.
+    if ![RTM_NEWLINK, RTM_DELLINK].contains(&kind) || *message.first()? != 0 {
+        return None;
+    }
+    let flags = u32::from_ne_bytes(number(message, 8)?);
+    let mut attributes = message.get(INFO..)?;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(number(attributes, 0)?));
+        let value = attributes.get(ATTRIBUTE..length)?;
+        if u16::from_ne_bytes(number(attributes, 2)?) == IFLA_IFNAME {
+            let name = std::str::from_utf8(value).ok()?.trim_end_matches('\0');
+            let vni = name.strip_prefix("br")?.parse().ok()?;
+            return Some((vni, kind == RTM_NEWLINK && flags & IFF_RUNNING != 0));
         }
-        self.generations = generations;
-        changed.into_iter().collect()
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn message(kind: u16, family: u8, flags: u32, name: &str) -> Vec<u8> {
+        let mut info = vec![0; INFO];
+        info[0] = family;
+        info[8..12].copy_from_slice(&flags.to_ne_bytes());
+        let mtu: &[u8] = &[0, 0, 5, 220];
+        for (attribute, value) in [(4_u16, mtu), (IFLA_IFNAME, name.as_bytes())] {
+            let length = (ATTRIBUTE + value.len()) as u16;
+            info.extend(length.to_ne_bytes());
+            info.extend(attribute.to_ne_bytes());
+            info.extend(value);
+            info.resize(info.len().next_multiple_of(4), 0);
+        }
+        let mut message = ((HEADER + info.len()) as u32).to_ne_bytes().to_vec();
+        message.extend(kind.to_ne_bytes());
+        message.resize(HEADER, 0);
+        message.extend(info);
+        message
+    }
+
+    #[test]
+    fn links_are_read_and_foreign_ones_stepped_over() {
+        let vni = |number| Vni::new(number).unwrap();
+        let datagram = [
+            message(RTM_NEWLINK, 0, 0x1043, "br7\0"),
+            message(RTM_NEWLINK, 0, 0x1003, "br16777215\0"),
+            message(RTM_NEWLINK, 7, 0x1043, "br8\0"),
+            message(RTM_NEWLINK, 0, 0x1043, "bridge9\0"),
+            message(99, 0, 0x1043, "br10\0"),
+            message(RTM_DELLINK, 0, 0x1043, "br11\0"),
+        ]
+        .concat();
+        assert_eq!(
+            changes(&datagram),
+            [(vni(7), true), (Vni::MAX, false), (vni(11), false)]
+        );
+    }
+
+    /// Input: a datagram cut off anywhere, or with any one byte changed. Output: no panic, and it ends.
+    #[test]
+    fn broken_datagrams_are_survived() {
+        let datagram = [
+            message(RTM_NEWLINK, 0, 0x1043, "br7\0"),
+            message(RTM_NEWLINK, 0, 0x1043, "br8\0"),
+        ]
+        .concat();
+        for at in 0..datagram.len() {
+            changes(&datagram[..at]);
+            for value in [0, 1, 3, 4, 15, 16, 17, 127, 255] {
+                let mut broken = datagram.clone();
+                broken[at] = value;
+                changes(&broken);
+            }
+        }
     }
 }

@@ -92,11 +92,8 @@ impl Mock {
 
     /// What this host exposes for `vni`, as far as this process (all clones) set it.
     pub fn exposure(&self, vni: Vni) -> Exposure {
-        self.state()
-            .exposures
-            .get(&vni)
-            .copied()
-            .unwrap_or_default()
+        let state = self.state();
+        state.exposures.get(&vni).copied().unwrap_or_default()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,23 +102,27 @@ impl Mock {
 }
 
 impl State {
+    fn of(&mut self, vni: Vni) -> &mut Exposure {
+        self.exposures.entry(vni).or_default()
+    }
+
     fn set_arp(&mut self, vni: Vni, answer: bool) {
-        self.exposures.entry(vni).or_default().arp = answer;
+        self.of(vni).arp = answer;
         self.mirror(vni, 0, &[u8::from(answer)]);
     }
 
     fn set_evpn(&mut self, vni: Vni, advertise: bool) {
-        self.exposures.entry(vni).or_default().evpn = advertise;
+        self.of(vni).evpn = advertise;
         self.mirror(vni, 1, &[u8::from(advertise)]);
     }
 
     fn set_cost(&mut self, vni: Vni, cost: Cost) {
-        self.exposures.entry(vni).or_default().cost = Some(cost);
+        self.of(vni).cost = Some(cost);
         self.mirror(vni, 2, &cost.0.to_be_bytes());
     }
 
     fn announce(&mut self, vni: Vni) {
-        self.exposures.entry(vni).or_default().announced += 1;
+        self.of(vni).announced += 1;
         let Some(mirror) = &self.mirror else { return };
         let at = 4 * u64::from(vni.get());
         let mut count = [0; 4];

@@ -69,6 +69,36 @@ impl Parts {
         bgpd: true,
         ospfd: true,
     };
+
+    /// Neither.
+    pub const NONE: Parts = Parts {
+        bgpd: false,
+        ospfd: false,
+    };
+
+    /// What is in both.
+    pub fn and(self, other: Parts) -> Parts {
+        Parts {
+            bgpd: self.bgpd && other.bgpd,
+            ospfd: self.ospfd && other.ospfd,
+        }
+    }
+
+    /// What is in one or the other.
+    pub fn or(self, other: Parts) -> Parts {
+        Parts {
+            bgpd: self.bgpd || other.bgpd,
+            ospfd: self.ospfd || other.ospfd,
+        }
+    }
+
+    /// What is not in this.
+    pub fn others(self) -> Parts {
+        Parts {
+            bgpd: !self.bgpd,
+            ospfd: !self.ospfd,
+        }
+    }
 }
 
 /// Which of the FRR daemons that wmgwd needs are running, and since which start.
@@ -83,6 +113,14 @@ pub struct Health {
 }
 
 impl Health {
+    /// The parts whose daemon runs.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            bgpd: self.bgpd.is_some(),
+            ospfd: self.ospfd.is_some(),
+        }
+    }
+
     /// Whether all of them run.
     pub fn is_up(&self) -> bool {
         self.bgpd.is_some() && self.ospfd.is_some() && self.zebra.is_some()
@@ -129,8 +167,24 @@ pub trait Router: Send {
     /// Returns the VNIs whose changes did not happen; one bad VNI does not sink the others.
     fn apply(&mut self, changes: &[RouteChange], permit: &dyn Fn() -> bool) -> Vec<RouteFailure>;
 
+    /// What in FRR's configuration keeps wmgwd from working, one line each with what mends it; known after
+    /// the first [`Router::withdraw`].
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Looks which daemons run. Cheap enough for once a second.
     fn health(&mut self) -> Health;
+
+    /// Looks whether FRR still has what [`Router::apply`] gave it: a reload of its configuration takes that
+    /// away without a restart. Returns the VNIs that have to be applied again. Two short runs of vtysh, so
+    /// meant for the audit.
+    ///
+    /// # Errors
+    /// FRR did not say.
+    fn drifted(&mut self) -> Result<Vec<Vni>, Error> {
+        Ok(Vec::new())
+    }
 }
 
 /// Why the host did not do as it was told.

@@ -47,10 +47,8 @@ fn applied(frr: &mut Frr, changes: &[RouteChange]) {
     assert!(failures.is_empty(), "{failures:?}");
 }
 
-/// Input: the whole life of a gateway with the documented configuration, in either filter mode.
-/// Output: what the access point hears, and the costs.
+/// Input: the whole life of a gateway. Output: what the access point hears, and the costs.
 fn life(filter: EvpnFilter) {
-    router::start(5);
     let mut frr = frr(6, filter);
     frr.withdraw_all().unwrap();
     assert_eq!(frr.warnings(), Vec::<String>::new());
@@ -116,14 +114,97 @@ fn life(filter: EvpnFilter) {
 #[test]
 fn a_gateways_life_with_a_list() {
     namespace::run("frr::a_gateways_life_with_a_list", PROGRAMS, || {
-        life(EvpnFilter::List)
+        router::start(5);
+        life(EvpnFilter::List);
     });
 }
 
 #[test]
 fn a_gateways_life_with_entries() {
     namespace::run("frr::a_gateways_life_with_entries", PROGRAMS, || {
+        router::start(5);
         life(EvpnFilter::Entries);
+    });
+}
+
+/// The same with the configuration that we tell operators to use.
+#[test]
+fn a_gateways_life_with_our_example() {
+    namespace::run("frr::a_gateways_life_with_our_example", PROGRAMS, || {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/frr.conf.example");
+        let Ok(example) = std::fs::read_to_string(path) else {
+            println!("skipped: no frr.conf.example");
+            return;
+        };
+        let config = example
+            .replace("10.0.1.11", "10.0.0.1")
+            .replace("10.0.1.17", "10.0.0.2")
+            .replace("10.64.0.0/10", "10.16.0.0/12");
+        router::start_with(5, &config);
+        advertises(&[]);
+        life(EvpnFilter::List);
+    });
+}
+
+/// Input: a reload of the operator's configuration behind our back, without a restart.
+/// Output: the filter is closed at once, the VNIs to apply again are named, and that brings them back.
+fn reload(filter: EvpnFilter) {
+    router::start(4);
+    let mut frr = frr(4, filter);
+    frr.withdraw_all().unwrap();
+    applied(&mut frr, &[claim(1), claim(2)]);
+    assert_eq!(frr.drifted().unwrap(), []);
+
+    let entries = "no bgp extcommunity-list standard wmgwd\nno route-map filter-vni permit 10\n";
+    let both = "no route-map filter-vni permit 11\nno route-map filter-vni permit 12\n";
+    let gone = if filter == EvpnFilter::List {
+        entries
+    } else {
+        both
+    };
+    configure(
+        "bgpd",
+        &format!("{gone}no route-map filter-vni deny 65535\n"),
+    );
+    advertises(&[1, 2, 3, 4]);
+    assert_eq!(frr.drifted().unwrap(), [vni(1), vni(2)]);
+    advertises(&[]);
+    applied(&mut frr, &[claim(1), claim(2)]);
+    advertises(&[1, 2]);
+    assert_eq!(frr.drifted().unwrap(), []);
+
+    configure(
+        "ospfd",
+        "interface br3\nno ip ospf cost\ninterface br1\nip ospf cost 7\n",
+    );
+    assert_eq!(frr.drifted().unwrap(), [vni(1), vni(3)]);
+    applied(&mut frr, &[claim(1), release(3)]);
+    assert_eq!([cost(1), cost(3)], [100, 65535].map(Some));
+    assert_eq!(frr.drifted().unwrap(), []);
+
+    // Let out by someone else: taken back by the release that is asked for.
+    let line = match filter {
+        EvpnFilter::List => "bgp extcommunity-list standard wmgwd seq 4 permit rt 65000:4\n",
+        EvpnFilter::Entries => "route-map filter-vni permit 99\nmatch evpn vni 4\n",
+    };
+    configure("bgpd", line);
+    assert_eq!(frr.drifted().unwrap(), [vni(4)]);
+    applied(&mut frr, &[release(4)]);
+    assert_eq!(frr.drifted().unwrap(), []);
+    advertises(&[1, 2]);
+}
+
+#[test]
+fn a_reload_is_noticed_with_a_list() {
+    namespace::run("frr::a_reload_is_noticed_with_a_list", PROGRAMS, || {
+        reload(EvpnFilter::List)
+    });
+}
+
+#[test]
+fn a_reload_is_noticed_with_entries() {
+    namespace::run("frr::a_reload_is_noticed_with_entries", PROGRAMS, || {
+        reload(EvpnFilter::Entries);
     });
 }
 
@@ -209,7 +290,9 @@ fn daemons_that_stop_and_start() {
         router::start_daemon("bgpd");
         let after = frr.health();
         assert!(after.is_up() && after.bgpd != before.bgpd && after.ospfd == before.ospfd);
-        // The new bgpd leaks until the filter is closed again; the claim does that.
+        // The new bgpd leaks until the filter is closed again; any change does that.
+        applied(&mut frr, &[release(2)]);
+        advertises(&[]);
         applied(&mut frr, &[claim(3)]);
         advertises(&[3]);
     });

@@ -2,7 +2,9 @@
 
 use crate::namespace::{self, eventually, sh, try_sh};
 use crate::vni;
+use std::cell::RefCell;
 use std::process::{Command, Stdio};
+use wmgwd::host::links::{LinkWatch, Risen};
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{Error, Kernel};
 use wmgwd::types::VniRange;
@@ -113,11 +115,23 @@ fn a_link_that_comes_up_again_is_noticed() {
                 [vni(7)]
             );
             assert_eq!(kernel.startup_warnings(&range), Vec::<String>::new());
+            let watch = RefCell::new(LinkWatch::open().unwrap());
+            assert_eq!(
+                watch.borrow_mut().risen().unwrap(),
+                Risen::Bridges([].into())
+            );
             let first = kernel.link_generation(vni(7)).unwrap();
             assert_eq!(kernel.link_generation(vni(7)), Some(first));
             assert_eq!(kernel.link_generation(vni(8)), None);
             sh("ip link set br7 down; ip link set br7 up");
             eventually("up again", || kernel.link_generation(vni(7)) != Some(first));
+            // The kernel tells of a link that came up with up to a second of delay.
+            let risen = || watch.borrow_mut().risen().unwrap();
+            eventually("risen", || risen() == Risen::Bridges([vni(7)].into()));
+            assert_eq!(
+                watch.borrow_mut().risen().unwrap(),
+                Risen::Bridges([].into())
+            );
             let second = kernel.link_generation(vni(7)).unwrap();
             sh("ip link delete br7; ip link add br7 type bridge");
             assert!(![None, Some(first), Some(second)].contains(&kernel.link_generation(vni(7))));

@@ -28,10 +28,15 @@ pub struct Filter {
     range: VniRange,
     /// What bgpd's configuration said when it was last read.
     config: BgpConfig,
+    /// The VNIs that are let out because they were claimed.
+    shown: BTreeSet<Vni>,
     /// The lines in the list (or attempted), by VNI.
     listed: BTreeMap<Vni, String>,
     /// Which run of bgpd `listed` is about.
     listed_in: Option<u64>,
+    /// Whether the filter has to be withdrawn as a whole before it is changed: it is out of shape, or holds
+    /// what a new bgpd found in its startup configuration.
+    stale: bool,
     targets: Targets,
     targets_read: Option<Time>,
 }
@@ -43,8 +48,10 @@ impl Filter {
             mode,
             range,
             config: BgpConfig::default(),
+            shown: BTreeSet::new(),
             listed: BTreeMap::new(),
             listed_in: None,
+            stale: false,
             targets: Targets::default(),
             targets_read: None,
         }
@@ -85,25 +92,54 @@ impl Filter {
         keep: &BTreeSet<Vni>,
         permit: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
-        self.listed_in = None;
+        self.stale = true;
         self.read_config(vtysh, bgpd)?;
         let lines = script::withdraw_filter(&self.config, self.mode, keep);
-        if lines.is_empty() {
-            return Ok(());
+        if !lines.is_empty() {
+            let text = lines.join("\n") + "\n";
+            let verdict = vtysh.feed(Daemon::Bgpd, &text, lines.len(), Some(permit))?;
+            // Also after a refusal: the lines that were taken close something.
+            vtysh.command(Daemon::Bgpd, CLEAR, None)?;
+            if let Verdict::Refused { summary, .. } = verdict {
+                return Err(Error::Refused {
+                    daemon: Daemon::Bgpd.name(),
+                    output: summary,
+                });
+            }
         }
-        self.listed_in = None;
-        let text = lines.join("\n") + "\n";
-        if let Verdict::Refused {
-            summary: output, ..
-        } = vtysh.feed(Daemon::Bgpd, &text, lines.len(), Some(permit))?
-        {
-            let daemon = Daemon::Bgpd.name();
-            return Err(Error::Refused { daemon, output });
-        }
-        vtysh.command(Daemon::Bgpd, CLEAR, None)?;
+        self.shown.retain(|vni| keep.contains(vni));
         self.listed.retain(|vni, _| keep.contains(vni));
-        self.listed_in = bgpd;
+        self.stale = false;
         Ok(())
+    }
+
+    /// Compares bgpd's configuration with what was claimed, and closes the filter if it is open. Returns
+    /// the VNIs to claim or release again.
+    ///
+    /// # Errors
+    /// What bgpd or vtysh said.
+    pub fn drifted(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<BTreeSet<Vni>, Error> {
+        let (shown, listed) = (self.shown.clone(), self.listed.clone());
+        let same_run = self.listed_in.is_none() || self.listed_in == bgpd;
+        self.read_config(vtysh, bgpd)?;
+        self.stale |= !same_run || !script::is_shaped(&self.config, self.mode);
+        if self.stale {
+            self.withdraw(vtysh, bgpd, &BTreeSet::new(), &|| true)?;
+            return Ok(shown);
+        }
+        let is_out: BTreeSet<Vni> = match self.mode {
+            EvpnFilter::List => {
+                let as_claimed = |vni: &&Vni| listed.get(vni) == self.listed.get(vni);
+                let (right, wrong): (BTreeSet<Vni>, BTreeSet<Vni>) =
+                    self.listed.keys().partition(as_claimed);
+                right
+                    .into_iter()
+                    .chain(wrong.into_iter().filter(|vni| !shown.contains(vni)))
+                    .collect()
+            }
+            EvpnFilter::Entries => Numbers::new(self.range, &self.config).vnis().collect(),
+        };
+        Ok(is_out.symmetric_difference(&shown).copied().collect())
     }
 
     /// Takes `vnis` out of the filter.
@@ -127,8 +163,11 @@ impl Filter {
         };
         let failures = self.push(vtysh, batch, &jobs, None);
         let failed: BTreeSet<Vni> = failures.iter().map(|failure| failure.vni).collect();
-        for vni in vnis.iter().filter(|vni| !failed.contains(vni)) {
-            self.listed.remove(vni);
+        for vni in vnis {
+            self.shown.remove(vni);
+            if !failed.contains(vni) {
+                self.listed.remove(vni);
+            }
         }
         failures
     }
@@ -157,6 +196,9 @@ impl Filter {
             Err(error) => return all_failed(vnis.iter().copied(), &error),
         };
         failures.extend(self.push(vtysh, batch, &jobs, Some(permit)));
+        let failed: BTreeSet<Vni> = failures.iter().map(|failure| failure.vni).collect();
+        self.shown
+            .extend(vnis.iter().filter(|vni| !failed.contains(vni)));
         if self.mode == EvpnFilter::List && self.targets_older_than(TARGETS_AGE) {
             failures.extend(self.follow_targets(vtysh, batch, permit));
         }
@@ -202,7 +244,7 @@ impl Filter {
         bgpd: Option<u64>,
         vnis: &[Vni],
     ) -> Result<Vec<Job>, Error> {
-        self.remember(vtysh, bgpd)?;
+        self.prepare(vtysh, bgpd)?;
         let job = |vni: &Vni| {
             let lines = vec![script::list_remove(*vni, self.listed.get(vni)?)];
             Some(Job { vni: *vni, lines })
@@ -216,7 +258,7 @@ impl Filter {
         bgpd: Option<u64>,
         vnis: &[Vni],
     ) -> Result<(Vec<Job>, Vec<RouteFailure>), Error> {
-        self.remember(vtysh, bgpd)?;
+        self.prepare(vtysh, bgpd)?;
         let unknown = vnis.iter().any(|vni| !self.targets.knows(*vni));
         if unknown && self.targets_older_than(TARGETS_RETRY) {
             self.read_targets(vtysh)?;
@@ -299,7 +341,7 @@ impl Filter {
         bgpd: Option<u64>,
         vnis: &[Vni],
     ) -> Result<Vec<Job>, Error> {
-        self.read_config(vtysh, bgpd)?;
+        self.prepare(vtysh, bgpd)?;
         let numbers = Numbers::new(self.range, &self.config);
         let jobs = vnis.iter().map(|vni| Job {
             vni: *vni,
@@ -318,7 +360,7 @@ impl Filter {
         bgpd: Option<u64>,
         vnis: &[Vni],
     ) -> Result<(Vec<Job>, Vec<RouteFailure>), Error> {
-        self.read_config(vtysh, bgpd)?;
+        self.prepare(vtysh, bgpd)?;
         let mut numbers = Numbers::new(self.range, &self.config);
         let (mut jobs, mut failures) = (Vec::new(), Vec::new());
         for vni in vnis {
@@ -337,12 +379,21 @@ impl Filter {
         Ok((jobs, failures))
     }
 
-    /// Makes sure that `listed` is about the run of bgpd that is there now.
-    fn remember(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
-        if bgpd.is_some() && self.listed_in == bgpd {
+    /// Makes sure that the filter is in shape and that what is remembered of it is about the run of bgpd that
+    /// is there now. A bgpd that was restarted starts with nothing withdrawn, or with what somebody saved.
+    fn prepare(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
+        let same = bgpd.is_some() && self.listed_in == bgpd;
+        if same && !self.stale && self.mode == EvpnFilter::List {
             return Ok(());
         }
-        self.read_config(vtysh, bgpd)
+        self.stale |= self.listed_in.is_some() && !same;
+        self.read_config(vtysh, bgpd)?;
+        self.stale |= !script::is_shaped(&self.config, self.mode);
+        if self.stale {
+            self.withdraw(vtysh, bgpd, &BTreeSet::new(), &|| true)?;
+            self.read_config(vtysh, bgpd)?;
+        }
+        Ok(())
     }
 
     fn read_config(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {

@@ -14,6 +14,8 @@ mod push;
 mod run;
 mod script;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use super::proc::existing_bridges;
@@ -84,6 +86,8 @@ pub struct Frr {
     batch: usize,
     run_dirs: Vec<PathBuf>,
     filter: Filter,
+    /// The costs that ospfd took.
+    costs: BTreeMap<Vni, Cost>,
 }
 
 impl Frr {
@@ -99,32 +103,43 @@ impl Frr {
             batch: config.batch,
             run_dirs: config.run_dirs,
             filter: Filter::new(config.filter, config.range),
+            costs: BTreeMap::new(),
         }
     }
 
-    /// What in bgpd's configuration keeps wmgwd from working, one line each. Known after
-    /// [`Router::withdraw_all`].
-    pub fn warnings(&self) -> Vec<String> {
-        self.filter.warnings()
-    }
-
-    fn push(
-        &self,
-        daemon: Daemon,
-        jobs: &[Job],
+    /// Sets costs and remembers those that ospfd took.
+    fn set_costs(
+        &mut self,
+        costs: &[(Vni, Cost)],
         permit: Option<&dyn Fn() -> bool>,
     ) -> Vec<RouteFailure> {
-        if jobs.is_empty() {
+        if costs.is_empty() {
             return Vec::new();
         }
+        let jobs: Vec<Job> = costs
+            .iter()
+            .map(|(vni, cost)| script::cost(*vni, *cost))
+            .collect();
         let push = Push {
             vtysh: &self.vtysh,
-            daemon,
+            daemon: Daemon::Ospfd,
             prologue: &[],
             batch: self.batch,
             permit,
         };
-        push.push(jobs)
+        let failures = push.push(&jobs);
+        self.costs.extend(costs.iter().copied());
+        for failure in &failures {
+            self.costs.remove(&failure.vni);
+        }
+        failures
+    }
+
+    fn read_costs(&self) -> Result<BTreeMap<Vni, Cost>, Error> {
+        let text = self
+            .vtysh
+            .command(Daemon::Ospfd, "show running-config", None)?;
+        Ok(config::parse_ospf(&text))
     }
 
     /// Makes every bridge of the range as expensive as OSPF can say, also one that does not exist yet: it
@@ -134,21 +149,23 @@ impl Frr {
         keep: &BTreeSet<Vni>,
         permit: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
-        let text = self
-            .vtysh
-            .command(Daemon::Ospfd, "show running-config", None)?;
-        let costs = config::parse_ospf(&text);
+        let found = self.read_costs()?;
         let vnis: BTreeSet<Vni> = if self.range.len() <= PRESET {
             self.range.iter().collect()
         } else {
-            let known = costs.keys().filter(|vni| self.range.contains(**vni));
+            let known = found.keys().filter(|vni| self.range.contains(**vni));
             known
                 .copied()
                 .chain(existing_bridges(&self.range))
                 .collect()
         };
-        let jobs = script::withdraw_costs(vnis.difference(keep).copied(), &costs);
-        first_error(self.push(Daemon::Ospfd, &jobs, Some(permit)))
+        let (done, todo): (Vec<Vni>, Vec<Vni>) = vnis
+            .into_iter()
+            .filter(|vni| !keep.contains(vni))
+            .partition(|vni| found.get(vni) == Some(&Cost::OTHERS));
+        self.costs = done.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
+        let todo: Vec<(Vni, Cost)> = todo.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
+        first_error(self.set_costs(&todo, Some(permit)))
     }
 }
 
@@ -178,7 +195,7 @@ impl Router for Frr {
         let mut failures = self
             .filter
             .release(&self.vtysh, bgpd, self.batch, &wanted.hide);
-        failures.extend(self.push(Daemon::Ospfd, &costs(&wanted.repel), None));
+        failures.extend(self.set_costs(&wanted.repel, None));
 
         let claimed = self
             .filter
@@ -191,12 +208,31 @@ impl Router for Frr {
             .into_iter()
             .filter(|(vni, _)| !failed.contains(vni))
             .collect();
-        failures.extend(self.push(Daemon::Ospfd, &costs(&attract), Some(permit)));
+        failures.extend(self.set_costs(&attract, Some(permit)));
+        // A VNI that both daemons refused is named once.
+        let mut named = BTreeSet::new();
+        failures.retain(|failure| named.insert(failure.vni));
         failures
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.filter.warnings()
     }
 
     fn health(&mut self) -> Health {
         health::look(&self.run_dirs)
+    }
+
+    fn drifted(&mut self) -> Result<Vec<Vni>, Error> {
+        let bgpd = health::look(&self.run_dirs).bgpd;
+        let mut drifted = self.filter.drifted(&self.vtysh, bgpd)?;
+        let found = self.read_costs()?;
+        let lost = self
+            .costs
+            .iter()
+            .filter(|(vni, cost)| found.get(vni) != Some(cost));
+        drifted.extend(lost.map(|(vni, _)| *vni));
+        Ok(drifted.into_iter().collect())
     }
 }
 
@@ -232,13 +268,6 @@ impl Wanted {
             cost.into_iter().partition(|(_, cost)| *cost < Cost::OTHERS);
         wanted
     }
-}
-
-fn costs(costs: &[(Vni, Cost)]) -> Vec<Job> {
-    costs
-        .iter()
-        .map(|(vni, cost)| script::cost(*vni, *cost))
-        .collect()
 }
 
 fn first_error(failures: Vec<RouteFailure>) -> Result<(), Error> {

@@ -19,8 +19,9 @@ use std::process::{Child, Command, ExitStatus};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Longest time between two looks at a running child, so also how long it goes on without permission.
-const STEP: Duration = Duration::from_millis(20);
+/// Longest time between two looks at a running child, so also how long it goes on without permission. A short
+/// run takes 25 ms, and many wait for its end.
+const STEP: Duration = Duration::from_millis(5);
 /// How long a killed child may take to be gone; after that it is left to the kernel.
 const KILL: Duration = Duration::from_millis(500);
 /// Waits before another try when a configuration session of someone else has the lock.
@@ -31,6 +32,9 @@ const SCRIPT_OUTPUT: usize = 1 << 20;
 const SHOW_OUTPUT: usize = 32 << 20;
 /// Output beyond this ends the run.
 const TOO_MUCH: u64 = 64 << 20;
+
+/// From Linux's include/uapi/linux/memfd.h; nix does not name it.
+const MFD_NOEXEC_SEAL: u32 = 8;
 
 /// An FRR daemon that vtysh is told to speak to (and to no other: faster, and one that is stopped does not
 /// block what is meant for the other).
@@ -245,7 +249,13 @@ fn kill(child: &mut Child) {
 }
 
 fn memory() -> io::Result<File> {
-    let memory = memfd_create(c"wmgwd-vtysh", MFdFlags::MFD_CLOEXEC)?;
+    let (name, flags) = (c"wmgwd-vtysh", MFdFlags::MFD_CLOEXEC);
+    // With the sysctl vm.memfd_noexec=2 Linux insists on this flag; before 6.3 it does not know it.
+    let noexec = MFdFlags::from_bits_retain(MFD_NOEXEC_SEAL);
+    let memory = match memfd_create(name, flags | noexec) {
+        Err(Errno::EINVAL) => memfd_create(name, flags)?,
+        other => other?,
+    };
     Ok(File::from(memory))
 }
 

@@ -145,6 +145,28 @@ pub fn cost(vni: Vni, cost: Cost) -> Job {
     }
 }
 
+/// The closing entry as it must be.
+fn closing() -> Entry {
+    Entry {
+        permits: false,
+        body: Vec::new(),
+    }
+}
+
+/// The entry that matches the list as it must be.
+fn list_entry() -> Entry {
+    Entry {
+        permits: true,
+        body: vec![list_match()],
+    }
+}
+
+/// Whether the route-map has the shape that `filter` needs.
+pub fn is_shaped(config: &BgpConfig, filter: EvpnFilter) -> bool {
+    let listed = config.entries.get(&LIST_ENTRY) == Some(&list_entry());
+    config.entries.get(&CLOSING) == Some(&closing()) && listed == (filter == EvpnFilter::List)
+}
+
 /// What takes bgpd from `config` to "no VNI but those in `keep` is advertised, and `filter` can be used";
 /// empty if it is there.
 pub fn withdraw_filter(
@@ -153,12 +175,8 @@ pub fn withdraw_filter(
     keep: &BTreeSet<Vni>,
 ) -> Vec<String> {
     let mut lines = Vec::new();
-    let closing = Entry {
-        permits: false,
-        body: Vec::new(),
-    };
     let found = config.entries.get(&CLOSING);
-    if found != Some(&closing) {
+    if found != Some(&closing()) {
         lines.extend(found.map(|entry| entry_remove(CLOSING, entry.permits)));
         lines.push(format!("route-map {ROUTE_MAP} deny {CLOSING}"));
     }
@@ -175,38 +193,23 @@ pub fn withdraw_filter(
         let strange = listed.filter(|(vni, _)| !kept(*vni));
         lines.extend(strange.filter_map(|(vni, value)| Some(list_remove(vni?, value))));
     }
-    let ours = Entry {
-        permits: true,
-        body: vec![list_match()],
-    };
-    let keeps =
-        |seq: u32, entry: &Entry| filter == EvpnFilter::List && seq == LIST_ENTRY && *entry == ours;
+    let mut has_list_entry = false;
     for (seq, entry) in config.entries.range(OURS_FROM..CLOSING) {
-        let in_the_way = filter == EvpnFilter::List && *seq == LIST_ENTRY;
         if filter == EvpnFilter::Entries && kept(matched_vni(entry)) {
             continue;
         }
-        if (entry.permits || in_the_way) && !keeps(*seq, entry) {
+        let of_list = filter == EvpnFilter::List && *seq == LIST_ENTRY;
+        if of_list && *entry == list_entry() {
+            has_list_entry = true;
+        } else if of_list || entry.permits {
             lines.push(entry_remove(*seq, entry.permits));
         }
     }
-    let have = config.entries.get(&LIST_ENTRY) == Some(&ours);
-    if filter == EvpnFilter::List && !have {
+    if filter == EvpnFilter::List && !has_list_entry {
         lines.push(format!("route-map {ROUTE_MAP} permit {LIST_ENTRY}"));
         lines.push(list_match());
     }
     lines
-}
-
-/// What takes ospfd from `costs` to "every one of `vnis` has the cost of a gateway that does not own it".
-pub fn withdraw_costs(
-    vnis: impl IntoIterator<Item = Vni>,
-    costs: &BTreeMap<Vni, Cost>,
-) -> Vec<Job> {
-    vnis.into_iter()
-        .filter(|vni| costs.get(vni) != Some(&Cost::OTHERS))
-        .map(|vni| cost(vni, Cost::OTHERS))
-        .collect()
 }
 
 /// Which entry of the route-map stands for which VNI (`--evpn-filter entries`).
@@ -242,6 +245,11 @@ impl Numbers {
     /// The numbers under which `vni` is advertised now.
     pub fn of(&self, vni: Vni) -> &[u32] {
         self.of.get(&vni).map_or(&[], Vec::as_slice)
+    }
+
+    /// The VNIs that are advertised now.
+    pub fn vnis(&self) -> impl Iterator<Item = Vni> {
+        self.of.keys().copied()
     }
 
     /// The number under which to advertise `vni` from now on: the one that it has; else VNI + 10, as the Go
@@ -393,16 +401,6 @@ exit
                 "route-map filter-vni permit 10",
                 "match extcommunity wmgwd",
             ]
-        );
-    }
-
-    #[test]
-    fn costs_that_stand_are_not_pushed_again() {
-        let costs = BTreeMap::from([(vni(1), Cost::OTHERS), (vni(2), Cost::OWNER)]);
-        let range = VniRange::new(vni(1), vni(3)).unwrap();
-        assert_eq!(
-            withdraw_costs(range.iter(), &costs),
-            [cost(vni(2), Cost::OTHERS), cost(vni(3), Cost::OTHERS)]
         );
     }
 

@@ -1,0 +1,40 @@
+#!/bin/bash
+# Runs every test of wmgwd: style, lints, units, cluster simulation, real etcd, real FRR and real packets.
+# Installs what the tests need from Debian's packages first, and cleans up behind itself, also on Ctrl-C.
+
+set -euo pipefail
+
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+if [ "$(id -u)" != 0 ]; then
+	echo "contrib/test.sh: needs root: the tests make network namespaces and run FRR in them" >&2
+	exit 1
+fi
+if ! command -v cargo >/dev/null; then
+	echo "contrib/test.sh: needs cargo: install Rust first (1.85 or later)" >&2
+	exit 1
+fi
+
+say() { printf '\n== %s\n' "$*"; }
+
+say "Debian packages that the tests need"
+contrib/install-deps.sh
+
+# A directory of our own for everything that tests leave in /tmp, so that nothing stays behind.
+work=$(mktemp -d)
+trap 'rm -rf -- "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+export TMPDIR=$work
+
+say "cargo fmt"
+cargo fmt --check
+
+say "cargo clippy"
+cargo clippy --all-targets -- -D warnings
+
+say "man page"
+mandoc -Tlint -Wwarning man/wmgwd.8
+
+say "cargo test"
+cargo test --no-fail-fast

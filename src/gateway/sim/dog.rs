@@ -1,0 +1,236 @@
+//! The lease's keeper, its fence, the guard process, and the watch: what runs beside the worker.
+
+use super::cluster::{Call, Cluster, Reply, ms, note, to_changes};
+use super::node::{Ev, Process};
+use crate::gateway::Event;
+use crate::schema::{self, Change, Key};
+use crate::types::{Lease, Revision};
+
+impl Cluster {
+    /// The watchdog's turn: renew the lease, or get one.
+    pub fn dog(&mut self, n: usize) {
+        if self.nodes[n].dog.call.is_some() {
+            return;
+        }
+        let call = match self.nodes[n].dog.lease {
+            Some(lease) => Call::Keepalive(lease),
+            None => Call::Grant(self.settings.ttl),
+        };
+        let sent = self.now;
+        let id = self.send(n, call);
+        self.nodes[n].dog.call = Some((id, sent));
+    }
+
+    pub fn dog_answer(&mut self, n: usize, reply: Option<Reply>) {
+        let inc = self.nodes[n].inc;
+        let Some((_, sent)) = self.nodes[n].dog.call.take() else {
+            return;
+        };
+        let next = match reply {
+            Some(Reply::Granted(grant)) => {
+                self.nodes[n].dog.lease = Some(grant.id);
+                self.renewed(n, grant.id, sent + grant.ttl);
+                self.settings.ttl / 5
+            }
+            Some(Reply::Kept(Some(ttl))) => {
+                if let Some(lease) = self.nodes[n].dog.lease {
+                    self.renewed(n, lease, sent + ttl);
+                }
+                self.settings.ttl / 5
+            }
+            Some(Reply::Kept(None)) => {
+                note!(
+                    self,
+                    "{} learns that its lease is gone",
+                    self.nodes[n].name()
+                );
+                let node = &mut self.nodes[n];
+                node.dog.lease = None;
+                node.clock = None;
+                if !node.go {
+                    node.host.silence();
+                }
+                self.tell(n, Event::Lease(None));
+                ms(0)
+            }
+            _ => ms(300),
+        };
+        self.after(next, Ev::Dog { n, inc });
+    }
+
+    fn renewed(&mut self, n: usize, id: crate::types::LeaseId, valid_until: crate::types::Time) {
+        let inc = self.nodes[n].inc;
+        let lease = Lease { id, valid_until };
+        if self.nodes[n].clock.is_none_or(|clock| clock.id != id) {
+            note!(self, "{} has lease {id:?}", self.nodes[n].name());
+        }
+        self.nodes[n].clock = Some(lease);
+        let margin = self.settings.margin;
+        self.push(valid_until - margin, Ev::Fence { n, inc });
+        self.push(valid_until - margin / 2, Ev::Guard { n });
+        self.tell(n, Event::Lease(Some(lease)));
+    }
+
+    /// The watchdog's own fence, for a worker that is late.
+    pub fn fence(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        if let Some(clock) = node.clock
+            && clock.valid_until - node.config.fence_margin <= self.now
+        {
+            if node.go {
+                if clock.valid_until <= self.now {
+                    self.tell(n, Event::Lease(None));
+                }
+                return;
+            }
+            node.host.silence();
+            note!(self, "{} fences", self.nodes[n].name());
+        }
+    }
+
+    fn guard_is_due(&self, n: usize) -> bool {
+        let node = &self.nodes[n];
+        let margin = node.config.fence_margin / 2;
+        let late = |lease: Lease| lease.valid_until - margin <= self.now;
+        !node.go && node.clock.is_some_and(late)
+    }
+
+    /// The guard process: it does not share the daemon's fate.
+    pub fn guard(&mut self, n: usize) {
+        if self.guard_is_due(n) {
+            self.nodes[n].host.silence();
+            note!(self, "{}'s guard silences", self.nodes[n].name());
+            let delay = self.rng.millis(50, 3_000);
+            self.after(delay, Ev::GuardRoutes { n });
+        }
+    }
+
+    pub fn guard_routes(&mut self, n: usize) {
+        if self.guard_is_due(n) {
+            self.nodes[n].host.withdraw_routes();
+            note!(self, "{}'s guard withdraws", self.nodes[n].name());
+        }
+    }
+
+    /// News for the watch of node `n` leave etcd.
+    pub fn tell_watch(&mut self, n: usize) {
+        let node = &self.nodes[n];
+        if node.feed.scheduled || node.feed.next.is_none() || !node.runs() {
+            return;
+        }
+        let inc = node.inc;
+        let kind = self.rng.below(1000);
+        let delay = if !self.settings.rough || kind < 950 {
+            self.rng.millis(1, 10)
+        } else {
+            self.rng.millis(10, 1_000)
+        };
+        self.nodes[n].feed.scheduled = true;
+        self.after(delay, Ev::Watch { n, inc });
+    }
+
+    /// The watch delivers, or is opened again.
+    pub fn watch(&mut self, n: usize) {
+        let inc = self.nodes[n].inc;
+        self.nodes[n].feed.scheduled = false;
+        if self.nodes[n].cut || !self.etcd.up || self.nodes[n].watch_hangs {
+            let again = self.rng.millis(500, 2_000);
+            self.nodes[n].feed.scheduled = true;
+            self.after(again, Ev::Watch { n, inc });
+            return;
+        }
+        let events = match self.nodes[n].feed.next {
+            Some(next) => self.etcd.since(next),
+            None => Err(super::etcd::Compacted),
+        };
+        let Ok(events) = events else {
+            // A range that is answered at once: how late it can be is the poll's business.
+            let range = self.etcd.range(schema::PREFIX);
+            self.nodes[n].feed.next = Some(range.revision.next());
+            let (revision, changes) = (range.revision, to_changes(&range.kvs));
+            self.tell(n, Event::Snapshot { revision, changes });
+            return;
+        };
+        // A watch may deliver any number of whole revisions.
+        let revisions = self.etcd.revision();
+        let oldest = events
+            .first()
+            .map_or(revisions, |event| event.kv.mod_revision);
+        let until = if self.settings.rough && self.rng.chance(200) {
+            oldest
+        } else {
+            revisions
+        };
+        let changes: Vec<Change> = events
+            .iter()
+            .take_while(|event| event.kv.mod_revision <= until)
+            .filter_map(|event| {
+                let key = Key::read(&event.kv.key).ok()?;
+                let value = (!event.deleted).then(|| schema::read_value(&key, &event.kv.value).0);
+                Some(Change {
+                    key,
+                    value,
+                    lease: event.kv.lease,
+                    revision: event.kv.mod_revision,
+                })
+            })
+            .collect();
+        self.nodes[n].feed.next = Some(until.next());
+        if until < revisions {
+            self.tell_watch(n);
+        }
+        if changes.is_empty() {
+            return;
+        }
+        if self.settings.rough && !self.nodes[n].go && self.rng.chance(20) {
+            let late = self.rng.millis(1, 3_000);
+            let event = Box::new(Event::Changed(changes.clone()));
+            self.after(late, Ev::Inbox { n, inc, event });
+        }
+        self.tell(n, Event::Changed(changes));
+    }
+
+    /// The poll reads everything; its answer may come late, and out of order with the watch.
+    pub fn poll(&mut self, n: usize) {
+        let inc = self.nodes[n].inc;
+        let id = self.send(n, Call::Range);
+        self.nodes[n].feed.ranges.push(id);
+        let next = self.rng.millis(8_000, 12_000);
+        self.after(next, Ev::Poll { n, inc });
+    }
+
+    pub fn range_answer(&mut self, n: usize, id: u64, reply: Option<Reply>) {
+        let inc = self.nodes[n].inc;
+        self.nodes[n].feed.ranges.retain(|&call| call != id);
+        if let Some(Reply::Range(revision, changes)) = reply {
+            if self.settings.rough && self.rng.chance(100) {
+                let late = self.rng.millis(1, 5_000);
+                let event = Event::Snapshot {
+                    revision: Revision(revision.0),
+                    changes: changes.clone(),
+                };
+                let event = Box::new(event);
+                self.after(late, Ev::Inbox { n, inc, event });
+            }
+            self.tell(n, Event::Snapshot { revision, changes });
+        }
+    }
+
+    /// A process is there no more, without a word.
+    pub fn kill(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        if !node.runs() {
+            return;
+        }
+        node.process = Process::Down;
+        node.inc += 1;
+        node.paused = false;
+        node.deferred.clear();
+        if node.go {
+            // Without a guard nobody withdraws; take it that the whole machine is gone.
+            node.host.silence();
+            node.host.withdraw_routes();
+            node.clock = None;
+        }
+    }
+}

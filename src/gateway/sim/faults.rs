@@ -1,0 +1,317 @@
+//! What goes wrong, from a seed.
+
+use super::cluster::{Cluster, Settings, ms, note};
+use super::node::Ev;
+use super::rng::Rng;
+use crate::etcd::{Op, Txn};
+use crate::gateway::{Event, Exit, Parts};
+use crate::schema::Key;
+use crate::types::Vni;
+use std::time::Duration;
+
+/// One thing that happens to the cluster.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    Crash(usize),
+    /// The whole machine.
+    Reboot(usize),
+    Start(usize),
+    Pause(usize),
+    Resume(usize),
+    Cut(usize),
+    Heal(usize),
+    HangWatch(usize, bool),
+    EtcdDown,
+    EtcdUp,
+    LeaderChange,
+    Compact,
+    Slow(usize, bool),
+    RefuseArp(usize, Vni, bool),
+    RefuseRoutes(usize, Vni, bool),
+    FrrStop(usize, Parts),
+    FrrStart(usize),
+    RemoveBridge(usize, Vni),
+    AddBridge(usize, Vni),
+    Join(bool),
+    Drain(usize),
+    Stop(usize),
+    /// Somebody writes into a row.
+    Garbage(Vni, u64),
+    /// An exited process is started again by its supervisor.
+    Supervise,
+}
+
+impl Cluster {
+    pub fn strike(&mut self, fault: Fault) {
+        if !self.healing && !matches!(fault, Fault::Supervise) {
+            note!(self, "FAULT {fault:?}");
+        }
+        match fault {
+            Fault::Crash(n) => self.kill(n),
+            Fault::Reboot(n) => {
+                self.kill(n);
+                let node = &mut self.nodes[n];
+                node.clock = None;
+                for bridge in node.host.bridges_mut() {
+                    (bridge.arp, bridge.fresh, bridge.evpn) = (true, true, false);
+                    bridge.cost = None;
+                }
+            }
+            Fault::Start(n) => {
+                if !self.nodes[n].runs() {
+                    self.boot(n);
+                }
+            }
+            Fault::Pause(n) => self.nodes[n].paused = self.nodes[n].runs(),
+            Fault::Resume(n) => {
+                if std::mem::take(&mut self.nodes[n].paused) {
+                    let now = self.now;
+                    self.nodes[n].leftover_since.fill(None);
+                    for ev in std::mem::take(&mut self.nodes[n].deferred) {
+                        self.push(now, ev);
+                    }
+                }
+            }
+            Fault::Cut(n) => self.nodes[n].cut = true,
+            Fault::Heal(n) => self.nodes[n].cut = false,
+            Fault::HangWatch(n, hangs) => self.nodes[n].watch_hangs = hangs,
+            Fault::EtcdDown => self.etcd.up = false,
+            Fault::EtcdUp => {
+                if !self.etcd.up {
+                    self.etcd.up = true;
+                    self.etcd.change_leader(self.now);
+                }
+            }
+            Fault::LeaderChange => self.etcd.change_leader(self.now),
+            Fault::Compact => self.etcd.compact(),
+            Fault::Slow(n, slow) => self.nodes[n].host.slow = slow,
+            Fault::RefuseArp(n, vni, refuses) => {
+                self.nodes[n].host.bridge_mut(vni).refuses_arp = refuses;
+            }
+            Fault::RefuseRoutes(n, vni, refuses) => {
+                self.nodes[n].host.bridge_mut(vni).refuses_routes = refuses;
+            }
+            Fault::FrrStop(n, parts) => self.nodes[n].host.stop_frr(parts),
+            Fault::FrrStart(n) => self.nodes[n].host.start_frr(),
+            Fault::RemoveBridge(n, vni) => {
+                let bridge = self.nodes[n].host.bridge_mut(vni);
+                (bridge.present, bridge.arp, bridge.fresh) = (false, false, false);
+                self.tell_links(n, vni);
+            }
+            Fault::AddBridge(n, vni) => {
+                let answers = self.rng.chance(500);
+                let bridge = self.nodes[n].host.bridge_mut(vni);
+                if !bridge.present {
+                    (bridge.present, bridge.arp, bridge.fresh) = (true, answers, true);
+                    self.tell_links(n, vni);
+                }
+            }
+            Fault::Join(go) => {
+                let name = format!("gw{}", self.nodes.len() + 1);
+                self.add(&name, go);
+            }
+            Fault::Drain(n) => {
+                if self.nodes[n].runs() {
+                    self.nodes[n].drained = true;
+                    let inc = self.nodes[n].inc;
+                    let event = Box::new(Event::Drain);
+                    self.after(ms(0), Ev::Inbox { n, inc, event });
+                }
+            }
+            Fault::Stop(n) => {
+                if self.nodes[n].runs() && !self.nodes[n].go {
+                    self.nodes[n].drained = true;
+                    let inc = self.nodes[n].inc;
+                    let event = Box::new(Event::Stop);
+                    self.after(ms(0), Ev::Inbox { n, inc, event });
+                }
+            }
+            Fault::Garbage(vni, kind) => self.spoil(vni, kind),
+            Fault::Supervise => {
+                for n in 0..self.nodes.len() {
+                    let node = &self.nodes[n];
+                    if !node.runs() && node.exit == Some(Exit::NameTaken) {
+                        self.boot(n);
+                    }
+                }
+                self.after(ms(2_000), Ev::Fault(Fault::Supervise));
+            }
+        }
+    }
+
+    fn tell_links(&mut self, n: usize, vni: Vni) {
+        // Netlink may lose a message; the audit finds the bridge then.
+        if !self.settings.rough || self.rng.chance(900) {
+            let inc = self.nodes[n].inc;
+            let event = Box::new(Event::Links(vec![vni]));
+            let delay = self.rng.millis(1, 200);
+            self.after(delay, Ev::Inbox { n, inc, event });
+        }
+    }
+
+    /// Somebody who does not know the schema writes.
+    fn spoil(&mut self, vni: Vni, kind: u64) {
+        let put = |key: Key, value: &[u8]| Op::Put {
+            key: key.bytes(),
+            value: value.to_vec(),
+            lease: None,
+        };
+        let delete = |key: Key| Op::Delete { key: key.bytes() };
+        let op = match kind % 8 {
+            0 => put(Key::Kind(vni), b"abc"),
+            1 => put(Key::Kind(vni), b"77"),
+            2 => put(Key::Current(vni), b"\xff\xfe"),
+            3 => put(Key::Next(vni), b"a/b"),
+            4 => put(Key::Current(vni), b"ghost"),
+            5 => put(Key::Next(vni), b"ghost"),
+            6 => delete(Key::Kind(vni)),
+            _ => delete(Key::Current(vni)),
+        };
+        // Until everybody has heard of it, or is fenced, two may believe in different rows.
+        let until = self.now + self.settings.ttl * 2 + ms(20_000);
+        self.checker.spoiled_until[vni.get() as usize - 1] = until;
+        let txn = Txn {
+            then: vec![op],
+            ..Txn::default()
+        };
+        // No lease, so nothing to refuse.
+        let _ = self.etcd.txn(&txn);
+        self.changed();
+    }
+
+    /// Everything that was broken is whole again.
+    pub fn heal_all(&mut self) {
+        note!(self, "HEAL");
+        self.healing = true;
+        self.strike(Fault::EtcdUp);
+        for n in 0..self.nodes.len() {
+            self.strike(Fault::Heal(n));
+            self.strike(Fault::HangWatch(n, false));
+            self.strike(Fault::Slow(n, false));
+            self.strike(Fault::FrrStart(n));
+            for vni in self.vnis() {
+                let bridge = self.nodes[n].host.bridge_mut(vni);
+                (bridge.refuses_arp, bridge.refuses_routes) = (false, false);
+                self.strike(Fault::AddBridge(n, vni));
+            }
+            self.strike(Fault::Resume(n));
+            if !self.nodes[n].runs() && !self.nodes[n].drained {
+                self.strike(Fault::Start(n));
+            }
+        }
+        self.healing = false;
+    }
+
+    fn some_node(&mut self) -> usize {
+        self.rng.below(self.nodes.len() as u64) as usize
+    }
+
+    fn some_vni(&mut self) -> Vni {
+        Vni::new(self.rng.within(1, u64::from(self.settings.vnis)) as u32).expect("in range")
+    }
+
+    /// A fault and, for most, its end some time later.
+    pub fn random_fault(&mut self) {
+        let n = self.some_node();
+        let vni = self.some_vni();
+        let short = self.rng.chance(500);
+        let lasts = if short {
+            self.rng.millis(50, 4_000)
+        } else {
+            self.rng.millis(2_000, 40_000)
+        };
+        let parts = *self.rng.pick(&[(true, false), (false, true), (true, true)]);
+        let parts = Parts {
+            bgpd: parts.0,
+            ospfd: parts.1,
+        };
+        let kind = self.rng.below(100);
+        let (begin, end) = match kind {
+            0..=13 => (Fault::Crash(n), Some(Fault::Start(n))),
+            14..=23 => (Fault::Pause(n), Some(Fault::Resume(n))),
+            24..=35 => (Fault::Cut(n), Some(Fault::Heal(n))),
+            36..=40 => (Fault::HangWatch(n, true), Some(Fault::HangWatch(n, false))),
+            41..=46 => (Fault::EtcdDown, Some(Fault::EtcdUp)),
+            47..=49 => (Fault::LeaderChange, None),
+            50..=54 => (Fault::Compact, None),
+            55..=60 => (Fault::Slow(n, true), Some(Fault::Slow(n, false))),
+            61..=64 => (
+                Fault::RefuseArp(n, vni, true),
+                Some(Fault::RefuseArp(n, vni, false)),
+            ),
+            65..=69 => (
+                Fault::RefuseRoutes(n, vni, true),
+                Some(Fault::RefuseRoutes(n, vni, false)),
+            ),
+            // Restarted again and again, also while it is being told what to do.
+            70..=73 => {
+                let mut at = ms(0);
+                for _ in 0..self.rng.within(1, 5) {
+                    at += self.rng.millis(50, 2_000);
+                    self.schedule(at, Fault::FrrStop(n, parts));
+                    at += self.rng.millis(1, 500);
+                    self.schedule(at, Fault::FrrStart(n));
+                }
+                (Fault::Slow(n, short), Some(Fault::Slow(n, false)))
+            }
+            74..=78 => (Fault::FrrStop(n, parts), Some(Fault::FrrStart(n))),
+            79..=83 => (Fault::RemoveBridge(n, vni), Some(Fault::AddBridge(n, vni))),
+            84..=86 if self.nodes.len() < 7 => (Fault::Join(false), None),
+            87..=91 => (Fault::Drain(n), Some(Fault::Start(n))),
+            92 => (Fault::Stop(n), Some(Fault::Start(n))),
+            // Go takes every text for a name, and nobody can help it then.
+            93..=97 if self.nodes.iter().all(|node| !node.go) => {
+                let kind = self.rng.below(8);
+                (Fault::Garbage(vni, kind), None)
+            }
+            _ => (Fault::Reboot(n), Some(Fault::Start(n))),
+        };
+        self.strike(begin);
+        if let Some(end) = end {
+            self.schedule(lasts, end);
+        }
+    }
+}
+
+/// The kinds of story that a seed can tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Story {
+    /// Anything may break, at any time.
+    Rough,
+    /// Nodes come and go as planned: nothing may be lost at any moment.
+    Planned,
+    /// Go nodes among ours.
+    Mixed,
+}
+
+/// Numbers for a cluster, from a seed.
+pub fn random_settings(rng: &mut Rng, story: Story) -> Settings {
+    let ttl = *rng.pick(&[5_000, 10_000]);
+    Settings {
+        vnis: if rng.chance(200) {
+            rng.within(10, 30) as u32
+        } else {
+            rng.within(1, 6) as u32
+        },
+        ttl: ms(ttl),
+        margin: ms(ttl / 5),
+        etcd_timeout: ms(*rng.pick(&[500, 1_000])),
+        settle: ms(*rng.pick(&[200, 1_000, 2_000])),
+        join_hold: ms(*rng.pick(&[0, 5_000, 20_000])),
+        drain_timeout: ms(if story == Story::Planned {
+            600_000
+        } else {
+            60_000
+        }),
+        rough: story != Story::Planned || rng.chance(500),
+        // Go knows nothing of ranges: its ring would be another one.
+        ranges: story == Story::Rough && rng.chance(100),
+    }
+}
+
+/// How long a cluster may take to come to rest after the last fault.
+pub fn bound(settings: &Settings) -> Duration {
+    // Leases that still have to end, twice over for a new leader; a node that has to be known for a
+    // while before it pulls; then a migration, and a drain that was under way.
+    settings.ttl * 3 + settings.join_hold + settings.settle * 8 + ms(90_000)
+}

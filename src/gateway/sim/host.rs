@@ -1,0 +1,189 @@
+//! A model of one gateway's kernel and FRR: what the network really sees of it.
+
+use crate::gateway::ArpOutcome;
+use crate::host::{Cost, Health, Parts, RouteChange};
+use crate::types::Vni;
+use std::collections::BTreeSet;
+
+/// What an OSPF interface without a configured cost announces: better than any owner.
+const UNSET: u16 = 10;
+
+/// One `br<VNI>`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bridge {
+    pub present: bool,
+    pub arp: bool,
+    /// The bridge came up with the kernel's own setting, which nobody was able to change before.
+    pub fresh: bool,
+    pub evpn: bool,
+    /// `None` while ospfd is not running.
+    pub cost: Option<u16>,
+    pub refuses_arp: bool,
+    pub refuses_routes: bool,
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct ModelHost {
+    bridges: Vec<Bridge>,
+    pub frr: Health,
+    next_process: u64,
+    /// vtysh takes seconds.
+    pub slow: bool,
+    /// A check is due: what the network sees has changed.
+    pub dirty: bool,
+}
+
+impl ModelHost {
+    /// A machine with the leftovers of who knows what.
+    pub fn new(vnis: u32) -> ModelHost {
+        let bridge = Bridge {
+            present: true,
+            arp: true,
+            fresh: true,
+            evpn: true,
+            cost: Some(UNSET),
+            refuses_arp: false,
+            refuses_routes: false,
+        };
+        ModelHost {
+            bridges: vec![bridge; vnis as usize],
+            frr: Health {
+                bgpd: Some(1),
+                ospfd: Some(2),
+                zebra: Some(3),
+            },
+            next_process: 4,
+            slow: false,
+            dirty: true,
+        }
+    }
+
+    pub fn bridge(&self, vni: Vni) -> &Bridge {
+        &self.bridges[vni.get() as usize - 1]
+    }
+
+    pub fn bridge_mut(&mut self, vni: Vni) -> &mut Bridge {
+        self.dirty = true;
+        &mut self.bridges[vni.get() as usize - 1]
+    }
+
+    pub fn bridges_mut(&mut self) -> impl Iterator<Item = &mut Bridge> {
+        self.dirty = true;
+        self.bridges.iter_mut()
+    }
+
+    /// Whether the network gets answers from this bridge that the daemon is to answer for.
+    pub fn answers(&self, vni: Vni) -> bool {
+        let bridge = self.bridge(vni);
+        bridge.present && bridge.arp && !bridge.fresh
+    }
+
+    pub fn answers_any(&self) -> bool {
+        self.bridges.iter().any(|b| b.present && b.arp && !b.fresh)
+    }
+
+    pub fn shows_nothing(&self) -> bool {
+        let nothing = |b: &Bridge| {
+            let silent = !b.present || !b.arp;
+            silent && !b.evpn && b.cost.is_none_or(|cost| cost == Cost::OTHERS.0)
+        };
+        self.bridges.iter().all(nothing)
+    }
+
+    pub fn set_arp(&mut self, vni: Vni, answer: bool) -> ArpOutcome {
+        let bridge = self.bridge_mut(vni);
+        if !bridge.present {
+            return ArpOutcome::Absent;
+        }
+        if answer && bridge.refuses_arp {
+            return ArpOutcome::Failed;
+        }
+        bridge.arp = answer;
+        bridge.fresh = false;
+        ArpOutcome::Answers(answer)
+    }
+
+    /// What the watchdog and the guard do.
+    pub fn silence(&mut self) {
+        for bridge in self.bridges_mut() {
+            bridge.arp = false;
+            bridge.fresh = false;
+        }
+    }
+
+    /// What the guard does then.
+    pub fn withdraw_routes(&mut self) {
+        self.reset(Parts::ALL, &BTreeSet::new());
+    }
+
+    /// Withdraws all routes but those of `keep`; says which daemons took it.
+    pub fn reset(&mut self, parts: Parts, keep: &BTreeSet<Vni>) -> Parts {
+        let taken = parts.and(self.frr.parts());
+        for (vni, bridge) in (1..).zip(self.bridges_mut()) {
+            if keep.iter().any(|kept| kept.get() == vni) {
+                continue;
+            }
+            if taken.bgpd {
+                bridge.evpn = false;
+            }
+            if taken.ospfd {
+                bridge.cost = Some(Cost::OTHERS.0);
+            }
+        }
+        taken
+    }
+
+    /// One VNI of a batch; says whether FRR took it wholly.
+    pub fn change(&mut self, change: RouteChange, half: bool) -> bool {
+        let health = self.frr;
+        let bridge = self.bridge_mut(change.vni);
+        let refused = bridge.refuses_routes;
+        if refused && !half {
+            return false;
+        }
+        let mut taken = !refused;
+        if let Some(evpn) = change.evpn {
+            match health.bgpd {
+                Some(_) => bridge.evpn = evpn,
+                None => taken = false,
+            }
+        }
+        if let Some(Cost(cost)) = change.cost.filter(|_| !refused) {
+            match health.ospfd {
+                Some(_) => bridge.cost = Some(cost),
+                None => taken = false,
+            }
+        }
+        taken
+    }
+
+    /// Daemons end: what they were told is gone from the network.
+    pub fn stop_frr(&mut self, parts: Parts) {
+        if parts.bgpd {
+            self.frr.bgpd = None;
+        }
+        if parts.ospfd {
+            self.frr.ospfd = None;
+        }
+        for bridge in self.bridges_mut() {
+            bridge.evpn &= !parts.bgpd;
+            if parts.ospfd {
+                bridge.cost = None;
+            }
+        }
+    }
+
+    /// Daemons that do not run start, with what is in their configuration files.
+    pub fn start_frr(&mut self) {
+        let next = self.next_process;
+        self.next_process += 2;
+        self.frr.bgpd.get_or_insert(next);
+        if self.frr.ospfd.is_none() {
+            self.frr.ospfd = Some(next + 1);
+            for bridge in self.bridges_mut() {
+                bridge.cost = Some(UNSET);
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Stories with names: what an operator would try first. All without chance in them.
+
+use super::check;
+use super::cluster::{Cluster, Settings, ms};
+use super::faults::Fault;
+use super::node::Process;
+use crate::gateway::{Exit, Parts};
+use crate::schema::Key;
+use crate::types::Vni;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(120);
+
+/// `nodes` nodes that have come to rest.
+fn cluster(nodes: usize) -> Cluster {
+    let mut cluster = Cluster::new(8, Settings::default());
+    for n in 1..=nodes {
+        cluster.add(&format!("gw{n}"), false);
+    }
+    rest(&mut cluster, "start");
+    cluster
+}
+
+fn rest(cluster: &mut Cluster, what: &str) -> Duration {
+    let took = cluster.run_until_done(LONG, what, Cluster::converged);
+    good(cluster);
+    took
+}
+
+fn good(cluster: &Cluster) {
+    assert_eq!(cluster.failure, None);
+}
+
+/// Who owns each VNI, by etcd.
+fn owners(cluster: &Cluster) -> Vec<Option<String>> {
+    let owner = |vni| {
+        let row = check::row(&cluster.etcd, vni);
+        row.current.map(|name| name.name.to_string())
+    };
+    cluster.vnis().map(owner).collect()
+}
+
+fn vnis_of(cluster: &Cluster, n: usize) -> usize {
+    let me = cluster.nodes[n].name().to_string();
+    owners(cluster)
+        .iter()
+        .filter(|owner| owner.as_ref() == Some(&me))
+        .count()
+}
+
+/// Input: three nodes start at once on an empty etcd. Output: every VNI has one owner, and nothing is
+/// written from then on.
+#[test]
+fn three_nodes_share_the_vnis() {
+    let mut cluster = cluster(3);
+    assert!(
+        (0..3).all(|n| vnis_of(&cluster, n) > 0),
+        "{:?}",
+        owners(&cluster)
+    );
+    cluster.check_rest();
+    good(&cluster);
+}
+
+/// Input: one node dies. Output: the others serve its VNIs within its lease and a few seconds; the dead
+/// node's own kernel is silent by then.
+#[test]
+fn others_take_over_from_a_dead_node() {
+    let mut cluster = cluster(3);
+    let kept: Vec<_> = owners(&cluster);
+    cluster.strike(Fault::Crash(0));
+    let served = |cluster: &Cluster| {
+        let dead = |vni| {
+            cluster.nodes[1..]
+                .iter()
+                .all(|node| !node.host.answers(vni))
+        };
+        let missing = cluster.vnis().filter(|&vni| dead(vni)).count();
+        if missing == 0 {
+            Ok(())
+        } else {
+            Err(format!("{missing} unserved"))
+        }
+    };
+    let took = cluster.run_until_done(LONG, "takeover", served);
+    good(&cluster);
+    let bound = cluster.settings.ttl + ms(500);
+    assert!(took <= bound, "took {took:?}");
+    rest(&mut cluster, "after the takeover");
+    for (before, after) in kept.iter().zip(owners(&cluster)) {
+        assert!(*before == after || before.as_deref() == Some("gw1"));
+    }
+}
+
+/// Input: SIGTERM for one of three. Output: its VNIs move without a moment unserved, it withdraws, and
+/// its key in etcd is gone.
+#[test]
+fn a_drained_node_hands_over_and_leaves() {
+    let mut cluster = cluster(3);
+    cluster.checker.available = true;
+    cluster.strike(Fault::Drain(0));
+    let left = |cluster: &Cluster| match cluster.nodes[0].process {
+        Process::Down => Ok(()),
+        _ => Err("still there".to_owned()),
+    };
+    let took = cluster.run_until_done(LONG, "drain", left);
+    good(&cluster);
+    assert!(took < ms(8_000), "took {took:?}");
+    assert_eq!(cluster.nodes[0].exit, Some(Exit::Stopped));
+    assert!(cluster.nodes[0].host.shows_nothing());
+    cluster.run_for(ms(100));
+    let key = Key::Node(cluster.nodes[0].name().clone()).bytes();
+    assert_eq!(cluster.etcd.get(&key), None);
+    assert!(cluster.checker.overlaps > 0, "make before break");
+    rest(&mut cluster, "after the drain");
+}
+
+/// Input: SIGTERM for the only node; SIGTERM twice for one of two. Output: both leave at once.
+#[test]
+fn a_drain_ends_without_others_and_with_a_second_signal() {
+    let mut cluster = cluster(1);
+    cluster.strike(Fault::Drain(0));
+    cluster.run_for(ms(2_000));
+    good(&cluster);
+    assert_eq!(cluster.nodes[0].exit, Some(Exit::Stopped));
+    assert!(cluster.nodes[0].host.shows_nothing());
+
+    let mut cluster = self::cluster(2);
+    cluster.strike(Fault::Drain(0));
+    cluster.run_for(ms(20));
+    cluster.strike(Fault::Stop(0));
+    cluster.run_for(ms(1_000));
+    good(&cluster);
+    assert_eq!(cluster.nodes[0].exit, Some(Exit::Stopped));
+    assert!(cluster.nodes[0].host.shows_nothing());
+    rest(&mut cluster, "after the stop");
+}
+
+/// Input: a third node joins two. Output: it takes nothing from a living owner before its hold-down is
+/// over, and its share after.
+#[test]
+fn a_node_that_joins_waits_before_it_pulls() {
+    let mut cluster = cluster(2);
+    cluster.checker.available = true;
+    let n = cluster.add("gw3", false);
+    cluster.run_for(cluster.settings.join_hold - ms(500));
+    good(&cluster);
+    assert_eq!(vnis_of(&cluster, n), 0);
+    rest(&mut cluster, "after the join");
+    assert!(vnis_of(&cluster, n) > 0);
+}
+
+/// Input: a node that is killed and restarted every few seconds. Output: others serve its VNIs from its
+/// first death on, and not one goes back to it.
+#[test]
+fn a_node_that_flaps_gets_nothing_back() {
+    let mut cluster = cluster(3);
+    cluster.strike(Fault::Crash(0));
+    rest(&mut cluster, "after its first death");
+    let settled = owners(&cluster);
+    for _ in 0..8 {
+        cluster.strike(Fault::Start(0));
+        cluster.run_for(ms(12_000));
+        assert_eq!(owners(&cluster), settled);
+        cluster.strike(Fault::Crash(0));
+        cluster.run_for(ms(3_000));
+        assert_eq!(owners(&cluster), settled);
+    }
+    good(&cluster);
+}
+
+/// Input: etcd is away for less than the lease. Output: nothing is withdrawn and no row is written.
+#[test]
+fn a_short_outage_of_etcd_changes_nothing() {
+    let mut cluster = cluster(3);
+    cluster.checker.available = true;
+    let before = cluster.etcd.range(b"/wmgwd/vni/").kvs;
+    cluster.strike(Fault::EtcdDown);
+    cluster.run_for(ms(4_500));
+    cluster.strike(Fault::EtcdUp);
+    cluster.run_for(ms(20_000));
+    good(&cluster);
+    assert_eq!(cluster.etcd.range(b"/wmgwd/vni/").kvs, before);
+}
+
+/// Input: etcd is away for an hour. Output: everything is withdrawn meanwhile, and is back soon after.
+#[test]
+fn a_long_outage_of_etcd_fences_and_heals() {
+    let mut cluster = cluster(3);
+    cluster.strike(Fault::EtcdDown);
+    cluster.run_for(ms(12_000));
+    assert!(cluster.nodes.iter().all(|node| node.host.shows_nothing()));
+    cluster.run_for(Duration::from_secs(3_600));
+    assert!(cluster.nodes.iter().all(|node| node.host.shows_nothing()));
+    cluster.strike(Fault::EtcdUp);
+    let took = rest(&mut cluster, "after the outage");
+    assert!(took <= ms(10_000), "took {took:?}");
+}
+
+/// Input: one node is cut from etcd for longer than its lease. Output: it is silent before the others
+/// take over, and gets back what is its own.
+#[test]
+fn a_node_that_is_cut_off_is_silent_in_time() {
+    let mut cluster = cluster(3);
+    let before = owners(&cluster);
+    cluster.strike(Fault::Cut(1));
+    cluster.run_for(cluster.settings.ttl + ms(1_000));
+    good(&cluster);
+    assert!(cluster.nodes[1].host.shows_nothing());
+    assert_eq!(vnis_of(&cluster, 1), 0);
+    cluster.strike(Fault::Heal(1));
+    rest(&mut cluster, "after the cut");
+    assert_eq!(owners(&cluster), before);
+}
+
+/// Input: a process is stopped for much longer than its lease, then goes on. Output: its guard has
+/// silenced it in time, and when it wakes it claims nothing without a new lease.
+#[test]
+fn a_paused_process_claims_nothing_when_it_wakes() {
+    let mut cluster = cluster(3);
+    cluster.strike(Fault::Pause(0));
+    cluster.run_for(ms(60_000));
+    good(&cluster);
+    assert!(cluster.nodes[0].host.shows_nothing());
+    assert_eq!(vnis_of(&cluster, 0), 0);
+    cluster.strike(Fault::Resume(0));
+    rest(&mut cluster, "after the pause");
+    assert!(vnis_of(&cluster, 0) > 0);
+}
+
+/// Input: FRR's daemons restart under a node. Output: the costs of VNIs that it does not own are set
+/// first; then everything is as before, and no row was written.
+#[test]
+fn frr_is_told_again_after_a_restart() {
+    let mut cluster = cluster(3);
+    let before = cluster.etcd.range(b"/wmgwd/vni/").kvs;
+    let both = Parts {
+        bgpd: true,
+        ospfd: true,
+    };
+    cluster.strike(Fault::FrrStop(0, both));
+    cluster.strike(Fault::FrrStart(0));
+    let unset = |cluster: &Cluster, owned: bool| {
+        let me = cluster.nodes[0].name().to_string();
+        let mine = |vni: Vni| owners(cluster)[vni.get() as usize - 1].as_ref() == Some(&me);
+        let bridge = |vni| cluster.nodes[0].host.bridge(vni);
+        cluster
+            .vnis()
+            .filter(|&vni| mine(vni) == owned && bridge(vni).cost == Some(10))
+            .count()
+    };
+    let set = |cluster: &Cluster| match unset(cluster, false) {
+        0 => Ok(()),
+        left => Err(format!("{left} unowned costs are not set")),
+    };
+    let took = cluster.run_until_done(ms(5_000), "costs of others", set);
+    good(&cluster);
+    assert!(took <= ms(1_500), "took {took:?}");
+    rest(&mut cluster, "after the restart");
+    assert_eq!(cluster.etcd.range(b"/wmgwd/vni/").kvs, before);
+}
+
+/// Input: FRR stays down on one node. Output: the node gives its VNIs away and takes none, until FRR is
+/// back.
+#[test]
+fn a_node_without_frr_gives_its_vnis_away() {
+    let mut cluster = cluster(3);
+    let bgpd = Parts {
+        bgpd: true,
+        ospfd: false,
+    };
+    cluster.strike(Fault::FrrStop(2, bgpd));
+    cluster.run_for(ms(30_000));
+    good(&cluster);
+    assert_eq!(vnis_of(&cluster, 2), 0);
+    // What bgpd cannot do must not keep ospfd from giving way to the new owners.
+    assert!(cluster.nodes[2].host.shows_nothing());
+    cluster.strike(Fault::FrrStart(2));
+    cluster.run_for(ms(5_000));
+    rest(&mut cluster, "FRR is back");
+    assert!(vnis_of(&cluster, 2) > 0);
+}
+
+/// Input: a second instance with the name of one that lives. Output: it waits for one lease, touches
+/// nothing, and ends with the reason; the first goes on.
+#[test]
+fn a_second_instance_of_a_name_ends() {
+    let mut cluster = cluster(2);
+    let before = cluster.etcd.range(b"/wmgwd/vni/").kvs;
+    let twin = cluster.add("gw1", false);
+    cluster.run_for(ms(25_000));
+    good(&cluster);
+    assert_eq!(cluster.nodes[twin].exit, Some(Exit::NameTaken));
+    assert!(cluster.nodes[twin].host.shows_nothing());
+    assert_eq!(cluster.etcd.range(b"/wmgwd/vni/").kvs, before);
+}
+
+/// Input: a crashed node restarts at once. Output: it is back within its old lease and a little more.
+#[test]
+fn a_restart_waits_for_its_own_old_lease_only() {
+    let mut cluster = cluster(1);
+    cluster.strike(Fault::Crash(0));
+    cluster.run_for(ms(200));
+    cluster.strike(Fault::Start(0));
+    let took = rest(&mut cluster, "after the restart");
+    assert!(took <= cluster.settings.ttl + ms(6_500), "took {took:?}");
+}
+
+/// Input: a bridge is missing on the node that the ring names. Output: the present owner keeps the VNI;
+/// when the bridge appears the VNI moves.
+#[test]
+fn a_vni_does_not_move_to_a_missing_bridge() {
+    let mut cluster = cluster(2);
+    cluster.checker.available = true;
+    let n = cluster.add("gw3", false);
+    let vnis: Vec<Vni> = cluster.vnis().collect();
+    for &vni in &vnis {
+        cluster.strike(Fault::RemoveBridge(n, vni));
+    }
+    cluster.run_for(ms(60_000));
+    good(&cluster);
+    assert_eq!(vnis_of(&cluster, n), 0);
+    for &vni in &vnis {
+        cluster.strike(Fault::AddBridge(n, vni));
+    }
+    rest(&mut cluster, "the bridges are there");
+    assert!(vnis_of(&cluster, n) > 0);
+}
+
+/// Input: a Go node joins ours, and one of ours joins Go nodes; then a Go node drains. Output: they share
+/// the VNIs, and all of them move.
+#[test]
+fn go_nodes_and_ours_share_a_cluster() {
+    let mut cluster = Cluster::new(
+        9,
+        Settings {
+            vnis: 20,
+            ..Settings::default()
+        },
+    );
+    cluster.add("gw1", false);
+    let go = cluster.add("gw2", true);
+    rest(&mut cluster, "one of each");
+    cluster.add("gw3", true);
+    cluster.add("gw4", false);
+    rest(&mut cluster, "two of each");
+    assert!(
+        (0..4).all(|n| vnis_of(&cluster, n) > 0),
+        "{:?}",
+        owners(&cluster)
+    );
+    cluster.strike(Fault::Drain(go));
+    rest(&mut cluster, "the Go node drains");
+    cluster.run_for(ms(10_000));
+    assert_eq!(cluster.nodes[go].exit, Some(Exit::Stopped));
+    cluster.strike(Fault::Crash(2));
+    rest(&mut cluster, "the other Go node is gone");
+}

@@ -1,0 +1,232 @@
+//! Real daemons on real FRR with real packets: the lab of `contrib/lab`.
+//!
+//! What a gateway shows is looked at from outside: a station asks for its gateway's MAC address, the access
+//! point's EVPN table and the upstream router's routes are read, and pings cross it all the time.
+#![allow(clippy::unwrap_used)]
+
+#[path = "lab/network.rs"]
+mod network;
+#[path = "lab/traffic.rs"]
+mod traffic;
+
+use network::{Lab, eventually, points};
+use traffic::{Ping, Prober, turns};
+
+const FAST: [&str; 4] = ["--settle", "0.5", "--join-hold", "1"];
+
+/// Input: the configuration as the original project documents it, and as our example does, in both filter
+/// modes. Output: exactly the owner of each VNI advertises it, answers for it and draws its traffic; a station
+/// reaches the host; a drain loses nothing.
+fn serves(test: &str, config: &str, filter: &str) {
+    let Some(lab) = Lab::up(test, 2, 4, config) else {
+        return;
+    };
+    let uids = points();
+    let options =
+        |node: usize| [&FAST[..], &["--evpn-filter", filter, "--uids", &uids[node]]].concat();
+    let mut first = lab.start("gw1", &options(0));
+    let _second = lab.start("gw2", &options(1));
+    // One of the two took all at first, so that this has seen migrations.
+    let owners = lab.settled(&["gw1", "gw2"]);
+    lab.shows(&owners);
+
+    let probers = [1, 2].map(|vni| Prober::start(&lab, vni));
+    let pings = [
+        Ping::start(&lab, "st1", "10.0.9.2"),
+        Ping::start(&lab, "st2", "10.0.9.2"),
+        Ping::start(&lab, "h1", "10.64.1.10"),
+        Ping::start(&lab, "h1", "10.64.2.10"),
+    ];
+    for (prober, owner) in probers.into_iter().zip(&owners) {
+        let answers = prober.end();
+        let number: u8 = owner.strip_prefix("gw").unwrap().parse().unwrap();
+        assert_eq!(turns(&answers), [number], "{owner} alone answers");
+    }
+
+    lab.signal(&first, "TERM");
+    assert!(first.ended(), "a drained daemon ends well: {}", first.log());
+    let owners = lab.settled(&["gw2"]);
+    lab.shows(&owners);
+    for ping in pings {
+        ping.goes_on();
+        let pinged = ping.end();
+        println!(
+            "{test}: drain: lost={} longest gap {:?}",
+            pinged.lost, pinged.longest_gap
+        );
+        assert_eq!(pinged.lost, 0, "{pinged:?}");
+    }
+}
+
+#[test]
+fn serves_with_our_configuration() {
+    serves("serves_with_our_configuration", "example", "list");
+}
+
+#[test]
+fn serves_with_the_documented_configuration() {
+    serves(
+        "serves_with_the_documented_configuration",
+        "original",
+        "list",
+    );
+}
+
+#[test]
+fn serves_with_an_entry_for_each_vni() {
+    serves("serves_with_an_entry_for_each_vni", "example", "entries");
+}
+
+/// Input: a gateway that owns a station's VNI loses its power; later it comes back. Output: the other takes
+/// over, never both answer, and going back loses nothing.
+#[test]
+fn a_dead_gateway_is_replaced_and_comes_back() {
+    let test = "a_dead_gateway_is_replaced_and_comes_back";
+    let Some(lab) = Lab::up(test, 2, 2, "example") else {
+        return;
+    };
+    let daemon = lab.start("gw1", &FAST);
+    lab.settled(&["gw1"]);
+    let _second = lab.start("gw2", &[&FAST[..], &["--uids", "1"]].concat());
+    let pings = [
+        Ping::start(&lab, "st1", "10.0.9.2"),
+        Ping::start(&lab, "h1", "10.64.1.10"),
+    ];
+    lab.verb(&["kill", "gw1"]);
+    drop(daemon);
+    let owners = lab.settled(&["gw2"]);
+    lab.shows(&owners);
+    for ping in &pings {
+        ping.goes_on();
+        println!("{test}: failover: {:?}", ping.look());
+    }
+    let before: Vec<u64> = pings.iter().map(|ping| ping.look().lost).collect();
+
+    lab.verb(&["revive", "gw1"]);
+    let _first = lab.start("gw1", &FAST);
+    let mut owners = Vec::new();
+    eventually("gw1 has VNIs again", || {
+        owners = lab
+            .rows()
+            .into_iter()
+            .map(|(_, kind, owner)| if kind == "1" { owner } else { String::new() })
+            .collect();
+        owners.iter().any(|owner| owner == "gw1") && !owners.contains(&String::new())
+    });
+    lab.shows(&owners);
+    for (ping, before) in pings.into_iter().zip(before) {
+        ping.goes_on();
+        let pinged = ping.end();
+        println!("{test}: migration back: {pinged:?}");
+        assert_eq!(pinged.lost, before, "a migration loses nothing: {pinged:?}");
+    }
+}
+
+/// Input: the owner's daemon is stopped (SIGSTOP) for longer than its lease, while its kernel and FRR go on.
+/// Output: its guard silences it before the other answers: never two gateways answer a station. Woken up, it
+/// takes nothing that is not its own.
+#[test]
+fn a_stopped_daemon_is_silenced_by_its_guard() {
+    let test = "a_stopped_daemon_is_silenced_by_its_guard";
+    let Some(lab) = Lab::up(test, 2, 2, "example") else {
+        return;
+    };
+    let first = lab.start("gw1", &FAST);
+    lab.settled(&["gw1"]);
+    // It has no points, as it were: only what the other lets go comes to it.
+    let second = lab.start("gw2", &["--settle", "0.5", "--join-hold", "3600"]);
+    eventually("gw2 is registered", || {
+        second.log().contains("registered name=gw2")
+    });
+    let prober = Prober::start(&lab, 1);
+    let ping = Ping::start(&lab, "st1", "10.0.9.2");
+    lab.signal(&first, "STOP");
+    eventually("nothing is gw1's", || {
+        lab.rows().iter().all(|(_, _, owner)| owner != "gw1")
+    });
+    // What the ring gives to gw1 is nobody's once its registration has ended, and then gw2's.
+    let owners = lab.settled(&["gw2"]);
+    lab.shows(&owners);
+    ping.goes_on();
+    let silent = ping.look();
+    lab.signal(&first, "CONT");
+    eventually("gw1 has noticed", || {
+        first.log().matches("registered name=gw1").count() >= 2
+    });
+    lab.shows(&lab.settled(&["gw2"]));
+    let answers = prober.end();
+    let between = answers
+        .windows(2)
+        .map(|pair| pair[1].at - pair[0].at)
+        .max()
+        .unwrap_or_default();
+    println!(
+        "{test}: answers={} longest silence={between:?} ping={silent:?}",
+        answers.len()
+    );
+    assert_eq!(turns(&answers), [1, 2], "first gw1 alone, then gw2 alone");
+}
+
+/// Input: the owner's daemon is killed (SIGKILL) and started again within its lease. Output: its guard keeps
+/// what it served, the new run takes it over: not a packet is lost.
+#[test]
+fn a_daemon_restarted_within_its_lease_loses_nothing() {
+    let test = "a_daemon_restarted_within_its_lease_loses_nothing";
+    let Some(lab) = Lab::up(test, 2, 2, "example") else {
+        return;
+    };
+    let first = lab.start("gw1", &FAST);
+    let owners = lab.settled(&["gw1"]);
+    let _second = lab.start("gw2", &["--settle", "0.5", "--join-hold", "3600"]);
+    lab.shows(&owners);
+    let prober = Prober::start(&lab, 1);
+    let pings = [
+        Ping::start(&lab, "st1", "10.0.9.2"),
+        Ping::start(&lab, "h1", "10.64.1.10"),
+    ];
+    for _ in 0..3 {
+        lab.signal(&first, "KILL");
+        let again = lab.start("gw1", &FAST);
+        eventually("the lease is taken over", || {
+            again
+                .log()
+                .matches("taken over from the run before")
+                .count()
+                > 0
+        });
+        std::mem::forget(again);
+        pings[0].goes_on();
+    }
+    for ping in pings {
+        ping.goes_on();
+        let pinged = ping.end();
+        println!("{test}: {pinged:?}");
+        assert_eq!(pinged.lost, 0, "{pinged:?}");
+    }
+    assert_eq!(turns(&prober.end()), [1]);
+    assert_eq!(lab.settled(&["gw1"]), owners);
+}
+
+/// Input: FRR of the owner, or one of its daemons, is restarted. Output: everything is pushed again; what is
+/// seen from outside is as before.
+#[test]
+fn frr_restarts_are_noticed() {
+    let test = "frr_restarts_are_noticed";
+    let Some(lab) = Lab::up(test, 2, 4, "example") else {
+        return;
+    };
+    let uids = points();
+    let _first = lab.start("gw1", &[&FAST[..], &["--uids", &uids[0]]].concat());
+    let _second = lab.start("gw2", &[&FAST[..], &["--uids", &uids[1]]].concat());
+    lab.shows(&lab.settled(&["gw1", "gw2"]));
+    for daemon in ["ospfd", "bgpd"] {
+        lab.verb(&["frr", "gw1", "restart", daemon]);
+        // Whether it gave its VNIs away meanwhile or not, it ends up with its share again.
+        lab.shows(&lab.settled(&["gw1", "gw2"]));
+    }
+    // While FRR is down, the node has no VNI.
+    lab.verb(&["frr", "gw1", "stop", "bgpd"]);
+    lab.shows(&lab.settled(&["gw2"]));
+    lab.verb(&["frr", "gw1", "start", "bgpd"]);
+    lab.shows(&lab.settled(&["gw1", "gw2"]));
+}
