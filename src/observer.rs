@@ -73,13 +73,10 @@ impl Observer {
         let mut pause = PAUSE;
         let mut last = None;
         loop {
-            match self.watch_once(last) {
+            match self.watch_once(last, &mut complaint) {
                 Ok(seen) => {
                     last = Some(seen);
                     pause = PAUSE;
-                    if complaint.settle() {
-                        info!("revision={seen} watching etcd again");
-                    }
                 }
                 Err(Lost { seen, error }) => {
                     // Each time that something came through, the next failure is a new one.
@@ -103,7 +100,11 @@ impl Observer {
     }
 
     /// Follows etcd for one bound, from a snapshot if there is no last revision; the last revision seen.
-    fn watch_once(&self, last: Option<Revision>) -> Result<Revision, Lost> {
+    fn watch_once(
+        &self,
+        last: Option<Revision>,
+        complaint: &mut Complaint,
+    ) -> Result<Revision, Lost> {
         let mut seen = match last {
             Some(revision) => revision,
             None => self
@@ -118,6 +119,9 @@ impl Observer {
             .client
             .watch(schema::PREFIX, seen.next(), BOUND)
             .map_err(|error| lost(seen, error))?;
+        if complaint.settle() {
+            info!("revision={seen} watching etcd again");
+        }
         for batch in watch {
             let batch = batch.map_err(|error| lost(seen, error))?;
             let revision = batch.revision;

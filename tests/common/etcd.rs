@@ -1,5 +1,6 @@
 //! Real etcd: one member or a cluster, as child processes on loopback with a directory of their own.
 
+use super::proxy::{Proxy, SENDER};
 use super::{DEADLINE, free_ports};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -43,17 +44,24 @@ struct Member {
 }
 
 impl Member {
-    fn new(name: &str, dir: &Path, client_port: u16, peer_port: u16, cluster: &str) -> Member {
+    fn new(
+        name: &str,
+        dir: &Path,
+        client_port: u16,
+        peer_port: u16,
+        peer_url: &str,
+        cluster: &str,
+    ) -> Member {
         let client_url = format!("http://127.0.0.1:{client_port}");
-        let peer_url = format!("http://127.0.0.1:{peer_port}");
+        let peer_listen = format!("http://127.0.0.1:{peer_port}");
         let data_dir = dir.join(name).display().to_string();
         let args = [
             ("--name", name),
             ("--data-dir", data_dir.as_str()),
             ("--listen-client-urls", client_url.as_str()),
             ("--advertise-client-urls", client_url.as_str()),
-            ("--listen-peer-urls", peer_url.as_str()),
-            ("--initial-advertise-peer-urls", peer_url.as_str()),
+            ("--listen-peer-urls", peer_listen.as_str()),
+            ("--initial-advertise-peer-urls", peer_url),
             ("--initial-cluster", cluster),
             ("--logger", "zap"),
             ("--log-level", "error"),
@@ -144,6 +152,8 @@ fn until_ready(members: &mut [Member]) -> Result<(), String> {
 pub struct EtcdCluster {
     // Before `dir`, so that they are gone when it is removed.
     members: Vec<Member>,
+    /// What the members reach each other through.
+    peers: Vec<Proxy>,
     _dir: TempDir,
 }
 
@@ -165,21 +175,27 @@ impl EtcdCluster {
         let dir = TempDir::new();
         let ports = free_ports(2 * size);
         let (client_ports, peer_ports) = ports.split_at(size);
-        let cluster: Vec<String> = peer_ports
+        let peers: Vec<Proxy> = peer_ports
             .iter()
-            .enumerate()
-            .map(|(i, port)| format!("m{i}=http://127.0.0.1:{port}"))
+            .map(|port| Proxy::start(super::loopback(*port)))
             .collect();
+        let url = |i: usize| format!("http://{}", peers[i].addr());
+        let cluster: Vec<String> = (0..size).map(|i| format!("m{i}={}", url(i))).collect();
         let cluster = cluster.join(",");
         let mut members: Vec<Member> = (0..size)
             .map(|i| {
                 let name = format!("m{i}");
-                Member::new(&name, &dir.0, client_ports[i], peer_ports[i], &cluster)
+                let (client, peer) = (client_ports[i], peer_ports[i]);
+                Member::new(&name, &dir.0, client, peer, &url(i), &cluster)
             })
             .collect();
         members.iter_mut().for_each(Member::spawn);
         until_ready(&mut members)?;
-        Ok(EtcdCluster { members, _dir: dir })
+        Ok(EtcdCluster {
+            members,
+            peers,
+            _dir: dir,
+        })
     }
 
     /// How to reach one member.
@@ -200,6 +216,42 @@ impl EtcdCluster {
     /// The client port of one member on 127.0.0.1.
     pub fn port(&self, member: usize) -> u16 {
         self.members[member].client_port
+    }
+
+    /// Cuts a member off from the others; its clients still reach it.
+    pub fn isolate(&self, member: usize) {
+        let others = || (0..self.peers.len()).filter(|&other| other != member);
+        // It has sent to all others, and never to itself.
+        let sent_to = |i: usize| self.peers[i].senders();
+        let own = super::eventually("the members know each other", || {
+            let mut senders = sent_to(others().next()?);
+            others().for_each(|other| senders.retain(|it| sent_to(other).contains(it)));
+            senders.retain(|it| !sent_to(member).contains(it));
+            (senders.len() == 1).then(|| senders.pop_first())?
+        });
+        self.peers[member].blackhole();
+        for other in others() {
+            self.peers[other].blackhole_those(format!("{SENDER}{own}").as_bytes());
+        }
+    }
+
+    /// Ends what [`isolate`](Self::isolate) did.
+    pub fn join(&self) {
+        // What was under way is lost, as in a network that drops it.
+        self.peers.iter().for_each(Proxy::cut);
+        self.peers.iter().for_each(Proxy::pass);
+    }
+
+    /// The member that leads, if one does.
+    pub fn leader(&self) -> Option<usize> {
+        let status = |i: usize| -> Option<serde_json::Value> {
+            let url = format!("{}/v3/maintenance/status", self.endpoint(i));
+            let mut reply = ureq::post(url).send("{}").ok()?;
+            serde_json::from_str(&reply.body_mut().read_to_string().ok()?).ok()
+        };
+        (0..self.members.len()).find(|&i| {
+            status(i).is_some_and(|status| status["leader"] == status["header"]["member_id"])
+        })
     }
 
     /// SIGSTOP: the member is silent, its kernel still takes connections.

@@ -2,12 +2,17 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod etcd;
+pub mod go;
+pub mod node;
 pub mod proxy;
+pub mod rows;
+pub mod sampler;
 
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
-use wmgwd::etcd::{Endpoint, Op, Txn};
+pub use wmgwd::etcd::Op;
+use wmgwd::etcd::{Endpoint, Txn};
 use wmgwd::types::LeaseId;
 
 /// How long a test waits for what must happen: generous, as the machine may be busy.
@@ -72,4 +77,12 @@ pub fn endpoint(addr: SocketAddr) -> Endpoint {
 /// `port` on 127.0.0.1.
 pub fn loopback(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
+}
+
+/// Compacts the whole history of an etcd.
+pub fn compact(at: &Endpoint, revision: wmgwd::types::Revision) {
+    let reply = ureq::post(format!("{at}/v3/kv/compaction"))
+        .send(format!(r#"{{"revision":"{revision}","physical":true}}"#))
+        .unwrap();
+    assert!(reply.status().is_success());
 }

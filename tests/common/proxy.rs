@@ -1,10 +1,14 @@
 //! A TCP proxy that can break the connections it carries.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
+
+/// The header by which members of etcd name themselves to each other.
+pub const SENDER: &str = "X-Server-From: ";
 
 /// Carries bytes between its own address and a target until told otherwise.
 pub struct Proxy {
@@ -21,6 +25,10 @@ struct Shared {
 #[derive(Default)]
 struct State {
     blackhole: bool,
+    /// Hold back what comes on connections whose last request has one of these.
+    held: Vec<Vec<u8>>,
+    /// Members of etcd that have sent something to another through this proxy.
+    senders: BTreeSet<String>,
     delay: Duration,
     /// Both ends of every connection that is carried now.
     streams: Vec<TcpStream>,
@@ -57,6 +65,7 @@ impl Proxy {
     pub fn pass(&self) {
         self.change(|state| {
             state.blackhole = false;
+            state.held.clear();
             state.delay = Duration::ZERO;
         });
     }
@@ -64,6 +73,16 @@ impl Proxy {
     /// Takes and keeps connections, and carries nothing either way, without closing any.
     pub fn blackhole(&self) {
         self.change(|state| state.blackhole = true);
+    }
+
+    /// As [`blackhole`](Self::blackhole), for HTTP connections whose last request has `marker` alone.
+    pub fn blackhole_those(&self, marker: &[u8]) {
+        self.change(|state| state.held.push(marker.to_vec()));
+    }
+
+    /// The members of etcd that sent something through this proxy to another member.
+    pub fn senders(&self) -> BTreeSet<String> {
+        self.shared.state.lock().unwrap().senders.clone()
     }
 
     /// Holds every piece of data back for `delay`, each way.
@@ -95,6 +114,20 @@ impl Drop for Proxy {
     }
 }
 
+impl State {
+    fn holds(&self, head: &[u8]) -> bool {
+        let has = |marker: &Vec<u8>| head.windows(marker.len()).any(|part| part == marker);
+        self.blackhole || self.held.iter().any(has)
+    }
+}
+
+/// The member of etcd that sent this request.
+fn sender(head: &[u8]) -> Option<String> {
+    let head = String::from_utf8_lossy(head);
+    let line = head.lines().find_map(|line| line.strip_prefix(SENDER));
+    line.map(str::to_owned)
+}
+
 impl Shared {
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         for near in listener.incoming() {
@@ -108,11 +141,12 @@ impl Shared {
             let Ok(far) = TcpStream::connect(self.target) else {
                 continue;
             };
+            let request = Arc::new(Mutex::new(Vec::new()));
             for (from, to) in [(&near, &far), (&far, &near)] {
                 let _ = to.set_nodelay(true);
                 let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                let shared = Arc::clone(self);
-                thread::spawn(move || shared.carry(from, to));
+                let (shared, request) = (Arc::clone(self), Arc::clone(&request));
+                thread::spawn(move || shared.carry(from, to, &request));
             }
             state.streams.push(near);
             state.streams.push(far);
@@ -120,13 +154,19 @@ impl Shared {
     }
 
     /// Carries one direction of one connection until its end.
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, request: &Mutex<Vec<u8>>) {
         let mut buffer = [0; 64 * 1024];
         loop {
             let amount = from.read(&mut buffer).unwrap_or(0);
+            let bytes = &buffer[..amount];
+            if bytes.starts_with(b"POST ") || bytes.starts_with(b"GET ") {
+                *request.lock().unwrap() = bytes[..amount.min(1024)].to_vec();
+            }
+            let head = request.lock().unwrap().clone();
             let mut state = self.state.lock().unwrap();
+            state.senders.extend(sender(&head));
             // A black hole swallows ends as well: the other side must not learn of them.
-            while state.blackhole && !state.ended {
+            while !state.ended && state.holds(&head) {
                 state = self.changed.wait(state).unwrap();
             }
             let (delay, ended) = (state.delay, state.ended);
