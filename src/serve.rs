@@ -223,7 +223,8 @@ fn gateway_config(config: &Config, client: &Client, adopted: Option<Lease>) -> g
         settle: config.settle,
         join_hold: config.join_hold,
         drain_timeout: config.drain_timeout,
-        name_wait: config.timing.ttl + config.timing.ttl / 2,
+        // A lease that a new etcd leader has extended lives that long.
+        name_wait: 2 * config.timing.ttl,
         takeover_cost: Cost(config.takeover_cost),
     }
 }

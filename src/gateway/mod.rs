@@ -252,6 +252,10 @@ impl Gateway {
             }
         }
         if ring_changed {
+            if self.nodes.registered(&self.config.me).is_none() {
+                // The name may have become free: not to be waited for any longer.
+                self.register_retry.succeed();
+            }
             self.ring = self.nodes.ring();
             self.follow_registration(now);
         }

@@ -64,13 +64,13 @@ pub fn sh(script: &str) -> String {
     text
 }
 
-/// Waits until `condition` holds, at most 20 s.
+/// Waits until `condition` holds, at most 90 s: half a dozen FRR daemons may start on a busy machine.
 #[track_caller]
 pub fn eventually(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(
-            start.elapsed() < Duration::from_secs(20),
+            start.elapsed() < Duration::from_secs(90),
             "not seen: {what}"
         );
         std::thread::sleep(Duration::from_millis(50));
