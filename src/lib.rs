@@ -33,6 +33,7 @@ pub mod guard;
 pub mod host;
 pub mod logging;
 pub mod lookout;
+pub mod mending;
 pub mod observer;
 pub mod report;
 pub mod ring;

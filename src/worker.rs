@@ -12,9 +12,10 @@ use crate::gateway::{
     ArpOutcome, Commit, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome,
 };
 use crate::host::{self, Kernel, Parts, RouteChange, Router};
+use crate::mending::Mending;
 use crate::report::{Complaint, chain, spans};
 use crate::schema::{self, Meta};
-use crate::types::{LeaseId, NodeName, Revision, Time, Vni};
+use crate::types::{LeaseId, NodeName, Revision, Vni};
 use fnv::FnvHashMap;
 use log::{Level, debug, info, log, warn};
 use std::collections::{BTreeMap, BTreeSet};
@@ -377,39 +378,6 @@ impl Complaints {
             .collect();
         if !well.is_empty() {
             info!("{} vnis={}: works again", self.what, spans(&well));
-        }
-    }
-}
-
-/// When to look for routes that FRR gave up by itself.
-#[derive(Default)]
-struct Mending {
-    due: Option<Time>,
-}
-
-impl Mending {
-    fn look(&mut self, router: &mut dyn Router, fence: &Fence) {
-        self.due = None;
-        let mended = match router.mend(&|| fence.permits()) {
-            Ok(mended) => mended,
-            // Looked at again with the next order or audit.
-            Err(error) => return debug!("FRR: cannot look for lost routes: {}", chain(&error)),
-        };
-        self.due = mended.again.map(|again| clock::now() + again);
-        if !mended.back.is_empty() {
-            info!(
-                "FRR: vnis={}: the routes of the gateway's address had been given up to another \
-                 gateway's, brought back",
-                spans(&mended.back)
-            );
-        }
-        if !mended.given_up.is_empty() {
-            warn!(
-                "FRR: vnis={}: the routes of the gateway's address do not come back: does `show evpn \
-                 vni` know br<VNI>? Restarting FRR helps where zebra missed an address; \
-                 frr.conf.example avoids the loss",
-                spans(&mended.given_up)
-            );
         }
     }
 }
