@@ -7,8 +7,9 @@ use crate::clock;
 use crate::fence::Fence;
 use crate::gateway::Event;
 use crate::host::{self, Parts, RouteChange, Router};
+use crate::mending::Mending;
 use crate::report::{Complaint, Complaints, chain, spans};
-use crate::types::{Time, Vni};
+use crate::types::Vni;
 use log::{Level, debug, info, log, warn};
 use std::collections::BTreeSet;
 use std::io;
@@ -47,39 +48,6 @@ pub fn spawn(
         .name("frr".to_owned())
         .spawn(move || serve_orders(router, &fence, &orders, &events))?;
     Ok(frr)
-}
-
-/// When to look for routes that FRR gave up by itself.
-#[derive(Default)]
-struct Mending {
-    due: Option<Time>,
-}
-
-impl Mending {
-    fn look(&mut self, router: &mut dyn Router, fence: &Fence) {
-        self.due = None;
-        let mended = match router.mend(&|| fence.permits()) {
-            Ok(mended) => mended,
-            // Looked at again with the next order or audit.
-            Err(error) => return debug!("FRR: cannot look for lost routes: {}", chain(&error)),
-        };
-        self.due = mended.again.map(|again| clock::now() + again);
-        if !mended.back.is_empty() {
-            info!(
-                "FRR: vnis={}: the routes of the gateway's address had been given up to another \
-                 gateway's, brought back",
-                spans(&mended.back)
-            );
-        }
-        if !mended.given_up.is_empty() {
-            warn!(
-                "FRR: vnis={}: the routes of the gateway's address do not come back: does `show evpn \
-                 vni` know br<VNI>? Restarting FRR helps where zebra missed an address; \
-                 frr.conf.example avoids the loss",
-                spans(&mended.given_up)
-            );
-        }
-    }
 }
 
 /// Thread `frr`: one order after the other.

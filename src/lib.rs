@@ -37,6 +37,7 @@ pub mod host;
 pub mod lane;
 pub mod logging;
 pub mod lookout;
+pub mod mending;
 pub mod observer;
 pub mod report;
 pub mod ring;
