@@ -108,7 +108,7 @@ pub struct Slot {
     pub write_retry: Backoff,
     /// When the VNI may be pulled again after we gave it up.
     pub pull_retry: Backoff,
-    /// When gratuitous ARP was last sent.
+    /// When gratuitous ARP was first sent for what the row says now.
     pub announced: Option<Time>,
     announcing: Option<Announcing>,
 }
@@ -232,6 +232,7 @@ impl Slot {
     /// Stops announcing.
     pub fn stop_announcing(&mut self) {
         self.announcing = None;
+        self.announced = None;
     }
 
     /// When the next announcement is due; starts announcing if it had not.
@@ -246,7 +247,11 @@ impl Slot {
 
     /// An announcement went out.
     pub fn announce_sent(&mut self, now: Time) {
-        self.announced = Some(now);
+        // Only the first counts: repeating it more often than the network takes to settle must not keep a
+        // migration from going on.
+        if self.announced.is_none_or(|first| first < self.entered) {
+            self.announced = Some(now);
+        }
         if let Some(announcing) = &mut self.announcing {
             let pause = if announcing.left > 0 {
                 ANNOUNCE_EARLY

@@ -127,6 +127,26 @@ fn announcements_are_paced() {
     }
 }
 
+/// Input: a settle time that is longer than the pause between two announcements. Output: the successor goes
+/// on that long after the first of them.
+#[test]
+fn repeated_announcements_do_not_hold_up_a_migration() {
+    let mut bench = Bench::ready(1);
+    bench.gateway.config.settle = secs(3);
+    bench.row(vni(1), 7, "gw2");
+    bench.change(
+        Key::Next(vni(1)),
+        Some(Value::Name(Some(name("gw1")))),
+        Some(LEASE),
+    );
+    for _ in 0..6 {
+        assert_eq!(bench.writes(), []);
+        bench.wait(secs(1) / 2);
+    }
+    let sent = crate::fsm::Phase::GratuitousArpSent;
+    assert_eq!(bench.writes(), [Write::Advance(sent)]);
+}
+
 /// Input: half a minute passes. Output: ARP is written again for every VNI, whatever it was believed to
 /// be, and nothing else happens.
 #[test]

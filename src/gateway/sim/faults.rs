@@ -167,8 +167,9 @@ impl Cluster {
             6 => delete(Key::Kind(vni)),
             _ => delete(Key::Current(vni)),
         };
-        // Until everybody has heard of it, or is fenced, two may believe in different rows.
-        let until = self.now + self.settings.ttl * 2 + ms(20_000);
+        // Until everybody has heard of it, or is fenced, two may believe in different rows; and a worker
+        // that hangs for long although its lease is renewed cannot mend its row in time.
+        let until = self.now + self.settings.ttl * 2 + ms(60_000);
         self.checker.spoiled_until[vni.get() as usize - 1] = until;
         let txn = Txn {
             then: vec![op],
@@ -313,5 +314,5 @@ pub fn random_settings(rng: &mut Rng, story: Story) -> Settings {
 pub fn bound(settings: &Settings) -> Duration {
     // Leases that still have to end, twice over for a new leader; a node that has to be known for a
     // while before it pulls; then a migration, and a drain that was under way.
-    settings.ttl * 3 + settings.join_hold + settings.settle * 8 + ms(90_000)
+    settings.ttl * 3 + settings.join_hold + settings.settle * 8 + ms(40_000)
 }
