@@ -46,6 +46,13 @@ impl Cluster {
         self.checker.spoiled_until[vni.get() as usize - 1] > self.now
     }
 
+    /// Until everybody has heard of it, or is fenced, two may believe in different rows of this VNI; and a
+    /// worker that hangs for long although its lease is renewed hears late.
+    pub fn excuse(&mut self, vni: Vni) {
+        let until = self.now + self.settings.ttl * 2 + ms(60_000);
+        self.checker.spoiled_until[vni.get() as usize - 1] = until;
+    }
+
     fn go_took_part(&self, vni: Vni) -> bool {
         self.checker.went[vni.get() as usize - 1]
     }
@@ -203,6 +210,11 @@ impl Cluster {
             if self.is_go(&name.name) {
                 self.checker.went[vni.get() as usize - 1] = true;
             }
+        }
+        // A Go ring owner resets a broken migration although its owner lives: until that one has heard of
+        // it, the next to claim cannot know that it still serves.
+        if self.nodes[n].go && after.number == Some(0) && before.owner().is_some() {
+            self.excuse(vni);
         }
         if self.nodes[n].go || *before == after {
             return;

@@ -30,6 +30,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Whether calls, vtysh and the scheduler misbehave at random.
     pub rough: bool,
+    /// Whether calls take longer than anybody waits, at random.
+    pub lossy: bool,
     /// Whether some nodes serve a part of the VNIs only.
     pub ranges: bool,
 }
@@ -45,6 +47,7 @@ impl Default for Settings {
             join_hold: ms(15_000),
             drain_timeout: ms(60_000),
             rough: false,
+            lossy: false,
             ranges: false,
         }
     }
@@ -294,8 +297,8 @@ impl Cluster {
         let kind = self.rng.below(1000);
         if !self.settings.rough || kind < 970 {
             self.rng.millis(1, 5)
-        } else if kind < 995 {
-            self.rng.millis(50, 500)
+        } else if kind < 995 || !self.settings.lossy {
+            self.rng.millis(50, 240)
         } else {
             self.rng.millis(500, 3_000)
         }

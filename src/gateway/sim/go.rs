@@ -248,6 +248,7 @@ impl Cluster {
         let points = self.nodes[n].config.points.clone();
         let Some(go) = self.go(n) else { return };
         let lease = match (go.lease, write.what) {
+            (_, What::Register) if go.draining => return,
             (Some(lease), _) => lease,
             (None, What::Leave) => LeaseId(0),
             (None, _) => return,
