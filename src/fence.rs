@@ -11,7 +11,7 @@ use crate::clock;
 use crate::gateway::ArpOutcome;
 use crate::guard::{self, Guard, Guards, Standing};
 use crate::host::{Error, Kernel};
-use crate::types::{Lease, Time, Vni};
+use crate::types::{Lease, LeaseId, Time, Vni};
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -99,13 +99,18 @@ impl Fence {
         self.state().lease
     }
 
-    /// Whether a claim is allowed at this very moment.
-    pub fn permits(&self) -> bool {
-        self.state().permits(clock::now(), self.margin)
+    /// Whether a claim that was decided on `under` a lease is allowed at this very moment: a decision does not
+    /// outlive its lease, even if there is a new one by now.
+    pub fn permits(&self, under: Option<LeaseId>) -> bool {
+        self.state().permits_under(under, self.margin)
     }
 
-    /// Switches ARP, each VNI under its own check of the lease; returns the outcomes, and what went wrong.
-    pub fn switch(&self, switches: &[(Vni, bool)]) -> Vec<(Vni, ArpOutcome, Option<Error>)> {
+    /// Switches ARP, each VNI under its own check as in [`Fence::permits`]; returns the outcomes, and what went wrong.
+    pub fn switch(
+        &self,
+        under: Option<LeaseId>,
+        switches: &[(Vni, bool)],
+    ) -> Vec<(Vni, ArpOutcome, Option<Error>)> {
         let mut state = self.state();
         let on: Vec<Vni> = switches
             .iter()
@@ -118,7 +123,7 @@ impl Fence {
         }
         let outcomes = switches
             .iter()
-            .map(|&(vni, answer)| state.switch_one(vni, answer, self.margin))
+            .map(|&(vni, answer)| state.switch_one(under, vni, answer, self.margin))
             .collect();
         let off: Vec<Vni> = switches
             .iter()
@@ -219,6 +224,10 @@ impl Fence {
 }
 
 impl State {
+    fn permits_under(&self, under: Option<LeaseId>, margin: Duration) -> bool {
+        self.lease.map(|lease| lease.id) == under && self.permits(clock::now(), margin)
+    }
+
     fn permits(&self, now: Time, margin: Duration) -> bool {
         self.lease
             .is_some_and(|lease| now < lease.valid_until - margin)
@@ -226,18 +235,19 @@ impl State {
 
     fn switch_one(
         &mut self,
+        under: Option<LeaseId>,
         vni: Vni,
         answer: bool,
         margin: Duration,
     ) -> (Vni, ArpOutcome, Option<Error>) {
-        if answer && !self.permits(clock::now(), margin) {
+        if answer && !self.permits_under(under, margin) {
             return (vni, ArpOutcome::Failed, Some(Error::NotPermitted));
         }
         match self.kernel.set_arp(vni, answer) {
             Ok(()) if answer => {
                 self.answering.insert(vni);
                 // The process may have been stopped between the look at the clock and the switch.
-                if !self.permits(clock::now(), margin) {
+                if !self.permits_under(under, margin) {
                     self.silence();
                     return (vni, ArpOutcome::Failed, Some(Error::NotPermitted));
                 }

@@ -9,7 +9,7 @@ use crate::gateway::Event;
 use crate::host::{self, Parts, RouteChange, Router};
 use crate::mending::Mending;
 use crate::report::{Complaint, Complaints, chain, spans};
-use crate::types::Vni;
+use crate::types::{LeaseId, Vni};
 use log::{Level, debug, info, log, warn};
 use std::collections::BTreeSet;
 use std::io;
@@ -31,7 +31,12 @@ pub enum Order {
         keep: BTreeSet<Vni>,
     },
     /// Change these.
-    Change(Vec<RouteChange>),
+    Change {
+        /// What to change.
+        changes: Vec<RouteChange>,
+        /// The lease that it was decided under.
+        under: Option<LeaseId>,
+    },
 }
 
 /// Starts the thread. It ends when the returned sender is gone.
@@ -61,6 +66,7 @@ fn serve_orders(
     let mut reset_complaint = Complaint::default();
     let mut warned = false;
     let mut mending = Mending::default();
+    let mut claimed_under = None;
     let mut audit = clock::now() + AUDIT;
     loop {
         let due = mending.due.map_or(audit, |due| due.min(audit));
@@ -69,7 +75,7 @@ fn serve_orders(
             Err(RecvTimeoutError::Timeout) => {
                 // Orders go first, so this may be late, but is never in their way.
                 if mending.due.is_some_and(|due| due <= clock::now()) {
-                    mending.look(&mut *router, fence);
+                    mending.look(&mut *router, &|| fence.permits(claimed_under));
                 }
                 if audit > clock::now() {
                     continue;
@@ -130,8 +136,9 @@ fn serve_orders(
                 }
                 Event::RoutesReset(taken)
             }
-            Order::Change(changes) => {
-                let failures = router.apply(&changes, &|| fence.permits());
+            Order::Change { changes, under } => {
+                claimed_under = under;
+                let failures = router.apply(&changes, &|| fence.permits(under));
                 let failed = failures.iter().map(|failure| failure.vni).collect();
                 debug!("FRR: changes={} failed={}", changes.len(), failures.len());
                 let reasons = failures

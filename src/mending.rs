@@ -1,7 +1,6 @@
 //! Routes that FRR gave up by itself: when the thread `frr` looks for them, and what it says.
 
 use crate::clock;
-use crate::fence::Fence;
 use crate::host::Router;
 use crate::report::{chain, spans};
 use crate::types::Time;
@@ -15,10 +14,10 @@ pub struct Mending {
 }
 
 impl Mending {
-    /// Looks, and says what came of it.
-    pub fn look(&mut self, router: &mut dyn Router, fence: &Fence) {
+    /// Looks, and says what came of it. `permit` as in [`Router::mend`].
+    pub fn look(&mut self, router: &mut dyn Router, permit: &dyn Fn() -> bool) {
         self.due = None;
-        let mended = match router.mend(&|| fence.permits()) {
+        let mended = match router.mend(permit) {
             Ok(mended) => mended,
             // Looked at again with the next order or audit.
             Err(error) => return debug!("FRR: cannot look for lost routes: {}", chain(&error)),

@@ -47,6 +47,8 @@ pub struct Worker {
 
 struct Running {
     worker: Worker,
+    /// The lease that the gateway knew when it made the present plan.
+    planned_under: Option<LeaseId>,
     frr: Sender<Order>,
     etcd_complaint: Complaint,
     name_complaint: Complaint,
@@ -67,6 +69,7 @@ impl Worker {
         let frr = lane::spawn(router, self.fence.clone(), events)?;
         let running = Running {
             worker: self,
+            planned_under: None,
             frr,
             etcd_complaint: Complaint::default(),
             name_complaint: Complaint::default(),
@@ -120,6 +123,7 @@ impl Running {
         }
         // Read at its source, so that a lease that was lost is known before its event is.
         let lease = self.worker.fence.lease();
+        self.planned_under = lease.map(|lease| lease.id);
         self.observe(Event::Lease(lease));
     }
 
@@ -150,7 +154,10 @@ impl Running {
             Effect::ResetRoutes { parts, keep } => {
                 drop(self.frr.send(Order::Reset { parts, keep }))
             }
-            Effect::ChangeRoutes(changes) => drop(self.frr.send(Order::Change(changes))),
+            Effect::ChangeRoutes(changes) => {
+                let under = self.planned_under;
+                drop(self.frr.send(Order::Change { changes, under }));
+            }
             Effect::Commit { lease, rows } => {
                 let outcome = self.commit(lease, &rows);
                 let kind = |row: &Commit| self.worker.gateway.row(row.vni).map(|row| row.kind);
@@ -170,7 +177,7 @@ impl Running {
     }
 
     fn switch_arp(&mut self, switches: &[(Vni, bool)]) -> Event {
-        let results = self.worker.fence.switch(switches);
+        let results = self.worker.fence.switch(self.planned_under, switches);
         let mut failures = Vec::new();
         let mut outcomes = Vec::with_capacity(results.len());
         let (mut on, mut off) = (Vec::new(), Vec::new());
@@ -195,7 +202,8 @@ impl Running {
 
     fn announce(&mut self, vnis: &[Vni]) {
         let fence = self.worker.fence.clone();
-        let failures = self.worker.kernel.announce(vnis, &|| fence.permits());
+        let under = self.planned_under;
+        let failures = self.worker.kernel.announce(vnis, &|| fence.permits(under));
         let failures = failures
             .into_iter()
             .filter(|(_, error)| !matches!(error, host::Error::NotPermitted))
@@ -207,7 +215,7 @@ impl Running {
 
     fn commit(&mut self, lease: LeaseId, rows: &[Commit]) -> CommitOutcome {
         let failed = || CommitOutcome::Failed(rows.iter().map(|row| row.vni).collect());
-        if !self.worker.fence.permits() {
+        if !self.worker.fence.permits(Some(lease)) {
             return failed();
         }
         let txn = schema::commit(&self.worker.me, lease, rows);
@@ -232,7 +240,7 @@ impl Running {
     }
 
     fn register(&mut self, lease: LeaseId, points: Vec<u64>) -> RegisterOutcome {
-        if !self.worker.fence.permits() {
+        if !self.worker.fence.permits(Some(lease)) {
             return RegisterOutcome::Failed;
         }
         let txn = schema::register(&self.worker.me, lease, &points, &self.worker.meta);

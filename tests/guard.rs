@@ -507,3 +507,42 @@ fn a_guard_that_stays_stopped_does_not_keep_the_next_run_from_starting() {
     });
     assert_eq!(next.guards(), [guard]);
 }
+
+/// Input: wmgwd is killed (SIGKILL) while it waits for a vtysh that hangs. Output: that vtysh is gone too: it
+/// must not claim anything behind the next run's back.
+#[test]
+fn a_vtysh_ends_with_its_daemon() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = std::env::temp_dir().join(format!("wmgwd-vtysh-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let (fake, pid) = (dir.join("vtysh"), dir.join("pid"));
+    let script = format!(
+        "#!/bin/sh\necho $$ >{}.new\nmv {0}.new {0}\nexec sleep 1000\n",
+        pid.display()
+    );
+    std::fs::write(&fake, script).unwrap();
+    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    // A VNI that no host has a bridge for: nothing is touched.
+    let mut daemon = std::process::Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+        .args(["withdraw", "--minvni", "16777215", "--maxvni", "16777215"])
+        .env("PATH", path)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let vtysh: u32 = eventually("the vtysh that hangs", || {
+        std::fs::read_to_string(&pid).ok()
+    })
+    .trim()
+    .parse()
+    .unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let stat = format!("/proc/{vtysh}/stat");
+    eventually("its end", || {
+        let state = std::fs::read_to_string(&stat).unwrap_or_default();
+        // Gone, or dead and not yet collected.
+        (state.is_empty() || state.contains(") Z ")).then_some(())
+    });
+    std::fs::remove_dir_all(&dir).unwrap();
+}

@@ -3,12 +3,13 @@
 
 use super::*;
 use crate::guard::NoGuard;
-use crate::types::LeaseId;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+/// The lease of all tests.
+const ID: Option<LeaseId> = Some(LeaseId(1));
 const MARGIN: Duration = Duration::from_millis(400);
 /// How long a test waits for what must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -84,8 +85,8 @@ fn nothing_is_switched_on_without_a_lease() {
     let (fence, kernel) = fence();
     for lease in [None, lease(Duration::ZERO), lease(MARGIN / 2)] {
         fence.set_lease(lease);
-        assert!(!fence.permits());
-        let outcomes = fence.switch(&vnis(1..=2));
+        assert!(!fence.permits(ID));
+        let outcomes = fence.switch(ID, &vnis(1..=2));
         for (_, outcome, error) in outcomes {
             assert_eq!(outcome, ArpOutcome::Failed);
             assert!(matches!(error, Some(Error::NotPermitted)));
@@ -102,7 +103,7 @@ fn a_lease_near_the_boot_is_no_lease() {
         id: LeaseId(1),
         valid_until: Time::since_boot(MARGIN / 2),
     }));
-    assert!(!fence.permits());
+    assert!(!fence.permits(ID));
 }
 
 /// Input: a lease that is not renewed. Output: silence, before the lease ends.
@@ -111,7 +112,7 @@ fn the_fence_comes_down_before_the_lease_ends() {
     let (fence, kernel) = fence();
     fence.set_lease(lease(MARGIN + Duration::from_millis(300)));
     let end = fence.lease().unwrap().valid_until;
-    fence.switch(&vnis(1..=100));
+    fence.switch(ID, &vnis(1..=100));
     assert_eq!(kernel.answers().len(), 100);
     let begun = clock::now();
     let outcome = loop {
@@ -134,7 +135,7 @@ fn a_switch_that_ends_after_the_lease_is_taken_back() {
     let (fence, kernel) = fence();
     kernel.0.lock().unwrap().slow = Duration::from_millis(300);
     fence.set_lease(lease(MARGIN + Duration::from_millis(150)));
-    let outcomes = fence.switch(&vnis(1..=2));
+    let outcomes = fence.switch(ID, &vnis(1..=2));
     for (_, outcome, _) in outcomes {
         assert_eq!(outcome, ArpOutcome::Failed);
     }
@@ -147,7 +148,7 @@ fn a_switch_that_ends_after_the_lease_is_taken_back() {
 fn a_refused_switch_is_tried_again_without_spinning() {
     let (fence, kernel) = fence();
     fence.set_lease(lease(Duration::from_secs(60)));
-    fence.switch(&vnis(1..=3));
+    fence.switch(ID, &vnis(1..=3));
     kernel.0.lock().unwrap().refuses = true;
     fence.set_lease(None);
     let begun = clock::now();
@@ -198,7 +199,7 @@ fn a_guard_that_is_slow_to_start_does_not_hold_up_the_fence() {
         Box::new(Lost(starting, wait)),
     ));
     fence.set_lease(lease(Duration::from_secs(60)));
-    fence.switch(&vnis(1..=3));
+    fence.switch(ID, &vnis(1..=3));
     let minding = fence.clone();
     let keeper = thread::spawn(move || minding.mind_guard().unwrap());
     started.recv_timeout(DEADLINE).unwrap();
@@ -221,4 +222,16 @@ fn a_guard_that_was_dismissed_is_not_replaced() {
     );
     fence.dismiss_guard();
     assert_eq!(fence.mind_guard().unwrap(), Minded::Well);
+}
+
+/// Input: a decision under a lease that has been replaced by a new one. Output: refused.
+#[test]
+fn a_decision_does_not_outlive_its_lease() {
+    let (fence, kernel) = fence();
+    fence.set_lease(lease(DEADLINE));
+    assert!(fence.permits(ID));
+    let other = Some(LeaseId(2));
+    assert!(!fence.permits(other) && !fence.permits(None));
+    fence.switch(other, &vnis(1..=2));
+    assert_eq!(kernel.answers(), [0; 0]);
 }

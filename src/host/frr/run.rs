@@ -8,8 +8,9 @@ use crate::clock;
 use crate::host::Error;
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getppid};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::FileExt;
@@ -203,6 +204,7 @@ impl Vtysh {
         if permit.is_some_and(|permit| !permit()) {
             return Err(Error::NotPermitted);
         }
+        die_with_us(&mut command);
         let mut child = command.spawn().map_err(spawn)?;
         let written = || size(&stdout) + size(&stderr);
         match wait(&mut child, after, permit, &written) {
@@ -293,4 +295,21 @@ fn text(file: &File, keep: usize) -> io::Result<String> {
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+/// Makes the child end with the thread that starts it: a vtysh that outlived its daemon could claim after the
+/// next run has withdrawn everything.
+#[allow(unsafe_code)]
+fn die_with_us(command: &mut Command) {
+    let parent = getpid();
+    let tie = move || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        // Ended between fork and here: then nobody sends that signal any more.
+        if getppid() != parent {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe functions may be called (fork(2)). `tie` makes two
+    // system calls, prctl and getppid, allocates nothing and takes no lock; its error holds no allocation.
+    unsafe { command.pre_exec(tie) };
 }
