@@ -58,13 +58,21 @@ top=$(cd -- "$here/../.." && pwd)
 frr_lib=/usr/lib/frr
 
 dir=${WMGWD_LAB_DIR:-/run/wmgwd-lab}
-prefix=wmgwd- gateways=3 vnis=5 stations=2 config=example upstream_bfd=on etcd=one
+prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on etcd=one
 # Seconds until a part of the network must have come up; a loaded machine needs many.
 patience=120
 
 die() {
+	# After Ctrl-C, what the rest of an `up` still has to say is of no use.
+	! is_abandoned || exit 1
 	echo "lab: $*" >&2
 	exit 1
+}
+
+# Whether `down` has begun while this process was still building.
+building=no
+is_abandoned() {
+	[ "$building" = yes ] && [ ! -e "$dir/lab.env" ]
 }
 
 # --- The state of a lab ------------------------------------------------------------------------
@@ -83,8 +91,8 @@ etcd=$etcd
 LAB
 }
 
-load_lab() {
-	[ -e "$dir/lab.env" ] || die "no lab in $dir: run 'lab.sh --dir $dir up', or name another --dir"
+load_lab() { # [FILE]
+	[ -e "${1-$dir/lab.env}" ] || die "no lab in $dir: run 'lab.sh --dir $dir up', or name another --dir"
 	local key value
 	while IFS='=' read -r key value; do
 		case $key in
@@ -92,7 +100,7 @@ load_lab() {
 			printf -v "$key" %s "$value"
 			;;
 		esac
-	done <"$dir/lab.env"
+	done <"${1-$dir/lab.env}"
 }
 
 namespace() { # NODE: sets $netns, without a subshell
@@ -130,21 +138,26 @@ inside() { # NODE CMD...
 # --- Nodes and their networks ------------------------------------------------------------------
 
 start_holder() { # NODE ROLE
-	local node=$1 role=$2 netns state deadline
+	local node=$1 role=$2 netns state deadline pid
+	! is_abandoned || exit 1
 	namespace "$node"
 	state_of "$node"
 	mkdir -p "$state"
 	rm -f "$state/pid"
 	ip netns add "$netns"
-	# Own session and no inherited descriptors: the node outlives this script and its terminal.
-	setsid nsenter --net="/run/netns/$netns" \
-		unshare --mount --pid --uts --fork --kill-child -- \
-		"$BASH" "$here/node-init.sh" "$state" "$node" "$role" \
-		</dev/null >"$state/init.log" 2>&1 &
+	# Own session, no inherited descriptors and not a child of this shell: the node outlives this script and
+	# its terminal, and no `wait` here ever waits for it.
+	pid=$(
+		setsid nsenter --net="/run/netns/$netns" \
+			unshare --mount --pid --uts --fork --kill-child -- \
+			"$BASH" "$here/node-init.sh" "$state" "$node" "$role" \
+			</dev/null >"$state/init.log" 2>&1 &
+		echo $!
+	)
 	deadline=$((SECONDS + patience))
 	until [ -e "$state/pid" ]; do
 		[ "$SECONDS" -lt "$deadline" ] || die "node $node did not start: $(tail -n 3 "$state/init.log")"
-		kill -0 $! 2>/dev/null || [ -e "$state/pid" ] ||
+		kill -0 "$pid" 2>/dev/null || [ -e "$state/pid" ] ||
 			die "node $node did not start: $(tail -n 3 "$state/init.log")"
 		sleep 0.02
 	done
@@ -389,15 +402,17 @@ start_etcd() { # NODE ADDRESS
 	mkdir -p "$state/run/etcd"
 	chmod 700 "$state/run/etcd"
 	need_holder "$node"
-	setsid nsenter --target "$holder" --net --mount --uts --pid -- \
-		etcd --name "$node" --data-dir /run/etcd \
-		--listen-client-urls "http://$address:2379,http://127.0.0.1:2379" \
-		--advertise-client-urls "http://$address:2379" \
-		--listen-peer-urls "http://$address:2380" \
-		--initial-advertise-peer-urls "http://$address:2380" \
-		--initial-cluster "$cluster" --initial-cluster-state "$member" \
-		--initial-cluster-token "$tag" --logger zap --log-outputs stderr \
-		</dev/null >>"$state/etcd.log" 2>&1 &
+	(
+		setsid nsenter --target "$holder" --net --mount --uts --pid -- \
+			etcd --name "$node" --data-dir /run/etcd \
+			--listen-client-urls "http://$address:2379,http://127.0.0.1:2379" \
+			--advertise-client-urls "http://$address:2379" \
+			--listen-peer-urls "http://$address:2380" \
+			--initial-advertise-peer-urls "http://$address:2380" \
+			--initial-cluster "$cluster" --initial-cluster-state "$member" \
+			--initial-cluster-token "$tag" --logger zap --log-outputs stderr \
+			</dev/null >>"$state/etcd.log" 2>&1 &
+	)
 }
 
 # --- Waiting for what can be observed ----------------------------------------------------------
@@ -406,13 +421,16 @@ await() { # WHAT CMD...: until CMD succeeds
 	local what=$1 deadline=$((SECONDS + patience))
 	shift
 	until "$@"; do
+		! is_abandoned || exit 1
 		[ "$SECONDS" -lt "$deadline" ] || die "waited $patience s in vain for $what"
 		sleep 0.1
 	done
 }
 
 count() { # NODE PATTERN VTYSH-COMMAND: lines of the command's output that match
-	inside "$1" vtysh -c "$3" 2>/dev/null | grep -c -- "$2" || :
+	local lines
+	lines=$(inside "$1" vtysh -c "$3" 2>/dev/null | grep -c -- "$2" || :)
+	echo "${lines:-0}"
 }
 
 bgp_up() { # HOW_MANY
@@ -498,6 +516,7 @@ up() {
 	done
 	[ -z "$missing" ] || die "not found:$missing; contrib/install-deps.sh installs what the lab needs"
 	[ ! -e "$dir/lab.env" ] || die "there is a lab in $dir already; 'lab.sh --dir $dir down' removes it"
+	[ ! -e "$dir/lab.removing" ] || die "a lab in $dir was not wholly removed: 'lab.sh --dir $dir down' goes on"
 	((stations <= vnis)) || stations=$vnis
 	((gateways >= 1 && gateways <= 200)) || die "--gateways must be 1 to 200"
 	((vnis >= 1 && vnis <= 40000)) || die "--vnis must be 1 to 40000"
@@ -505,10 +524,11 @@ up() {
 	dir=$(cd -- "$dir" && pwd)
 	tag=$(od -An -N3 -tx1 /dev/urandom | tr -d ' ')
 	# From here on there is something to remove.
-	trap 'status=$?; trap "" INT TERM; [ "$status" -eq 0 ] || { keep_logs; down; }; exit "$status"' EXIT
+	trap give_up EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	save_lab
+	building=yes
 
 	make_switch
 	commands=(make_upstream make_access_point)
@@ -525,6 +545,7 @@ up() {
 	wait_gateways $(seq "$gateways")
 	[ "$etcd" != one ] || await "etcd on etcd1" etcd_up etcd1
 	trap - EXIT INT TERM
+	building=no
 	echo "lab: up in $SECONDS s: $gateways gateways x $vnis VNIs, $stations stations, state in $dir"
 }
 
@@ -533,6 +554,22 @@ make_etcd() {
 	start_holder etcd1 host
 	plug etcd1 mgmt 10.0.3.100/24
 	start_etcd etcd1 10.0.3.100
+}
+
+give_up() {
+	local status=$?
+	trap '' INT TERM
+	[ "$status" -ge 128 ] || keep_logs
+	abandon
+	# Its own jobs see that, and end before they make anything else.
+	wait || :
+	down
+	exit "$status"
+}
+
+# Tells an `up` that may still be at work to stop. The file is needed until everything is gone.
+abandon() {
+	[ ! -e "$dir/lab.env" ] || mv -- "$dir/lab.env" "$dir/lab.removing"
 }
 
 # What a failed `up` leaves for the reader before everything goes.
@@ -547,9 +584,10 @@ keep_logs() {
 # that a half-failed `up` made, and nothing is touched that another lab or the machine owns.
 down() {
 	local path pids
-	[ -e "$dir/lab.env" ] || { echo "lab: nothing to remove in $dir" && return; }
-	load_lab
-	[ -n "$tag" ] || die "$dir/lab.env names no lab"
+	abandon
+	[ -e "$dir/lab.removing" ] || { echo "lab: nothing to remove in $dir" && return; }
+	load_lab "$dir/lab.removing"
+	[ -n "$tag" ] || die "$dir/lab.removing names no lab"
 	for path in "/run/netns/$prefix$tag"-*; do
 		[ -e "$path" ] || continue
 		# Twice at least: the first round may miss a child that was just born.
@@ -561,7 +599,7 @@ down() {
 		ip netns delete "${path##*/}"
 	done
 	rm -rf -- "$dir/nodes"
-	rm -f -- "$dir/lab.env"
+	rm -f -- "$dir/lab.removing"
 	rmdir -- "$dir" 2>/dev/null || :
 }
 
