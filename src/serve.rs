@@ -137,6 +137,9 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         Box::new(keeper),
     ));
 
+    // Before any thread can ask: a worker that found no lease would withdraw what it is to keep.
+    fence.set_lease(adopted);
+
     let told = events.clone();
     signals.spawn(move |count| {
         let event = if count == 1 {
