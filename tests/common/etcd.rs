@@ -143,7 +143,8 @@ fn until_ready(members: &mut [Member]) -> Result<(), String> {
         if ready?.iter().all(|ready| *ready) {
             return Ok(());
         }
-        assert!(begun.elapsed() < DEADLINE, "etcd does not answer");
+        // Three members that start together on a busy machine may need several elections.
+        assert!(begun.elapsed() < 4 * DEADLINE, "etcd does not answer");
         thread::sleep(Duration::from_millis(10));
     }
 }
