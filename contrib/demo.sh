@@ -49,9 +49,10 @@ clean_up() {
 		tail -n 5 "$dir"/*.log >&2 2>/dev/null || :
 	fi
 	# Ends the daemons and the ping too: they live in the lab's namespaces.
-	"${lab[@]}" down >/dev/null || :
-	# Collected here, or bash would say of each that it was killed.
-	wait 2>/dev/null || :
+	# bash would say of each background job that it was killed.
+	exec 3>&2 2>/dev/null
+	"${lab[@]}" down >/dev/null 2>&3 || :
+	wait || :
 	rm -rf -- "$dir"
 	exit "$status"
 }
@@ -184,6 +185,7 @@ fi
 start_ping
 sleep 2
 "${lab[@]}" kill "$victim"
+wait "${pids[${victim#gw}]}" 2>/dev/null || :
 await_settled 60 "$victim"
 # Long enough for what comes after the takeover: an outage that begins late counts as well.
 sleep 15
