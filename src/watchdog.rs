@@ -114,7 +114,9 @@ fn look_after_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Compl
         Err(error) => {
             let reason = chain(&error);
             if complaint.raise(&reason) {
-                warn!("no guard: {reason}; if this process dies now, this host goes on serving its VNIs");
+                warn!(
+                    "no guard: {reason}; if this process dies now, this host goes on serving its VNIs"
+                );
             }
             return;
         }

@@ -129,7 +129,9 @@ impl Running {
 
     fn observe(&mut self, event: Event) {
         match &event {
-            Event::Drain => info!("draining: the VNIs go to other nodes; another signal ends this at once"),
+            Event::Drain => {
+                info!("draining: the VNIs go to other nodes; another signal ends this at once")
+            }
             Event::Stop => info!("stopping: withdrawing at once"),
             Event::Health(health) => match health.is_up() {
                 true => debug!("FRR is up"),
