@@ -30,6 +30,7 @@ while [ $# -gt 0 ]; do
 	esac
 done
 options=("$@")
+wmgwd=${CARGO_TARGET_DIR:-target}/release/wmgwd
 
 die() {
 	echo "demo: $*" >&2
@@ -168,7 +169,7 @@ fi
 say "Starting wmgwd on every gateway"
 pids=()
 for ((number = 1; number <= gateways; number++)); do
-	"${lab[@]}" exec "gw$number" target/release/wmgwd --name "gw$number" --minvni 1 --maxvni "$vnis" \
+	"${lab[@]}" exec "gw$number" "$wmgwd" --name "gw$number" --minvni 1 --maxvni "$vnis" \
 		--etcd "$endpoints" --join-hold 2 "${options[@]}" </dev/null >"$dir/gw$number.log" 2>&1 &
 	pids[number]=$!
 done

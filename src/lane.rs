@@ -123,7 +123,7 @@ fn serve_orders(
                 if taken == parts {
                     reset_complaint.settle();
                     info!(
-                        "FRR: withdrawn all but what is served here: kept={}",
+                        "FRR: every VNI is withdrawn but those served here: kept={}",
                         keep.len()
                     );
                     if !warned {

@@ -1,26 +1,36 @@
 //! wmgwd: exactly one gateway serves each VNI.
 //!
 //! ```text
-//!           etcd  (one member on each gateway; key prefix /wmgwd/)
-//!             ^  lease, keepalive     ^ transactions      | watch, poll
-//!             |                       |                   v
-//!   +---------+---------+   +---------+--------+   +------+------+   +--------+
-//!   | watchdog          |   | worker           |<--| watch, poll |   | signal |
-//!   | grants and renews |   | owns the Gateway |   +-------------+   +---+----+
-//!   +---------+---------+   | (pure)           |<------------------------+
-//!             | Fence       +---+----------+---+   one inbox of events
-//!             |                 |          |  ^
-//!             v                 v          v  |
-//!   +---------------------------+--+   +---+--+----+   +-------+
-//!   | ARP: /proc/sys, AF_PACKET    |   | frr       |   | look- |
-//!   +------------------------------+   | vtysh     |   | out   |
-//!   the guard process has the same     +-----------+   +-------+
-//!   switch, should the daemon stop
+//!        etcd  (key prefix /wmgwd/)
+//!          ^ lease, keepalive    ^ transactions     | changes, snapshots
+//!          |                     |                  v
+//!   +------+-------+    +--------+--------+    +----+--------+   +---------+   +--------+
+//!   | watchdog     |    | worker          |<---| watch, poll |   | lookout |   | signal |
+//!   | grants and   |--->| owns the        |    +-------------+   +----+----+   +---+----+
+//!   | renews       |    | Gateway (pure)  |<--------------------------+------------+
+//!   +------+-------+    +---+----------+--+   one inbox of events
+//!          |                |          | ^
+//!          v                v   orders v | outcomes
+//!   +------+----------------+--+    +--+-+------+
+//!   | Fence: the lease, and    |    | frr       |--> vtysh --> bgpd, ospfd
+//!   | the ARP switch under it  |<---| asks it   |
+//!   +---+----------^-------^---+    +-----------+
+//!       |          |       |
+//!       |        fence   keeper ~~~ socket ~~~ guard (a process of its own)
+//!       v                                        |
+//!   /proc/sys (arp_ignore) <---------------------+--> vtysh
 //! ```
 //!
-//! What to do is decided by pure code: [`types`], [`ring`], [`fsm`], [`gateway`], [`schema`],
-//! [`etcd::wire`]. Doing it is dumb code: [`worker`], [`watchdog`], [`observer`], [`host`], [`guard`].
-//! Between the two stands [`fence`]: whatever claims a VNI asks it right before it acts.
+//! Each box with a small name is a thread of that name. `watchdog` alone sets the lease. `fence` switches ARP
+//! off when the lease may end, whatever the others do. `lookout` sees bridges come up and FRR's daemons come
+//! and go. `frr` is the only one that waits for vtysh. `worker` sends gratuitous ARP (AF_PACKET) itself.
+//! `keeper` looks after the guard, which has the same switches and takes over when the daemon is gone or
+//! late. `log` writes the lines of all of them, but at a terminal.
+//!
+//! What to do is decided by pure code: [`types`], [`ring`], [`fsm`], [`gateway`], [`schema`] and the wire
+//! format of [`etcd`]. Doing it is dumb code: [`worker`], [`lane`] (thread `frr`), [`watchdog`],
+//! [`observer`], [`lookout`], [`host`], [`guard`]. Between the two stands [`fence`]: whatever claims a VNI
+//! asks it right before it acts.
 #![deny(unsafe_code)]
 
 pub mod cli;

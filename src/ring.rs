@@ -1,7 +1,7 @@
 //! Consistent hashing: which node ought to own a VNI. Pure.
 //!
 //! Every node computes the same ring from the points that all nodes registered, so the placement must be
-//! the same on every node, whatever its byte order or implementation: see [`position`].
+//! the same on every node, whatever its byte order or implementation: see `position`.
 
 use crate::types::{NodeName, Vni, VniRange};
 

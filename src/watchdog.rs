@@ -114,7 +114,9 @@ fn look_after_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Compl
         Err(error) => {
             let reason = chain(&error);
             if complaint.raise(&reason) {
-                warn!("no guard: {reason}; if this process stops now, its VNIs stay on show");
+                warn!(
+                    "no guard: {reason}; if this process dies now, this host goes on serving its VNIs"
+                );
             }
             return;
         }
@@ -176,11 +178,16 @@ impl Renewer {
                     continue;
                 }
                 Attempt::Failed(error) => {
+                    let what = if lease.is_some() {
+                        "renew the lease"
+                    } else {
+                        "get a lease"
+                    };
                     let reason = chain(&error);
                     if self.complaint.raise(&reason) {
-                        warn!("cannot renew the lease: {reason}");
+                        warn!("cannot {what}: {reason}");
                     } else {
-                        debug!("cannot renew the lease: {reason}");
+                        debug!("cannot {what}: {reason}");
                     }
                     self.remind_if_over(lease);
                 }

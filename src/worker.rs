@@ -129,8 +129,10 @@ impl Running {
 
     fn observe(&mut self, event: Event) {
         match &event {
-            Event::Drain => info!("draining"),
-            Event::Stop => info!("stopping"),
+            Event::Drain => {
+                info!("draining: the VNIs go to other nodes; another signal ends this at once")
+            }
+            Event::Stop => info!("stopping: withdrawing at once"),
             Event::Health(health) => match health.is_up() {
                 true => debug!("FRR is up"),
                 false => warn!("FRR is not up: {health:?}; this node takes no VNIs"),

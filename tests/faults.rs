@@ -132,7 +132,7 @@ fn a_start_and_a_drain_without_etcd() {
     proxy.blackhole();
     let mut node = Node::new(1, endpoint(proxy.addr()));
     node.start();
-    node.until_logged("cannot renew the lease");
+    node.until_logged("cannot get a lease");
     assert_eq!(node.answering(), 0);
     proxy.pass();
     println!(

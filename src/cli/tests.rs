@@ -174,7 +174,7 @@ fn only_the_name_is_needed() {
         config.etcd,
         etcd::parse_endpoints("http://localhost:2379").unwrap()
     );
-    assert_eq!(config.settle, Duration::from_secs(1));
+    assert_eq!(config.settle, Duration::from_millis(500));
     assert_eq!(config.drain_timeout, Duration::from_secs(60));
     assert_eq!(config.timing.ttl, Duration::from_secs(5));
     assert_eq!(config.join_hold, Duration::from_secs(30));

@@ -184,7 +184,7 @@ impl Process {
                 Some(_) => "the daemon is late",
                 None => "the daemon is gone",
             };
-            warn!("vnis={silenced} silenced: the lease ends and {whose}");
+            warn!("fenced: vnis={silenced} do not answer ARP any more: the lease ends and {whose}");
         }
         match refused {
             None => drop(self.arp_complaint.settle()),
@@ -210,7 +210,7 @@ impl Process {
             Ok(()) => {
                 self.routes = false;
                 self.frr_complaint.settle();
-                info!("withdrawn from FRR");
+                info!("everything is withdrawn from FRR");
             }
             Err(host::Error::NotPermitted) => {}
             Err(failure) => {
