@@ -27,6 +27,8 @@ use std::time::Duration;
 const START: Duration = Duration::from_secs(5);
 /// How long a guard that is there may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long a daemon that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(1);
 /// How long a guard may take to end.
 const END: Duration = Duration::from_secs(1);
 /// How long one message to the guard may take, while nothing can be fenced: the guard reads at once, and most
@@ -68,7 +70,7 @@ impl Keeper {
             child: None,
             found: None,
         };
-        let (line, predecessor) = match keeper.connect(ANSWER) {
+        let (line, predecessor) = match keeper.connect_unless_busy() {
             Ok(found) => found,
             Err(Error::Socket(error)) if is_absence(&error) => keeper.start()?,
             Err(Error::Socket(error)) if error.kind() == io::ErrorKind::TimedOut => {
@@ -82,6 +84,20 @@ impl Keeper {
             line,
             predecessor,
         })
+    }
+
+    /// Connects to the guard; asks again for a while if it has a daemon. One that was killed a moment ago may
+    /// still hold its connection, and its supervisor is quick.
+    fn connect_unless_busy(&mut self) -> Result<(Line, Option<Lease>), Error> {
+        let begun = clock::now();
+        loop {
+            match self.connect(ANSWER) {
+                Err(Error::NameInUse) if clock::now().since(begun) < DYING => {
+                    sleep(Duration::from_millis(20));
+                }
+                result => return result,
+            }
+        }
     }
 
     fn connect(&mut self, within: Duration) -> Result<(Line, Option<Lease>), Error> {
