@@ -337,7 +337,7 @@ impl Gateway {
         let known = self
             .nodes
             .registered(&self.config.me)
-            .filter(|cell| cell.lease == Some(lease.id));
+            .filter(|cell| cell.lease == Some(lease.id) && !cell.unreadable);
         let as_wanted = known.and_then(|cell| cell.value.as_deref()) == Some(points);
         if as_wanted && !self.must_register {
             return;
