@@ -92,6 +92,7 @@ impl Gateway {
             self.slots.iter_mut().for_each(|slot| slot.recheck = true);
         }
         batch.wake_at(self.next_audit);
+        batch.wake_at(self.distrust_until);
 
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
