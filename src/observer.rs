@@ -34,6 +34,8 @@ struct Progress {
     revision: Revision,
     /// How many keys there are below the prefix.
     count: i64,
+    /// How many times etcd was found to be older than it had been.
+    rewound: u32,
 }
 
 /// What both threads share.
@@ -72,7 +74,14 @@ impl Observer {
         let mut complaint = Complaint::default();
         let mut pause = PAUSE;
         let mut last = None;
+        let mut rewound = 0;
         loop {
+            let progress = *self.progress.lock().expect("no holder of this lock panics");
+            if rewound != progress.rewound {
+                // The watch was opened at a revision that is yet to come.
+                rewound = progress.rewound;
+                last = None;
+            }
             match self.watch_once(last, &mut complaint) {
                 Ok(seen) => {
                     last = Some(seen);
@@ -166,6 +175,7 @@ impl Observer {
             *progress = Progress {
                 revision: reply.revision,
                 count,
+                ..*progress
             };
         }
         debug!("revision={} snapshot keys={}", reply.revision, reply.count);
@@ -175,6 +185,8 @@ impl Observer {
     fn poll(&self) {
         let mut complaint = Complaint::default();
         let mut behind_at = None;
+        // Of the whole store, which others than we use, too.
+        let mut polled = Revision::default();
         loop {
             sleep(jittered(POLL));
             let progress = *self.progress.lock().expect("no holder of this lock panics");
@@ -182,6 +194,20 @@ impl Observer {
                 Ok(newest) => {
                     if complaint.settle() {
                         info!("revision={} polling etcd again", newest.revision);
+                    }
+                    // A linearizable answer is never older than what was seen before it was asked for.
+                    let known = progress.revision.max(polled);
+                    polled = newest.revision;
+                    if newest.revision < known {
+                        warn!(
+                            "revision={known} etcd has gone back to {}: its data are lost, or from a backup",
+                            newest.revision
+                        );
+                        self.rewind();
+                        if let Err(error) = self.snapshot() {
+                            warn!("cannot read etcd: {}", chain(&error));
+                        }
+                        continue;
                     }
                     let count = i64::try_from(newest.count).unwrap_or(i64::MAX);
                     let behind = newest.mod_revision > progress.revision || count != progress.count;
@@ -205,6 +231,15 @@ impl Observer {
                 }
             }
         }
+    }
+
+    fn rewind(&self) {
+        let mut progress = self.progress.lock().expect("no holder of this lock panics");
+        *progress = Progress {
+            rewound: progress.rewound.wrapping_add(1),
+            ..Progress::default()
+        };
+        let _ = self.events.send(Event::Rewound);
     }
 
     fn read_event(&self, event: &WatchEvent) -> Option<Change> {

@@ -290,7 +290,8 @@ pub fn committed(rows: &[Commit], reply: &TxnReply) -> Option<Vec<(Vni, Write, b
     reply.succeeded.then(|| each.collect())
 }
 
-/// The transaction that registers `me`, unless another lease holds the name.
+/// The transaction that registers `me`, unless another lease holds the name. A key without a lease holds
+/// nothing: no node writes such a one, and nobody's end would ever take it away.
 pub fn register(me: &NodeName, lease: LeaseId, points: &[u64], meta: &Meta) -> Txn {
     let key = Key::Node(me.clone()).bytes();
     let puts = || {
@@ -308,14 +309,16 @@ pub fn register(me: &NodeName, lease: LeaseId, points: &[u64], meta: &Meta) -> T
             },
         ]
     };
-    let again = Txn {
+    let hangs_on = |lease, otherwise| Txn {
         compares: vec![Compare::LeaseIs {
             key: key.clone(),
             lease,
         }],
         then: puts(),
-        otherwise: Vec::new(),
+        otherwise,
     };
+    let on_none = hangs_on(LeaseId(0), Vec::new());
+    let again = hangs_on(lease, vec![Op::Txn(on_none)]);
     Txn {
         compares: vec![Compare::CreateRevisionIs {
             key: key.clone(),
@@ -328,8 +331,14 @@ pub fn register(me: &NodeName, lease: LeaseId, points: &[u64], meta: &Meta) -> T
 
 /// Whether a [`register`] did so.
 pub fn registered(reply: &TxnReply) -> bool {
-    let again = || matches!(reply.responses[..], [OpReply::Txn(ref again)] if again.succeeded);
-    reply.succeeded || again()
+    let mut reply = reply;
+    loop {
+        match reply.responses[..] {
+            _ if reply.succeeded => return true,
+            [OpReply::Txn(ref otherwise)] => reply = otherwise,
+            _ => return false,
+        }
+    }
 }
 
 /// A key as a log line shows it, whatever bytes it has.

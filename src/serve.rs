@@ -114,7 +114,19 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         keeper,
         mut line,
         predecessor,
+        retired,
     } = Keeper::attach(guard_address(&config), guard_arguments(&config))?;
+    if let Some(lease) = retired {
+        // Nothing of it is on show any more: nobody need wait for its end, this run least of all.
+        match client.lease_revoke(lease.id) {
+            Ok(()) => info!("lease={} of the run before revoked", lease.id),
+            Err(error) => warn!(
+                "cannot revoke lease={} of the run before, it ends by itself: {}",
+                lease.id,
+                chain(&error)
+            ),
+        }
+    }
     let adopted = predecessor.and_then(|lease| adopt(&client, lease));
     if let Some(lease) = adopted {
         // At once: it holds on to what the run before shows, and that run's time is nearly over.
@@ -136,9 +148,6 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         Box::new(line),
         Box::new(keeper),
     ));
-
-    // Before any thread can ask: a worker that found no lease would withdraw what it is to keep.
-    fence.set_lease(adopted);
 
     let told = events.clone();
     signals.spawn(move |count| {

@@ -44,6 +44,8 @@ impl Watchdog {
         events: Sender<Event>,
         adopted: Option<Lease>,
     ) -> io::Result<Watchdog> {
+        // Before anybody looks: a worker that found no lease would withdraw what is to be kept.
+        fence.set_lease(adopted);
         let (stop, stopped) = channel();
         // Both end with the process: while there is one, they stand.
         let standing = fence.clone();
@@ -321,6 +323,25 @@ mod tests {
             })
             .collect();
         assert_eq!(leases, [Time::default(), Time::since_boot(Duration::MAX)]);
+    }
+
+    /// Input: a lease that was adopted. Output: it holds as soon as the threads are started, whichever runs first.
+    #[test]
+    fn an_adopted_lease_holds_from_the_start() {
+        let stands = || Box::new(Stands(Standing::Well));
+        let margin = Duration::ZERO;
+        let fence = Arc::new(Fence::new(margin, Box::new(Nothing), stands(), stands()));
+        let adopted = Some(Lease {
+            id: LeaseId(1),
+            valid_until: Time::since_boot(Duration::MAX),
+        });
+        let (events, _inbox) = channel();
+        let timing = Timing::new(Duration::from_secs(5)).expect("long enough");
+        // No endpoint: nothing is ever renewed.
+        let client = Client::new(Vec::new(), timing.etcd_timeout);
+        let spawned = Watchdog::spawn(client, timing, fence.clone(), events, adopted);
+        assert_eq!(fence.lease(), adopted);
+        spawned.expect("threads can be started").revoke();
     }
 
     #[test]

@@ -49,6 +49,8 @@ struct Running {
     worker: Worker,
     /// The lease that the gateway knew when it made the present plan.
     planned_under: Option<LeaseId>,
+    /// The newest revision that the gateway knows of.
+    known: Revision,
     frr: Sender<Order>,
     etcd_complaint: Complaint,
     name_complaint: Complaint,
@@ -70,6 +72,7 @@ impl Worker {
         let running = Running {
             worker: self,
             planned_under: None,
+            known: Revision::default(),
             frr,
             etcd_complaint: Complaint::default(),
             name_complaint: Complaint::default(),
@@ -129,10 +132,19 @@ impl Running {
 
     fn observe(&mut self, event: Event) {
         match &event {
+            Event::Snapshot { revision, .. } => self.known = self.known.max(*revision),
+            Event::Changed(changes) => {
+                let newest = changes.iter().map(|change| change.revision).max();
+                self.known = self.known.max(newest.unwrap_or_default());
+            }
             Event::Drain => {
                 info!("draining: the VNIs go to other nodes; another signal ends this at once")
             }
             Event::Stop => info!("stopping: withdrawing at once"),
+            Event::Rewound => {
+                warn!("everything is withdrawn for a while, until all have noticed");
+                self.known = Revision::default();
+            }
             Event::Health(health) => match health.is_up() {
                 true => debug!("FRR is up"),
                 false => warn!("FRR is not up: {health:?}; this node takes no VNIs"),
@@ -222,6 +234,7 @@ impl Running {
         }
         let txn = schema::commit(&self.worker.me, lease, rows);
         match self.worker.client.txn(&txn) {
+            Ok(reply) if self.is_rewound(reply.revision) => failed(),
             Ok(reply) => {
                 self.settle_etcd();
                 let Some(each) = schema::committed(rows, &reply) else {
@@ -247,6 +260,7 @@ impl Running {
         }
         let txn = schema::register(&self.worker.me, lease, &points, &self.worker.meta);
         match self.worker.client.txn(&txn) {
+            Ok(reply) if self.is_rewound(reply.revision) => RegisterOutcome::Failed,
             Ok(reply) if schema::registered(&reply) => {
                 self.settle_etcd();
                 self.name_complaint.settle();
@@ -276,6 +290,17 @@ impl Running {
                 RegisterOutcome::Failed
             }
         }
+    }
+
+    /// Whether etcd answers with a revision that is older than what was known when it was asked: then its data
+    /// are lost, or from a backup, and what was decided on what is known must not go on.
+    fn is_rewound(&mut self, answer: Revision) -> bool {
+        let rewound = answer < self.known;
+        if rewound {
+            warn!("revision={} etcd has gone back to {answer}", self.known);
+            self.observe(Event::Rewound);
+        }
+        rewound
     }
 
     fn settle_etcd(&mut self) {

@@ -234,3 +234,39 @@ fn a_flapping_node_does_not_drag_vnis() {
         "the hold-down outlasts the test"
     );
 }
+
+/// Input: a daemon killed, and started again within its lease with a narrower range. Output: it does not take
+/// over what it could not look after: what is out of its range goes to the other node, with no overlap, and
+/// nothing is left on show when it ends.
+#[test]
+fn a_run_with_another_range_takes_nothing_over() {
+    const KEPT: u32 = VNIS / 2;
+    let (etcd, mut nodes) = cluster(2);
+    let client = etcd.client();
+    let sampler = Sampler::start(etcd.client(), &refs(&nodes));
+    assert!(
+        share(&nodes[0], &refs(&nodes))
+            .iter()
+            .any(|vni| *vni > KEPT)
+    );
+    nodes[0].kill9();
+    nodes[0].set("--maxvni", KEPT);
+    nodes[0].start();
+    eventually("the rest goes to the other node", || {
+        let table = table(&client);
+        (KEPT + 1..=VNIS)
+            .all(|vni| table.row(vni).current == nodes[1].name.as_str())
+            .then_some(())
+    });
+    let owned = share(&nodes[0], &refs(&nodes));
+    eventually("its own share comes back", || {
+        let table = table(&client);
+        let back = |vni: &&u32| table.row(**vni).current == nodes[0].name.as_str();
+        let within = || owned.iter().filter(|vni| **vni <= KEPT);
+        (within().filter(back).count() == within().count()).then_some(())
+    });
+    nodes[0].term();
+    assert_eq!(nodes[0].wait_exit().code(), Some(0));
+    assert_eq!(nodes[0].answering(), 0);
+    sampler.finish().assert_clean();
+}

@@ -316,3 +316,35 @@ fn no_quorum() {
     println!("back: {:?}", until_settled(&client, &refs(&nodes)));
     sampler.finish().assert_clean();
 }
+
+/// Input: etcd comes back without its data, its revisions far behind what the nodes have seen. Output: nobody
+/// is answered twice, and everything is served again, without hands and without a storm of writes.
+#[test]
+fn an_etcd_that_lost_its_data() {
+    let (mut etcd, nodes) = common::rows::cluster(3);
+    let client = etcd.client();
+    for _ in 0..3000 {
+        client
+            .txn(&then(vec![put("/wmgwd/elsewhere", "")]))
+            .unwrap();
+    }
+    etcd.lose_data();
+    let begun = Instant::now();
+    loop {
+        let answers: Vec<_> = nodes.iter().map(Node::exposure).collect();
+        // Later than this they share their VNIs anew, with a moment in which both answer.
+        let all_wait = begun.elapsed() < Duration::from_secs(2 * common::node::TTL);
+        for vni in 0..answers[0].len() {
+            let count = answers.iter().filter(|shown| shown[vni].arp).count();
+            assert!(!all_wait || count < 2, "vni={} is answered twice", vni + 1);
+        }
+        if unsettled(&client, &refs(&nodes), &[]).is_ok() {
+            break;
+        }
+        assert!(begun.elapsed() < common::DEADLINE, "{}", nodes[0].log());
+    }
+    println!("settled after {:?}", begun.elapsed());
+    for node in &nodes {
+        assert!(node.logged("registered name=") < 10, "{}", node.log());
+    }
+}

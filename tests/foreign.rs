@@ -158,3 +158,39 @@ fn spoiled_rows_are_mended() {
         .collect();
     assert!(doubles.is_empty(), "{doubles:?}");
 }
+
+/// Input: a node key that hangs on no lease, so that it stays whoever died, with points everywhere. Output: it
+/// keeps no VNI from being served.
+#[test]
+fn a_node_without_a_lease_is_nobody() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let everywhere = format!("{:?}", (0..64u64).map(|i| i << 58).collect::<Vec<_>>());
+    let ghost = put("/wmgwd/node/ghost", everywhere);
+    client.txn(&then(vec![ghost])).unwrap();
+    let mut node = Node::new(1, etcd.endpoint());
+    node.start();
+    until_settled(&client, &[&node]);
+}
+
+/// Input: the keys of living nodes written over without a lease, one of them with what cannot be read. Output:
+/// they register again, and a VNI that becomes free is claimed.
+#[test]
+fn a_node_whose_key_is_written_over_registers_again() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let mut nodes: Vec<Node> = (1..=3).map(|i| Node::new(i, etcd.endpoint())).collect();
+    nodes.iter_mut().for_each(Node::start);
+    until_settled(&client, &refs(&nodes));
+    let before = table(&client);
+    for (node, value) in nodes.iter().zip(["{\"a\":", "[1]"]) {
+        let key = format!("/wmgwd/node/{}", node.name);
+        client.txn(&then(vec![put(key, value)])).unwrap();
+    }
+    common::eventually("registered as before", || {
+        (table(&client).nodes == before.nodes).then_some(())
+    });
+    nodes[2].kill9();
+    nodes[2].kill_guard();
+    until_settled(&client, &refs(&nodes[..2]));
+}

@@ -89,7 +89,7 @@ pub enum Compare {
         /// The revision of its creation.
         revision: Revision,
     },
-    /// The key exists and hangs on `lease`.
+    /// The key exists and hangs on `lease`; 0 means on none.
     LeaseIs {
         /// The key.
         key: Vec<u8>,

@@ -18,6 +18,9 @@ pub enum Event {
     },
     /// What whole revisions changed, in order.
     Changed(Vec<Change>),
+    /// etcd is older than it has been: its data are lost, or it was set back to a backup. Nothing that was known
+    /// of it holds.
+    Rewound,
     /// The lease was granted, renewed or lost.
     Lease(Option<Lease>),
     /// Outcome of [`Effect::SwitchArp`].

@@ -167,10 +167,13 @@ impl Nodes {
             .is_some_and(|cell| cell.value.is_some())
     }
 
-    /// The ring that all registered nodes make.
+    /// The ring that all registered nodes make. A key that no lease takes away when its node dies is nobody's:
+    /// a node that is never gone and never there would keep its VNIs from being served.
     pub fn ring(&self) -> Ring {
         Ring::new(self.points.iter().filter_map(|(name, cell)| {
-            let points = cell.value.as_deref()?;
+            // Written over with what cannot be read, a key hangs on no lease any more; but the other key does.
+            let lives = cell.lease.is_some() && (!cell.unreadable || self.is_of_our_kind(name));
+            let points = cell.value.as_deref().filter(|_| lives)?;
             let range: Option<VniRange> = self
                 .metas
                 .get(name)

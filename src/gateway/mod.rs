@@ -96,6 +96,8 @@ pub struct Gateway {
     slots: Vec<Slot>,
     /// Nothing is decided before the first snapshot.
     snapshot: Option<Revision>,
+    /// Nothing is shown before then: others may not have noticed yet that etcd is an older one.
+    distrust_until: Time,
     /// Rows of an earlier run are kept, once we know them.
     adopting: bool,
     frr: Frr,
@@ -124,6 +126,7 @@ impl Gateway {
             ring: Ring::default(),
             slots,
             snapshot: None,
+            distrust_until: Time::default(),
             adopting: false,
             frr: Frr {
                 reset: Parts::ALL,
@@ -152,6 +155,7 @@ impl Gateway {
         match event {
             Event::Snapshot { revision, changes } => self.observe_snapshot(now, revision, &changes),
             Event::Changed(changes) => self.observe_changes(now, &changes),
+            Event::Rewound => self.rewind(now),
             Event::Lease(lease) => self.observe_lease(now, lease),
             Event::ArpSwitched(outcomes) => {
                 for (vni, outcome) in outcomes {
@@ -218,6 +222,10 @@ impl Gateway {
     }
 
     fn observe_snapshot(&mut self, now: Time, revision: Revision, changes: &[Change]) {
+        if self.snapshot > Some(revision) {
+            // Overtaken on its way: what has gone since would come back, and never go again.
+            return;
+        }
         let present: FnvHashSet<&Key> = changes.iter().map(|change| &change.key).collect();
         for (vni, slot) in self.config.range.iter().zip(&mut self.slots) {
             if mirror::missing_from_row(&mut slot.row, vni, revision, |key| present.contains(key)) {
@@ -229,6 +237,23 @@ impl Gateway {
         self.take(now, changes.iter());
         self.ring = self.nodes.ring();
         self.follow_registration(now);
+    }
+
+    /// etcd does not know any more what was decided last, and every condition on a revision that we know from
+    /// before would hold: begin anew, as one that has just started. The rows may give what we serve to another
+    /// node, and what another serves to us: first, everybody withdraws.
+    fn rewind(&mut self, now: Time) {
+        self.nodes = Nodes::default();
+        self.ring = Ring::default();
+        self.snapshot = None;
+        self.must_register = false;
+        self.register_retry.succeed();
+        self.follow_registration(now);
+        for slot in &mut self.slots {
+            slot.row = mirror::Row::default();
+            slot.enter(now);
+        }
+        self.distrust_until = now + self.config.name_wait;
     }
 
     fn observe_changes(&mut self, now: Time, changes: &[Change]) {
@@ -469,7 +494,9 @@ impl Gateway {
 
     /// Whether the lease proves that nobody else serves what etcd says is ours.
     fn is_serving(&self, now: Time) -> bool {
-        self.lease
-            .is_some_and(|lease| now < lease.valid_until - self.config.fence_margin)
+        now >= self.distrust_until
+            && self
+                .lease
+                .is_some_and(|lease| now < lease.valid_until - self.config.fence_margin)
     }
 }

@@ -92,6 +92,7 @@ impl Gateway {
             self.slots.iter_mut().for_each(|slot| slot.recheck = true);
         }
         batch.wake_at(self.next_audit);
+        batch.wake_at(self.distrust_until);
 
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
@@ -337,7 +338,7 @@ impl Gateway {
         let known = self
             .nodes
             .registered(&self.config.me)
-            .filter(|cell| cell.lease == Some(lease.id));
+            .filter(|cell| cell.lease == Some(lease.id) && !cell.unreadable);
         let as_wanted = known.and_then(|cell| cell.value.as_deref()) == Some(points);
         if as_wanted && !self.must_register {
             return;

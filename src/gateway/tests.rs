@@ -479,3 +479,50 @@ fn one_daemon_that_is_down_does_not_hold_up_the_other() {
     let effects = bench.next();
     assert_eq!(effects[0], Effect::ChangeRoutes(vec![cost]));
 }
+
+/// Input: a snapshot that a newer one has overtaken, with a node that is gone since. Output: it stays gone.
+#[test]
+fn an_overtaken_snapshot_brings_nobody_back() {
+    let mut bench = Bench::ready(1);
+    let other = Change {
+        key: Key::Node(name("gw0")),
+        value: Some(Value::Points(vec![0, 1 << 62, 3 << 62])),
+        lease: Some(OTHERS_LEASE),
+        revision: Revision(10),
+    };
+    let registered = bench.revision;
+    let me = Change {
+        key: Key::Node(name("gw1")),
+        value: Some(Value::Points(vec![1 << 63])),
+        lease: Some(LEASE),
+        revision: Revision(registered),
+    };
+    for (revision, changes) in [(20, vec![me.clone()]), (10, vec![me, other])] {
+        bench.observe(Event::Snapshot {
+            revision: Revision(revision),
+            changes,
+        });
+    }
+    assert!(!bench.gateway.ring.has(&name("gw0")));
+}
+
+/// Input: a node that serves, and an answer of etcd that is older than what is known of it. Output: everything is
+/// withdrawn; nothing is written before the others have had time to notice; then all begins anew.
+#[test]
+fn an_etcd_that_went_back_is_begun_anew() {
+    let mut bench = Bench::ready(2);
+    bench.own_all();
+    bench.change(Key::Node(name("gw0")), None, None);
+    bench.revision = 3;
+    bench.observe(Event::Rewound);
+    assert_eq!(bench.plan()[0], all_off(2));
+    bench.observe(Event::Snapshot {
+        revision: Revision(bench.revision),
+        changes: Vec::new(),
+    });
+    assert_eq!(bench.writes(), []);
+    bench.wait(secs(11));
+    assert_eq!(bench.writes(), []);
+    bench.wait(bench.next_wake());
+    assert_eq!(bench.writes(), [Write::Claim, Write::Claim]);
+}

@@ -6,7 +6,7 @@ use super::peer::Peer;
 use super::protocol::{Greeting, Order, Report};
 use super::{Error, Guard, Guards, Standing};
 use crate::clock;
-use crate::types::{Lease, Time, Vni};
+use crate::types::{Lease, LeaseId, Time, Vni};
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -31,6 +31,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 const DYING: Duration = Duration::from_secs(1);
 /// How long a guard may take to end.
 const END: Duration = Duration::from_secs(1);
+/// How long a guard of no use may take to withdraw everything.
+const RETIRE: Duration = Duration::from_secs(10);
 /// How long one message to the guard may take, while nothing can be fenced: the guard reads at once, and most
 /// messages fit into the socket's buffer.
 const WRITE: Duration = Duration::from_millis(100);
@@ -56,6 +58,8 @@ pub struct Attached {
     pub line: Line,
     /// The lease of a dead predecessor, if there was one and its guard still holds.
     pub predecessor: Option<Lease>,
+    /// The lease of one whose guard was of no use and has withdrawn everything.
+    pub retired: Option<Lease>,
 }
 
 impl Keeper {
@@ -70,8 +74,17 @@ impl Keeper {
             child: None,
             found: None,
         };
+        let mut retired = None;
         let (line, predecessor) = match keeper.connect_unless_busy() {
-            Ok(found) => found,
+            Ok(found) if keeper.found_is_as_wanted() => found,
+            Ok((line, lease)) => {
+                warn!(
+                    "the guard of the run before was started with other options: it withdraws, and ends"
+                );
+                keeper.retire(line, lease);
+                retired = lease;
+                keeper.start()?
+            }
             Err(Error::Socket(error)) if is_absence(&error) => keeper.start()?,
             Err(Error::Socket(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 warn!("the guard of the run before does not answer: starting another");
@@ -83,7 +96,45 @@ impl Keeper {
             keeper,
             line,
             predecessor,
+            retired,
         })
+    }
+
+    /// Whether the guard that was found was started with our arguments: with others it has another range or other
+    /// times, so that it could not do for us what it did for the run before. How much it logs does not matter.
+    fn found_is_as_wanted(&self) -> bool {
+        let Some(pid) = self.found else {
+            return false;
+        };
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).skip(2);
+        let wanted = self
+            .arguments
+            .split_last()
+            .map_or(&[][..], |(_, rest)| rest);
+        wanted
+            .iter()
+            .all(|argument| words.next() == Some(argument.as_bytes()))
+    }
+
+    /// Has the guard that was found withdraw, by its own range, all that it guards, and waits for its end.
+    fn retire(&self, mut line: Line, lease: Option<Lease>) {
+        line.lease(Lease {
+            id: lease.map_or(LeaseId(0), |lease| lease.id),
+            valid_until: Time::default(),
+        });
+        // It was told that the lease is over; now its daemon is gone, too.
+        drop(line);
+        let begun = clock::now();
+        while self.found.is_some_and(|pid| self.is_guard(pid)) {
+            if clock::now().since(begun) > RETIRE {
+                warn!(
+                    "it does not end: what it cannot withdraw takes a wmgwd withdraw of its range"
+                );
+                return;
+            }
+            sleep(Duration::from_millis(5));
+        }
     }
 
     /// Connects to the guard; asks again for a while if it has a daemon. One that was killed a moment ago may

@@ -280,6 +280,13 @@ impl EtcdCluster {
         self.members[member].spawn();
     }
 
+    /// Removes the data of a member that ended.
+    pub fn lose_data(&self, member: usize) {
+        let args = &self.members[member].args;
+        let dir = args.iter().skip_while(|arg| *arg != "--data-dir").nth(1);
+        fs::remove_dir_all(dir.unwrap()).unwrap();
+    }
+
     /// Starts a member again on its data (ending it first if it runs), until it answers.
     pub fn restart(&mut self, member: usize) {
         self.members[member].end(Signal::SIGTERM);
@@ -342,5 +349,12 @@ impl Etcd {
     /// Starts it again on its data (ending it first if it runs), until it answers.
     pub fn restart(&mut self) {
         self.0.restart(0);
+    }
+
+    /// Starts it again on nothing: its data are lost.
+    pub fn lose_data(&mut self) {
+        self.kill();
+        self.0.lose_data(0);
+        self.restart();
     }
 }

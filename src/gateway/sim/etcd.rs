@@ -192,9 +192,9 @@ impl ModelEtcd {
             Compare::CreateRevisionIs { key, revision } => {
                 self.get(key).map_or(Revision(0), |kv| kv.create_revision) == *revision
             }
-            Compare::LeaseIs { key, lease } => {
-                self.get(key).is_some_and(|kv| kv.lease == Some(*lease))
-            }
+            Compare::LeaseIs { key, lease } => self
+                .get(key)
+                .is_some_and(|kv| kv.lease.map_or(0, |id| id.0) == lease.0),
             Compare::ValueIs { key, value } => self.get(key).is_some_and(|kv| kv.value == *value),
         }
     }
