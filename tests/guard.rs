@@ -473,8 +473,10 @@ fn a_guard_that_is_stopped_is_replaced() {
             _ => None,
         }
     });
-    let comm = fs::read_to_string(format!("/proc/{second}/comm")).unwrap();
-    assert_eq!(comm, "wmgwd-guard\n");
+    eventually("it has its name", || {
+        let comm = fs::read_to_string(format!("/proc/{second}/comm")).unwrap();
+        (comm == "wmgwd-guard\n").then_some(())
+    });
     let daemon = Pid::from_raw(served.daemon.id().try_into().unwrap());
     kill(daemon, Signal::SIGTERM).unwrap();
     let status = eventually("the daemon ends", || served.daemon.try_wait().unwrap());
