@@ -121,14 +121,16 @@ impl Fence {
             // Before the first of them answers: a guard that knows too much silences what is silent.
             state.guard.serves(&on);
         }
-        let outcomes = switches
+        let outcomes: Vec<(Vni, ArpOutcome, Option<Error>)> = switches
             .iter()
             .map(|&(vni, answer)| state.switch_one(under, vni, answer, self.margin))
             .collect();
+        // Not what the kernel refused to silence: that is what the guard is for.
         let off: Vec<Vni> = switches
             .iter()
-            .filter(|(_, answer)| !*answer)
-            .map(|&(vni, _)| vni)
+            .zip(&outcomes)
+            .filter(|((_, answer), (_, outcome, _))| !*answer && *outcome != ArpOutcome::Failed)
+            .map(|(&(vni, _), _)| vni)
             .collect();
         if !off.is_empty() {
             state.guard.released(&off);

@@ -48,6 +48,20 @@ impl fmt::Display for NameTaken {
 
 impl Error for NameTaken {}
 
+/// Not everything could be withdrawn.
+#[derive(Debug)]
+struct Unfinished;
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "not everything is withdrawn: the guard goes on trying for a while; if it gives up, run wmgwd withdraw",
+        )
+    }
+}
+
+impl Error for Unfinished {}
+
 /// The lanes to a host: real, or mock.
 #[derive(Clone)]
 enum Host {
@@ -184,9 +198,17 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         .spawn(host.router(), events)?
         .join()
         .expect("a thread that panics takes the process with it");
-    watchdog.revoke();
-    fence.dismiss_guard();
+    if exit == Exit::Unfinished && !fence.answering().is_empty() {
+        watchdog.let_run_out();
+    } else {
+        watchdog.revoke();
+    }
+    if exit != Exit::Unfinished {
+        fence.dismiss_guard();
+    }
     match exit {
+        // The guard stays behind: it silences when the lease ends, and goes on trying.
+        Exit::Unfinished => Err(Unfinished.into()),
         Exit::Stopped => {
             info!("everything is withdrawn");
             Ok(())

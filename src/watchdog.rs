@@ -20,7 +20,8 @@ use std::time::Duration;
 /// The running thread.
 pub struct Watchdog {
     thread: JoinHandle<()>,
-    stop: Sender<()>,
+    /// Tells the thread to end, and whether to revoke the lease.
+    stop: Sender<bool>,
 }
 
 /// What the thread has.
@@ -71,8 +72,17 @@ impl Watchdog {
 
     /// Revokes the lease, so that the others need not wait for its end, and ends the thread.
     pub fn revoke(self) {
+        self.end(true);
+    }
+
+    /// Ends the thread and lets the lease run out: while something may still answer, nobody else must.
+    pub fn let_run_out(self) {
+        self.end(false);
+    }
+
+    fn end(self, revoke: bool) {
         // The receiver is gone only if the thread is.
-        let _ = self.stop.send(());
+        let _ = self.stop.send(revoke);
         let _ = self.thread.join();
     }
 }
@@ -154,9 +164,9 @@ enum Attempt {
 }
 
 impl Renewer {
-    fn run(mut self, mut lease: Option<Lease>, stopped: &Receiver<()>) {
+    fn run(mut self, mut lease: Option<Lease>, stopped: &Receiver<bool>) {
         self.set(lease);
-        loop {
+        let revoke = loop {
             match self.attempt(lease) {
                 Attempt::Renewed(renewed) => {
                     let is_new = lease.is_none_or(|lease| lease.id != renewed.id);
@@ -196,10 +206,11 @@ impl Renewer {
             }
             match stopped.recv_timeout(self.pause(lease)) {
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(revoke) => break revoke,
+                Err(RecvTimeoutError::Disconnected) => break false,
             }
-        }
-        if let Some(lease) = lease {
+        };
+        if let Some(lease) = lease.filter(|_| revoke) {
             match self.client.lease_revoke(lease.id) {
                 Ok(()) => info!("lease={} revoked", lease.id),
                 Err(error) => warn!(

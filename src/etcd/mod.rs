@@ -82,10 +82,14 @@ impl Client {
     pub fn range(&self, prefix: &[u8]) -> Result<RangeReply, Error> {
         let page = |request: Vec<u8>| self.unary(RANGE, &request, wire::range_reply);
         let mut range = page(wire::range(prefix))?;
-        let mut left = range.count - range.kvs.len() as u64;
+        let mut left = range.count.saturating_sub(range.kvs.len() as u64);
         while let Some(last) = range.kvs.last().filter(|_| left > 0) {
             let next = page(wire::range_after(prefix, &last.key, range.revision))?;
-            left = next.count - next.kvs.len() as u64;
+            if next.kvs.is_empty() {
+                // Deleted meanwhile is not possible at one revision: whatever this is, it does not end.
+                return Err(Error::Malformed("a page without keys"));
+            }
+            left = next.count.saturating_sub(next.kvs.len() as u64);
             range.kvs.extend(next.kvs);
         }
         Ok(range)

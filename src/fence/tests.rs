@@ -235,3 +235,39 @@ fn a_decision_does_not_outlive_its_lease() {
     fence.switch(other, &vnis(1..=2));
     assert_eq!(kernel.answers(), [0; 0]);
 }
+
+/// A guard that remembers what it was told to forget.
+struct Forgets(Arc<Mutex<Vec<u32>>>);
+
+impl Guard for Forgets {
+    fn lease(&mut self, _: Lease) {}
+    fn serves(&mut self, _: &[Vni]) {}
+    fn released(&mut self, vnis: &[Vni]) {
+        self.0
+            .lock()
+            .unwrap()
+            .extend(vnis.iter().map(|vni| vni.get()));
+    }
+    fn standing(&mut self) -> Standing {
+        Standing::Well
+    }
+    fn dismiss(&mut self) {}
+}
+
+/// Input: a kernel that refuses to be silent, then is. Output: the guard forgets the VNI only then.
+#[test]
+fn the_guard_keeps_what_could_not_be_silenced() {
+    let forgotten = Arc::new(Mutex::new(Vec::new()));
+    let kernel = FakeKernel::default();
+    let guard = Box::new(Forgets(forgotten.clone()));
+    let fence = Fence::new(MARGIN, Box::new(kernel.clone()), guard, Box::new(NoGuard));
+    fence.set_lease(lease(Duration::from_secs(60)));
+    fence.switch(ID, &vnis(1..=1));
+    let off = [(Vni::MIN, false)];
+    kernel.0.lock().unwrap().refuses = true;
+    fence.switch(ID, &off);
+    assert!(forgotten.lock().unwrap().is_empty());
+    kernel.0.lock().unwrap().refuses = false;
+    fence.switch(ID, &off);
+    assert_eq!(*forgotten.lock().unwrap(), [1]);
+}

@@ -156,8 +156,10 @@ pub struct RowView<'a> {
 /// Why the node ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// It was told to.
+    /// It was told to, and everything is withdrawn.
     Stopped,
+    /// It was told to, and the time for withdrawing is over; something may still be on show.
+    Unfinished,
     /// Another node lives under its name.
     NameTaken,
 }

@@ -1,7 +1,7 @@
 //! What is to be done now: one pass over all VNIs.
 
 use super::slot::Slot;
-use super::{Commit, Effect, Gateway, Life};
+use super::{Commit, Effect, Exit, Gateway, Life};
 use crate::fsm::{self, Exposure, Role, State, View, Write};
 use crate::host::RouteChange;
 use crate::types::{LeaseId, Time, Vni};
@@ -97,7 +97,7 @@ impl Gateway {
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
         if self.drain_is_over(&pass, &batch) {
-            self.stop(now, super::Exit::Stopped);
+            self.stop(now, Exit::Stopped);
             return self.plan(now);
         }
         self.plan_life(&pass, &mut batch, &mut effects);
@@ -313,8 +313,13 @@ impl Gateway {
     fn plan_life(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
         if let Life::Stopping { deadline, exit } = self.life {
             let nothing_to_do = batch.arp_off.is_empty() && self.frr.under_way.is_none();
-            if pass.stopping && ((batch.exposed == 0 && nothing_to_do) || pass.now >= deadline) {
+            if pass.stopping && batch.exposed == 0 && nothing_to_do {
                 effects.push(Effect::Exit(exit));
+            } else if pass.stopping && pass.now >= deadline {
+                effects.push(Effect::Exit(match exit {
+                    Exit::Stopped => Exit::Unfinished,
+                    other => other,
+                }));
             }
             batch.wake_at(deadline);
         }

@@ -526,3 +526,28 @@ fn an_etcd_that_went_back_is_begun_anew() {
     bench.wait(bench.next_wake());
     assert_eq!(bench.writes(), [Write::Claim, Write::Claim]);
 }
+
+/// Input: a stop on a host that cannot be silenced. Output: no claim that everything is withdrawn: the lease must
+/// not be revoked, nor the guard dismissed.
+#[test]
+fn an_exit_that_did_not_withdraw_says_so() {
+    let mut bench = Bench::ready(1);
+    bench.own_all();
+    bench.observe(Event::Stop);
+    for _ in 0..100 {
+        for effect in bench.plan() {
+            match effect {
+                Effect::SwitchArp(_) => {
+                    bench.observe(Event::ArpSwitched(vec![(vni(1), ArpOutcome::Failed)]))
+                }
+                Effect::ChangeRoutes(_) => {
+                    bench.observe(Event::RoutesChanged { failed: Vec::new() })
+                }
+                Effect::Exit(exit) => return assert_eq!(exit, Exit::Unfinished),
+                other => panic!("{other:?}"),
+            }
+        }
+        bench.wait(secs(1));
+    }
+    panic!("it does not end");
+}
