@@ -6,7 +6,6 @@
 
 use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
 use crate::fsm::{Kind, Write};
-use crate::gateway::Commit;
 use crate::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use serde_json::{Value as Json, json};
 use std::fmt;
@@ -123,6 +122,17 @@ pub struct Change {
     pub lease: Option<LeaseId>,
     /// The revision that changed it.
     pub revision: Revision,
+}
+
+/// One row to write, if it is still the one that was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Commit {
+    /// Whose row.
+    pub vni: Vni,
+    /// The revision of its `type` key that the decision was made on.
+    pub read: Revision,
+    /// What to write.
+    pub write: Write,
 }
 
 /// A key or value that wmgwd cannot read.

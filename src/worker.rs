@@ -8,13 +8,11 @@ use crate::clock;
 use crate::etcd::{self, Client};
 use crate::fence::Fence;
 use crate::fsm::{Kind, Write};
-use crate::gateway::{
-    ArpOutcome, Commit, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome,
-};
+use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
 use crate::host::{self, Kernel, Router};
 use crate::lane::{self, Order};
 use crate::report::{Complaint, Complaints, chain, spans};
-use crate::schema::{self, Meta};
+use crate::schema::{self, Commit, Meta};
 use crate::types::{LeaseId, NodeName, Revision, Vni};
 use log::{Level, debug, info, log, warn};
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use crate::fsm::{Kind, Write};
 use crate::host::{Health, Parts, RouteChange};
-use crate::schema::Change;
+use crate::schema::{Change, Commit};
 use crate::types::{Lease, LeaseId, NodeName, Revision, Vni};
 use std::collections::BTreeSet;
 
@@ -129,17 +129,6 @@ pub enum Effect {
     },
     /// All is withdrawn: end.
     Exit(Exit),
-}
-
-/// One row to write, if it is still the one that was read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Commit {
-    /// Whose row.
-    pub vni: Vni,
-    /// The revision of its `type` key that the decision was made on.
-    pub read: Revision,
-    /// What to write.
-    pub write: Write,
 }
 
 /// A row for people.

@@ -23,9 +23,7 @@ use crate::host::{Cost, Health, Parts, RouteChange};
 use crate::ring::Ring;
 use crate::schema::{Change, Key, Value};
 use crate::types::{Lease, NodeName, Revision, Time, Vni, VniRange};
-pub use events::{
-    ArpOutcome, Commit, CommitOutcome, Effect, Event, Exit, RegisterOutcome, RowView,
-};
+pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome, RowView};
 use fnv::FnvHashSet;
 use mirror::Nodes;
 use slot::{Backoff, Slot};

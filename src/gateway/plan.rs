@@ -1,9 +1,10 @@
 //! What is to be done now: one pass over all VNIs.
 
 use super::slot::Slot;
-use super::{Commit, Effect, Exit, Gateway, Life};
+use super::{Effect, Exit, Gateway, Life};
 use crate::fsm::{self, Exposure, Role, State, View, Write};
 use crate::host::RouteChange;
+use crate::schema::Commit;
 use crate::types::{LeaseId, Time, Vni};
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -69,7 +69,7 @@ pub enum Call {
 pub enum Reason {
     Commit {
         lease: LeaseId,
-        rows: Vec<crate::gateway::Commit>,
+        rows: Vec<crate::schema::Commit>,
     },
     Register {
         lease: LeaseId,

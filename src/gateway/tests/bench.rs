@@ -3,6 +3,7 @@
 use crate::fsm::{Kind, Write};
 use crate::gateway::*;
 use crate::host::Cost;
+use crate::schema::Commit;
 use crate::types::LeaseId;
 
 pub const LEASE: LeaseId = LeaseId(7);
