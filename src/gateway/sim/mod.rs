@@ -170,7 +170,7 @@ fn clusters_survive_faults_from_seeds() {
         return;
     }
     let first = number("WMGWD_SIM_FIRST").unwrap_or(1);
-    let seeds = first..first + number("WMGWD_SIM_SEEDS").unwrap_or(1_500);
+    let seeds = first..first + number("WMGWD_SIM_SEEDS").unwrap_or(3_000);
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let share = |thread: usize| {
         let mine = seeds.clone().skip(thread).step_by(threads);
