@@ -321,13 +321,14 @@ fn no_quorum() {
 /// is answered twice, and everything is served again, without hands and without a storm of writes.
 #[test]
 fn an_etcd_that_lost_its_data() {
-    let (mut etcd, nodes) = common::rows::cluster(3);
+    let mut etcd = Etcd::start();
     let client = etcd.client();
     for _ in 0..3000 {
-        client
-            .txn(&then(vec![put("/wmgwd/elsewhere", "")]))
-            .unwrap();
+        client.txn(&then(vec![put("elsewhere", "")])).unwrap();
     }
+    let mut nodes: Vec<Node> = (1..=3).map(|i| Node::new(i, etcd.endpoint())).collect();
+    nodes.iter_mut().for_each(Node::start);
+    until_settled(&client, &refs(&nodes));
     etcd.lose_data();
     let begun = Instant::now();
     loop {
