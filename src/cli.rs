@@ -52,8 +52,8 @@ pub struct Config {
     pub debug: bool,
     /// Where etcd answers: the next one is tried when one fails. Never empty.
     pub etcd: Vec<etcd::Endpoint>,
-    /// How long routes get to converge between the phases of a migration. The lab lost nothing with 0 s; the
-    /// default leaves room for slower networks.
+    /// How long routes get to converge between the phases of a migration. A drain in the lab lost nothing
+    /// with 0 s; the default leaves room for slower networks.
     pub settle: Duration,
     /// How long a drain may take.
     pub drain_timeout: Duration,
