@@ -65,11 +65,6 @@ impl Ring {
     pub fn has(&self, node: &NodeName) -> bool {
         self.nodes.iter().any(|(name, _)| name == node)
     }
-
-    /// Whether any node other than `me` could take a VNI.
-    pub fn has_other_than(&self, me: &NodeName) -> bool {
-        self.nodes.iter().any(|(name, _)| name != me)
-    }
 }
 
 /// Where a VNI stands on the ring: the 64-bit finalizer of MurmurHash3 over its number. Shared with the Go

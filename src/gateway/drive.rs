@@ -101,11 +101,16 @@ impl Gateway {
             .into_iter()
             .flatten()
             .any(|since| now.since(since) >= RELEASE_PATIENCE);
+        failing || self.routes_are_gone(slot, wanted)
+    }
+
+    /// Whether FRR shows `wanted`, or the daemon that does not is down and shows nothing at all.
+    pub(super) fn routes_are_gone(&self, slot: &Slot, wanted: Exposure) -> bool {
         let bgpd_is_down = self.frr.tried && self.frr.health.bgpd.is_none();
         let ospfd_is_down = self.frr.tried && self.frr.health.ospfd.is_none();
         let evpn = slot.evpn == Some(wanted.evpn) || bgpd_is_down;
         let cost = slot.cost == Some(wanted.cost) || ospfd_is_down;
-        failing || evpn && cost
+        evpn && cost
     }
 
     pub(super) fn has_reached(

@@ -39,6 +39,8 @@ pub struct Batch {
     pub remaining: usize,
     /// VNIs that the host still shows something of.
     pub exposed: usize,
+    /// VNIs of which FRR, as far as we know, still shows something, excused or not.
+    pub lingering: usize,
     pub wake: Option<Time>,
 }
 
@@ -194,6 +196,9 @@ impl Gateway {
         if slot.arp != Some(false) || !self.withdrawn_from_routes(now, slot) {
             batch.exposed += 1;
         }
+        if !self.routes_are_gone(slot, Exposure::NOTHING) {
+            batch.lingering += 1;
+        }
 
         if wanted.arp && slot.arp == Some(true) && fsm::announces(&state, role) {
             let due = slot.next_announcement(now);
@@ -314,12 +319,11 @@ impl Gateway {
     fn plan_life(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
         if let Life::Stopping { deadline, exit } = self.life {
             let nothing_to_do = batch.arp_off.is_empty() && self.frr.under_way.is_none();
-            if pass.stopping && batch.exposed == 0 && nothing_to_do {
-                effects.push(Effect::Exit(exit));
-            } else if pass.stopping && pass.now >= deadline {
+            let withdrawn = batch.exposed == 0 && nothing_to_do;
+            if pass.stopping && (withdrawn || pass.now >= deadline) {
                 effects.push(Effect::Exit(match exit {
-                    Exit::Stopped => Exit::Unfinished,
-                    other => other,
+                    Exit::Stopped if !withdrawn || batch.lingering > 0 => Exit::Unfinished,
+                    exit => exit,
                 }));
             }
             batch.wake_at(deadline);
