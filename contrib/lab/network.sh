@@ -85,8 +85,12 @@ make_gateway() { # NUMBER
 	plug "$node" underlay "10.0.1.$((10 + number))/24"
 	plug "$node" uplink "10.0.2.$((10 + number))/24"
 	plug "$node" mgmt "10.0.3.$((10 + number))/24"
+	# As the README tells operators: bridges are silent from their first moment, or a gateway that boots would
+	# answer for every VNI until its daemon starts.
+	inside "$node" sysctl -qw net.ipv4.conf.default.arp_ignore=8
 	# All interfaces before FRR: zebra misses some of many addresses that are added while it runs.
 	overlay "10.0.1.$((10 + number))" "$vnis" "$number" | ip -n "$netns" -batch -
+	inside "$node" sysctl -qw net.ipv4.conf.default.arp_ignore=0
 }
 
 boot_gateway() { # NUMBER
