@@ -2,7 +2,7 @@
 
 use super::slot::Slot;
 use super::{Effect, Exit, Gateway, Life};
-use crate::fsm::{self, Exposure, Role, State, View, Write};
+use crate::fsm::{self, Exposure, Kind, Role, State, View, Write};
 use crate::host::RouteChange;
 use crate::schema::Commit;
 use crate::types::{LeaseId, Time, Vni};
@@ -16,6 +16,9 @@ pub const CHEAP: Duration = Duration::from_secs(45);
 pub const STOP: Duration = Duration::from_secs(20);
 /// How long a host that fails to take a VNI is given before the node gives it up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a VNI that lost its owner is left alone: etcd may end a lease that its holder has renewed (a leader
+/// that was stopped and goes on does so, seen with 3.4.23), and then the owner lets go when it hears of that.
+const LET_GO: Duration = Duration::from_millis(100);
 /// How long the ring owner waits for a Go wmgwd to mend a broken migration.
 const MEND_PATIENCE: Duration = Duration::from_secs(5);
 /// Rows in one transaction: etcd refuses more (see `etcd`).
@@ -282,12 +285,20 @@ impl Gateway {
     }
 
     /// Whether a row that seems to name nobody really does. One that cannot be read may have an owner that
-    /// others remember: if it lives it mends the row, and if it cannot its lease ends.
+    /// others remember: if it lives it mends the row, and if it cannot its lease ends. One that had an owner
+    /// until now is left for a blink, see [`LET_GO`].
     fn is_free(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
-        if *state != State::Vacant || !slot.row.is_spoiled() {
-            return true;
-        }
-        let due = slot.entered + self.config.name_wait;
+        let was_owned = slot
+            .row
+            .kind
+            .value
+            .is_some_and(|kind| kind != Kind::Unassigned);
+        let wait = match state {
+            State::Vacant if slot.row.is_spoiled() => self.config.name_wait,
+            State::Vacant if was_owned => LET_GO,
+            _ => return true,
+        };
+        let due = slot.entered + wait;
         batch.wake_at(due);
         due <= now
     }

@@ -60,6 +60,8 @@ pub struct Sampler {
 pub struct Report {
     /// Moments at which somebody answered who must not have, in words.
     pub offences: Vec<String>,
+    /// Those of them at which two or more answered.
+    pub doubles: Vec<String>,
     /// For each VNI that was ever served: the longest time that nobody answered after that.
     pub gaps: BTreeMap<u32, Duration>,
     /// Every time that nobody answered for a VNI, after it was served first.
@@ -74,6 +76,16 @@ impl Report {
     /// The longest time that any VNI was unserved.
     pub fn longest_gap(&self) -> Duration {
         self.gaps.values().max().copied().unwrap_or_default()
+    }
+
+    /// Never two, or the test fails. For tests that stop members of etcd: a leader that was stopped and goes on
+    /// has leases ended that its successor has renewed since (seen with 3.4.23; etcd issue 15247), so that for a
+    /// moment somebody answers whom etcd names no more.
+    pub fn assert_never_two(&self) {
+        let few = self.offences.len() - self.doubles.len();
+        println!("{few} moments at which one answered whose lease etcd had ended before its time");
+        assert!(self.samples > 0);
+        assert!(self.doubles.is_empty(), "{}", self.doubles.join("\n"));
     }
 
     /// No offences, or the test fails.
@@ -236,6 +248,7 @@ fn lets_both(row: &Row, one: &str, other: &str) -> bool {
 
 fn judge(names: &[String], samples: &[Sample], history: &History, probes: &Probes) -> Report {
     let mut offences = Vec::new();
+    let mut doubles = Vec::new();
     let mut unserved = Vec::new();
     let start = samples.first().map(|sample| sample.at);
     for vni in 1..=VNIS {
@@ -272,9 +285,13 @@ fn judge(names: &[String], samples: &[Sample], history: &History, probes: &Probe
             };
             if !allowed {
                 let after = sample.at - start.unwrap_or(sample.at);
-                offences.push(format!(
+                let offence = format!(
                     "{after:?} vni={vni}: {answering:?} answer while etcd has {possible:?}"
-                ));
+                );
+                if answering.len() > 1 {
+                    doubles.push(offence.clone());
+                }
+                offences.push(offence);
             }
             if sample.any[at] != 0 {
                 if let Some(since) = last_served {
@@ -305,6 +322,7 @@ fn judge(names: &[String], samples: &[Sample], history: &History, probes: &Probe
     });
     Report {
         offences,
+        doubles,
         gaps,
         unserved,
         samples: samples.len(),
