@@ -345,9 +345,10 @@ impl Gateway {
         let Some(lease) = self.lease.filter(|_| pass.serving && !pass.stopping) else {
             return;
         };
+        // Before the first look at FRR we would register without points, and what we adopted would be pulled.
         // Nothing of an earlier run may still be on show when others begin to rely on us.
         let host_is_clean = self.frr.tried && self.slots.iter().all(|slot| slot.arp.is_some());
-        if self.snapshot.is_none() || !(host_is_clean || self.is_registered()) {
+        if self.snapshot.is_none() || !self.frr.looked || !(host_is_clean || self.is_registered()) {
             return;
         }
         let able = self.frr.health.is_up() && self.frr.retry_is_quiet();
