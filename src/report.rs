@@ -21,21 +21,8 @@ pub fn chain(error: &dyn Error) -> String {
 /// VNIs, ascending, with runs drawn together and the rest left out after a few: `1-3,7,9-12 and 40 more`.
 pub fn spans(vnis: &[Vni]) -> String {
     const SHOWN: usize = 8;
-    let mut sorted: Vec<u32> = vnis.iter().map(|vni| vni.get()).collect();
-    sorted.sort_unstable();
-    sorted.dedup();
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for number in sorted {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    let run = |&(first, last): &(u32, u32)| match last - first {
-        0 => first.to_string(),
-        _ => format!("{first}-{last}"),
-    };
-    let shown: Vec<String> = runs.iter().take(SHOWN).map(run).collect();
+    let runs = runs(vnis);
+    let shown: Vec<String> = runs.iter().take(SHOWN).map(run_text).collect();
     let mut text = shown.join(",");
     let left_out: u32 = runs
         .iter()
@@ -46,6 +33,34 @@ pub fn spans(vnis: &[Vni]) -> String {
         let _ = write!(text, " and {left_out} more");
     }
     text
+}
+
+/// VNIs, ascending, with runs drawn together and none left out: `1-3, 7`.
+pub fn all_spans(vnis: &[Vni]) -> String {
+    let texts: Vec<String> = runs(vnis).iter().map(run_text).collect();
+    texts.join(", ")
+}
+
+/// The first and the last of each run.
+fn runs(vnis: &[Vni]) -> Vec<(u32, u32)> {
+    let mut sorted: Vec<u32> = vnis.iter().map(|vni| vni.get()).collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for number in sorted {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    runs
+}
+
+fn run_text(&(first, last): &(u32, u32)) -> String {
+    match last - first {
+        0 => first.to_string(),
+        _ => format!("{first}-{last}"),
+    }
 }
 
 /// Something that can go wrong for a long time and shall be said once: when it starts, when its reason

@@ -11,16 +11,22 @@ use common::sampler::Sampler;
 use std::time::{Duration, Instant};
 use wmgwd::etcd::Client;
 
-/// Input: three members with a gateway each; one member is cut off from the others but not from its gateway.
-/// Output: that gateway is silent before etcd's majority ends its lease, the others take over, and it is back
-/// after the heal.
-fn isolated(leader: bool) {
+/// Three members with a gateway each, at rest.
+fn three() -> (EtcdCluster, Vec<Node>) {
     let etcd = EtcdCluster::start(3);
     let mut nodes: Vec<Node> = (0..3)
         .map(|i| Node::new(i as u64 + 1, etcd.endpoint(i)))
         .collect();
     nodes.iter_mut().for_each(Node::start);
     until_settled(&etcd.client(), &refs(&nodes));
+    (etcd, nodes)
+}
+
+/// Input: three members with a gateway each; one member is cut off from the others but not from its gateway.
+/// Output: that gateway is silent before etcd's majority ends its lease, the others take over, and it is back
+/// after the heal.
+fn isolated(leader: bool) {
+    let (etcd, nodes) = three();
     let leads = eventually("a leader", || etcd.leader());
     let alone = if leader { leads } else { (leads + 1) % 3 };
     let others: Vec<usize> = (0..3).filter(|&i| i != alone).collect();
@@ -60,12 +66,7 @@ fn the_leader_is_cut_off_with_its_gateway() {
 /// believe that, or does before anybody else can serve: never two answer.
 #[test]
 fn a_leader_that_was_paused_renews_what_is_over() {
-    let etcd = EtcdCluster::start(3);
-    let mut nodes: Vec<Node> = (0..3)
-        .map(|i| Node::new(i as u64 + 1, etcd.endpoint(i)))
-        .collect();
-    nodes.iter_mut().for_each(Node::start);
-    until_settled(&etcd.client(), &refs(&nodes));
+    let (etcd, nodes) = three();
     let client = Client::new(etcd.endpoints(), Duration::from_secs(1));
     let sampler = Sampler::start(client.clone(), &refs(&nodes));
     for _ in 0..3 {

@@ -6,6 +6,7 @@
 
 use super::garp::Announcer;
 use super::{Error, Kernel};
+use crate::report::all_spans;
 use crate::types::{Vni, VniRange};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -66,7 +67,7 @@ impl ProcKernel {
             warnings.push(format!(
                 "neigh_suppress is on at the vxlan port of VNI {}: gratuitous ARP does not reach the stations behind it; \
                  for each, run: bridge link set dev vxlan{first} neigh_suppress off",
-                spans(&suppressed)
+                all_spans(&suppressed)
             ));
         }
         warnings
@@ -134,25 +135,6 @@ fn numbered(dir: &Path, prefix: &str, range: &VniRange) -> BTreeSet<Vni> {
         .collect()
 }
 
-/// `vnis`, ascending, with runs drawn together: `1-3, 7`.
-fn spans(vnis: &[Vni]) -> String {
-    let mut spans: Vec<(u32, u32)> = Vec::new();
-    for vni in vnis.iter().map(|vni| vni.get()) {
-        match spans.last_mut() {
-            Some((_, last)) if *last + 1 == vni => *last = vni,
-            _ => spans.push((vni, vni)),
-        }
-    }
-    let texts: Vec<String> = spans
-        .iter()
-        .map(|(first, last)| match first == last {
-            true => first.to_string(),
-            false => format!("{first}-{last}"),
-        })
-        .collect();
-    texts.join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -166,7 +148,7 @@ mod tests {
     fn spans_draw_runs_together() {
         let spans_of = |numbers: &[u32]| {
             let vnis: Vec<Vni> = numbers.iter().map(|n| vni(*n)).collect();
-            spans(&vnis)
+            all_spans(&vnis)
         };
         assert_eq!(spans_of(&[]), "");
         assert_eq!(spans_of(&[1]), "1");
