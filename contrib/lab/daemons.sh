@@ -25,7 +25,7 @@ start_frr() { # NODE DAEMON...
 			</dev/null >>"$state/frr.log" 2>&1 ||
 			die "$daemon on $node did not start: $(tail -n 3 "$state/frr.log")"
 		# FRR 9 and later: mgmtd holds part of the configuration and must be there before it is loaded.
-		if [ "$daemon" = zebra ] && [ -x "$frr_lib/mgmtd" ]; then
+		if [ "$daemon" = zebra ] && inside "$node" test -x "$frr_lib/mgmtd"; then
 			inside "$node" "$frr_lib/mgmtd" -d -A 127.0.0.1 </dev/null >>"$state/frr.log" 2>&1
 		fi
 	done

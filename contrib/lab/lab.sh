@@ -33,6 +33,7 @@ usage: lab.sh [--dir DIR] VERB
                       original (the one the original project documents) or a file
       --upstream-bfd on|off   whether up1 does BFD (default on)
       --etcd KIND     one (node etcd1, default), members (one member on each gateway), none
+      --usr DIR       lay DIR over /usr in all nodes: another version of FRR, see unpack.sh
       --prefix P      what the namespaces' names begin with (default wmgwd-)
   down                remove all of it; also after an `up` that failed
   status              what is there and how it is
@@ -57,7 +58,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 frr_lib=/usr/lib/frr
 
 dir=${WMGWD_LAB_DIR:-/run/wmgwd-lab}
-prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on etcd=one
+prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on etcd=one usr=''
 
 die() {
 	# After Ctrl-C, what the rest of an `up` still has to say is of no use.
@@ -85,6 +86,7 @@ stations=$stations
 config=$config
 upstream_bfd=$upstream_bfd
 etcd=$etcd
+usr=$usr
 LAB
 }
 
@@ -93,7 +95,7 @@ load_lab() { # [FILE]
 	local key value
 	while IFS='=' read -r key value; do
 		case $key in
-		prefix | tag | gateways | vnis | stations | config | upstream_bfd | etcd)
+		prefix | tag | gateways | vnis | stations | config | upstream_bfd | etcd | usr)
 			printf -v "$key" %s "$value"
 			;;
 		esac
@@ -170,6 +172,7 @@ up() {
 	[ ! -e "$dir/lab.removing" ] || die "a lab in $dir was not wholly removed: 'lab.sh --dir $dir down' goes on"
 	((stations <= vnis)) || stations=$vnis
 	((gateways >= 1 && gateways <= 200)) || die "--gateways must be 1 to 200"
+	[ -z "$usr" ] || usr=$(cd -- "$usr" && pwd) || die "--usr: no such directory"
 	((vnis >= 1 && vnis <= 40000)) || die "--vnis must be 1 to 40000"
 	mkdir -p "$dir"
 	dir=$(cd -- "$dir" && pwd)
@@ -407,6 +410,7 @@ option() { # NAME VALUE
 	--config) config=$2 ;;
 	--upstream-bfd) upstream_bfd=$2 ;;
 	--etcd) etcd=$2 ;;
+	--usr) usr=$2 ;;
 	--prefix) prefix=$2 ;;
 	*) die "unknown option $1; see 'lab.sh --help'" ;;
 	esac

@@ -16,7 +16,7 @@ start_holder() { # NODE ROLE
 	pid=$(
 		setsid nsenter --net="/run/netns/$netns" \
 			unshare --mount --pid --uts --fork --kill-child -- \
-			"$BASH" "$here/node-init.sh" "$state" "$node" "$role" \
+			"$BASH" "$here/node-init.sh" "$state" "$node" "$role" "$usr" \
 			</dev/null >"$state/init.log" 2>&1 &
 		echo $!
 	)

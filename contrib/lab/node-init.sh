@@ -3,16 +3,18 @@
 # Started by lab.sh inside the node's new namespaces; with its death the kernel ends every process of the
 # node at once, as a power cut does.
 #
-# usage: node-init.sh STATE_DIR NAME router|switch|host
+# usage: node-init.sh STATE_DIR NAME router|switch|host USR
 
 set -euo pipefail
 
-state=$1 name=$2 role=$3
+state=$1 name=$2 role=$3 usr=$4
 
 # /proc is still the one of the machine, so this is the pid that the outside knows this process by.
 read -r outer_pid _ </proc/self/stat
 
 hostname "$name"
+# Another release's programs and libraries first, this one's where it has none.
+[ -z "$usr" ] || mount -t overlay overlay -o "ro,lowerdir=$usr:/usr" /usr
 # Paths from here on are relative: the state directory may itself lie below /run, which is covered now.
 cd -- "$state"
 mkdir -p etc-frr run/frr
