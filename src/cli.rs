@@ -1,10 +1,13 @@
-//! The command line: raw arguments in, a checked [`Command`] out. Pure but for the dice of `--uids`.
+//! The command line: raw arguments and environment in, a checked [`Command`] out. Pure but for the dice
+//! of `--uids`.
 //!
-//! Arguments are first brought from Go's spelling into argh's (`arguments`), then argh fills the raw
-//! texts of `Args`, then every text is read and checked into a [`Config`]. What stands in the doc
-//! comments of `Args` is the help text *and* what an error says the option takes.
+//! Arguments are first brought from Go's spelling into argh's (`arguments`), options that are not among
+//! them are added from the environment (`environment`), then argh fills the raw texts of `Args`, then
+//! every text is read and checked into a [`Config`]. What stands in the doc comments of `Args` is the
+//! help text *and* what an error says the option takes.
 
 mod arguments;
+mod environment;
 mod error;
 #[cfg(test)]
 mod tests;
@@ -19,7 +22,7 @@ use arguments::Normal;
 use std::ffi::OsString;
 use std::time::Duration;
 
-pub use error::Error;
+pub use error::{Error, Given};
 pub use timing::Timing;
 
 /// What the process was asked to do.
@@ -89,6 +92,7 @@ pub struct WithdrawConfig {
     usage = "--name <name> [options]\n       wmgwd withdraw [options]",
     note = "wmgwd withdraw withdraws every VNI on this host, without etcd; see wmgwd withdraw --help.",
     note = "An option may have one dash or two, and its value may follow a space or \"=\".",
+    note = "Options may come from the environment: --lease-ttl as WMGWD_LEASE_TTL, and so on for all but --help and --version. The command line wins.",
     note = "wmgwd(8) explains it all."
 )]
 struct Args {
@@ -138,7 +142,11 @@ struct Args {
 
 /// Withdraws every VNI of the range on this host: ARP, EVPN and OSPF. Needs no etcd.
 #[derive(FromArgs, ArgsInfo)]
-#[argh(help_triggers("-h", "--help"), usage = "[options]")]
+#[argh(
+    help_triggers("-h", "--help"),
+    usage = "[options]",
+    note = "Options may come from the environment: --maxvni as WMGWD_MAXVNI, and so on for all but --help. The command line wins."
+)]
 struct WithdrawArgs {
     /// the smallest VNI to withdraw, from 1 to 16777215 (default: 1)
     #[argh(option, default = "String::from(\"1\")")]
@@ -160,11 +168,15 @@ struct WithdrawArgs {
     unless_guarded: bool,
 }
 
-/// Reads the arguments that follow the program's name.
+/// Reads the arguments that follow the program's name; `environment` has the value of a variable.
 ///
 /// # Errors
-/// [`Error`], one line, at the first argument that cannot be taken. Nothing has been touched by then.
-pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Error> {
+/// [`Error`], one line, at the first argument or variable that cannot be taken. Nothing has been touched
+/// by then.
+pub fn parse(
+    args: impl Iterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, Error> {
     let mut texts = Vec::new();
     for arg in args {
         texts.push(arg.into_string().map_err(|arg| Error::NotUtf8 {
@@ -175,18 +187,18 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Error> {
     match texts.split_first() {
         Some((command, rest)) if command == "guard" => Ok(Command::Guard(rest.to_vec())),
         Some((command, rest)) if command == "withdraw" => {
-            fill::<WithdrawArgs>(&["wmgwd", "withdraw"], rest)?.map_or_else(
+            fill::<WithdrawArgs>(&["wmgwd", "withdraw"], rest, environment)?.map_or_else(
                 |help| Ok(Command::Print(help)),
-                |args| args.check().map(Command::Withdraw),
+                |(args, options)| args.check(&options).map(Command::Withdraw),
             )
         }
-        _ => fill::<Args>(&["wmgwd"], &texts)?.map_or_else(
+        _ => fill::<Args>(&["wmgwd"], &texts, environment)?.map_or_else(
             |help| Ok(Command::Print(help)),
-            |args| {
+            |(args, options)| {
                 if args.version {
                     return Ok(Command::Print(version()));
                 }
-                args.check().map(Command::Run)
+                args.check(&options).map(Command::Run)
             },
         ),
     }
@@ -197,18 +209,34 @@ fn version() -> String {
     format!("wmgwd {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// Fills `T` with the raw texts of `arguments`, or returns its help as the inner error.
+/// Fills `T` with the raw texts of `arguments` and of the environment, or returns its help as the inner
+/// error.
 fn fill<T: FromArgs + ArgsInfo>(
     command: &[&str],
     arguments: &[String],
-) -> Result<Result<T, String>, Error> {
-    let spelled = match arguments::normalise(arguments, T::get_args_info().flags)? {
-        Normal::Arguments(spelled) => spelled,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Result<(T, Options), String>, Error> {
+    let flags = T::get_args_info().flags;
+    let mut from_environment = Vec::new();
+    let texts = match arguments::normalise(arguments, flags)? {
+        Normal::Arguments(mut spelled) => {
+            // Who asks for the version gets it, whatever stands in the environment.
+            if !spelled.texts.iter().any(|text| text == "--version") {
+                from_environment = environment::complete(&mut spelled, flags, environment)?;
+            }
+            spelled.texts
+        }
         Normal::Help => vec![String::from("--help")],
     };
-    let spelled: Vec<&str> = spelled.iter().map(String::as_str).collect();
-    match T::from_args(command, &spelled) {
-        Ok(args) => Ok(Ok(args)),
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    match T::from_args(command, &texts) {
+        Ok(args) => Ok(Ok((
+            args,
+            Options {
+                flags,
+                from_environment,
+            },
+        ))),
         Err(exit) if exit.status.is_ok() => Ok(Err(exit.output)),
         // `normalise` lets nothing through that argh refuses; if argh grows new rules, say what it says.
         Err(exit) => Err(Error::Argh {
@@ -219,8 +247,7 @@ fn fill<T: FromArgs + ArgsInfo>(
 
 impl Args {
     /// Reads every text, in the order of the help.
-    fn check(&self) -> Result<Config, Error> {
-        let options = Options(Args::get_args_info().flags);
+    fn check(&self, options: &Options) -> Result<Config, Error> {
         let Some(name) = &self.name else {
             return Err(Error::Required {
                 option: "--name",
@@ -232,10 +259,10 @@ impl Args {
             name: options.read("--name", name, |text| text.parse().ok())?,
             range: options.range(&self.minvni, &self.maxvni)?,
             mock: self.mock,
-            points: self.points(&options)?,
+            points: self.points(options)?,
             points_given: !self.uids.is_empty(),
             debug: self.debug,
-            etcd: etcd::parse_endpoints(&self.etcd).map_err(Error::Endpoint)?,
+            etcd: options.endpoints("--etcd", &self.etcd)?,
             settle: seconds("--settle", &self.settle)?,
             drain_timeout: seconds("--drain-timeout", &self.drain_timeout)?,
             timing: options.read("--lease-ttl", &self.lease_ttl, values::lease)?,
@@ -263,8 +290,7 @@ impl Args {
 }
 
 impl WithdrawArgs {
-    fn check(&self) -> Result<WithdrawConfig, Error> {
-        let options = Options(WithdrawArgs::get_args_info().flags);
+    fn check(&self, options: &Options) -> Result<WithdrawConfig, Error> {
         Ok(WithdrawConfig {
             range: options.range(&self.minvni, &self.maxvni)?,
             mock: self.mock,
@@ -275,16 +301,30 @@ impl WithdrawArgs {
     }
 }
 
-/// The options of one command, as argh describes them.
-struct Options(&'static [FlagInfo<'static>]);
+/// The options of one command.
+struct Options {
+    /// As argh describes them.
+    flags: &'static [FlagInfo<'static>],
+    /// Those that the environment gave.
+    from_environment: Vec<&'static str>,
+}
 
 impl Options {
     /// What `option` takes, in the words of its help.
     fn takes(&self, option: &str) -> &'static str {
-        self.0
+        self.flags
             .iter()
             .find(|flag| flag.long == option)
             .map_or("", |flag| flag.description)
+    }
+
+    /// Where the value of `option` comes from.
+    fn given(&self, option: &'static str) -> Given {
+        if self.from_environment.contains(&option) {
+            Given::Variable(option)
+        } else {
+            Given::Argument(option)
+        }
     }
 
     /// `text` as `read` understands it, or an error that names `option` and what it takes.
@@ -295,7 +335,7 @@ impl Options {
         read: impl Fn(&str) -> Option<T>,
     ) -> Result<T, Error> {
         read(text).ok_or_else(|| Error::Bad {
-            option,
+            given: self.given(option),
             takes: self.takes(option),
             value: text.to_owned(),
         })
@@ -305,6 +345,17 @@ impl Options {
     fn range(&self, min: &str, max: &str) -> Result<VniRange, Error> {
         let first = self.read("--minvni", min, |text| text.parse().ok())?;
         let last = self.read("--maxvni", max, |text| text.parse().ok())?;
-        VniRange::new(first, last).ok_or(Error::EmptyRange { first, last })
+        VniRange::new(first, last).ok_or_else(|| Error::EmptyRange {
+            first: (self.given("--minvni"), first),
+            last: (self.given("--maxvni"), last),
+        })
+    }
+
+    /// The endpoints of `list`.
+    fn endpoints(&self, option: &'static str, list: &str) -> Result<Vec<etcd::Endpoint>, Error> {
+        etcd::parse_endpoints(list).map_err(|error| Error::Endpoint {
+            given: self.given(option),
+            error,
+        })
     }
 }

@@ -22,7 +22,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Takes any bytes; panics if something does not hold.
 pub type Reader = fn(&[u8]);
@@ -387,10 +387,22 @@ pub fn guard(bytes: &[u8]) {
     }
 }
 
-/// Arguments, each up to a zero.
+/// Arguments, each up to a zero; the environment holds each of them under its name, `WMGWD_NAME=gw1`.
 pub fn cli(bytes: &[u8]) {
-    let arguments = bytes.split(|byte| *byte == 0);
-    match cli::parse(arguments.map(|argument| OsString::from_vec(argument.to_vec()))) {
+    let arguments: Vec<OsString> = bytes
+        .split(|byte| *byte == 0)
+        .map(|argument| OsString::from_vec(argument.to_vec()))
+        .collect();
+    let environment = |name: &str| {
+        arguments.iter().find_map(|argument| {
+            let value = argument.as_bytes().strip_prefix(name.as_bytes())?;
+            Some(OsString::from_vec(value.strip_prefix(b"=")?.to_vec()))
+        })
+    };
+    let options = arguments
+        .iter()
+        .filter(|argument| !argument.as_bytes().starts_with(b"WMGWD_"));
+    match cli::parse(options.cloned(), environment) {
         Ok(Command::Run(config)) => {
             assert!(config.range.first() <= config.range.last());
             assert!(!config.points.is_empty() && !config.etcd.is_empty());

@@ -4,6 +4,7 @@
 mod serve;
 
 use log::error;
+use std::env;
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 use wmgwd::cli::{self, Command};
@@ -14,7 +15,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     // Written by hand, since `print!` and `eprintln!` panic when nobody reads.
-    let command = match cli::parse(std::env::args_os().skip(1)) {
+    let command = match cli::parse(env::args_os().skip(1), |name| env::var_os(name)) {
         Ok(Command::Print(text)) => {
             return match stdout().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,

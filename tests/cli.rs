@@ -1,16 +1,16 @@
 //! The command line of the real program, and that help, man page and README say the same about it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn wmgwd<S: AsRef<OsStr>>(args: &[S]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_wmgwd"))
-        .args(args)
-        .output()
-        .unwrap()
+    program::wmgwd().args(args).output().unwrap()
 }
 
 fn stdout(args: &[&str]) -> String {
@@ -68,6 +68,44 @@ fn what_cannot_be_taken_is_refused_in_one_line() {
     }
     let not_text = OsString::from_vec(b"--name=\xff".to_vec());
     refused(&[not_text], "--name");
+}
+
+/// Contract: what the command line lacks comes from the environment; a bad variable is named.
+#[test]
+fn options_come_from_the_environment() {
+    let run = |variables: &[(&str, &str)], args: &[&str]| {
+        let mut command = program::wmgwd();
+        let output = command.envs(variables.iter().copied()).args(args).output();
+        let output = output.unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (status, line) = run(&[("WMGWD_NAME", "a"), ("WMGWD_LEASE_TTL", "1")], &[]);
+    assert_eq!(status, Some(2));
+    assert!(
+        line.starts_with("wmgwd: WMGWD_LEASE_TTL cannot be \"1\""),
+        "{line}"
+    );
+    let mut command = program::wmgwd();
+    command.env("WMGWD_NAME", OsString::from_vec(b"a\xff".to_vec()));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        output.stderr.starts_with(b"wmgwd: WMGWD_NAME cannot be"),
+        "{output:?}"
+    );
+    // One VNI that no host has a bridge for.
+    let vni = [("WMGWD_MINVNI", "16777215"), ("WMGWD_MAXVNI", "16777215")];
+    let (status, log) = run(&vni, &["withdraw", "--mock"]);
+    assert_eq!(status, Some(0), "{log}");
+    let (status, line) = run(&vni, &["withdraw", "--mock", "--maxvni=3"]);
+    assert_eq!(status, Some(2));
+    assert!(
+        line.contains("WMGWD_MINVNI 16777215 is greater than --maxvni 3"),
+        "{line}"
+    );
 }
 
 #[test]

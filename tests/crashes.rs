@@ -8,7 +8,7 @@ use common::rows::{cluster, table, unsettled, until_settled, until_settled_witho
 use common::sampler::Sampler;
 use common::{DEADLINE, eventually};
 use nix::sys::signal::{Signal, kill};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -128,7 +128,7 @@ fn withdraw_silences_what_nobody_guards() {
     nodes[0].kill9();
     nodes[0].kill_guard();
     assert_eq!(nodes[0].answering(), VNIS as usize, "the kernel goes on");
-    let status = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+    let status = common::program::wmgwd()
         .args(["withdraw", "--mock", "--maxvni", &VNIS.to_string()])
         .env(wmgwd::host::mock::MIRROR_VARIABLE, &nodes[0].host.0)
         .stderr(Stdio::null())

@@ -14,7 +14,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -108,7 +108,7 @@ impl Guard {
     fn start(stderr: Stdio) -> Guard {
         let host = HostDir::on_show();
         let address = format!("wmgwd-test/guard/{}/{}", std::process::id(), number());
-        let child = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+        let child = common::program::wmgwd()
             .args(["guard", &address])
             .arg(MARGIN.as_millis().to_string())
             .args(["1", &LAST.to_string(), "list", "mock", "info"])
@@ -400,7 +400,7 @@ struct Served {
 impl Served {
     fn start(name: &str, etcd: &Etcd, host: HostDir) -> Served {
         let endpoint = etcd.endpoint().to_string();
-        let daemon = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+        let daemon = common::program::wmgwd()
             .args(["--name", name, "--etcd", &endpoint, "--mock"])
             .args(["--maxvni", &LAST.to_string(), "--lease-ttl", "5"])
             .args(["--settle", "0", "--drain-timeout", "5"])
@@ -526,7 +526,7 @@ fn a_vtysh_ends_with_its_daemon() {
     std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
     // A VNI that no host has a bridge for: nothing is touched.
-    let mut daemon = std::process::Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+    let mut daemon = common::program::wmgwd()
         .args(["withdraw", "--minvni", "16777215", "--maxvni", "16777215"])
         .env("PATH", path)
         .stderr(std::process::Stdio::null())

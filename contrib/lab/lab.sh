@@ -58,6 +58,8 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 frr_lib=/usr/lib/frr
 
 dir=${WMGWD_LAB_DIR:-/run/wmgwd-lab}
+# A wmgwd in the lab takes its options from its arguments alone.
+unset "${!WMGWD_@}"
 prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on etcd=one usr=''
 
 die() {

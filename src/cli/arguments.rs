@@ -3,16 +3,24 @@
 //! wmgwd replaces a Go program, whose `flag` package takes one dash or two, a value after a space or
 //! after `=`, and switches with a value. Existing start scripts must go on working.
 
-use super::error::Error;
+use super::error::{Error, Given};
 use argh::{FlagInfo, FlagInfoKind};
 
 /// Arguments, understood.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Normal {
-    /// As argh reads them: `--option value`, and `--switch` where it is true.
-    Arguments(Vec<String>),
+    Arguments(Spelled),
     /// The help was asked for; what else stood there does not matter.
     Help,
+}
+
+/// Arguments in argh's spelling.
+#[derive(PartialEq, Eq, Debug, Default)]
+pub(super) struct Spelled {
+    /// As argh reads them: `--option value`, and `--switch` where it is true.
+    pub texts: Vec<String>,
+    /// The options that stood there, also a switch that was made false.
+    pub seen: Vec<&'static str>,
 }
 
 /// Brings `arguments` into argh's spelling; `flags` are the options there are.
@@ -20,8 +28,7 @@ pub(super) fn normalise(
     arguments: &[String],
     flags: &'static [FlagInfo<'static>],
 ) -> Result<Normal, Error> {
-    let mut spelled = Vec::with_capacity(arguments.len());
-    let mut seen: Vec<&str> = Vec::new();
+    let mut spelled = Spelled::default();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         if argument == "--" {
@@ -42,18 +49,19 @@ pub(super) fn normalise(
                 option: argument.split('=').next().unwrap_or(argument).to_owned(),
             });
         };
-        if seen.contains(&flag.long) {
+        if spelled.seen.contains(&flag.long) {
             return Err(Error::Twice {
                 option: flag.long,
                 takes: flag.description,
             });
         }
-        seen.push(flag.long);
+        spelled.seen.push(flag.long);
         match flag.kind {
             FlagInfoKind::Switch => {
                 // Only `=` gives a switch a value: in Go, too, `-mock false` is a switch and an operand.
-                if switch(flag, inline.unwrap_or("true"))? {
-                    spelled.push(flag.long.to_owned());
+                let value = inline.unwrap_or("true");
+                if switch(Given::Argument(flag.long), flag.description, value)? {
+                    spelled.texts.push(flag.long.to_owned());
                 }
             }
             FlagInfoKind::Option { .. } => {
@@ -64,8 +72,8 @@ pub(super) fn normalise(
                         takes: flag.description,
                     })?,
                 };
-                spelled.push(flag.long.to_owned());
-                spelled.push(value.to_owned());
+                spelled.texts.push(flag.long.to_owned());
+                spelled.texts.push(value.to_owned());
             }
         }
     }
@@ -108,13 +116,13 @@ fn following<'a>(
 }
 
 /// A switch's value, as Go's `strconv.ParseBool` reads it.
-fn switch(flag: &FlagInfo<'static>, value: &str) -> Result<bool, Error> {
+pub(super) fn switch(given: Given, takes: &'static str, value: &str) -> Result<bool, Error> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err(Error::Bad {
-            option: flag.long,
-            takes: flag.description,
+            given,
+            takes,
             value: value.to_owned(),
         }),
     }

@@ -1,8 +1,30 @@
 //! Why the arguments cannot be taken.
 
+use super::environment;
 use super::etcd::EndpointError;
 use crate::types::Vni;
 use std::fmt;
+
+/// Where the value of an option comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Given {
+    /// This option of the command line, or its default.
+    Argument(&'static str),
+    /// The environment variable of this option.
+    Variable(&'static str),
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Given::Argument(option) => f.write_str(option),
+            Given::Variable(option) => match environment::variable(option) {
+                Some(variable) => f.write_str(&variable),
+                None => f.write_str(option),
+            },
+        }
+    }
+}
 
 /// Why the arguments cannot be taken: one line that names the option and what it takes.
 #[derive(PartialEq, Eq, Debug)]
@@ -47,21 +69,26 @@ pub enum Error {
     },
     /// The option has a value that it does not take.
     Bad {
-        /// The option.
-        option: &'static str,
+        /// The option, or its variable.
+        given: Given,
         /// What it takes.
         takes: &'static str,
         /// What it was given.
         value: String,
     },
     /// `--etcd` holds something that is no endpoint.
-    Endpoint(EndpointError),
+    Endpoint {
+        /// The option, or its variable.
+        given: Given,
+        /// What is wrong with it.
+        error: EndpointError,
+    },
     /// `--minvni` is greater than `--maxvni`.
     EmptyRange {
-        /// `--minvni`.
-        first: Vni,
-        /// `--maxvni`.
-        last: Vni,
+        /// `--minvni`, where it comes from and what it is.
+        first: (Given, Vni),
+        /// `--maxvni`, as well.
+        last: (Given, Vni),
     },
     /// argh refused the arguments.
     Argh {
@@ -95,17 +122,26 @@ impl fmt::Display for Error {
                 write!(f, "{option} stands there twice; it takes once {takes}")
             }
             Error::Required { option, takes } => {
-                write!(f, "{option} is missing; it takes {takes}")
+                write!(f, "{option} is missing; it takes {takes}")?;
+                match environment::variable(option) {
+                    Some(variable) => {
+                        write!(f, ", and may be given as {variable} in the environment")
+                    }
+                    None => Ok(()),
+                }
             }
             Error::Bad {
-                option,
+                given,
                 takes,
                 value,
-            } => write!(f, "{option} cannot be {}; it takes {takes}", Quoted(value)),
-            Error::Endpoint(error) => write!(f, "--etcd: {error}"),
-            Error::EmptyRange { first, last } => write!(
+            } => write!(f, "{given} cannot be {}; it takes {takes}", Quoted(value)),
+            Error::Endpoint { given, error } => write!(f, "{given}: {error}"),
+            Error::EmptyRange {
+                first: (min, first),
+                last: (max, last),
+            } => write!(
                 f,
-                "--minvni {first} is greater than --maxvni {last}; --maxvni takes a VNI that is not smaller than --minvni"
+                "{min} {first} is greater than {max} {last}; --maxvni takes a VNI that is not smaller than --minvni"
             ),
             Error::Argh { says } => f.write_str(says),
         }

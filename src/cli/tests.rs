@@ -3,7 +3,14 @@
 use super::*;
 
 fn parse_texts(texts: &[&str]) -> Result<Command, Error> {
-    parse(texts.iter().map(OsString::from))
+    parse_with(&[], texts)
+}
+
+fn parse_with(variables: &[(&str, &str)], texts: &[&str]) -> Result<Command, Error> {
+    parse(texts.iter().map(OsString::from), |name| {
+        let found = variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| OsString::from(value))
+    })
 }
 
 fn config(texts: &[&str]) -> Config {
@@ -64,12 +71,16 @@ fn gos_spelling_becomes_arghs() {
     ];
     for (given, expected) in TABLE {
         let given: Vec<String> = given.iter().map(|&text| text.to_owned()).collect();
-        let normal = arguments::normalise(&given, Args::get_args_info().flags);
-        let expected = match expected {
-            Some(texts) => Normal::Arguments(texts.iter().map(|&text| text.to_owned()).collect()),
-            None => Normal::Help,
+        let spelled = match arguments::normalise(&given, Args::get_args_info().flags).unwrap() {
+            Normal::Arguments(spelled) => Some(spelled.texts),
+            Normal::Help => None,
         };
-        assert_eq!(normal, Ok(expected), "{given:?}");
+        let expected = expected.map(<[_]>::to_vec);
+        assert_eq!(
+            spelled,
+            expected.map(|texts| texts.iter().map(ToString::to_string).collect()),
+            "{given:?}"
+        );
     }
 }
 
@@ -153,7 +164,7 @@ fn bytes_that_are_no_text_are_refused_with_the_option_before_them() {
         OsString::from("--name"),
         OsString::from_vec(vec![b'g', 0xff]),
     ];
-    let text = parse(args.into_iter()).unwrap_err().to_string();
+    let text = parse(args.into_iter(), |_| None).unwrap_err().to_string();
     assert!(
         text.contains("\"--name\"") && text.contains("UTF-8"),
         "{text}"
@@ -283,6 +294,121 @@ fn giving_the_defaults_changes_nothing() {
     assert_eq!(format!("{one:?}"), format!("{other:?}"));
 }
 
+/// Input: variables and arguments. Output: the name, first VNI, whether mock, and the lease's seconds.
+#[test]
+fn options_come_from_the_environment_and_the_command_line_wins() {
+    type Row<'a> = (
+        &'a [(&'a str, &'a str)],
+        &'a [&'a str],
+        (&'a str, u32, bool, u64),
+    );
+    #[rustfmt::skip]
+    const TABLE: &[Row] = &[
+        (&[("WMGWD_NAME", "gw1")], &[], ("gw1", 1, false, 5)),
+        (&[("WMGWD_NAME", "gw1")], &["-name=gw2"], ("gw2", 1, false, 5)),
+        (&[("WMGWD_NAME", "gw1"), ("WMGWD_MINVNI", "7")], &[], ("gw1", 7, false, 5)),
+        (&[("WMGWD_MINVNI", "7")], &["--name=a", "--minvni", "9"], ("a", 9, false, 5)),
+        (&[("WMGWD_MINVNI", "")], &["--name=a"], ("a", 1, false, 5)),
+        (&[("WMGWD_LEASE_TTL", "9")], &["--name=a"], ("a", 1, false, 9)),
+        (&[("WMGWD_MOCK", "1")], &["--name=a"], ("a", 1, true, 5)),
+        (&[("WMGWD_MOCK", "True")], &["--name=a"], ("a", 1, true, 5)),
+        (&[("WMGWD_MOCK", "F")], &["--name=a"], ("a", 1, false, 5)),
+        (&[("WMGWD_MOCK", "")], &["--name=a"], ("a", 1, false, 5)),
+        (&[("WMGWD_MOCK", "true")], &["--name=a", "-mock=false"], ("a", 1, false, 5)),
+        (&[("WMGWD_NAME", "--mock")], &[], ("--mock", 1, false, 5)),
+        // A bad one does not matter where the command line has the option.
+        (&[("WMGWD_LEASE_TTL", "x"), ("WMGWD_MOCK", "x")], &["-name=a", "-lease-ttl=2", "-mock"], ("a", 1, true, 2)),
+        // Not ours: of other programs, of another spelling, of tests, of start scripts.
+        (&[("NAME", "x"), ("wmgwd_minvni", "x"), ("WMGWD_SIM_SEEDS", "1"), ("WMGWD_OPTIONS", "x"), ("WMGWD_HELP", "1"), ("WMGWD_VERSION", "1")], &["--name=a"], ("a", 1, false, 5)),
+    ];
+    for (variables, texts, expected) in TABLE {
+        let Ok(Command::Run(config)) = parse_with(variables, texts) else {
+            panic!("{variables:?} {texts:?}");
+        };
+        let first = config.range.first().get();
+        let read = (
+            config.name.as_str(),
+            first,
+            config.mock,
+            config.timing.ttl.as_secs(),
+        );
+        assert_eq!(read, *expected, "{variables:?} {texts:?}");
+    }
+}
+
+/// Input: a bad variable. Output: an error that names it, and not the option.
+#[test]
+fn a_bad_variable_is_named() {
+    for (variable, value, part) in [
+        (
+            "WMGWD_NAME",
+            "a/b",
+            "WMGWD_NAME cannot be \"a/b\"; it takes",
+        ),
+        ("WMGWD_MINVNI", "x", "WMGWD_MINVNI cannot be \"x\""),
+        (
+            "WMGWD_MINVNI",
+            "101",
+            "WMGWD_MINVNI 101 is greater than --maxvni 100",
+        ),
+        (
+            "WMGWD_MOCK",
+            "yes",
+            "WMGWD_MOCK cannot be \"yes\"; it takes true or false",
+        ),
+        ("WMGWD_UIDS", "1,z", "WMGWD_UIDS cannot be \"z\""),
+        ("WMGWD_ETCD", "nowhere", "WMGWD_ETCD: \"nowhere\""),
+        ("WMGWD_TAKEOVER_COST", "0", "WMGWD_TAKEOVER_COST cannot be"),
+    ] {
+        let texts: &[&str] = if variable == "WMGWD_NAME" {
+            &[]
+        } else {
+            &["--name=a"]
+        };
+        let text = parse_with(&[(variable, value)], texts)
+            .unwrap_err()
+            .to_string();
+        assert!(text.starts_with(part), "{text:?} lacks {part:?}");
+        assert!(parse_with(&[(variable, value)], &["--version"]).is_ok());
+        assert!(parse_with(&[(variable, value)], &["--help"]).is_ok());
+    }
+    let text = error(&[]);
+    assert!(
+        text.ends_with("may be given as WMGWD_NAME in the environment"),
+        "{text}"
+    );
+}
+
+/// Input: every option of each command by its variable. Output: it is read, since a bad one is refused.
+#[test]
+fn every_option_of_every_command_has_its_variable() {
+    for (command, flags) in [
+        (None, Args::get_args_info().flags),
+        (Some("withdraw"), WithdrawArgs::get_args_info().flags),
+    ] {
+        let mut variables = 0;
+        for flag in flags {
+            let Some(variable) = environment::variable(flag.long) else {
+                assert!(
+                    ["--help", "--version"].contains(&flag.long),
+                    "{}",
+                    flag.long
+                );
+                continue;
+            };
+            let texts: Vec<&str> = command.into_iter().collect();
+            let text = parse_with(
+                &[("WMGWD_NAME", "a"), (&variable, "/\n/")][usize::from(flag.long == "--name")..],
+                &texts,
+            );
+            let text = text.unwrap_err().to_string();
+            assert!(text.starts_with(&variable), "{variable}: {text}");
+            variables += 1;
+        }
+        assert!(variables >= 6, "{command:?}");
+    }
+}
+
 #[test]
 fn every_lease_can_be_renewed_and_fenced_in_time() {
     for ttl in 2..=600 {
@@ -357,7 +483,8 @@ fn no_arguments_make_it_panic() {
             })
             .collect();
         let texts: Vec<&str> = args.iter().map(String::as_str).collect();
-        if let Err(error) = parse_texts(&texts) {
+        let variables = [("WMGWD_NAME", texts.last().copied().unwrap_or_default())];
+        if let Err(error) = parse_with(&variables, &texts) {
             let line = error.to_string();
             assert!(!line.chars().any(char::is_control), "{args:?}: {line:?}");
             assert!(!matches!(error, Error::Argh { .. }), "{args:?}: {line}");

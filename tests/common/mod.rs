@@ -4,6 +4,7 @@
 pub mod etcd;
 pub mod go;
 pub mod node;
+pub mod program;
 pub mod proxy;
 pub mod rows;
 pub mod sampler;

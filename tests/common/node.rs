@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use wmgwd::ring::{Member, Ring};
 use wmgwd::types::{NodeName, Vni};
@@ -134,7 +134,7 @@ impl Node {
             .append(true)
             .open(self.host.0.join("log"))
             .unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wmgwd"));
+        let mut command = super::program::wmgwd();
         command.arg("--mock");
         for (option, value) in self.options.iter().filter(|(_, value)| !value.is_empty()) {
             command.args([option, value]);

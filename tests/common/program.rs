@@ -1,0 +1,15 @@
+//! The program under test, undisturbed by whoever runs the tests.
+
+use std::process::Command;
+
+/// The real program, not yet run. It takes its options from its arguments alone: variables of options in
+/// the environment of the tests do not reach it.
+pub fn wmgwd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wmgwd"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WMGWD_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
