@@ -7,6 +7,7 @@
 //! help text *and* what an error says the option takes.
 
 mod arguments;
+mod check;
 mod environment;
 mod error;
 #[cfg(test)]
@@ -19,9 +20,11 @@ use crate::host::frr::EvpnFilter;
 use crate::types::{NodeName, VniRange};
 use argh::{ArgsInfo, FlagInfo, FromArgs};
 use arguments::Normal;
+use check::CheckArgs;
 use std::ffi::OsString;
 use std::time::Duration;
 
+pub use check::CheckConfig;
 pub use error::{Error, Given};
 pub use timing::Timing;
 
@@ -32,6 +35,8 @@ pub enum Command {
     Run(Config),
     /// Withdraw everything on this host, and end.
     Withdraw(WithdrawConfig),
+    /// Look whether this host is fit to serve, and end.
+    Check(CheckConfig),
     /// Be the guard of a daemon (internal); its arguments, unread.
     Guard(Vec<String>),
     /// Print this to standard output, and end with status 0.
@@ -89,8 +94,9 @@ pub struct WithdrawConfig {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     help_triggers("-h", "--help"),
-    usage = "--name <name> [options]\n       wmgwd withdraw [options]",
+    usage = "--name <name> [options]\n       wmgwd withdraw [options]\n       wmgwd check [options]",
     note = "wmgwd withdraw withdraws every VNI on this host, without etcd; see wmgwd withdraw --help.",
+    note = "wmgwd check says whether this host is fit to serve, and what mends it; see wmgwd check --help.",
     note = "An option may have one dash or two, and its value may follow a space or \"=\".",
     note = "Options may come from the environment: --lease-ttl as WMGWD_LEASE_TTL, and so on for all but --help and --version. The command line wins.",
     note = "wmgwd(8) explains it all."
@@ -190,6 +196,12 @@ pub fn parse(
             fill::<WithdrawArgs>(&["wmgwd", "withdraw"], rest, environment)?.map_or_else(
                 |help| Ok(Command::Print(help)),
                 |(args, options)| args.check(&options).map(Command::Withdraw),
+            )
+        }
+        Some((command, rest)) if command == "check" => {
+            fill::<CheckArgs>(&["wmgwd", "check"], rest, environment)?.map_or_else(
+                |help| Ok(Command::Print(help)),
+                |(args, options)| args.check(&options).map(Command::Check),
             )
         }
         _ => fill::<Args>(&["wmgwd"], &texts, environment)?.map_or_else(

@@ -418,6 +418,7 @@ pub fn cli(bytes: &[u8]) {
         Ok(Command::Withdraw(config)) => assert!(config.range.first() <= config.range.last()),
         Ok(Command::Guard(_) | Command::Print(_)) => {}
         Err(error) => is_one_line(&error.to_string(), 3500),
+        Ok(cli::Command::Check(config)) => assert!(!config.etcd.is_empty()),
     }
 }
 

@@ -33,6 +33,7 @@
 //! asks it right before it acts.
 #![deny(unsafe_code)]
 
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod etcd;

@@ -133,7 +133,7 @@ impl Write for Relay {
 }
 
 /// Colour is for people at a terminal who did not ask to be spared it (<https://no-color.org>).
-fn wants_colour(terminal: bool, no_color: Option<&OsStr>) -> bool {
+pub fn wants_colour(terminal: bool, no_color: Option<&OsStr>) -> bool {
     terminal && no_color.is_none_or(OsStr::is_empty)
 }
 

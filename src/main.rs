@@ -5,12 +5,13 @@ mod serve;
 
 use log::error;
 use std::env;
-use std::io::{Write, stderr, stdout};
+use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
-use wmgwd::cli::{self, Command};
+use wmgwd::check::{self, Fitness, look::look, show};
+use wmgwd::cli::{self, CheckConfig, Command};
 use wmgwd::{logging, signal};
 
-/// The status for a command line that cannot be taken.
+/// The status for a command line that cannot be taken, or a question that cannot be answered.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         }
     };
     let status = match run(command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(failure) => {
             error!("{}", wmgwd::report::chain(failure.as_ref()));
             ExitCode::FAILURE
@@ -39,19 +40,38 @@ fn main() -> ExitCode {
     status
 }
 
-fn run(command: Command) -> Result<(), serve::Failure> {
+fn run(command: Command) -> Result<ExitCode, serve::Failure> {
     // Before any thread, so that all of them inherit it.
     let signals = signal::block()?;
     match command {
         Command::Run(config) => {
             logging::init(config.debug)?;
-            serve::run(config, signals)
+            serve::run(config, signals)?;
         }
         Command::Withdraw(config) => {
             logging::init(config.debug)?;
-            serve::withdraw(&config)
+            serve::withdraw(&config)?;
         }
-        Command::Guard(arguments) => serve::guard(&arguments),
-        Command::Print(_) => Ok(()),
+        Command::Check(config) => return Ok(check(&config)?),
+        Command::Guard(arguments) => serve::guard(&arguments)?,
+        Command::Print(_) => {}
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints whether this host is fit to serve; the status says it too.
+fn check(config: &CheckConfig) -> io::Result<ExitCode> {
+    let findings = check::findings(&config.purpose, &look(config));
+    let no_color = env::var_os("NO_COLOR");
+    let colour = logging::wants_colour(stdout().is_terminal(), no_color.as_deref());
+    let text = match config.json {
+        true => show::json(&findings),
+        false => show::lines(&findings, colour),
+    };
+    stdout().write_all(text.as_bytes())?;
+    Ok(match check::fitness(&findings) {
+        Fitness::May => ExitCode::SUCCESS,
+        Fitness::MayNot => ExitCode::FAILURE,
+        Fitness::CannotTell => ExitCode::from(USAGE),
+    })
 }

@@ -35,14 +35,8 @@ pub fn spans(vnis: &[Vni]) -> String {
     text
 }
 
-/// VNIs, ascending, with runs drawn together and none left out: `1-3, 7`.
-pub fn all_spans(vnis: &[Vni]) -> String {
-    let texts: Vec<String> = runs(vnis).iter().map(run_text).collect();
-    texts.join(", ")
-}
-
 /// The first and the last of each run.
-fn runs(vnis: &[Vni]) -> Vec<(u32, u32)> {
+pub(crate) fn runs(vnis: &[Vni]) -> Vec<(u32, u32)> {
     let mut sorted: Vec<u32> = vnis.iter().map(|vni| vni.get()).collect();
     sorted.sort_unstable();
     sorted.dedup();
@@ -56,7 +50,7 @@ fn runs(vnis: &[Vni]) -> Vec<(u32, u32)> {
     runs
 }
 
-fn run_text(&(first, last): &(u32, u32)) -> String {
+pub(crate) fn run_text(&(first, last): &(u32, u32)) -> String {
     match last - first {
         0 => first.to_string(),
         _ => format!("{first}-{last}"),

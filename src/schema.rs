@@ -16,6 +16,12 @@ mod tests;
 /// Everything that wmgwd reads stands below this prefix.
 pub const PREFIX: &[u8] = b"/wmgwd/";
 
+/// The live nodes and their points stand below this prefix.
+pub const NODES: &[u8] = b"/wmgwd/node/";
+
+/// What nodes of our kind say of themselves stands below this prefix.
+pub const METAS: &[u8] = b"/wmgwd/meta/node/";
+
 /// A value longer than this is not read: no value of ours comes near (100 points take 2 kB).
 const LONGEST_VALUE: usize = 1 << 20;
 

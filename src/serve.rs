@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::Builder;
 use std::time::Duration;
+use wmgwd::check;
 use wmgwd::cli::{Config, WithdrawConfig};
 use wmgwd::clock;
 use wmgwd::etcd::Client;
@@ -119,8 +120,9 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         config.range.last()
     );
     if let Host::Real { range, .. } = &host {
-        for warning in ProcKernel::new().startup_warnings(range) {
-            warn!("{warning}");
+        for finding in check::look::at_start(*range) {
+            let mend = finding.mend.unwrap_or_default();
+            warn!("{}: {}; run: {mend}", finding.about, finding.text);
         }
     }
     let client = Client::new(config.etcd.clone(), config.timing.etcd_timeout);

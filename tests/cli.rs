@@ -63,6 +63,8 @@ fn what_cannot_be_taken_is_refused_in_one_line() {
         (&["--name=a", "--mock", "true"], "true"),
         (&["withdraw", "--etcd=http://localhost:2379"], "--etcd"),
         (&["withdraw", "--maxvni=0"], "--maxvni"),
+        (&["check", "--uids=1"], "--uids"),
+        (&["check", "--lease-ttl=1"], "--lease-ttl"),
     ] {
         refused(args, part);
     }
@@ -118,6 +120,7 @@ fn version_and_help_need_no_name() {
         assert!(stdout(&args).starts_with("Usage: wmgwd --name"));
     }
     assert!(stdout(&["withdraw", "--help"]).starts_with("Usage: wmgwd withdraw"));
+    assert!(stdout(&["check", "--help"]).starts_with("Usage: wmgwd check"));
 }
 
 /// Options and their defaults; `required` where there is none.
@@ -199,6 +202,11 @@ fn help_man_page_and_readme_agree() {
 
     let mut both = run;
     both.extend(from_help(&["withdraw", "--help"]));
+    // What a check has alone; of what it shares, it alone can do without a name.
+    for (name, default) in from_help(&["check", "--help"]) {
+        let shared = both.entry(name.clone()).or_insert(default.clone());
+        assert!(*shared == default || name == "name", "{name}");
+    }
     assert_eq!(from_man(), both);
     let readme = include_str!("../README.md");
     for name in both.keys() {

@@ -16,8 +16,8 @@ pub(crate) mod wire;
 pub use endpoint::{Endpoint, EndpointError, parse_endpoints};
 pub use error::Error;
 pub use ops::{
-    Compare, Grant, KeyValue, Newest, Op, OpReply, RangeReply, Txn, TxnReply, WatchBatch,
-    WatchEvent,
+    Compare, Grant, KeyValue, MemberStatus, Newest, Op, OpReply, RangeReply, Txn, TxnReply,
+    WatchBatch, WatchEvent,
 };
 pub use watch::Watch;
 
@@ -35,6 +35,7 @@ const TXN: &str = "/v3/kv/txn";
 const LEASE_GRANT: &str = "/v3/lease/grant";
 const LEASE_KEEPALIVE: &str = "/v3/lease/keepalive";
 const LEASE_REVOKE: &str = "/v3/lease/revoke";
+const STATUS: &str = "/v3/maintenance/status";
 const WATCH: &str = "/v3/watch";
 
 /// A client of one etcd cluster.
@@ -137,6 +138,11 @@ impl Client {
             Err(Error::LeaseNotFound) => Ok(()),
             result => result,
         }
+    }
+
+    /// How the member at the endpoint is.
+    pub fn status(&self) -> Result<MemberStatus, Error> {
+        self.unary(STATUS, &wire::status(), wire::status_reply)
     }
 
     /// Watches the keys that begin with `prefix`, from revision `start` on, for the time of `bound`.

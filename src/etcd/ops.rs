@@ -43,6 +43,19 @@ pub struct Newest {
     pub count: u64,
 }
 
+/// What a member says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MemberStatus {
+    /// Its version.
+    pub version: String,
+    /// The identity of its cluster.
+    pub cluster: u64,
+    /// Whether it knows a leader.
+    pub has_leader: bool,
+    /// The alarms that it knows of, in its own words.
+    pub alarms: Vec<String>,
+}
+
 /// A lease that was granted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grant {

@@ -8,8 +8,8 @@
 
 use super::Error;
 use super::ops::{
-    Compare, Grant, KeyValue, Newest, Op, OpReply, RangeReply, Txn, TxnReply, WatchBatch,
-    WatchEvent,
+    Compare, Grant, KeyValue, MemberStatus, Newest, Op, OpReply, RangeReply, Txn, TxnReply,
+    WatchBatch, WatchEvent,
 };
 use crate::types::{LeaseId, Revision};
 use base64::Engine;
@@ -189,6 +189,37 @@ pub fn lease_grant_reply(reply: &[u8]) -> Result<Grant, Error> {
         }),
         _ => Err(Error::Malformed("a lease without an ID or a TTL")),
     }
+}
+
+/// Asks a member how it is.
+pub fn status() -> Vec<u8> {
+    body(json!({}))
+}
+
+/// Reads the reply to [`status`].
+pub fn status_reply(reply: &[u8]) -> Result<MemberStatus, Error> {
+    let reply = object(reply)?;
+    header_revision(&reply)?;
+    // Identities are unsigned and may not fit where revisions do.
+    let identity = |of: &Object, names| {
+        let digits = text(of, names).unwrap_or("0");
+        let bad = |_| Error::Malformed("no 64-bit identity");
+        digits.parse::<u64>().map_err(bad)
+    };
+    let header = field(&reply, ["header", "header"]).ok_or(Error::Malformed("no header"))?;
+    let alarms = list(&reply, ["errors", "errors"])?;
+    Ok(MemberStatus {
+        version: text(&reply, ["version", "version"])
+            .ok_or(Error::Malformed("no version"))?
+            .to_owned(),
+        cluster: identity(as_object(header)?, ["cluster_id", "clusterId"])?,
+        has_leader: identity(&reply, ["leader", "leader"])? != 0,
+        alarms: alarms
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
+    })
 }
 
 /// Reads the reply line of a keepalive: the TTL from then on, or `None` if the lease is gone.

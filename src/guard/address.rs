@@ -64,6 +64,26 @@ impl Address {
             .any(|address| address.connect().is_ok())
     }
 
+    /// The names of the real nodes that have a guard on this host (in this network namespace), of whatever user.
+    /// For a person to read: any user may bind such a name.
+    pub fn guards() -> Vec<String> {
+        let sockets = std::fs::read("/proc/net/unix").unwrap_or_default();
+        let there = |address: &Address| match address.connect() {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        };
+        let name = |address: Address| Some(address.0.strip_prefix("wmgwd/")?.to_owned());
+        let mut names: Vec<String> = addresses(&sockets)
+            .into_iter()
+            .filter(there)
+            .filter_map(name)
+            .collect();
+        // The socket that listens and those of its connections have the same name.
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// Listens there.
     ///
     /// # Errors

@@ -99,17 +99,25 @@ impl Announcer {
     fn send(&mut self, frame: &[u8], link: &LinkAddr) -> Result<(), Errno> {
         let socket = match &self.socket {
             Some(socket) => socket,
-            None => self.socket.insert(socket(
-                AddressFamily::Packet,
-                SockType::Raw,
-                SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-                None::<SockProtocol>,
-            )?),
+            None => self.socket.insert(packet_socket()?),
         };
         // The protocol in `link` is 0: for a raw socket the kernel then takes the ethertype of the frame
         // (packet_parse_headers in Linux's net/packet/af_packet.c).
         sendto(socket.as_raw_fd(), frame, link, MsgFlags::empty()).map(drop)
     }
+}
+
+/// A packet socket that receives nothing. Needs CAP_NET_RAW.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn packet_socket() -> Result<OwnedFd, Errno> {
+    socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None::<SockProtocol>,
+    )
 }
 
 fn all_failed(vnis: &[Vni], source: Errno) -> Vec<(Vni, Error)> {

@@ -3,6 +3,9 @@
 //! Owns one route netlink socket (rtnetlink(7)) that the kernel tells about links: free while nothing
 //! happens, where reading `/sys` for 1 000 bridges takes a tenth of a second. Reading a message is pure.
 
+use super::netlink::{
+    DATAGRAM, IFLA_IFNAME, INFO, RTM_DELLINK, RTM_NEWLINK, attributes, messages, number, text,
+};
 use crate::types::Vni;
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -12,20 +15,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// Multicast group of link changes, and message types, from Linux's include/uapi/linux/rtnetlink.h.
+/// Multicast group of link changes, from Linux's include/uapi/linux/rtnetlink.h.
 const RTMGRP_LINK: u32 = 1;
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-/// The attribute that holds the name, from include/uapi/linux/if_link.h.
-const IFLA_IFNAME: u16 = 3;
 /// Flag of an interface that can carry frames, netdevice(7).
 const IFF_RUNNING: u32 = 0x40;
-/// Lengths in bytes of a netlink message header, an ifinfomsg, an attribute header.
-const HEADER: usize = 16;
-const INFO: usize = 16;
-const ATTRIBUTE: usize = 4;
-/// The kernel puts no more than this into one datagram (NLMSG_GOODSIZE is at most a page, dumps 32 kB).
-const DATAGRAM: usize = 64 << 10;
 
 /// Which bridges came up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,21 +104,10 @@ impl AsFd for LinkWatch {
 }
 
 /// The bridges that a datagram is about, in order, and whether each can carry frames now.
-fn changes(mut datagram: &[u8]) -> Vec<(Vni, bool)> {
-    let mut changes = Vec::new();
-    while let Some(length) = number::<4>(datagram, 0).map(u32::from_ne_bytes) {
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let Some(message) = datagram.get(HEADER..length) else {
-            break;
-        };
-        let kind = number::<2>(datagram, 4).map(u16::from_ne_bytes);
-        changes.extend(kind.and_then(|kind| change(kind, message)));
-        // Messages and attributes begin at multiples of 4 (NLMSG_ALIGNTO, RTA_ALIGNTO).
-        datagram = datagram
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
-    }
-    changes
+fn changes(datagram: &[u8]) -> Vec<(Vni, bool)> {
+    messages(datagram)
+        .filter_map(|(kind, message)| change(kind, message))
+        .collect()
 }
 
 fn change(kind: u16, message: &[u8]) -> Option<(Vni, bool)> {
@@ -134,27 +116,19 @@ fn change(kind: u16, message: &[u8]) -> Option<(Vni, bool)> {
         return None;
     }
     let flags = u32::from_ne_bytes(number(message, 8)?);
-    let mut attributes = message.get(INFO..)?;
-    loop {
-        let length = usize::from(u16::from_ne_bytes(number(attributes, 0)?));
-        let value = attributes.get(ATTRIBUTE..length)?;
-        if u16::from_ne_bytes(number(attributes, 2)?) == IFLA_IFNAME {
-            let name = std::str::from_utf8(value).ok()?.trim_end_matches('\0');
-            let vni = name.strip_prefix("br")?.parse().ok()?;
-            return Some((vni, kind == RTM_NEWLINK && flags & IFF_RUNNING != 0));
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
-fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..at + N)?.try_into().ok()
+    let (_, name) = attributes(message.get(INFO..)?).find(|(kind, _)| *kind == IFLA_IFNAME)?;
+    let vni = text(name)?.strip_prefix("br")?.parse().ok()?;
+    Some((vni, kind == RTM_NEWLINK && flags & IFF_RUNNING != 0))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::netlink::HEADER;
     use super::*;
+
+    /// Length of an attribute's header.
+    const ATTRIBUTE: usize = 4;
 
     fn message(kind: u16, family: u8, flags: u32, name: &str) -> Vec<u8> {
         let mut info = vec![0; INFO];

@@ -5,8 +5,10 @@
 
 pub mod frr;
 pub mod garp;
+pub mod interfaces;
 pub mod links;
 pub mod mock;
+mod netlink;
 pub mod proc;
 
 use crate::types::Vni;

@@ -1,17 +1,16 @@
-//! The kernel of this machine: the ARP switch below `/proc/sys`, what stands in its way, and which
-//! bridges exist. Gratuitous ARP is sent by [`super::garp`].
+//! The kernel of this machine: the ARP switch below `/proc/sys`, and which bridges exist. Gratuitous ARP is
+//! sent by [`super::garp`].
 //!
 //! Owns the packet socket (inside [`Announcer`]); everything else is read or written anew each time,
 //! because bridges come and go while the daemon runs.
 
 use super::garp::Announcer;
 use super::{Error, Kernel};
-use crate::report::all_spans;
 use crate::types::{Vni, VniRange};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// `arp_ignore` of a bridge that answers (Documentation/networking/ip-sysctl.rst in Linux).
 const ANSWER: &[u8] = b"0";
@@ -41,36 +40,6 @@ impl ProcKernel {
             sysfs: "/sys/class/net".into(),
             announcer: Announcer::default(),
         }
-    }
-
-    /// What on this machine defeats the ARP switch or the announcements, one line each, with the command
-    /// that mends it. Reads one file a VNI of `range` that exists here; meant for the start.
-    pub fn startup_warnings(&self, range: &VniRange) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let all = fs::read_to_string(self.sysctl.join("all/arp_ignore")).unwrap_or_default();
-        let all = all.trim();
-        // The kernel uses the greater of conf/all and conf/<interface> (ip-sysctl.rst).
-        if !all.is_empty() && all != "0" {
-            warnings.push(format!(
-                "net.ipv4.conf.all.arp_ignore={all} keeps this gateway from answering ARP: \
-                 run: sysctl -w net.ipv4.conf.all.arp_ignore=0"
-            ));
-        }
-        let suppressed: Vec<Vni> = numbered(&self.sysfs, "vxlan", range)
-            .into_iter()
-            .filter(|vni| {
-                let flag = format!("vxlan{vni}/brport/neigh_suppress");
-                fs::read_to_string(self.sysfs.join(flag)).is_ok_and(|on| on.trim() == "1")
-            })
-            .collect();
-        if let Some(first) = suppressed.first() {
-            warnings.push(format!(
-                "neigh_suppress is on at the vxlan port of VNI {}: gratuitous ARP does not reach the stations behind it; \
-                 for each, run: bridge link set dev vxlan{first} neigh_suppress off",
-                all_spans(&suppressed)
-            ));
-        }
-        warnings
     }
 
     /// The VNIs of `range` whose bridge exists now. One directory listing.
@@ -118,18 +87,13 @@ impl Kernel for ProcKernel {
 /// The VNIs of `range` whose bridge exists now, from one listing of `/proc/sys/net/ipv4/conf`, which shows
 /// the network namespace of the reader (unlike `/sys`, which shows that of its mount).
 pub(super) fn existing_bridges(range: &VniRange) -> BTreeSet<Vni> {
-    numbered(Path::new("/proc/sys/net/ipv4/conf"), "br", range)
-}
-
-/// The VNIs of `range` for which `dir` has an entry `<prefix><VNI>`.
-fn numbered(dir: &Path, prefix: &str, range: &VniRange) -> BTreeSet<Vni> {
-    let Ok(entries) = fs::read_dir(dir) else {
+    let Ok(entries) = fs::read_dir("/proc/sys/net/ipv4/conf") else {
         return BTreeSet::new();
     };
     entries
         .filter_map(|entry| {
             let name = entry.ok()?.file_name();
-            name.to_str()?.strip_prefix(prefix)?.parse().ok()
+            name.to_str()?.strip_prefix("br")?.parse().ok()
         })
         .filter(|vni| range.contains(*vni))
         .collect()
@@ -139,52 +103,6 @@ fn numbered(dir: &Path, prefix: &str, range: &VniRange) -> BTreeSet<Vni> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn vni(number: u32) -> Vni {
-        Vni::new(number).unwrap()
-    }
-
-    #[test]
-    fn spans_draw_runs_together() {
-        let spans_of = |numbers: &[u32]| {
-            let vnis: Vec<Vni> = numbers.iter().map(|n| vni(*n)).collect();
-            all_spans(&vnis)
-        };
-        assert_eq!(spans_of(&[]), "");
-        assert_eq!(spans_of(&[1]), "1");
-        assert_eq!(spans_of(&[1, 2, 3, 7, 9, 10]), "1-3, 7, 9-10");
-    }
-
-    /// Input: a tree like the kernel's, with values that warrant a warning.
-    /// Output: one line for arp_ignore, one for all vxlan ports.
-    #[test]
-    fn warnings_are_grouped_and_name_the_remedy() {
-        let root = std::env::temp_dir().join(format!("wmgwd-proc-{}", std::process::id()));
-        let kernel = ProcKernel {
-            sysctl: root.join("conf"),
-            sysfs: root.join("net"),
-            announcer: Announcer::default(),
-        };
-        fs::create_dir_all(root.join("conf/all")).unwrap();
-        fs::write(root.join("conf/all/arp_ignore"), "1\n").unwrap();
-        for (port, suppress) in [
-            ("vxlan1", "1"),
-            ("vxlan2", "1"),
-            ("vxlan3", "0"),
-            ("x", "1"),
-        ] {
-            fs::create_dir_all(root.join("net").join(port).join("brport")).unwrap();
-            let file = root.join("net").join(port).join("brport/neigh_suppress");
-            fs::write(file, format!("{suppress}\n")).unwrap();
-        }
-        let range = VniRange::new(vni(1), vni(10)).unwrap();
-        let warnings = kernel.startup_warnings(&range);
-        fs::remove_dir_all(&root).unwrap();
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
-        assert!(warnings[0].contains("sysctl -w net.ipv4.conf.all.arp_ignore=0"));
-        assert!(warnings[1].contains("VNI 1-2:"));
-        assert!(warnings[1].contains("bridge link set dev vxlan1 neigh_suppress off"));
-    }
 
     #[test]
     fn a_missing_bridge_is_named() {

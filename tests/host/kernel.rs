@@ -4,6 +4,7 @@ use crate::namespace::{self, eventually, sh, try_sh};
 use crate::vni;
 use std::cell::RefCell;
 use std::process::{Command, Stdio};
+use wmgwd::check::look::at_start;
 use wmgwd::host::links::{LinkWatch, Risen};
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{Error, Kernel};
@@ -114,7 +115,7 @@ fn a_link_that_comes_up_again_is_noticed() {
                 kernel.existing(&range).into_iter().collect::<Vec<_>>(),
                 [vni(7)]
             );
-            assert_eq!(kernel.startup_warnings(&range), Vec::<String>::new());
+            assert_eq!(at_start(range), []);
             let watch = RefCell::new(LinkWatch::open().unwrap());
             assert_eq!(
                 watch.borrow_mut().risen().unwrap(),
@@ -140,8 +141,15 @@ fn a_link_that_comes_up_again_is_noticed() {
                 "ip link set vxlan7 master br7; bridge link set dev vxlan7 neigh_suppress on
             echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore",
             );
-            let warnings = kernel.startup_warnings(&range);
-            assert_eq!(warnings.len(), 2, "{warnings:?}");
+            let mends: Vec<_> = at_start(range)
+                .into_iter()
+                .filter_map(|it| it.mend)
+                .collect();
+            let expected = [
+                "sysctl -w net.ipv4.conf.all.arp_ignore=0",
+                "bridge link set dev vxlan7 neigh_suppress off",
+            ];
+            assert_eq!(mends, expected);
             let mut kernel = kernel;
             let failures = kernel.announce(&[vni(7)], &|| true);
             assert!(

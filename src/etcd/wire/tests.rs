@@ -348,3 +348,26 @@ fn only_refusals_for_want_of_a_leader_lead_to_another_endpoint() {
         assert_eq!(error.is_of_endpoint(), elsewhere, "{message}");
     }
 }
+
+/// etcd 3.4.23's own words; with an alarm as 3.5 adds it; a member that lost its leader.
+#[test]
+fn a_members_status_is_read() {
+    let status = |rest: &str| {
+        let header = r#""header":{"cluster_id":"14841639068965178418","member_id":"1","revision":"1","raft_term":"2"}"#;
+        status_reply(format!(r#"{{{header},"version":"3.4.23"{rest}}}"#).as_bytes()).unwrap()
+    };
+    let well = status(r#","dbSize":"20480","leader":"11786843838676002400","raftIndex":"4""#);
+    assert_eq!(
+        well,
+        MemberStatus {
+            version: "3.4.23".into(),
+            cluster: 14841639068965178418,
+            has_leader: true,
+            alarms: Vec::new(),
+        }
+    );
+    let full = status(r#","leader":"1","errors":["memberID:1 alarm:NOSPACE "]"#);
+    assert_eq!(full.alarms, ["memberID:1 alarm:NOSPACE "]);
+    assert!(!status("").has_leader);
+    assert!(status_reply(b"{}").is_err());
+}

@@ -14,6 +14,15 @@ pub fn look(run_dirs: &[PathBuf]) -> Health {
     }
 }
 
+/// Whether `daemon` has a process, be it one that is stopped and does not answer.
+pub fn runs(run_dirs: &[PathBuf], daemon: &str) -> bool {
+    run_dirs.iter().any(|dir| {
+        let pid = fs::read_to_string(dir.join(format!("{daemon}.pid"))).unwrap_or_default();
+        let name = fs::read_to_string(format!("/proc/{}/comm", pid.trim())).unwrap_or_default();
+        !pid.trim().is_empty() && name.trim() == daemon
+    })
+}
+
 fn identity(run_dir: &Path, daemon: &str) -> Option<u64> {
     let pid = fs::read_to_string(run_dir.join(format!("{daemon}.pid"))).ok()?;
     let pid: u64 = pid.trim().parse().ok()?;

@@ -8,13 +8,14 @@
 //! Nothing is ever saved to FRR's startup configuration: it would survive the lease.
 
 mod bgp;
-pub(crate) mod config;
+pub mod config;
 mod health;
 mod push;
 mod run;
-pub(crate) mod script;
+pub mod script;
+pub mod survey;
 mod svi;
-pub(crate) mod targets;
+pub mod targets;
 #[cfg(test)]
 mod tests;
 pub(crate) mod verdict;

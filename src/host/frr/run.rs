@@ -47,6 +47,8 @@ pub enum Daemon {
     Ospfd,
     /// The kernel's side of EVPN.
     Zebra,
+    /// BFD.
+    Bfdd,
 }
 
 impl Daemon {
@@ -56,6 +58,7 @@ impl Daemon {
             Daemon::Bgpd => "bgpd",
             Daemon::Ospfd => "ospfd",
             Daemon::Zebra => "zebra",
+            Daemon::Bfdd => "bfdd",
         }
     }
 }

@@ -1,0 +1,77 @@
+//! `wmgwd check`: its options, read and checked. Pure.
+
+use super::error::Error;
+use super::{Options, Timing, values};
+use crate::check::Purpose;
+use crate::etcd;
+use argh::{ArgsInfo, FromArgs};
+
+/// How `wmgwd check` is to run, checked.
+#[derive(Clone, Debug)]
+pub struct CheckConfig {
+    /// What the host is to be fit for.
+    pub purpose: Purpose,
+    /// Whether the host is left out, as a mock node has none.
+    pub mock: bool,
+    /// Where etcd answers. Never empty.
+    pub etcd: Vec<etcd::Endpoint>,
+    /// The times that follow from the lease.
+    pub timing: Timing,
+    /// Whether to print JSON.
+    pub json: bool,
+}
+
+/// Looks whether this host is fit to serve, and names the command that mends what is not. Changes nothing.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    help_triggers("-h", "--help"),
+    usage = "[options]",
+    note = "Give it the options of the daemon. Options may come from the environment: --maxvni as WMGWD_MAXVNI, and so on for all but --help. The command line wins.",
+    note = "Exit status: 0 this host may serve, 1 it may not, 2 it cannot be told."
+)]
+pub(super) struct CheckArgs {
+    /// the name of this node: text that is not empty and has no slash and no control character (default: none)
+    #[argh(option)]
+    name: Option<String>,
+    /// the smallest VNI to serve, from 1 to 16777215 (default: 1)
+    #[argh(option, default = "String::from(\"1\")")]
+    minvni: String,
+    /// the greatest VNI to serve, from 1 to 16777215, not smaller than --minvni (default: 100)
+    #[argh(option, default = "String::from(\"100\")")]
+    maxvni: String,
+    /// true or false: leave out the kernel and FRR, look at etcd alone (default: false)
+    #[argh(switch)]
+    mock: bool,
+    /// the URLs of etcd, http://host:port, separated by commas; each is looked at (default: http://localhost:2379)
+    #[argh(option, default = "String::from(\"http://localhost:2379\")")]
+    etcd: String,
+    /// whole seconds from 2 to 600: how long the lease lasts without a keepalive (default: 5)
+    #[argh(option, default = "String::from(\"5\")")]
+    lease_ttl: String,
+    /// list or entries: whether filter-vni matches one list of route targets or has an entry for each VNI (default: list)
+    #[argh(option, default = "String::from(\"list\")")]
+    evpn_filter: String,
+    /// true or false: print JSON (default: false)
+    #[argh(switch)]
+    json: bool,
+}
+
+impl CheckArgs {
+    pub(super) fn check(&self, options: &Options) -> Result<CheckConfig, Error> {
+        let name = self.name.as_ref();
+        let name = name.map(|name| options.read("--name", name, |text| text.parse().ok()));
+        let timing: Timing = options.read("--lease-ttl", &self.lease_ttl, values::lease)?;
+        Ok(CheckConfig {
+            purpose: Purpose {
+                name: name.transpose()?,
+                range: options.range(&self.minvni, &self.maxvni)?,
+                filter: options.read("--evpn-filter", &self.evpn_filter, values::evpn_filter)?,
+                ttl: timing.ttl,
+            },
+            mock: self.mock,
+            etcd: options.endpoints("--etcd", &self.etcd)?,
+            timing,
+            json: self.json,
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! Pure: how a route netlink datagram is taken apart (rtnetlink(7)): messages, and attributes in them.
+
+use std::io;
+
+/// Message types, from Linux's include/uapi/linux/netlink.h and rtnetlink.h.
+pub const NLMSG_ERROR: u16 = 2;
+pub const NLMSG_DONE: u16 = 3;
+pub const RTM_NEWLINK: u16 = 16;
+pub const RTM_DELLINK: u16 = 17;
+pub const RTM_GETLINK: u16 = 18;
+/// The attribute that holds the name, from include/uapi/linux/if_link.h.
+pub const IFLA_IFNAME: u16 = 3;
+/// Lengths in bytes of a netlink message header, an ifinfomsg, an attribute header.
+pub const HEADER: usize = 16;
+pub const INFO: usize = 16;
+const ATTRIBUTE: usize = 4;
+/// An attribute's type without its flags (NLA_TYPE_MASK).
+const TYPE: u16 = 0x3fff;
+/// The kernel puts no more than this into one datagram (NLMSG_GOODSIZE is at most a page, dumps 32 kB).
+pub const DATAGRAM: usize = 64 << 10;
+
+/// The messages of a datagram: the type of each, and what follows its header. One that is cut off ends them.
+pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = u32::from_ne_bytes(number(datagram, 0)?);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let message = datagram.get(HEADER..length)?;
+        let kind = u16::from_ne_bytes(number(datagram, 4)?);
+        // Messages and attributes begin at multiples of 4 (NLMSG_ALIGNTO, RTA_ALIGNTO).
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+        Some((kind, message))
+    })
+}
+
+/// The attributes that `bytes` hold: type and value of each. One that is cut off ends them.
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(number(bytes, 0)?));
+        let value = bytes.get(ATTRIBUTE..length)?;
+        let kind = u16::from_ne_bytes(number(bytes, 2)?) & TYPE;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// The text of an attribute.
+pub fn text(value: &[u8]) -> Option<&str> {
+    Some(std::str::from_utf8(value).ok()?.trim_end_matches('\0'))
+}
+
+/// `N` bytes of a number at a position.
+pub fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+/// The kernel's refusal in a message of type [`NLMSG_ERROR`].
+pub fn refusal(message: &[u8]) -> io::Error {
+    let code = number(message, 0).map_or(0, i32::from_ne_bytes);
+    io::Error::from_raw_os_error(code.saturating_neg())
+}

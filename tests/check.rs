@@ -1,0 +1,472 @@
+//! `wmgwd check` on a gateway of the lab (`contrib/lab`): it passes, and each thing that is broken is named, with
+//! the command that mends it. Where that command can be run as it stands, it is what mends the lab again.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code)]
+#[path = "lab/network.rs"]
+mod network;
+
+use network::{Lab, eventually};
+use serde_json::Value;
+
+const ETCD: &str = "--etcd=http://10.0.3.100:2379,http://10.0.3.100:2379";
+
+/// What a check says that is not `ok`: level, text, mend; and its exit status.
+struct Said {
+    status: String,
+    findings: Vec<(String, String, String)>,
+}
+
+/// Runs `wmgwd check` on gw1.
+fn check(lab: &Lab, options: &[&str]) -> Said {
+    let exe = env!("CARGO_BIN_EXE_wmgwd");
+    let mut command = vec!["sh", "-c", "\"$@\"; echo status=$?", "sh", exe, "check"];
+    command.extend(["--maxvni=3", "--json"]);
+    command.extend(options);
+    let text = lab.ask("gw1", &command);
+    let (json, status) = text
+        .split_once("\nstatus=")
+        .unwrap_or_else(|| panic!("{text}"));
+    let json: Value = serde_json::from_str(json).unwrap_or_else(|_| panic!("{text}"));
+    let word = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let findings = json["findings"].as_array().unwrap();
+    Said {
+        status: status.trim().to_owned(),
+        findings: findings
+            .iter()
+            .filter(|finding| finding["level"] != "ok")
+            .map(|it| (word(it, "level"), word(it, "text"), word(it, "mend")))
+            .collect(),
+    }
+}
+
+fn usual(lab: &Lab) -> Said {
+    check(lab, &["--name=gw1", ETCD])
+}
+
+fn shell(lab: &Lab, command: &str) {
+    let said = lab.ask(
+        "gw1",
+        &["sh", "-c", &format!("{{ {command}; }} && echo done")],
+    );
+    assert!(said.contains("done"), "{command}: {said}");
+}
+
+/// Configures FRR line by line, as the mends do.
+fn frr(lines: &[&str]) -> String {
+    let lines: Vec<String> = lines.iter().map(|line| format!("-c '{line}'")).collect();
+    format!("vtysh -c 'configure terminal' {}", lines.join(" "))
+}
+
+const EVPN: [&str; 2] = ["router bgp 65000", "address-family l2vpn evpn"];
+
+fn evpn(line: &str) -> String {
+    frr(&[EVPN[0], EVPN[1], line])
+}
+
+/// How a breakage is mended.
+enum Mend {
+    /// By the command that the check itself names.
+    AsTold,
+    /// By this.
+    By(String),
+}
+
+/// Each breakage: what breaks it, what must be said (level, part of the text), what mends it.
+fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
+    use Mend::{AsTold, By};
+    let vxlan = |id: u32, then: &str| {
+        format!(
+            "ip link delete vxlan3 && ip link add vxlan3 type vxlan id {id} local 10.0.1.11 dstport 4789 nolearning \
+             && ip link set vxlan3 master br3 up && bridge link set dev vxlan3 learning off {then}"
+        )
+    };
+    let of = |command: &str| command.to_owned();
+    let file = |command: &str| format!("cp /etc/frr/frr.conf /run/saved && {command}");
+    let back = || By(of("cat /run/saved >/etc/frr/frr.conf"));
+    vec![
+        // The kernel.
+        (
+            of("sysctl -qw net.ipv4.conf.all.arp_ignore=1"),
+            "fail",
+            "net.ipv4.conf.all.arp_ignore=1 keeps",
+            AsTold,
+        ),
+        (
+            of("sysctl -qw net.ipv4.conf.br2.arp_ignore=3"),
+            "warn",
+            "answers ARP although no wmgwd runs here, and would after a boot: VNIs 2",
+            AsTold,
+        ),
+        (
+            of("sysctl -qw net.ipv4.ip_forward=0"),
+            "fail",
+            "net.ipv4.ip_forward=0",
+            AsTold,
+        ),
+        (
+            of("for i in 1 2 3; do bridge link set dev vxlan$i neigh_suppress on; done"),
+            "fail",
+            "using a dead gateway: VNIs 1-3",
+            AsTold,
+        ),
+        (
+            of("bridge link set dev vxlan3 learning on"),
+            "warn",
+            "the bridge learns at vxlan<VNI>, against what EVPN says: VNIs 3",
+            AsTold,
+        ),
+        (
+            of("ip link set vxlan2 type vxlan learning"),
+            "warn",
+            "vxlan<VNI> itself learns",
+            AsTold,
+        ),
+        (
+            of("ip link set br2 down"),
+            "fail",
+            "br<VNI> is down: VNIs 2",
+            AsTold,
+        ),
+        (
+            of("ip link set vxlan1 down && ip link set vxlan2 down"),
+            "fail",
+            "vxlan<VNI> is down: VNIs 1-2",
+            AsTold,
+        ),
+        (
+            of("ip link set vxlan1 nomaster"),
+            "fail",
+            "vxlan<VNI> is not in br<VNI>: VNIs 1",
+            By(of(
+                "ip link set vxlan1 master br1 && bridge link set dev vxlan1 learning off",
+            )),
+        ),
+        (
+            vxlan(33, ""),
+            "fail",
+            "carries another VNI, or is no VXLAN interface: VNIs 3",
+            By(vxlan(3, "")),
+        ),
+        (
+            of("ip link delete vxlan3"),
+            "fail",
+            "br<VNI> is there and vxlan<VNI> is not: VNIs 3",
+            By(vxlan(3, "").replace("ip link delete vxlan3 &&", "")),
+        ),
+        (
+            of("ip address del 10.64.2.1/24 dev br2"),
+            "fail",
+            "br<VNI> has no IPv4 address: VNIs 2",
+            By(of("ip address add 10.64.2.1/24 dev br2")),
+        ),
+        (
+            of("ip address add 10.64.1.1/32 dev br2"),
+            "fail",
+            "10.64.1.1 is on the bridges of several VNIs: 1-2",
+            By(of("ip address del 10.64.1.1/32 dev br2")),
+        ),
+        (
+            of("ip address add 2001:db8::1/64 dev br1 nodad"),
+            "warn",
+            "br<VNI> has an IPv6 address, which every gateway answers for at any time: VNIs 1",
+            By(of("ip address del 2001:db8::1/64 dev br1")),
+        ),
+        (
+            of("ip link set underlay mtu 1500"),
+            "warn",
+            "packets of 1500 bytes on vxlan<VNI> do not fit through underlay (MTU 1500)",
+            AsTold,
+        ),
+        // bgpd.
+        (
+            frr(&["no route-map filter-vni deny 65535"]),
+            "warn",
+            "is not closed by a deny: until wmgwd closes it",
+            AsTold,
+        ),
+        (
+            frr(&["no route-map filter-vni permit 3"]),
+            "fail",
+            "holds type-3 routes back",
+            AsTold,
+        ),
+        (
+            frr(&["route-map filter-vni permit 1", "no on-match goto"]),
+            "fail",
+            "lets type-2 routes out whatever the VNI",
+            By(frr(&["route-map filter-vni permit 1", "on-match goto 4"])),
+        ),
+        (
+            evpn("no neighbor fabric route-map filter-vni out"),
+            "fail",
+            "no neighbour has it as outbound filter",
+            AsTold,
+        ),
+        (
+            evpn("no neighbor fabric route-map not-from-gateways in"),
+            "warn",
+            "bgpd gives up its own route",
+            By(evpn("neighbor fabric route-map not-from-gateways in")),
+        ),
+        (
+            evpn("no advertise-svi-ip"),
+            "warn",
+            "without advertise-svi-ip",
+            AsTold,
+        ),
+        (
+            evpn("no advertise-all-vni"),
+            "fail",
+            "without advertise-all-vni",
+            AsTold,
+        ),
+        (
+            frr(&[
+                EVPN[0],
+                EVPN[1],
+                "vni 1",
+                "route-target export 65000:9",
+                "exit-vni",
+                "vni 2",
+                "route-target export 65000:9",
+                "exit-vni",
+            ]),
+            "fail",
+            "do not tell these VNIs from others (as 1 from 2): 1-2",
+            By(frr(&[
+                EVPN[0],
+                EVPN[1],
+                "vni 1",
+                "no route-target export 65000:9",
+                "exit-vni",
+                "vni 2",
+                "no route-target export 65000:9",
+                "exit-vni",
+            ])),
+        ),
+        // ospfd.
+        (
+            frr(&["router ospf", "no network 10.64.0.0/10 area 0.0.0.0"]),
+            "fail",
+            "br<VNI> is in no OSPF area, so that nobody upstream hears of its network: VNIs 1-3",
+            By(frr(&["router ospf", "network 10.64.0.0/10 area 0.0.0.0"])),
+        ),
+        (
+            frr(&["interface br1", "no ip ospf passive"]),
+            "warn",
+            "br<VNI> is not passive, so that stations hear hellos and could become neighbours: VNIs 1",
+            By(frr(&["interface br1", "ip ospf passive"])),
+        ),
+        (
+            frr(&["interface br3", "ip ospf cost 100"]),
+            "warn",
+            "costs less than 65535 although no wmgwd runs here, and draws traffic: VNIs 3",
+            By(frr(&["interface br3", "ip ospf cost 65535"])),
+        ),
+        (
+            frr(&["interface uplink", "no ip ospf bfd"]),
+            "warn",
+            "none on uplink: the upstream router goes on using a dead gateway for up to 40 s",
+            By(frr(&[
+                "interface uplink",
+                "ip ospf bfd",
+                "ip ospf bfd profile uplink",
+            ])),
+        ),
+        // What a boot would load.
+        (
+            file(
+                "echo 'bgp extcommunity-list standard wmgwd seq 2 permit rt 65000:2' >>/etc/frr/frr.conf",
+            ),
+            "warn",
+            "/etc/frr/frr.conf lets 1 VNIs out, as `write memory` leaves it",
+            AsTold,
+        ),
+        (
+            file(
+                "printf 'route-map filter-vni permit 12\\n match evpn vni 2\\n' >>/etc/frr/frr.conf",
+            ),
+            "warn",
+            "/etc/frr/frr.conf lets 1 VNIs out",
+            back(),
+        ),
+        (
+            file("sed -i 's/^ ip ospf cost 65535/ ip ospf cost 100/' /etc/frr/frr.conf"),
+            "warn",
+            "gives br<VNI> a cost below 65535",
+            back(),
+        ),
+        (
+            file("sed -i '/ip ospf cost 65535/d' /etc/frr/frr.conf"),
+            "warn",
+            "no cost for br<VNI>: until wmgwd sets it",
+            back(),
+        ),
+        (
+            file("sed -i '/^route-map filter-vni deny/d' /etc/frr/frr.conf"),
+            "warn",
+            "filter-vni in /etc/frr/frr.conf is not closed by a deny",
+            back(),
+        ),
+    ]
+}
+
+#[test]
+fn a_gateway_passes_and_each_breakage_is_named() {
+    let test = "a_gateway_passes_and_each_breakage_is_named";
+    let Some(lab) = Lab::up(test, 1, 3, "example") else {
+        return;
+    };
+    let passes = |after: &str| {
+        eventually(&format!("it passes after: {after}"), || {
+            let said = usual(&lab);
+            if said.status != "0" || !said.findings.is_empty() {
+                println!("{test}: not yet after {after}: {:?}", said.findings);
+            }
+            said.status == "0" && said.findings.is_empty()
+        });
+    };
+    passes("nothing");
+    for (breakage, level, text, mend) in breakages() {
+        shell(&lab, &breakage);
+        let mut told = String::new();
+        eventually(&format!("{text:?} after {breakage}"), || {
+            let said = usual(&lab);
+            let found = said
+                .findings
+                .iter()
+                .find(|(said, words, _)| said == level && words.contains(text));
+            match found {
+                Some((_, _, mend)) => told = mend.clone(),
+                None => println!("{test}: {breakage}: {:?}", said.findings),
+            }
+            let fits = match said.status.as_str() {
+                "0" => said.findings.iter().all(|(level, ..)| level == "warn"),
+                status => status == "1",
+            };
+            assert!(
+                fits,
+                "{breakage}: status {}: {:?}",
+                said.status, said.findings
+            );
+            found.is_some() && (level != "fail" || said.status == "1")
+        });
+        match mend {
+            Mend::AsTold => shell(&lab, &told),
+            Mend::By(command) => shell(&lab, &command),
+        }
+        passes(&breakage);
+    }
+    daemons(&lab);
+    passes("the daemons");
+    others(&lab);
+    passes("the other nodes");
+    runs(&lab);
+}
+
+#[track_caller]
+fn says(said: &Said, level: &str, text: &str) {
+    let found = |(said, words, _): &(String, String, String)| said == level && words.contains(text);
+    assert!(
+        said.findings.iter().any(found),
+        "{text:?}: {:?}",
+        said.findings
+    );
+}
+
+/// FRR daemons that are gone, or stopped, or deny this user.
+fn daemons(lab: &Lab) {
+    lab.verb(&["frr", "gw1", "stop", "bfdd"]);
+    let said = usual(lab);
+    says(&said, "warn", "bfdd does not run");
+    lab.verb(&["frr", "gw1", "start", "bfdd"]);
+
+    lab.verb(&["signal", "gw1", "STOP", "ospfd"]);
+    let said = usual(lab);
+    says(&said, "fail", "ospfd runs and does not answer");
+    assert_eq!(said.status, "1");
+    lab.verb(&["signal", "gw1", "CONT", "ospfd"]);
+
+    let exe = env!("CARGO_BIN_EXE_wmgwd");
+    shell(
+        lab,
+        &format!("cp {exe} /run/wmgwd && chmod 755 /run/wmgwd /run"),
+    );
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let words = lab.ask(
+        "gw1",
+        &[&nobody[..], &["/run/wmgwd", "check", "--maxvni=3", ETCD]].concat(),
+    );
+    for part in [
+        "arp_ignore below /proc/sys may not be written",
+        "no packet socket",
+        "zebra, bgpd, ospfd, bfdd may not be spoken to",
+    ] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert!(words.contains("this host may not serve"), "{words}");
+    assert!(!words.contains('\x1b'), "{words}");
+}
+
+/// What stands in etcd, and etcds that do not answer.
+fn others(lab: &Lab) {
+    let etcdctl = |arguments: &str| {
+        let command =
+            format!("ETCDCTL_API=3 etcdctl --endpoints http://127.0.0.1:2379 {arguments}");
+        lab.ask("etcd1", &["sh", "-c", &command])
+    };
+    let granted = etcdctl("lease grant 600");
+    let lease = granted.split_whitespace().nth(1).unwrap().to_owned();
+    etcdctl(&format!("put --lease={lease} /wmgwd/node/gw1 '[1]'"));
+    etcdctl(&format!("put --lease={lease} /wmgwd/node/gw2 '[2]'"));
+    etcdctl(&format!("put --lease={lease} /wmgwd/node/gw3 '[3]'"));
+    let meta = r#"'{"version":"0","minvni":1,"maxvni":9}'"#;
+    etcdctl(&format!("put --lease={lease} /wmgwd/meta/node/gw2 {meta}"));
+    let said = usual(lab);
+    says(
+        &said,
+        "fail",
+        "gw1 is registered by another live wmgwd, and none runs on this host",
+    );
+    says(&said, "warn", "serve other VNIs than 1-3: gw2");
+    says(
+        &said,
+        "warn",
+        "do not say what they serve, as daemons of the Go program: gw3",
+    );
+    etcdctl(&format!("lease revoke {lease}"));
+
+    let said = check(lab, &["--etcd=http://10.0.3.100:1"]);
+    assert_eq!(said.status, "1");
+    says(&said, "fail", "no connection for /v3/maintenance/status");
+    let said = check(lab, &["--etcd=http://10.0.3.100:1,http://10.0.3.100:2379"]);
+    assert_eq!(said.status, "0", "{:?}", said.findings);
+    says(&said, "warn", "no connection for /v3/maintenance/status");
+    let leases = etcdctl("lease list");
+    assert!(
+        leases.contains("found 0 leases"),
+        "a check leaves none: {leases}"
+    );
+}
+
+/// A daemon that runs here: what it serves is no leftover, and no other may run beside it.
+fn runs(lab: &Lab) {
+    let _daemon = lab.start("gw1", &["--join-hold", "0"]);
+    lab.settled(&["gw1"]);
+    let said = usual(lab);
+    assert_eq!(
+        (said.status.as_str(), said.findings.len()),
+        ("0", 0),
+        "{:?}",
+        said.findings
+    );
+    let said = check(lab, &["--name=gw7", ETCD]);
+    assert_eq!(said.status, "1");
+    says(&said, "fail", "a wmgwd named gw1 runs on this host");
+}
