@@ -16,14 +16,14 @@ use wmgwd::etcd::{Client, Endpoint};
 struct TempDir(PathBuf);
 
 impl TempDir {
-    fn new() -> TempDir {
+    fn new(parent: &Path) -> TempDir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "wmgwd-etcd-{}-{}",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
-        let path = std::env::temp_dir().join(name);
+        let path = parent.join(name);
         fs::create_dir(&path).unwrap();
         TempDir(path)
     }
@@ -161,10 +161,15 @@ pub struct EtcdCluster {
 impl EtcdCluster {
     /// Starts `size` members and waits until each of them answers.
     pub fn start(size: usize) -> EtcdCluster {
+        EtcdCluster::start_in(&std::env::temp_dir(), size)
+    }
+
+    /// As [`start`](Self::start), with the data in a directory of their own below `parent`.
+    pub fn start_in(parent: &Path, size: usize) -> EtcdCluster {
         let mut failure = String::new();
         // Another process may take a port between its choice and its use.
         for _ in 0..5 {
-            match EtcdCluster::try_start(size) {
+            match EtcdCluster::try_start(parent, size) {
                 Ok(cluster) => return cluster,
                 Err(log) => failure = log,
             }
@@ -172,8 +177,8 @@ impl EtcdCluster {
         panic!("etcd does not start:\n{failure}");
     }
 
-    fn try_start(size: usize) -> Result<EtcdCluster, String> {
-        let dir = TempDir::new();
+    fn try_start(parent: &Path, size: usize) -> Result<EtcdCluster, String> {
+        let dir = TempDir::new(parent);
         let ports = free_ports(2 * size);
         let (client_ports, peer_ports) = ports.split_at(size);
         let peers: Vec<Proxy> = peer_ports
@@ -311,6 +316,16 @@ impl Etcd {
         Etcd(EtcdCluster::start(1))
     }
 
+    /// As [`start`](Self::start), with its data in memory if the machine has a place for that, so that it is
+    /// never the disk that is measured.
+    pub fn start_in_memory() -> Etcd {
+        let tmpfs = Path::new("/dev/shm");
+        match tmpfs.is_dir() {
+            true => Etcd(EtcdCluster::start_in(tmpfs, 1)),
+            false => Etcd::start(),
+        }
+    }
+
     /// How to reach it.
     pub fn endpoint(&self) -> Endpoint {
         self.0.endpoint(0)
@@ -324,6 +339,13 @@ impl Etcd {
     /// Its client port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.0.port(0)
+    }
+
+    /// Its own counters, as Prometheus reads them.
+    pub fn metrics(&self) -> String {
+        let url = format!("{}/metrics", self.endpoint());
+        let mut reply = ureq::get(url).call().unwrap();
+        reply.body_mut().read_to_string().unwrap()
     }
 
     /// SIGSTOP: it is silent, its kernel still takes connections.

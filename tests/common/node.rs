@@ -70,6 +70,7 @@ pub struct Node {
     /// Its host.
     pub host: HostDir,
     options: BTreeMap<String, String>,
+    mirrored: bool,
     child: Option<Child>,
 }
 
@@ -111,8 +112,22 @@ impl Node {
             points,
             host: HostDir(dir),
             options: options.map(|(o, v)| (o.to_owned(), v)).into(),
+            mirrored: true,
             child: None,
         }
+    }
+
+    /// With a host that costs the daemon nothing: what it shows cannot be looked at.
+    pub fn unmirrored(mut self) -> Node {
+        self.mirrored = false;
+        self
+    }
+
+    /// With other points.
+    pub fn with_points(mut self, points: Vec<u64>) -> Node {
+        let uids: Vec<String> = points.iter().map(u64::to_string).collect();
+        self.points = points;
+        self.with("--uids", uids.join(","))
     }
 
     /// With an option set; an empty value leaves it out.
@@ -139,8 +154,10 @@ impl Node {
         for (option, value) in self.options.iter().filter(|(_, value)| !value.is_empty()) {
             command.args([option, value]);
         }
+        if self.mirrored {
+            command.env(wmgwd::host::mock::MIRROR_VARIABLE, &self.host.0);
+        }
         let child = command
-            .env(wmgwd::host::mock::MIRROR_VARIABLE, &self.host.0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -312,8 +329,18 @@ pub fn refs(nodes: &[Node]) -> Vec<&Node> {
 
 /// Resident memory of a process, in kB.
 pub fn memory(pid: Pid) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+/// The most memory that a process ever had resident, in kB.
+pub fn peak_memory(pid: Pid) -> u64 {
+    status(pid, "VmHWM:")
+}
+
+/// A number of /proc/PID/status; 0 for a process that is gone.
+fn status(pid: Pid, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
 }

@@ -1,0 +1,239 @@
+//! How fast a cluster is with many VNIs: three daemons with mock hosts, one etcd in memory.
+//!
+//! `cargo bench --bench scale`, with options after `--`: see [`Options`]. Each time stands beside a floor,
+//! measured in the same run: the same number of puts, sent to the same etcd by nobody but this program, in
+//! the best batches it could find.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[path = "../report/mod.rs"]
+mod report;
+
+mod cluster;
+mod floor;
+mod idle;
+mod observe;
+mod requests;
+
+use argh::FromArgs;
+use cluster::{Cluster, Step, TTL};
+use floor::Way;
+use observe::Stuck;
+use report::Figure;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measures start, failover, join, drain, idleness and memory of three daemons with many VNIs.
+#[derive(FromArgs)]
+struct Options {
+    /// VNIs of the main part (default 10000; targets are for this size)
+    #[argh(option, default = "10_000")]
+    vnis: u32,
+    /// VNIs of the large part, start and failover only (default 64000; 0 leaves it out)
+    #[argh(option, default = "64_000")]
+    large: u32,
+    /// 1000 VNIs, no large part, little idling
+    #[argh(switch)]
+    short: bool,
+    /// only the steps up to and with the failover
+    #[argh(switch)]
+    failover_only: bool,
+    /// where the JSON goes (default target/bench/scale.json)
+    #[argh(option)]
+    json: Option<PathBuf>,
+    /// given by cargo
+    #[argh(switch)]
+    #[allow(dead_code)]
+    bench: bool,
+}
+
+/// What the issue asks for at a size.
+struct Targets {
+    start: Option<f64>,
+    failover: Option<f64>,
+    failover_ratio: Option<f64>,
+    join: Option<f64>,
+    drain: Option<f64>,
+    requests: Option<f64>,
+    memory: Option<f64>,
+    idle: Option<(f64, f64)>,
+    /// What the original reached, in the order of the figures.
+    original: [&'static str; 6],
+}
+
+const NONE: Targets = Targets {
+    start: None,
+    failover: None,
+    failover_ratio: None,
+    join: None,
+    drain: None,
+    requests: None,
+    memory: None,
+    idle: None,
+    original: [""; 6],
+};
+
+fn targets(vnis: u32) -> Targets {
+    match vnis {
+        10_000 => Targets {
+            start: Some(6.0),
+            failover: Some(3.0),
+            failover_ratio: Some(2.0),
+            join: Some(15.0),
+            drain: Some(15.0),
+            requests: Some(300.0),
+            memory: Some(32.0),
+            idle: Some((0.2, 3.0)),
+            original: [
+                "28.9 s",
+                "never",
+                "never",
+                "never",
+                "176823",
+                "86, then 626 MiB",
+            ],
+        },
+        64_000 => Targets {
+            failover: Some(20.0),
+            memory: Some(128.0),
+            original: ["does not start at 16000", "", "", "", "", ""],
+            ..NONE
+        },
+        _ => NONE,
+    }
+}
+
+fn main() {
+    let options: Options = argh::from_env();
+    let (vnis, large, idle) = match options.short {
+        true => (1000, 0, 5),
+        false => (options.vnis, options.large, 20),
+    };
+    let mut figures = Vec::new();
+    if vnis > 0 {
+        let all = !options.failover_only;
+        part(&mut figures, vnis, all.then(|| Duration::from_secs(idle)));
+    }
+    if large > 0 {
+        part(&mut figures, large, None);
+    }
+    let path = options
+        .json
+        .unwrap_or_else(|| report::default_path("scale.json"));
+    report::publish(&figures, &path);
+}
+
+/// All figures of one size. With `idle`, also those of idling, join and drain.
+fn part(figures: &mut Vec<Figure>, vnis: u32, idle: Option<Duration>) {
+    let patience = Duration::from_secs(60 + u64::from(vnis) / 500);
+    let mut cluster = Cluster::new(3, vnis, patience);
+    let mut steps = Vec::new();
+    if let Err(Stuck(why)) = measure(figures, &mut steps, &mut cluster, idle) {
+        eprintln!("{why}");
+        figures.push(Figure {
+            what: format!("{vnis} VNIs"),
+            note: why,
+            ..Figure::default()
+        });
+    }
+    // By nobody but this program.
+    cluster.nodes.clear();
+    eprintln!("{vnis} VNIs: looking for the best way to put");
+    let way = Way::best(&cluster.etcd);
+    for (index, step) in steps {
+        let floor = way.floor(&cluster.etcd, step.puts);
+        let figure: &mut Figure = &mut figures[index];
+        figure.floor = Some(floor.as_secs_f64());
+        figure.note = format!(
+            "{} VNIs, {} puts in {} revisions; requests: {}; floor: {}",
+            step.vnis,
+            step.puts,
+            step.revisions,
+            step.requests,
+            way.describe(),
+        );
+    }
+}
+
+fn measure(
+    figures: &mut Vec<Figure>,
+    steps: &mut Vec<(usize, Step)>,
+    cluster: &mut Cluster,
+    idle: Option<Duration>,
+) -> Result<(), Stuck> {
+    let vnis = cluster.vnis;
+    let targets = targets(vnis);
+    let mut timed = |what: &str, step: Step, target, target_ratio, original| {
+        steps.push((figures.len(), step.clone()));
+        figures.push(Figure {
+            what: format!("{vnis} VNIs: {what}"),
+            measured: Some(step.time.as_secs_f64()),
+            unit: "s",
+            target,
+            target_ratio,
+            original,
+            ..Figure::default()
+        });
+        eprintln!("{vnis} VNIs: {what}: {:.2?}", step.time);
+        figures.len()
+    };
+    let original = targets.original;
+    let step = cluster.start()?;
+    timed("start", step, targets.start, None, original[0]);
+    cluster.balance()?;
+    let mut plain = Vec::new();
+    let figure = |what: &str, measured, unit, target, original| Figure {
+        what: format!("{vnis} VNIs: {what}"),
+        measured: Some(measured),
+        unit,
+        target,
+        original,
+        ..Figure::default()
+    };
+    if let Some(time) = idle {
+        // What is still announced after the start is over by then.
+        eprintln!("{vnis} VNIs: idle");
+        std::thread::sleep(time.min(Duration::from_secs(12)));
+        let idle = idle::measure(cluster, time);
+        let (cpu, requests) = targets.idle.unzip();
+        plain.push(figure("idle: CPU a daemon", idle.cpu, "%", cpu, ""));
+        let mut asked = figure(
+            "idle: etcd requests a daemon",
+            idle.requests,
+            "/s",
+            requests,
+            "",
+        );
+        asked.note = format!("all daemons: {}", idle.which);
+        plain.push(asked);
+    }
+    let failover = cluster.failover(0)?;
+    let requests = failover.requests.clone();
+    let (target, ratio) = (targets.failover, targets.failover_ratio);
+    timed("failover", failover, target, ratio, original[1]);
+    let total = requests.total() as f64;
+    let what = "failover: etcd requests, all daemons";
+    let mut asked = figure(what, total, "", targets.requests, original[4]);
+    asked.note = format!("from the death on, so with {TTL} s of lease: {requests}");
+    plain.push(asked);
+    let mut peak = cluster.peak_memory();
+    if idle.is_some() {
+        let step = cluster.join(0)?;
+        timed("join", step, targets.join, None, original[2]);
+        peak = peak.max(cluster.peak_memory());
+        let step = cluster.drain(1)?;
+        timed("drain", step, targets.drain, None, original[3]);
+        peak = peak.max(cluster.peak_memory());
+    }
+    let mebibytes = peak as f64 / 1024.0;
+    plain.push(figure(
+        "peak memory of a daemon",
+        mebibytes,
+        "MiB",
+        targets.memory,
+        original[5],
+    ));
+    figures.extend(plain);
+    Ok(())
+}
