@@ -4,7 +4,7 @@
 //! after `=`, and switches with a value. Existing start scripts must go on working.
 
 use super::error::{Error, Given};
-use argh::{FlagInfo, FlagInfoKind};
+use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
 /// Arguments, understood.
 #[derive(PartialEq, Eq, Debug)]
@@ -21,25 +21,45 @@ pub(super) struct Spelled {
     pub texts: Vec<String>,
     /// The options that stood there, also a switch that was made false.
     pub seen: Vec<&'static str>,
+    /// What stood there beside options and their values.
+    pub operands: Vec<String>,
 }
 
-/// Brings `arguments` into argh's spelling; `flags` are the options there are.
+impl Spelled {
+    /// All of it, as argh reads it.
+    pub fn into_texts(self) -> Vec<String> {
+        let mut texts = self.texts;
+        if !self.operands.is_empty() {
+            // What begins with a dash is an operand behind this only.
+            texts.push(String::from("--"));
+            texts.extend(self.operands);
+        }
+        texts
+    }
+}
+
+/// Brings `arguments` into argh's spelling; `command` says what there is. Options and operands may stand in
+/// any order; what follows `--` is an operand.
 pub(super) fn normalise(
     arguments: &[String],
-    flags: &'static [FlagInfo<'static>],
+    command: &CommandInfoWithArgs,
 ) -> Result<Normal, Error> {
+    let flags = command.flags;
     let mut spelled = Spelled::default();
     let mut rest = arguments.iter();
+    let mut only_operands = false;
     while let Some(argument) = rest.next() {
-        if argument == "--" {
-            // It ends the options, and nothing else can follow: there are no operands.
-            match rest.next() {
-                None => break,
-                Some(operand) => return Err(unexpected(operand)),
-            }
+        if argument == "--" && !only_operands {
+            only_operands = true;
+            continue;
         }
-        let Some((name, inline)) = split(argument) else {
-            return Err(unexpected(argument));
+        let option = split(argument).filter(|_| !only_operands);
+        let Some((name, inline)) = option else {
+            if !takes_operand(command, spelled.operands.len()) {
+                return Err(unexpected(argument));
+            }
+            spelled.operands.push(argument.to_owned());
+            continue;
         };
         if is_help(name) {
             return Ok(Normal::Help);
@@ -78,6 +98,13 @@ pub(super) fn normalise(
         }
     }
     Ok(Normal::Arguments(spelled))
+}
+
+/// Whether `command` takes an operand after `count` of them.
+fn takes_operand(command: &CommandInfoWithArgs, count: usize) -> bool {
+    let last = command.positionals.last();
+    count < command.positionals.len()
+        || last.is_some_and(|operand| matches!(operand.optionality, Optionality::Repeating))
 }
 
 /// `-name=value` as name and value; `None` if there is no dash.

@@ -1,7 +1,8 @@
 //! `wmgwd check`: its options, read and checked. Pure.
 
 use super::error::Error;
-use super::{Options, Timing, values};
+use super::options::{Options, with_etcd};
+use super::{Timing, values};
 use crate::check::Purpose;
 use crate::etcd;
 use argh::{ArgsInfo, FromArgs};
@@ -21,8 +22,8 @@ pub struct CheckConfig {
     pub json: bool,
 }
 
+with_etcd! {
 /// Looks whether this host is fit to serve, and names the command that mends what is not. Changes nothing.
-#[derive(FromArgs, ArgsInfo)]
 #[argh(
     help_triggers("-h", "--help"),
     usage = "[options]",
@@ -42,9 +43,6 @@ pub(super) struct CheckArgs {
     /// true or false: leave out the kernel and FRR, look at etcd alone (default: false)
     #[argh(switch)]
     mock: bool,
-    /// the URLs of etcd, http://host:port, separated by commas; each is looked at (default: http://localhost:2379)
-    #[argh(option, default = "String::from(\"http://localhost:2379\")")]
-    etcd: String,
     /// whole seconds from 2 to 600: how long the lease lasts without a keepalive (default: 5)
     #[argh(option, default = "String::from(\"5\")")]
     lease_ttl: String,
@@ -54,6 +52,7 @@ pub(super) struct CheckArgs {
     /// true or false: print JSON (default: false)
     #[argh(switch)]
     json: bool,
+}
 }
 
 impl CheckArgs {
@@ -69,7 +68,7 @@ impl CheckArgs {
                 ttl: timing.ttl,
             },
             mock: self.mock,
-            etcd: options.endpoints("--etcd", &self.etcd)?,
+            etcd: self.etcd(options)?,
             timing,
             json: self.json,
         })

@@ -1,7 +1,7 @@
 //! Why the arguments cannot be taken.
 
 use super::environment;
-use super::etcd::EndpointError;
+use crate::etcd::EndpointError;
 use crate::types::Vni;
 use std::fmt;
 
@@ -40,6 +40,11 @@ pub enum Error {
     Unknown {
         /// The option as it was written.
         option: String,
+    },
+    /// There is no such command.
+    NoCommand {
+        /// The command as it was written.
+        command: String,
     },
     /// Something stands there that is no option.
     Unexpected {
@@ -110,6 +115,11 @@ impl fmt::Display for Error {
             Error::Unknown { option } => {
                 write!(f, "there is no option {}; see wmgwd --help", Quoted(option))
             }
+            Error::NoCommand { command } => write!(
+                f,
+                "there is no command {}; see wmgwd --help",
+                Quoted(command)
+            ),
             Error::Unexpected { argument } => write!(
                 f,
                 "{} is no option (a switch takes its value after \"=\"); see wmgwd --help",

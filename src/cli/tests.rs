@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::etcd;
+use crate::host::frr::EvpnFilter;
+use arguments::Normal;
+use std::time::Duration;
 
 fn parse_texts(texts: &[&str]) -> Result<Command, Error> {
     parse_with(&[], texts)
@@ -71,8 +75,8 @@ fn gos_spelling_becomes_arghs() {
     ];
     for (given, expected) in TABLE {
         let given: Vec<String> = given.iter().map(|&text| text.to_owned()).collect();
-        let spelled = match arguments::normalise(&given, Args::get_args_info().flags).unwrap() {
-            Normal::Arguments(spelled) => Some(spelled.texts),
+        let spelled = match arguments::normalise(&given, &Args::get_args_info()).unwrap() {
+            Normal::Arguments(spelled) => Some(spelled.into_texts()),
             Normal::Help => None,
         };
         let expected = expected.map(<[_]>::to_vec);
@@ -81,6 +85,50 @@ fn gos_spelling_becomes_arghs() {
             expected.map(|texts| texts.iter().map(ToString::to_string).collect()),
             "{given:?}"
         );
+    }
+}
+
+/// Any number of operands behind one.
+#[derive(FromArgs, ArgsInfo, PartialEq, Eq, Debug)]
+struct WithOperands {
+    /// a switch
+    #[argh(switch)]
+    json: bool,
+    /// an option
+    #[argh(option)]
+    etcd: Option<String>,
+    /// the first one
+    #[argh(positional)]
+    first: String,
+    /// the others
+    #[argh(positional)]
+    others: Vec<String>,
+}
+
+/// Contract: options and operands may stand in any order; behind `--`, and without a dash, are operands.
+#[test]
+fn operands_stand_among_the_options() {
+    #[rustfmt::skip]
+    const TABLE: &[(&[&str], bool, Option<&str>, &[&str])] = &[
+        (&["7"], false, None, &["7"]),
+        (&["7", "-json", "8"], true, None, &["7", "8"]),
+        (&["-json", "false", "-etcd", "x", "9"], true, Some("x"), &["false", "9"]),
+        (&["-etcd=x", "--", "-json", "--", "-h"], false, Some("x"), &["-json", "--", "-h"]),
+        (&["-json=false", "-"], false, None, &["-"]),
+        (&["help"], false, None, &["help"]),
+    ];
+    for (given, json, etcd, operands) in TABLE {
+        let given: Vec<String> = given.iter().map(ToString::to_string).collect();
+        let filled = fill::<WithOperands>(&["wmgwd", "x"], &given, |_| None).unwrap();
+        let (args, _) = filled.unwrap_or_else(|help| panic!("{given:?}: {help}"));
+        assert_eq!(
+            (args.json, args.etcd.as_deref()),
+            (*json, *etcd),
+            "{given:?}"
+        );
+        let mut taken = vec![args.first];
+        taken.extend(args.others);
+        assert_eq!(taken, *operands, "{given:?}");
     }
 }
 
@@ -103,6 +151,7 @@ fn errors_name_the_option_and_what_it_takes() {
         (&["--mock=maybe"], &["--mock cannot be \"maybe\"", "true or false"]),
         (&["--mock="], &["--mock cannot be \"\"", "true or false"]),
         (&["--mock", "false"], &["\"false\" is no option", "="]),
+        (&["wat"], &["no command \"wat\"", "--help"]),
         (&["--wat=1"], &["no option \"--wat\"", "--help"]),
         (&["-x"], &["no option \"-x\""]),
         (&["---name=x"], &["no option \"---name\""]),

@@ -1,6 +1,7 @@
 //! The values of single options: text in, value or nothing out.
 
-use super::{EvpnFilter, Timing};
+use super::Timing;
+use crate::host::frr::EvpnFilter;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 

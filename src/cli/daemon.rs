@@ -1,0 +1,141 @@
+//! The bare command: a node that serves VNIs.
+
+use super::error::Error;
+use super::options::{Options, with_etcd};
+use super::timing::Timing;
+use super::values;
+use crate::etcd;
+use crate::host::frr::EvpnFilter;
+use crate::types::{NodeName, VniRange};
+use argh::{ArgsInfo, FromArgs};
+use std::time::Duration;
+
+/// How a node is to run, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name it registers under.
+    pub name: NodeName,
+    /// The VNIs it serves.
+    pub range: VniRange,
+    /// Whether the host is left alone.
+    pub mock: bool,
+    /// Its points on the ring.
+    pub points: Vec<u64>,
+    /// Whether the points were given; else they were drawn by lot.
+    pub points_given: bool,
+    /// Whether debug lines are logged.
+    pub debug: bool,
+    /// Where etcd answers: the next one is tried when one fails. Never empty.
+    pub etcd: Vec<etcd::Endpoint>,
+    /// How long routes get to converge between the phases of a migration. A drain in the lab lost nothing
+    /// with 0 s; the default leaves room for slower networks.
+    pub settle: Duration,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// The lease and every time that follows from it.
+    pub timing: Timing,
+    /// How long a node must have been registered before it pulls VNIs from living owners.
+    pub join_hold: Duration,
+    /// How `filter-vni` lets a VNI's routes pass.
+    pub evpn_filter: EvpnFilter,
+    /// The OSPF cost right after a failover; 100 is the owner's usual one.
+    pub takeover_cost: u16,
+}
+
+with_etcd! {
+/// Distributed gateway daemon: exactly one gateway serves each VNI.
+#[argh(
+    help_triggers("-h", "--help"),
+    usage = "--name <name> [options]\n       wmgwd withdraw [options]\n       wmgwd check [options]",
+    note = "wmgwd withdraw withdraws every VNI on this host, without etcd; see wmgwd withdraw --help.",
+    note = "wmgwd check says whether this host is fit to serve, and what mends it; see wmgwd check --help.",
+    note = "An option may have one dash or two, and its value may follow a space or \"=\".",
+    note = "Options may come from the environment: --lease-ttl as WMGWD_LEASE_TTL, and so on for all but --help and --version. The command line wins.",
+    note = "wmgwd(8) explains it all."
+)]
+pub(super) struct Args {
+    /// the name of this node: text that is not empty and has no slash and no control character (required)
+    #[argh(option)]
+    name: Option<String>,
+    /// the smallest VNI to serve, from 1 to 16777215 (default: 1)
+    #[argh(option, default = "String::from(\"1\")")]
+    minvni: String,
+    /// the greatest VNI to serve, from 1 to 16777215, not smaller than --minvni (default: 100)
+    #[argh(option, default = "String::from(\"100\")")]
+    maxvni: String,
+    /// true or false: leave the kernel and FRR alone, log at debug what would be done (default: false)
+    #[argh(switch)]
+    mock: bool,
+    /// the ring points of this node: numbers from 0 to 18446744073709551615, separated by commas (default: 100 random points)
+    #[argh(option, default = "String::new()")]
+    uids: String,
+    /// true or false: log at debug (default: false)
+    #[argh(switch)]
+    debug: bool,
+    /// seconds from 0 to 3600, for routes to converge between the phases of a migration (default: 0.5)
+    #[argh(option, default = "String::from(\"0.5\")")]
+    settle: String,
+    /// seconds from 0 to 3600, after which a drain ends whether or not every VNI has moved (default: 60)
+    #[argh(option, default = "String::from(\"60\")")]
+    drain_timeout: String,
+    /// whole seconds from 2 to 600: how long the lease lasts without a keepalive (default: 5)
+    #[argh(option, default = "String::from(\"5\")")]
+    lease_ttl: String,
+    /// seconds from 0 to 3600 that a node must have been registered before it pulls VNIs from living owners (default: 30)
+    #[argh(option, default = "String::from(\"30\")")]
+    join_hold: String,
+    /// list or entries: whether filter-vni matches one list of route targets or has an entry for each VNI (default: list)
+    #[argh(option, default = "String::from(\"list\")")]
+    evpn_filter: String,
+    /// the OSPF cost right after a failover, from 1 to 100; 100 is the usual cost of an owner (default: 100)
+    #[argh(option, default = "String::from(\"100\")")]
+    takeover_cost: String,
+    /// true or false: print the version and end (default: false)
+    #[argh(switch)]
+    pub(super) version: bool,
+}
+}
+
+impl Args {
+    /// Reads every text, in the order of the help.
+    pub(super) fn check(&self, options: &Options) -> Result<Config, Error> {
+        let Some(name) = &self.name else {
+            return Err(Error::Required {
+                option: "--name",
+                takes: options.takes("--name"),
+            });
+        };
+        let seconds = |option, text: &str| options.read(option, text, values::seconds);
+        Ok(Config {
+            name: options.read("--name", name, |text| text.parse().ok())?,
+            range: options.range(&self.minvni, &self.maxvni)?,
+            mock: self.mock,
+            points: self.points(options)?,
+            points_given: !self.uids.is_empty(),
+            debug: self.debug,
+            etcd: self.etcd(options)?,
+            settle: seconds("--settle", &self.settle)?,
+            drain_timeout: seconds("--drain-timeout", &self.drain_timeout)?,
+            timing: options.read("--lease-ttl", &self.lease_ttl, values::lease)?,
+            join_hold: seconds("--join-hold", &self.join_hold)?,
+            evpn_filter: options.read("--evpn-filter", &self.evpn_filter, values::evpn_filter)?,
+            takeover_cost: options.read(
+                "--takeover-cost",
+                &self.takeover_cost,
+                values::takeover_cost,
+            )?,
+        })
+    }
+
+    /// The ring points: those given, or some by lot. An empty text is "not given", as in Go.
+    fn points(&self, options: &Options) -> Result<Vec<u64>, Error> {
+        if self.uids.is_empty() {
+            return Ok(values::random_points());
+        }
+        // Item by item, so that the error shows the bad one and not a line of a hundred.
+        self.uids
+            .split(',')
+            .map(|item| options.read("--uids", item, values::point))
+            .collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! What all commands share: how their options are filled, read and complained about, and the options of
+//! those that ask etcd.
+
+use super::arguments::{self, Normal};
+use super::environment;
+use super::error::{Error, Given};
+use crate::etcd;
+use crate::types::VniRange;
+use argh::{ArgsInfo, FlagInfo, FromArgs};
+use std::ffi::OsString;
+
+/// Gives a command's arguments the options of those that ask etcd, behind its own, and a method that reads
+/// them. (argh has no way to put one struct of options into another.)
+macro_rules! with_etcd {
+    ($(#[$meta:meta])* $visible:vis struct $name:ident { $($fields:tt)* }) => {
+        #[derive(FromArgs, ArgsInfo)]
+        $(#[$meta])*
+        $visible struct $name {
+            $($fields)*
+            /// the URLs of etcd, http://host:port, separated by commas; when one fails, the next is tried (default: http://localhost:2379)
+            #[argh(option, default = "String::from(\"http://localhost:2379\")")]
+            etcd: String,
+        }
+
+        impl $name {
+            /// How etcd is reached.
+            fn etcd(&self, options: &Options) -> Result<Vec<etcd::Endpoint>, Error> {
+                options.endpoints("--etcd", &self.etcd)
+            }
+        }
+    };
+}
+pub(super) use with_etcd;
+
+/// Fills `T` with the raw texts of `arguments` and of the environment, or returns its help as the inner
+/// error.
+pub(super) fn fill<T: FromArgs + ArgsInfo>(
+    command: &[&str],
+    arguments: &[String],
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Result<(T, Options), String>, Error> {
+    let info = T::get_args_info();
+    let flags = info.flags;
+    let mut from_environment = Vec::new();
+    let texts = match arguments::normalise(arguments, &info)? {
+        Normal::Arguments(mut spelled) => {
+            // Who asks for the version gets it, whatever stands in the environment.
+            if !spelled.texts.iter().any(|text| text == "--version") {
+                from_environment = environment::complete(&mut spelled, flags, environment)?;
+            }
+            spelled.into_texts()
+        }
+        Normal::Help => vec![String::from("--help")],
+    };
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    match T::from_args(command, &texts) {
+        Ok(args) => Ok(Ok((
+            args,
+            Options {
+                flags,
+                from_environment,
+            },
+        ))),
+        Err(exit) if exit.status.is_ok() => Ok(Err(exit.output)),
+        // `normalise` lets nothing through that argh refuses; if argh grows new rules, say what it says.
+        Err(exit) => Err(Error::Argh {
+            says: exit.output.split_whitespace().collect::<Vec<_>>().join(" "),
+        }),
+    }
+}
+
+/// The options of one command.
+pub(super) struct Options {
+    /// As argh describes them.
+    flags: &'static [FlagInfo<'static>],
+    /// Those that the environment gave.
+    from_environment: Vec<&'static str>,
+}
+
+impl Options {
+    /// What `option` takes, in the words of its help.
+    pub(super) fn takes(&self, option: &str) -> &'static str {
+        self.flags
+            .iter()
+            .find(|flag| flag.long == option)
+            .map_or("", |flag| flag.description)
+    }
+
+    /// Where the value of `option` comes from.
+    fn given(&self, option: &'static str) -> Given {
+        if self.from_environment.contains(&option) {
+            Given::Variable(option)
+        } else {
+            Given::Argument(option)
+        }
+    }
+
+    /// `text` as `read` understands it, or an error that names `option` and what it takes.
+    pub(super) fn read<T>(
+        &self,
+        option: &'static str,
+        text: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, Error> {
+        read(text).ok_or_else(|| Error::Bad {
+            given: self.given(option),
+            takes: self.takes(option),
+            value: text.to_owned(),
+        })
+    }
+
+    /// The range from `min` to `max`.
+    pub(super) fn range(&self, min: &str, max: &str) -> Result<VniRange, Error> {
+        let first = self.read("--minvni", min, |text| text.parse().ok())?;
+        let last = self.read("--maxvni", max, |text| text.parse().ok())?;
+        VniRange::new(first, last).ok_or_else(|| Error::EmptyRange {
+            first: (self.given("--minvni"), first),
+            last: (self.given("--maxvni"), last),
+        })
+    }
+
+    /// The endpoints of `list`.
+    pub(super) fn endpoints(
+        &self,
+        option: &'static str,
+        list: &str,
+    ) -> Result<Vec<etcd::Endpoint>, Error> {
+        etcd::parse_endpoints(list).map_err(|error| Error::Endpoint {
+            given: self.given(option),
+            error,
+        })
+    }
+}
