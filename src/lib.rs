@@ -54,6 +54,7 @@ pub mod report;
 pub mod ring;
 pub mod schema;
 pub mod signal;
+pub mod supervisor;
 pub mod types;
 pub mod watchdog;
 pub mod worker;

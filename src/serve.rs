@@ -26,6 +26,7 @@ use wmgwd::observer;
 use wmgwd::report::{Complaint, chain, spans};
 use wmgwd::schema::{self, Key, Meta, Value};
 use wmgwd::signal::Signals;
+use wmgwd::supervisor::Supervisor;
 use wmgwd::types::{Lease, Vni, VniRange};
 use wmgwd::watchdog::Watchdog;
 use wmgwd::worker::Worker;
@@ -119,6 +120,10 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         config.range.first(),
         config.range.last()
     );
+    let supervisor = Supervisor::from_environment().unwrap_or_else(|error| {
+        warn!("cannot tell the service manager how it goes: NOTIFY_SOCKET: {error}");
+        Supervisor::default()
+    });
     if let Host::Real { range, .. } = &host {
         for finding in check::look::at_start(*range) {
             let mend = finding.mend.unwrap_or_default();
@@ -195,6 +200,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         kernel: host.kernel(),
         client,
         inbox,
+        supervisor,
     };
     let exit = worker
         .spawn(host.router(), events)?

@@ -13,6 +13,7 @@ use crate::host::{self, Kernel, Router};
 use crate::lane::{self, Order};
 use crate::report::{Complaint, Complaints, chain, spans};
 use crate::schema::{self, Commit, Meta};
+use crate::supervisor::Supervisor;
 use crate::types::{LeaseId, NodeName, Revision, Vni};
 use log::{Level, debug, info, log, warn};
 use std::collections::BTreeMap;
@@ -20,7 +21,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
 
 /// Lines about single VNIs in one batch; more are counted in one line.
 const FEW: usize = 5;
@@ -41,6 +41,8 @@ pub struct Worker {
     pub client: Client,
     /// What happened.
     pub inbox: Receiver<Event>,
+    /// Who wants to know how it goes.
+    pub supervisor: Supervisor,
 }
 
 struct Running {
@@ -87,6 +89,7 @@ impl Running {
     fn run(mut self) -> Exit {
         loop {
             self.wait();
+            self.tell_supervisor();
             loop {
                 let effects = self.worker.gateway.plan(clock::now());
                 if effects.is_empty() {
@@ -98,24 +101,57 @@ impl Running {
                     }
                 }
                 self.drain_inbox();
+                self.tell_supervisor();
             }
         }
     }
 
     /// Until something happens or is due.
     fn wait(&mut self) {
-        /// The wait follows CLOCK_MONOTONIC, which stands still while the machine sleeps: look up this often.
-        const LONGEST: Duration = Duration::from_secs(1);
+        // At most a second: the wait follows CLOCK_MONOTONIC, which stands still while the machine sleeps.
+        let longest = self.worker.supervisor.interval();
         let due = self
             .worker
             .gateway
             .next_deadline()
-            .map_or(LONGEST, |due| due.since(clock::now()));
-        match self.worker.inbox.recv_timeout(due.min(LONGEST)) {
+            .map_or(longest, |due| due.since(clock::now()));
+        match self.worker.inbox.recv_timeout(due.min(longest)) {
             Ok(event) => self.observe(event),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
         self.drain_inbox();
+    }
+
+    fn tell_supervisor(&mut self) {
+        let Worker {
+            gateway,
+            fence,
+            supervisor,
+            ..
+        } = &mut self.worker;
+        if gateway.is_in_sync() {
+            supervisor.ready();
+        }
+        if gateway.is_leaving() {
+            supervisor.stopping();
+        }
+        supervisor.turn(clock::now(), || {
+            let doing = if gateway.is_leaving() {
+                "leaving"
+            } else if gateway.is_in_sync() {
+                "in sync"
+            } else {
+                "waiting for etcd"
+            };
+            let under = fence.lease().map(|lease| lease.id);
+            let held = if under.is_some() && fence.permits(under) {
+                "held"
+            } else {
+                "none"
+            };
+            let served = fence.answering().len();
+            format!("{doing}: serves {served} VNIs, lease {held}")
+        });
     }
 
     fn drain_inbox(&mut self) {

@@ -200,6 +200,16 @@ impl Gateway {
         }
     }
 
+    /// Whether the node takes part: it knows the rows, and etcd has it registered.
+    pub fn is_in_sync(&self) -> bool {
+        self.snapshot.is_some() && self.is_registered()
+    }
+
+    /// Whether it was told to go.
+    pub fn is_leaving(&self) -> bool {
+        self.life != Life::Running
+    }
+
     /// The row of a VNI as last seen, for those who tell people about it.
     pub fn row(&self, vni: Vni) -> Option<RowView<'_>> {
         let at = vni.get().checked_sub(self.config.range.first().get())?;

@@ -6,6 +6,7 @@ use super::peer::Peer;
 use super::protocol::{Greeting, Order, Report};
 use super::{Error, Guard, Guards, Standing};
 use crate::clock;
+use crate::supervisor;
 use crate::types::{Lease, LeaseId, Time, Vni};
 use log::{info, warn};
 use nix::errno::Errno;
@@ -191,7 +192,7 @@ impl Keeper {
     }
 
     fn spawn(&mut self) -> Result<(), Error> {
-        let child = Command::new("/proc/self/exe")
+        let child = supervisor::hide(&mut Command::new("/proc/self/exe"))
             .arg0("wmgwd")
             .arg("guard")
             .args(&self.arguments)

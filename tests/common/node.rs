@@ -71,6 +71,7 @@ pub struct Node {
     pub host: HostDir,
     options: BTreeMap<String, String>,
     mirrored: bool,
+    environment: BTreeMap<String, String>,
     child: Option<Child>,
 }
 
@@ -113,6 +114,7 @@ impl Node {
             host: HostDir(dir),
             options: options.map(|(o, v)| (o.to_owned(), v)).into(),
             mirrored: true,
+            environment: BTreeMap::new(),
             child: None,
         }
     }
@@ -141,6 +143,12 @@ impl Node {
         self.options.insert(option.to_owned(), value.to_string());
     }
 
+    /// With a variable in its environment.
+    pub fn with_variable(mut self, name: &str, value: impl ToString) -> Node {
+        self.environment.insert(name.to_owned(), value.to_string());
+        self
+    }
+
     /// Starts the daemon.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
@@ -158,6 +166,7 @@ impl Node {
             command.env(wmgwd::host::mock::MIRROR_VARIABLE, &self.host.0);
         }
         let child = command
+            .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -6,6 +6,7 @@
 use super::verdict::{Output, Verdict, judge};
 use crate::clock;
 use crate::host::Error;
+use crate::supervisor;
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
@@ -192,7 +193,7 @@ impl Vtysh {
         script.rewind().map_err(spawn)?;
         let (stdout, stderr) = (memory().map_err(spawn)?, memory().map_err(spawn)?);
         let mut command = Command::new(&self.program);
-        command
+        supervisor::hide(&mut command)
             .args(["-d", daemon.name()])
             .args(arguments)
             // Neither a pager nor a history file: vtysh works for a program here.
