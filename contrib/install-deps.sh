@@ -17,20 +17,28 @@ fi
 
 # Package, and what it is for.
 packages=(
+	adduser         # the package's user
 	ca-certificates # cargo fetches crates over TLS
+	dpkg-dev        # builds the Debian package
 	etcd-client     # etcdctl: readiness in the lab, the demo's table
 	etcd-server     # the database
+	fish            # its completion
 	frr             # zebra, bgpd, ospfd, bfdd, vtysh
 	gcc             # links the daemon
+	groff-base      # man --warnings
 	iproute2        # namespaces, VXLAN, bridges
 	iputils-arping  # ARP by hand
 	iputils-ping    # the packets that are counted
 	libc6-dev       # links the daemon
+	lintian         # checks the Debian package
+	man-db          # man --warnings
 	mandoc          # checks and shows the manual page
 	nftables        # packet loss for tests
 	procps          # sysctl
+	systemd         # systemd-analyze: checks the unit
 	tcpdump         # looking at packets
 	util-linux      # nsenter, unshare, setpriv
+	zsh             # its completion
 )
 
 missing=()

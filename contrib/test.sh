@@ -33,8 +33,5 @@ cargo fmt --check
 say "cargo clippy"
 cargo clippy --all-targets -- -D warnings
 
-say "man page"
-mandoc -Tlint -Wwarning man/wmgwd.8
-
 say "cargo test"
 cargo test --no-fail-fast

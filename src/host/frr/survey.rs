@@ -104,8 +104,9 @@ pub(crate) fn survey(config: &FrrConfig) -> Survey {
             };
             match text {
                 Ok(text) => texts.push(Some(text)),
-                // A `show` that this version does not have is no reason to call the daemon silent.
-                Err(Error::Refused { .. }) => texts.push(None),
+                // A `show` that this version does not have is no reason to call the daemon silent, but the
+                // first one every version has.
+                Err(Error::Refused { .. }) if !texts.is_empty() => texts.push(None),
                 Err(Error::Spawn { source }) => {
                     survey.vtysh = Some(source.to_string());
                     survey.daemons.push((daemon.name(), None));
@@ -128,7 +129,7 @@ pub(crate) fn survey(config: &FrrConfig) -> Survey {
             "show bgp l2vpn evpn summary json",
         ],
     );
-    let ospfd = ask(Daemon::Ospfd, &["show ip ospf interface json"]);
+    let ospfd = ask(Daemon::Ospfd, &[CONFIG, "show ip ospf interface json"]);
     ask(Daemon::Bfdd, &["show version"]);
     let text = |texts: &[Option<String>], at: usize| texts.get(at).cloned().flatten();
     if let Some(running) = text(&bgpd, 0) {
@@ -139,7 +140,7 @@ pub(crate) fn survey(config: &FrrConfig) -> Survey {
     // No VNI known yet, or no BGP instance: vtysh then prints no JSON.
     survey.targets = text(&bgpd, 1).map(|json| parse_targets(&json).unwrap_or_default());
     survey.neighbours = text(&bgpd, 2).map(|json| parse_neighbours(&json));
-    survey.ospf = text(&ospfd, 0).map(|json| parse_interfaces(&json));
+    survey.ospf = text(&ospfd, 1).map(|json| parse_interfaces(&json));
     read_saved(&mut survey);
     survey
 }

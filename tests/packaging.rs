@@ -1,0 +1,423 @@
+//! What a user installs: the manual page, the shell completions, the systemd unit, the OpenWrt script, the Debian
+//! package. Each test says so and passes where a program that it needs is missing.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const WMGWD: &str = env!("CARGO_BIN_EXE_wmgwd");
+
+/// A directory of a test's own, gone at its end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(test: &str) -> Directory {
+        let name = format!("wmgwd-{test}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether all `programs` are there; says what is missing.
+fn has(test: &str, programs: &[&str]) -> bool {
+    let there = |program: &str| {
+        let paths = std::env::var("PATH").unwrap_or_default();
+        std::env::split_paths(&paths).any(|path| path.join(program).is_file())
+    };
+    let missing = programs.iter().find(|program| !there(program));
+    if let Some(program) = missing {
+        println!("{test}: skipped, needs {program}");
+    }
+    missing.is_none()
+}
+
+/// Runs `command` with the program under test first in `PATH`; whether it succeeded, and all that it said.
+fn run(command: &mut Command) -> (bool, String) {
+    let beside = Path::new(WMGWD).parent().unwrap().display().to_string();
+    let path = format!("{beside}:{}", std::env::var("PATH").unwrap_or_default());
+    let output = command
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+fn words(text: &str) -> BTreeSet<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The options that `wmgwd [subcommand] --help` lists, and the subcommands of its usage.
+fn offers(subcommand: Option<&str>) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (_, help) = run(Command::new(WMGWD).args(subcommand).arg("--help"));
+    let (usage, list) = help.split_once("Options:\n").unwrap();
+    let list = list.split("\n\n").next().unwrap();
+    let option = |line: &str| {
+        let line = line.strip_prefix("  ")?.trim_start_matches("-h, ");
+        line.starts_with("--")
+            .then(|| line.split(' ').next().unwrap().to_owned())
+    };
+    let subcommand = |line: &str| {
+        let word = line
+            .trim_start_matches("Usage:")
+            .trim()
+            .strip_prefix("wmgwd ")?;
+        let word = word.split(' ').next()?;
+        word.starts_with(|c: char| c.is_ascii_lowercase())
+            .then(|| word.to_owned())
+    };
+    let usage = usage.split("\n\n").next().unwrap();
+    (
+        list.lines().filter_map(option).collect(),
+        usage.lines().filter_map(subcommand).collect(),
+    )
+}
+
+fn both(one: &BTreeSet<String>, other: &BTreeSet<String>) -> BTreeSet<String> {
+    one.union(other).cloned().collect()
+}
+
+/// Contract: what a shell offers is what `--help` lists, for the daemon and for every subcommand.
+fn completes(complete: impl Fn(&str) -> BTreeSet<String>) {
+    let (options, subcommands) = offers(None);
+    assert!(
+        options.len() > 10 && subcommands.contains("check"),
+        "{options:?} {subcommands:?}"
+    );
+    let dashed = |set: BTreeSet<String>| -> BTreeSet<String> {
+        set.into_iter()
+            .filter(|word| word.starts_with("--"))
+            .collect()
+    };
+    let nothing = complete("");
+    // Some shells offer options only after a dash.
+    assert!(subcommands.is_subset(&nothing), "{nothing:?}");
+    assert!(
+        nothing.is_subset(&both(&subcommands, &options)),
+        "{nothing:?}"
+    );
+    assert_eq!(dashed(complete("--")), options);
+    for subcommand in &subcommands {
+        let (options, _) = offers(Some(subcommand));
+        assert_eq!(
+            dashed(complete(&format!("{subcommand} --"))),
+            options,
+            "{subcommand}"
+        );
+    }
+    assert_eq!(complete("--evpn-filter "), words("list entries"));
+    assert_eq!(complete("check --evpn-filter l"), words("list"));
+}
+
+#[test]
+fn bash_completes_what_the_help_lists() {
+    if !has("bash_completes_what_the_help_lists", &["bash"]) {
+        return;
+    }
+    const SCRIPT: &str = r#"
+        . contrib/completions/wmgwd.bash
+        read -ra COMP_WORDS <<<"wmgwd $1"
+        case $1 in '' | *' ') COMP_WORDS+=('') ;; esac
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        complete -p wmgwd >/dev/null && _wmgwd && printf '%s\n' "${COMPREPLY[@]}""#;
+    let complete = |line: &str| {
+        let (_, said) = run(Command::new("bash").args(["-c", SCRIPT, "bash", line]));
+        words(&said)
+    };
+    completes(complete);
+    // As bash cuts it.
+    assert_eq!(complete("--mock = f"), words("false"));
+    assert_eq!(complete("-evpn-filter = "), words("list entries"));
+    assert!(
+        complete("--mock ").contains("--debug"),
+        "no value after a space"
+    );
+    assert!(complete("--etcd contri").contains("contrib"));
+}
+
+#[test]
+fn fish_completes_what_the_help_lists() {
+    if !has("fish_completes_what_the_help_lists", &["fish"]) {
+        return;
+    }
+    let home = Directory::new("fish");
+    let complete = |line: &str| {
+        let script = format!(
+            "source contrib/completions/wmgwd.fish; complete -C 'wmgwd {line}' | string replace -r '\\t.*' ''"
+        );
+        let mut fish = Command::new("fish");
+        fish.args(["--no-config", "-c", &script])
+            .env("HOME", &home.0);
+        words(&run(&mut fish).1)
+    };
+    completes(complete);
+    assert_eq!(complete("--mock=f"), words("--mock=false"));
+    assert!(complete("--mock --").contains("--debug"));
+    assert!(complete("--etcd contri").contains("contrib/"));
+}
+
+/// A zsh at a pseudo-terminal: completion works nowhere else.
+#[test]
+fn zsh_completes_what_the_help_lists() {
+    if !has("zsh_completes_what_the_help_lists", &["zsh"]) {
+        return;
+    }
+    // `compadd` with -O keeps the matches instead of showing them; they are printed between marks.
+    const SCRIPT: &str = r#"
+        zmodload zsh/zpty
+        zpty z zsh -f -i
+        zpty -w z "PS1=; stty -echo; fpath=($PWD/contrib/completions \$fpath); autoload -Uz compinit; compinit -u -D"
+        zpty -w z 'compadd() { local -a hits; builtin compadd -A hits "$@"; all+=($hits); builtin compadd "$@" }'
+        zpty -w z '_show() { all=(); zle list-choices; print -r -- "<""<$all>"">"; BUFFER= }; zle -N _show; bindkey "^I" _show'
+        zpty -w z 'unsetopt zle_bracketed_paste; unset zle_bracketed_paste; print rea""dy'
+        zpty -r z said '*ready*'
+        zpty -n -w z "wmgwd $1"$'\t'
+        zpty -r z said '*<<*>>*'
+        said=${said##*<<}
+        print -r -- ${said%%>>*}"#;
+    let complete = |line: &str| {
+        let mut zsh = Command::new("timeout");
+        zsh.args(["60", "zsh", "-f", "-c", SCRIPT, "zsh", line]);
+        words(&run(&mut zsh).1)
+    };
+    completes(complete);
+    assert_eq!(complete("--mock=f"), words("false"));
+}
+
+#[test]
+fn the_manual_page_renders_without_warnings() {
+    let test = "the_manual_page_renders_without_warnings";
+    if has(test, &["mandoc"]) {
+        let lint = ["-Tlint", "-Wwarning", "man/wmgwd.8"];
+        assert_eq!(
+            run(Command::new("mandoc").args(lint)),
+            (true, String::new())
+        );
+    }
+    if has(test, &["man", "groff"]) {
+        let mut man = Command::new("man");
+        man.args([
+            "--warnings",
+            "--encoding=UTF-8",
+            "--local-file",
+            "man/wmgwd.8",
+        ]);
+        let output = man
+            .env("MANWIDTH", "80")
+            .env("LC_ALL", "C.UTF-8")
+            .output()
+            .unwrap();
+        let warnings = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && warnings.is_empty(), "{warnings}");
+        let page = String::from_utf8_lossy(&output.stdout);
+        assert!(page.contains("PROMISES AND LIMITS"));
+        let widest = page.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(80), "a line of {widest:?}");
+    }
+}
+
+/// Contract: systemd finds nothing to complain about, and the exposure does not grow.
+#[test]
+fn systemd_takes_the_unit() {
+    if !has("systemd_takes_the_unit", &["systemd-analyze"]) {
+        return;
+    }
+    let directory = Directory::new("unit");
+    let unit = std::fs::read_to_string("contrib/wmgwd.service").unwrap();
+    let file = directory.0.join("wmgwd.service");
+    std::fs::write(&file, unit.replace("/usr/local/sbin/wmgwd", WMGWD)).unwrap();
+    let verify = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&verify.stderr);
+    assert!(
+        verify.status.success() && !said.contains("wmgwd.service:"),
+        "{said}"
+    );
+    let (fine, said) = run(Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--threshold=25", "--no-pager"])
+        .arg(&file));
+    assert!(fine, "{said}");
+    // What the unit must leave to the guard.
+    assert!(unit.contains("\nKillMode=process\n"));
+}
+
+/// Input: the configuration that comes with the OpenWrt script, switched on and filled in; procd and UCI are
+/// stand-ins. Output: what procd is told, and what the clean-up after a stop is run with.
+#[test]
+fn the_openwrt_script_hands_its_options_over() {
+    let script = |enabled: &str, call: &str| {
+        let shell = format!(
+            r#"
+            config_load() {{ :; }}
+            config_get_bool() {{ eval "$1={enabled}"; }}
+            config_get() {{
+                case $3 in
+                etcd) eval "$1='http://a:1 http://b:2'" ;;
+                lease_ttl) eval "$1=7" ;;
+                maxvni) eval "$1=9" ;;
+                *) eval "$1=" ;;
+                esac
+            }}
+            procd_open_instance() {{ echo open; }}
+            procd_set_param() {{ echo "set $*"; }}
+            procd_append_param() {{ echo "append $*"; }}
+            procd_close_instance() {{ echo close; }}
+            logger() {{ echo "log $*"; }}
+            . ./contrib/openwrt/wmgwd.init
+            PROG={WMGWD}
+            {call}"#
+        );
+        run(Command::new("sh").args(["-euc", &shell])).1
+    };
+    let started = script("1", "start_service");
+    for line in [
+        "open\n",
+        "append env WMGWD_ETCD=http://a:1,http://b:2\n",
+        "append env WMGWD_LEASE_TTL=7\n",
+        "append env WMGWD_MAXVNI=9\n",
+        "set term_timeout 90\n",
+    ] {
+        assert!(started.contains(line), "{line:?}: {started}");
+    }
+    assert_eq!(started.matches("append").count(), 3, "{started}");
+    let disabled = script("0", "start_service");
+    assert!(
+        !disabled.contains("open") && disabled.starts_with("log "),
+        "{disabled}"
+    );
+    // Mock, so that this host is left alone; the range is what counts.
+    let stopped = script(
+        "1",
+        "export WMGWD_MOCK=true WMGWD_MINVNI=8; service_stopped",
+    );
+    assert!(
+        stopped.contains("vnis=2 do not answer ARP (8-9)"),
+        "{stopped}"
+    );
+}
+
+/// Contract: the package is what lintian takes, installs, neither starts nor enables anything, keeps a changed
+/// configuration at removal, and leaves nothing behind when purged. All of it on a copy of this machine's files
+/// that is thrown away.
+#[test]
+fn the_debian_package_comes_and_goes() {
+    let test = "the_debian_package_comes_and_goes";
+    let tools = [
+        "dpkg-deb",
+        "dpkg-shlibdeps",
+        "strip",
+        "gzip",
+        "unshare",
+        "chroot",
+        "adduser",
+    ];
+    if !has(test, &tools) {
+        return;
+    }
+    let directory = Directory::new("deb");
+    let output = directory.0.display().to_string();
+    let mut build = Command::new("contrib/deb.sh");
+    build.args(["--binary", WMGWD, "--output", &output]);
+    build
+        .env("DEBFULLNAME", "A Packager")
+        .env("DEBEMAIL", "packager@wmgwd.org");
+    let (built, said) = run(&mut build);
+    assert!(built, "{said}");
+    let package = PathBuf::from(said.trim());
+    if has(test, &["lintian"]) {
+        let mut lintian = Command::new("lintian");
+        lintian
+            .args(["--allow-root", "--fail-on", "error,warning"])
+            .arg(&package);
+        let (clean, said) = run(&mut lintian);
+        assert!(clean, "{said}");
+    }
+    if !nix::unistd::geteuid().is_root() {
+        println!("{test}: not installed, needs root for that");
+        return;
+    }
+    let mut install = Command::new("unshare");
+    install
+        .args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--",
+            "sh",
+            "-ec",
+            INSTALL,
+            "sh",
+        ])
+        .arg(&directory.0)
+        .arg(&package);
+    let (installed, said) = run(&mut install);
+    if said.contains("no overlay here") {
+        println!("{test}: not installed, needs overlayfs");
+        return;
+    }
+    assert!(installed && said.contains("\nas it was\n"), "{said}");
+}
+
+/// Installs, looks, removes and purges package `$2`, on an overlay in `$1` that ends with this shell.
+const INSTALL: &str = r#"
+    mount --make-rprivate /
+    mkdir "$1/over" "$1/root"
+    mount -t tmpfs tmpfs "$1/over"
+    mkdir "$1/over/upper" "$1/over/work"
+    mount -t overlay overlay -o "lowerdir=/,upperdir=$1/over/upper,workdir=$1/over/work" "$1/root" || {
+        echo 'no overlay here'
+        exit 1
+    }
+    mount -t proc proc "$1/root/proc"
+    mount -t tmpfs tmpfs "$1/root/run"
+    mount -t tmpfs tmpfs "$1/root/tmp"
+    cp "$2" "$1/root/tmp/wmgwd.deb"
+    exec chroot "$1/root" sh -ec '
+        export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+        # What of FRR is not here is not what this is about.
+        dpkg --force-depends --install /tmp/wmgwd.deb
+        echo "-- installed"
+        /usr/sbin/wmgwd --version
+        getent passwd wmgwd | grep -q nologin
+        test -s /lib/systemd/system/wmgwd.service
+        ! grep local/sbin /lib/systemd/system/wmgwd.service
+        test "$(stat -c %a /etc/default/wmgwd)" = 640
+        test ! -e /etc/systemd/system/multi-user.target.wants/wmgwd.service
+        ! pgrep -x wmgwd
+        for file in /usr/share/man/man8/wmgwd.8.gz /usr/share/bash-completion/completions/wmgwd \
+            /usr/share/zsh/vendor-completions/_wmgwd /usr/share/fish/vendor_completions.d/wmgwd.fish \
+            /usr/share/doc/wmgwd/examples/frr.conf.example /usr/share/doc/wmgwd/copyright; do
+            test -s "$file"
+        done
+        dpkg --verify wmgwd
+        echo WMGWD_MAXVNI=7 >>/etc/default/wmgwd
+        dpkg --force-depends --install /tmp/wmgwd.deb
+        grep -q WMGWD_MAXVNI=7 /etc/default/wmgwd
+        echo "-- again"
+        dpkg --remove wmgwd
+        test ! -e /usr/sbin/wmgwd
+        grep -q WMGWD_MAXVNI=7 /etc/default/wmgwd
+        echo "-- removed"
+        dpkg --purge wmgwd
+        test ! -e /etc/default/wmgwd
+        ! getent passwd wmgwd
+        ! dpkg --status wmgwd 2>/dev/null
+        echo as it was
+    '
+"#;
