@@ -9,6 +9,7 @@
 //! `Args`, then every text is read and checked (`options`, `values`) into a [`Config`]. What stands in the
 //! doc comments of `Args` is the help text *and* what an error says the option takes.
 
+mod access;
 mod arguments;
 mod check;
 mod daemon;
@@ -25,7 +26,7 @@ use argh::{ArgsInfo, FromArgs};
 use check::CheckArgs;
 use daemon::Args;
 use options::{Options, fill};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use withdraw::WithdrawArgs;
 
 pub use check::CheckConfig;
@@ -60,10 +61,10 @@ pub fn parse(
 ) -> Result<Command, Error> {
     let mut texts = Vec::new();
     for arg in args {
-        texts.push(arg.into_string().map_err(|arg| Error::NotUtf8 {
-            argument: arg.to_string_lossy().into_owned(),
-            after: texts.last().cloned(),
-        })?);
+        texts.push(
+            arg.into_string()
+                .map_err(|arg| not_utf8(&arg, texts.last()))?,
+        );
     }
     let command = texts.first().map_or("", String::as_str);
     let rest = texts.get(1..).unwrap_or_default();
@@ -107,6 +108,25 @@ fn take<T: FromArgs + ArgsInfo, C>(
     match fill(command, arguments, environment)? {
         Ok((args, options)) => check(&args, &options).map(Ok),
         Err(help) => Ok(Err(help)),
+    }
+}
+
+/// The error for an argument that is no text. What may be a password is not shown.
+fn not_utf8(argument: &OsStr, before: Option<&String>) -> Error {
+    let argument = argument.to_string_lossy();
+    let is_user = |text: &str| text.trim_start_matches('-').split('=').next() == Some("user");
+    let secret = argument.contains(':')
+        || is_user(&argument)
+        || before.is_some_and(|before| is_user(before));
+    Error::NotUtf8 {
+        argument: if secret {
+            access::HIDDEN.to_owned()
+        } else {
+            argument.into_owned()
+        },
+        after: before
+            .filter(|before| before.starts_with('-') && !before.contains('='))
+            .cloned(),
     }
 }
 

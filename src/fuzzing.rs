@@ -103,6 +103,9 @@ pub fn wire(bytes: &[u8]) {
     if let Ok(grant) = wire::lease_grant_reply(bytes) {
         assert!(grant.id.0 != 0 && !grant.ttl.is_zero());
     }
+    if let Ok(token) = wire::authenticate_reply(bytes) {
+        assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
+    }
     if let Ok(Some(ttl)) = wire::keepalive_line(bytes) {
         assert!(!ttl.is_zero());
     }
@@ -405,20 +408,20 @@ pub fn cli(bytes: &[u8]) {
     match cli::parse(options.cloned(), environment) {
         Ok(Command::Run(config)) => {
             assert!(config.range.first() <= config.range.last());
-            assert!(!config.points.is_empty() && !config.etcd.is_empty());
+            assert!(!config.points.is_empty() && !config.etcd.endpoints.is_empty());
             assert!((1..=100).contains(&config.takeover_cost));
             let timing = config.timing;
             assert!(timing.guard_margin < timing.fence_margin && timing.fence_margin < timing.ttl);
             let name: Result<NodeName, _> = config.name.as_str().parse();
             assert_eq!(name.ok(), Some(config.name));
-            for endpoint in config.etcd {
+            for endpoint in config.etcd.endpoints {
                 assert_eq!(endpoint.to_string().parse().ok(), Some(endpoint));
             }
         }
         Ok(Command::Withdraw(config)) => assert!(config.range.first() <= config.range.last()),
         Ok(Command::Guard(_) | Command::Print(_)) => {}
         Err(error) => is_one_line(&error.to_string(), 3500),
-        Ok(cli::Command::Check(config)) => assert!(!config.etcd.is_empty()),
+        Ok(cli::Command::Check(config)) => assert!(!config.etcd.endpoints.is_empty()),
     }
 }
 

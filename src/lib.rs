@@ -34,6 +34,7 @@
 #![deny(unsafe_code)]
 
 pub mod check;
+pub mod child;
 pub mod cli;
 pub mod clock;
 pub mod etcd;

@@ -130,7 +130,10 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
             warn!("{}: {}; run: {mend}", finding.about, finding.text);
         }
     }
-    let client = Client::new(config.etcd.clone(), config.timing.etcd_timeout);
+    for warning in config.etcd.warnings() {
+        warn!("{warning}");
+    }
+    let client = Client::open(&config.etcd, config.timing.etcd_timeout)?;
     let Attached {
         keeper,
         mut line,
@@ -287,6 +290,7 @@ fn registered_points(client: &Client, config: &Config, lease: Lease) -> Option<V
 fn guard_address(config: &Config) -> Address {
     let etcd = config
         .etcd
+        .endpoints
         .first()
         .map(ToString::to_string)
         .unwrap_or_default();

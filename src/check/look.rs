@@ -21,26 +21,17 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
 
 /// Where the kernel's switches for IPv4 stand.
 const IPV4: &str = "/proc/sys/net/ipv4";
 
 /// Looks at what `config` says: this host, unless it is left out, and etcd.
 pub fn look(config: &CheckConfig) -> Facts {
-    let client = |endpoints| Client::new(endpoints, config.timing.etcd_timeout);
-    let members: Vec<(String, Client)> = config
-        .etcd
-        .iter()
-        .map(|endpoint| (endpoint.to_string(), client(vec![endpoint.clone()])))
-        .collect();
     let mut facts = match config.mock {
         true => Facts::default(),
         false => host(&config.purpose),
     };
-    let all = client(config.etcd.clone());
-    let timeout = config.timing.etcd_timeout;
-    facts.etcd = Some(database(&config.purpose, &all, &members, timeout));
+    facts.etcd = Some(database(config));
     facts
 }
 
@@ -125,20 +116,21 @@ fn number(path: &Path) -> Option<u32> {
 
 /// Looks at etcd through `client`, and at each member by itself through one of `members`. `timeout` is how long
 /// one call may take.
-fn database(
-    purpose: &Purpose,
-    client: &Client,
-    members: &[(String, Client)],
-    timeout: Duration,
-) -> Database {
+fn database(config: &CheckConfig) -> Database {
+    let (purpose, timeout) = (&config.purpose, config.timing.etcd_timeout);
     let mut database = Database {
         timeout,
         ..Database::default()
     };
-    for (endpoint, member) in members {
-        let status = member.status().map_err(|error| chain(&error));
-        database.members.push((endpoint.clone(), status));
+    let client = Client::open(&config.etcd, timeout).map_err(|error| chain(&error));
+    for endpoint in &config.etcd.endpoints {
+        let status = client.as_ref().map_err(String::clone).and_then(|client| {
+            let member = client.only(endpoint.clone());
+            member.status().map_err(|error| chain(&error))
+        });
+        database.members.push((endpoint.to_string(), status));
     }
+    let Ok(client) = &client else { return database };
     // Each of these would take all endpoints' deadlines to say the same again.
     if database.members.iter().all(|(_, status)| status.is_err()) {
         return database;

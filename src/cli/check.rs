@@ -14,8 +14,8 @@ pub struct CheckConfig {
     pub purpose: Purpose,
     /// Whether the host is left out, as a mock node has none.
     pub mock: bool,
-    /// Where etcd answers. Never empty.
-    pub etcd: Vec<etcd::Endpoint>,
+    /// How etcd is reached, and who asks.
+    pub etcd: etcd::Access,
     /// The times that follow from the lease.
     pub timing: Timing,
     /// Whether to print JSON.

@@ -25,8 +25,8 @@ pub struct Config {
     pub points_given: bool,
     /// Whether debug lines are logged.
     pub debug: bool,
-    /// Where etcd answers: the next one is tried when one fails. Never empty.
-    pub etcd: Vec<etcd::Endpoint>,
+    /// How etcd is reached, and who asks.
+    pub etcd: etcd::Access,
     /// How long routes get to converge between the phases of a migration. A drain in the lab lost nothing
     /// with 0 s; the default leaves room for slower networks.
     pub settle: Duration,

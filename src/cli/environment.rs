@@ -3,6 +3,7 @@
 //! Pure: the environment comes in as a function. Variables that belong to no option are none of our
 //! business: start scripts and tests have their own.
 
+use super::access::HIDDEN;
 use super::arguments::{Spelled, switch};
 use super::error::{Error, Given};
 use argh::{FlagInfo, FlagInfoKind};
@@ -36,7 +37,10 @@ pub(super) fn complete(
         let value = value.into_string().map_err(|value| Error::Bad {
             given,
             takes: flag.description,
-            value: value.to_string_lossy().into_owned(),
+            value: match flag.long {
+                "--user" => HIDDEN.to_owned(),
+                _ => value.to_string_lossy().into_owned(),
+            },
         })?;
         found.push(flag.long);
         match flag.kind {

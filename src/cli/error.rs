@@ -88,6 +88,20 @@ pub enum Error {
         /// What is wrong with it.
         error: EndpointError,
     },
+    /// An option is of no use without another.
+    Lacks {
+        /// The option, or its variable.
+        given: Given,
+        /// What it needs.
+        needs: &'static str,
+    },
+    /// The password of `--user` stands there twice.
+    TwoPasswords {
+        /// `--user`, or its variable.
+        user: Given,
+        /// `--password-file`, or its variable.
+        file: Given,
+    },
     /// `--minvni` is greater than `--maxvni`.
     EmptyRange {
         /// `--minvni`, where it comes from and what it is.
@@ -146,6 +160,13 @@ impl fmt::Display for Error {
                 value,
             } => write!(f, "{given} cannot be {}; it takes {takes}", Quoted(value)),
             Error::Endpoint { given, error } => write!(f, "{given}: {error}"),
+            Error::Lacks { given, needs } => write!(f, "{given} is of no use without {needs}"),
+            Error::TwoPasswords { user, file } => {
+                write!(
+                    f,
+                    "{user} holds a password, and {file} names another; give one of them"
+                )
+            }
             Error::EmptyRange {
                 first: (min, first),
                 last: (max, last),

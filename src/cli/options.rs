@@ -4,7 +4,6 @@
 use super::arguments::{self, Normal};
 use super::environment;
 use super::error::{Error, Given};
-use crate::etcd;
 use crate::types::VniRange;
 use argh::{ArgsInfo, FlagInfo, FromArgs};
 use std::ffi::OsString;
@@ -17,15 +16,37 @@ macro_rules! with_etcd {
         $(#[$meta])*
         $visible struct $name {
             $($fields)*
-            /// the URLs of etcd, http://host:port, separated by commas; when one fails, the next is tried (default: http://localhost:2379)
+            /// the URLs of etcd, http://host:port or https://host:port, separated by commas; when one fails, the next is tried (default: http://localhost:2379)
             #[argh(option, default = "String::from(\"http://localhost:2379\")")]
             etcd: String,
+            /// a file, in PEM, with the authorities that may sign the certificates of etcd (default: those of the system)
+            #[argh(option, default = "String::new()")]
+            cacert: String,
+            /// a file, in PEM, with the certificate to show to etcd and its chain; goes with --key (default: none)
+            #[argh(option, default = "String::new()")]
+            cert: String,
+            /// a file, in PEM, with the key of --cert (default: none)
+            #[argh(option, default = "String::new()")]
+            key: String,
+            /// NAME or NAME:PASSWORD of a user of etcd; a password here can be read by everybody on this machine (default: none)
+            #[argh(option, default = "String::new()")]
+            user: String,
+            /// a file whose first line is the password of --user (default: none)
+            #[argh(option, default = "String::new()")]
+            password_file: String,
         }
 
         impl $name {
-            /// How etcd is reached.
-            fn etcd(&self, options: &Options) -> Result<Vec<etcd::Endpoint>, Error> {
-                options.endpoints("--etcd", &self.etcd)
+            /// How etcd is reached, and who asks.
+            fn etcd(&self, options: &Options) -> Result<crate::etcd::Access, Error> {
+                options.access(&$crate::cli::access::Texts {
+                    etcd: &self.etcd,
+                    cacert: &self.cacert,
+                    cert: &self.cert,
+                    key: &self.key,
+                    user: &self.user,
+                    password_file: &self.password_file,
+                })
             }
         }
     };
@@ -87,7 +108,7 @@ impl Options {
     }
 
     /// Where the value of `option` comes from.
-    fn given(&self, option: &'static str) -> Given {
+    pub(super) fn given(&self, option: &'static str) -> Given {
         if self.from_environment.contains(&option) {
             Given::Variable(option)
         } else {
@@ -116,18 +137,6 @@ impl Options {
         VniRange::new(first, last).ok_or_else(|| Error::EmptyRange {
             first: (self.given("--minvni"), first),
             last: (self.given("--maxvni"), last),
-        })
-    }
-
-    /// The endpoints of `list`.
-    pub(super) fn endpoints(
-        &self,
-        option: &'static str,
-        list: &str,
-    ) -> Result<Vec<etcd::Endpoint>, Error> {
-        etcd::parse_endpoints(list).map_err(|error| Error::Endpoint {
-            given: self.given(option),
-            error,
         })
     }
 }

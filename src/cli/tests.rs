@@ -174,6 +174,11 @@ fn errors_name_the_option_and_what_it_takes() {
         (&["--name=x", "--etcd=http://"], &["--etcd: ", "http://"]),
         (&["--name=x", "--etcd=http://a:99999"], &["--etcd: ", "http://"]),
         (&["--name=x", "--etcd=http://a:1,ftp://b"], &["--etcd: ", "http://"]),
+        (&["--name=x", "--cert=a"], &["--cert is of no use without --key"]),
+        (&["--name=x", "--key=a"], &["--key is of no use without --cert"]),
+        (&["--name=x", "--user=a"], &["--user is of no use without --password-file"]),
+        (&["--name=x", "--password-file=a"], &["--password-file is of no use without --user"]),
+        (&["--name=x", "--user=a:b", "--password-file=a"], &["--user holds a password", "--password-file"]),
         (&["--name=x", "--settle=-1"], &["--settle cannot be", "seconds"]),
         (&["--name=x", "--settle=1e3"], &["--settle cannot be", "seconds"]),
         (&["--name=x", "--settle=inf"], &["--settle cannot be", "seconds"]),
@@ -232,7 +237,7 @@ fn only_the_name_is_needed() {
     assert_eq!((config.points.len(), config.points_given), (100, false));
     assert_eq!(
         config.etcd,
-        etcd::parse_endpoints("http://localhost:2379").unwrap()
+        etcd::Access::plain(etcd::parse_endpoints("http://localhost:2379").unwrap())
     );
     assert_eq!(config.settle, Duration::from_millis(500));
     assert_eq!(config.drain_timeout, Duration::from_secs(60));
@@ -252,6 +257,11 @@ fn every_option_reaches_the_configuration() {
         "-uids=0, 7,18446744073709551615",
         "-debug",
         "-etcd=http://10.0.0.1:2379,http://10.0.0.2:2379",
+        "-cacert=ca.pem",
+        "-cert=cert.pem",
+        "-key=key.pem",
+        "-user=wmgwd",
+        "-password-file=password",
         "-settle=0.25",
         "-drain-timeout=0",
         "-lease-ttl=10",
@@ -263,7 +273,13 @@ fn every_option_reaches_the_configuration() {
     assert_eq!((config.mock, config.debug), (true, true));
     assert_eq!(config.points, [0, 7, u64::MAX]);
     assert!(config.points_given);
-    assert_eq!(config.etcd.len(), 2);
+    assert_eq!(config.etcd.endpoints.len(), 2);
+    assert_eq!(config.etcd.cacert, Some("ca.pem".into()));
+    let (cert, key) = ("cert.pem".into(), "key.pem".into());
+    assert_eq!(config.etcd.identity, Some(etcd::Identity { cert, key }));
+    let login = config.etcd.login.unwrap();
+    assert_eq!(login.name, "wmgwd");
+    assert_eq!(login.password, etcd::Password::File("password".into()));
     assert_eq!(config.settle, Duration::from_millis(250));
     assert_eq!(config.drain_timeout, Duration::ZERO);
     assert_eq!(config.timing.ttl, Duration::from_secs(10));
@@ -326,9 +342,8 @@ fn giving_the_defaults_changes_nothing() {
                 "{}",
                 flag.long
             ),
-            Some((_, default)) if flag.long == "--uids" => {
-                assert_eq!(default, "100 random points)")
-            }
+            // In words: there is nothing to write that would be the same.
+            Some((_, "100 random points)" | "those of the system)" | "none)")) => {}
             Some((_, default)) => given.push(format!(
                 "{}={}",
                 flag.long,
@@ -431,6 +446,7 @@ fn a_bad_variable_is_named() {
 /// Input: every option of each command by its variable. Output: it is read, since a bad one is refused.
 #[test]
 fn every_option_of_every_command_has_its_variable() {
+    use std::os::unix::ffi::OsStringExt;
     for (command, flags) in [
         (None, Args::get_args_info().flags),
         (Some("withdraw"), WithdrawArgs::get_args_info().flags),
@@ -445,17 +461,76 @@ fn every_option_of_every_command_has_its_variable() {
                 );
                 continue;
             };
-            let texts: Vec<&str> = command.into_iter().collect();
-            let text = parse_with(
-                &[("WMGWD_NAME", "a"), (&variable, "/\n/")][usize::from(flag.long == "--name")..],
-                &texts,
-            );
+            let args = command.into_iter().map(OsString::from);
+            let text = parse(args, |name| match name {
+                // No option takes what is no text.
+                _ if name == variable => Some(OsString::from_vec(vec![0xff])),
+                "WMGWD_NAME" => Some(OsString::from("a")),
+                _ => None,
+            });
             let text = text.unwrap_err().to_string();
             assert!(text.starts_with(&variable), "{variable}: {text}");
             variables += 1;
         }
         assert!(variables >= 6, "{command:?}");
     }
+}
+
+/// Input: a password in every place where something is wrong. Output: an error, or a configuration that is
+/// printed; none shows the password.
+#[test]
+fn a_password_is_never_shown() {
+    use std::os::unix::ffi::OsStringExt;
+    let wrong: [&[&str]; 8] = [
+        &["--name=x", "--user=:s3cret"],
+        &["--name=x", "--user", ":s3cret"],
+        &["--name=x", "--user=a\n:s3cret"],
+        &["--name=x", "--user=a:s3cret", "--user=b:s3cret"],
+        &["--name=x", "--user=a:s3cret", "--password-file=f"],
+        &["--name=x", "--user=a:s3cret", "--minvni=0"],
+        &["--name=x", "--usr=a:s3cret"],
+        &["--user=a:s3cret"],
+    ];
+    for texts in wrong {
+        let text = error(texts);
+        assert!(!text.contains("s3cret"), "{texts:?}: {text}");
+    }
+    let broken = || OsString::from_vec(b"a:s3cret\xff".to_vec());
+    let mut joined = OsString::from("--user=");
+    joined.push(broken());
+    for args in [
+        vec![OsString::from("--user"), broken()],
+        vec![joined],
+        vec![OsString::from("--user=a:s3cret"), broken()],
+        ["--user", "a:s3cret"]
+            .map(OsString::from)
+            .into_iter()
+            .chain([broken()])
+            .collect(),
+    ] {
+        let text = parse(args.into_iter(), |_| None).unwrap_err().to_string();
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    let variable = |name: &str| (name == "WMGWD_USER").then(broken);
+    let text = parse([OsString::from("--name=x")].into_iter(), variable)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(text.find("WMGWD_USER cannot be"), Some(0));
+    assert!(!text.contains("s3cret"), "{text}");
+
+    let given = config(&["--name=x", "--user=a:s3cret:more"]);
+    assert!(!format!("{given:?}").contains("s3cret"));
+    let password = given.etcd.login.unwrap().password;
+    assert_eq!(
+        password,
+        etcd::Password::Argument(String::from("s3cret:more"))
+    );
+    let Ok(Command::Run(given)) = parse_with(&[("WMGWD_USER", "a:s3cret")], &["--name=x"]) else {
+        panic!("not taken");
+    };
+    assert!(!format!("{given:?}").contains("s3cret"));
+    let password = given.etcd.login.unwrap().password;
+    assert_eq!(password, etcd::Password::Variable(String::from("s3cret")));
 }
 
 #[test]

@@ -2,15 +2,17 @@
 //!
 //! Owns no state and touches nothing.
 
+use super::tls;
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 const DEFAULT_PORT: u16 = 2379;
 
-/// The client URL of one etcd member, `http://host:port`.
+/// The client URL of one etcd member, `http://host:port` or `https://host:port`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Endpoint {
+    tls: bool,
     /// As it stands in a URL: an IPv6 address is in brackets.
     host: String,
     port: u16,
@@ -21,11 +23,23 @@ impl Endpoint {
     pub(super) fn url(&self, path: &str) -> String {
         format!("{self}{path}")
     }
+
+    /// Whether it is `https`.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether it is this machine, as far as its spelling tells.
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.trim_start_matches('[').trim_end_matches(']');
+        self.host == "localhost" || address.parse().is_ok_and(|it: IpAddr| it.is_loopback())
+    }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}:{}", self.host, self.port)
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
@@ -48,7 +62,7 @@ impl fmt::Display for EndpointError {
         };
         write!(
             f,
-            "{shown:?}{cut} is no etcd endpoint: {}; takes http://host:port, for example http://127.0.0.1:2379",
+            "{shown:?}{cut} is no etcd endpoint: {}; takes http://host:port or https://host:port, for example http://127.0.0.1:2379",
             self.reason
         )
     }
@@ -78,12 +92,13 @@ fn parse(text: &str) -> Result<Endpoint, &'static str> {
     }
     let (scheme, rest) = text
         .split_once("://")
-        .ok_or("http:// is missing in front")?;
-    if scheme.eq_ignore_ascii_case("https") {
-        return Err("this build speaks plain http only, so put it on a trusted link or loopback");
+        .ok_or("http:// or https:// is missing in front")?;
+    let tls = scheme.eq_ignore_ascii_case("https");
+    if tls && !cfg!(feature = "tls") {
+        return Err(tls::MISSING);
     }
-    if !scheme.eq_ignore_ascii_case("http") {
-        return Err("its scheme is not http");
+    if !tls && !scheme.eq_ignore_ascii_case("http") {
+        return Err("its scheme is neither http nor https");
     }
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
@@ -130,7 +145,7 @@ fn parse(text: &str) -> Result<Endpoint, &'static str> {
             .ok_or("its port is not a number from 1 to 65535")?,
         Some(_) => return Err("its port is not a number from 1 to 65535"),
     };
-    Ok(Endpoint { host, port })
+    Ok(Endpoint { tls, host, port })
 }
 
 #[cfg(test)]
@@ -147,6 +162,8 @@ mod tests {
             ("http://etcd_a", "http://etcd_a:2379"),
             ("http://[::1]:4001", "http://[::1]:4001"),
             ("http://[0:0::1]", "http://[::1]:2379"),
+            #[cfg(feature = "tls")]
+            ("HTTPS://A", "https://a:2379"),
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), url);
         }
@@ -156,8 +173,9 @@ mod tests {
     fn endpoints_that_are_none_are_named_with_the_reason_on_one_line() {
         for (text, reason) in [
             ("", "empty"),
-            ("127.0.0.1:2379", "http:// is missing"),
-            ("https://a:2379", "plain http only"),
+            ("127.0.0.1:2379", "http:// or https:// is missing"),
+            #[cfg(not(feature = "tls"))]
+            ("https://a:2379", "built without TLS"),
             ("ftp://a:2379", "scheme"),
             ("http://", "host"),
             ("http://:2379", "host"),
@@ -179,6 +197,23 @@ mod tests {
             assert!(error.contains(reason), "{text:?}: {error}");
             assert!(error.contains("takes http://host:port"), "{error}");
             assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_stays_on_this_machine_is_known() {
+        for (text, loopback) in [
+            ("http://localhost", true),
+            ("http://127.0.0.2:1", true),
+            ("http://[::1]", true),
+            ("http://10.0.0.1", false),
+            ("http://localhost.example", false),
+        ] {
+            assert_eq!(
+                text.parse::<Endpoint>().unwrap().is_loopback(),
+                loopback,
+                "{text}"
+            );
         }
     }
 

@@ -2,14 +2,16 @@
 //!
 //! Owns no state and touches nothing. The variants differ by what the caller can do.
 
-use super::Endpoint;
+use super::{AccessError, Endpoint};
 use crate::types::Revision;
 use std::fmt;
 use std::time::Duration;
 
 /// gRPC's codes (grpc.io, "Status codes and their use in gRPC") as far as they matter here.
 const NOT_FOUND: u32 = 5;
+const PERMISSION_DENIED: u32 = 7;
 const UNAVAILABLE: u32 = 14;
+const UNAUTHENTICATED: u32 = 16;
 
 /// Why a call to etcd has no answer. After a transport error or a timeout the call may have taken
 /// effect all the same.
@@ -22,6 +24,17 @@ pub enum Error {
         /// The endpoint.
         endpoint: Endpoint,
         /// What happened to the connection.
+        source: Box<ureq::Error>,
+    },
+    /// No TLS connection. Of the endpoints tried, the last.
+    Tls {
+        /// The path of the call.
+        call: &'static str,
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// What is wrong and what to do about it.
+        advice: &'static str,
+        /// What TLS says.
         source: Box<ureq::Error>,
     },
     /// No whole answer within the deadline. Of the endpoints tried, the last.
@@ -49,6 +62,17 @@ pub enum Error {
         /// Etcd's own words.
         message: String,
     },
+    /// Etcd gave no token.
+    Login {
+        /// The user.
+        user: String,
+        /// The gRPC code; 0 if etcd named none.
+        code: u32,
+        /// Etcd's own words.
+        message: String,
+    },
+    /// The password cannot be read any more.
+    Access(Box<AccessError>),
     /// A put named a lease that no longer exists; nothing of the transaction was done.
     LeaseNotFound,
     /// The watch starts at a revision that etcd has forgotten: read all again, then watch from there.
@@ -78,19 +102,44 @@ impl Error {
     /// Whether another endpoint may have an answer where this one has none.
     pub(super) fn is_of_endpoint(&self) -> bool {
         match self {
-            Error::Transport { .. } | Error::TimedOut { .. } | Error::Http { .. } => true,
-            Error::Rejected { code, message } => {
-                *code == UNAVAILABLE
-                    || message.contains("no leader")
-                    || message.contains("request timed out")
-            }
-            Error::LeaseNotFound
+            Error::Transport { .. }
+            | Error::Tls { .. }
+            | Error::TimedOut { .. }
+            | Error::Http { .. } => true,
+            Error::Rejected { code, message } => is_of_member(*code, message),
+            Error::Login { .. }
+            | Error::Access(_)
+            | Error::LeaseNotFound
             | Error::Compacted { .. }
             | Error::Disconnected
             | Error::Malformed(_)
             | Error::NoEndpoint => false,
         }
     }
+
+    /// Whether a new token may help. Etcd 3.4 calls a watch with an old token a watch without permission.
+    pub(super) fn is_of_token(&self, watch: bool) -> bool {
+        match self {
+            Error::Rejected { code, message } => {
+                *code == UNAUTHENTICATED
+                    || message.contains("invalid auth token")
+                    || message.contains("user name is empty")
+                    || message.contains("revision of auth store is old")
+                    || watch && message.contains("permission denied")
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether etcd says that it wants no passwords at all.
+    pub(super) fn is_auth_not_enabled(&self) -> bool {
+        matches!(self, Error::Rejected { message, .. } if message.contains("authentication is not enabled"))
+    }
+}
+
+/// Whether another member may take what this one refuses.
+pub(super) fn is_of_member(code: u32, message: &str) -> bool {
+    code == UNAVAILABLE || message.contains("no leader") || message.contains("request timed out")
 }
 
 impl fmt::Display for Error {
@@ -102,6 +151,12 @@ impl fmt::Display for Error {
                     "no connection for {call} to etcd at {endpoint}; is it running there?"
                 )
             }
+            Error::Tls {
+                call,
+                endpoint,
+                advice,
+                ..
+            } => write!(f, "no TLS for {call} with etcd at {endpoint}: {advice}"),
             Error::TimedOut {
                 call,
                 endpoint,
@@ -121,8 +176,26 @@ impl fmt::Display for Error {
                  is this the client port of etcd 3.4 or later?"
             ),
             Error::Rejected { code, message } => {
-                write!(f, "etcd refuses (gRPC code {code}): {message}")
+                write!(f, "etcd refuses (gRPC code {code}): {message}")?;
+                if *code == PERMISSION_DENIED || message.contains("permission denied") {
+                    f.write_str(
+                        "; the user needs a role that may read and write the prefix /wmgwd/",
+                    )?;
+                } else if message.contains("user name is empty") {
+                    f.write_str("; give --user and --password-file")?;
+                }
+                Ok(())
             }
+            Error::Login {
+                user,
+                code,
+                message,
+            } => write!(
+                f,
+                "etcd does not let {user:?} in (gRPC code {code}): {message}; \
+                 see --user and --password-file"
+            ),
+            Error::Access(error) => error.fmt(f),
             Error::LeaseNotFound => f.write_str("etcd no longer knows the lease of this node"),
             Error::Compacted { at } => {
                 write!(f, "etcd keeps no changes from before revision {at}")
@@ -137,7 +210,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Transport { source, .. } => Some(source.as_ref()),
+            Error::Transport { source, .. } | Error::Tls { source, .. } => Some(source.as_ref()),
+            Error::Access(error) => error.source(),
             _ => None,
         }
     }

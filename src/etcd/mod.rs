@@ -4,15 +4,24 @@
 //! at a time each. It touches the network and its own memory, keeps no thread and never sleeps. Every
 //! attempt ends within its deadline, so a call ends within the deadline times the number of endpoints.
 //!
-//! `wire` holds the shapes (pure), `connect` the sockets, `ops` the values, `watch` the open watch.
+//! `wire` holds the shapes (pure), `connect` the sockets, `tls` what goes over them, `access` and `auth` who
+//! asks, `ops` the values, `watch` the open watch.
 
+mod access;
+mod auth;
 mod connect;
 mod endpoint;
 mod error;
 mod ops;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 mod watch;
 pub(crate) mod wire;
 
+pub use access::{Access, AccessError, Identity, Login, Password};
 pub use endpoint::{Endpoint, EndpointError, parse_endpoints};
 pub use error::Error;
 pub use ops::{
@@ -22,10 +31,13 @@ pub use ops::{
 pub use watch::Watch;
 
 use crate::types::{LeaseId, Revision};
-use connect::{AddressResolver, TcpConnector};
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use auth::{Session, Token};
+use connect::AddressResolver;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tls::Tls;
 use ureq::config::Config;
 use ureq::http::Response;
 use ureq::{Agent, Body};
@@ -37,6 +49,7 @@ const LEASE_KEEPALIVE: &str = "/v3/lease/keepalive";
 const LEASE_REVOKE: &str = "/v3/lease/revoke";
 const STATUS: &str = "/v3/maintenance/status";
 const WATCH: &str = "/v3/watch";
+const AUTHENTICATE: &str = "/v3/auth/authenticate";
 
 /// A client of one etcd cluster.
 pub struct Client {
@@ -45,12 +58,20 @@ pub struct Client {
     /// Index of the endpoint that answered last.
     preferred: AtomicUsize,
     timeout: Duration,
+    tls: Option<Arc<Tls>>,
+    session: Option<Arc<Session>>,
 }
 
 impl Clone for Client {
-    /// An independent client with its own connections: a slow call of one never holds up the other.
+    /// An independent client with its own connections: a slow call of one never holds up the other. Shared
+    /// are the token and the settings of TLS.
     fn clone(&self) -> Client {
-        let clone = Client::new(self.endpoints.clone(), self.timeout);
+        let clone = Client::with(
+            self.endpoints.clone(),
+            self.timeout,
+            self.tls.clone(),
+            self.session.clone(),
+        );
         clone
             .preferred
             .store(self.preferred.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -59,8 +80,44 @@ impl Clone for Client {
 }
 
 impl Client {
-    /// A client that tries each of `endpoints` for at most `timeout` a call, the first one first.
+    /// A client that tries each of `endpoints`, by plain HTTP, for at most `timeout` a call, the first one
+    /// first.
     pub fn new(endpoints: Vec<Endpoint>, timeout: Duration) -> Client {
+        Client::with(endpoints, timeout, None, None)
+    }
+
+    /// As [`Client::new`], with everything that `access` says.
+    ///
+    /// # Errors
+    /// If a file that it names cannot be used. No connection is made yet.
+    pub fn open(access: &Access, timeout: Duration) -> Result<Client, AccessError> {
+        let tls = Tls::open(access)?;
+        let session = access.login.clone().map(Session::new).transpose()?;
+        let session = session.map(Arc::new);
+        Ok(Client::with(
+            access.endpoints.clone(),
+            timeout,
+            tls,
+            session,
+        ))
+    }
+
+    /// A client of that one member alone, as the same user.
+    pub fn only(&self, endpoint: Endpoint) -> Client {
+        Client::with(
+            vec![endpoint],
+            self.timeout,
+            self.tls.clone(),
+            self.session.clone(),
+        )
+    }
+
+    fn with(
+        endpoints: Vec<Endpoint>,
+        timeout: Duration,
+        tls: Option<Arc<Tls>>,
+        session: Option<Arc<Session>>,
+    ) -> Client {
         let config = Config::builder()
             // The reply's body says what etcd has against the request.
             .http_status_as_error(false)
@@ -71,10 +128,16 @@ impl Client {
             .user_agent("wmgwd")
             .build();
         Client {
-            agent: Agent::with_parts(config, TcpConnector, AddressResolver::default()),
+            agent: Agent::with_parts(
+                config,
+                tls::connector(tls.clone()),
+                AddressResolver::default(),
+            ),
             endpoints,
             preferred: AtomicUsize::new(0),
             timeout,
+            tls,
+            session,
         }
     }
 
@@ -120,14 +183,17 @@ impl Client {
     /// Renews a lease: its TTL, counted from some moment after the call began; `None` if it is gone.
     pub fn lease_keepalive(&self, id: LeaseId) -> Result<Option<Duration>, Error> {
         self.each_endpoint(LEASE_KEEPALIVE, &wire::lease(id), None, |at, reply| {
-            // A stream of one line: its end adds nothing but delay, so it is not waited for.
             let mut line = Vec::new();
-            BufReader::new(reply.into_body().into_reader())
+            let mut reply = BufReader::new(reply.into_body().into_reader());
+            reply
                 .read_until(b'\n', &mut line)
                 .map_err(|error| at.failure(error.into()))?;
             if line.is_empty() {
                 return Err(at.cut());
             }
+            // A stream of one line. With its end, which comes at once, the connection can be used again:
+            // no handshake for each keepalive. What goes wrong from here on does not undo the renewal.
+            let _ = io::copy(&mut reply, &mut io::sink());
             wire::keepalive_line(&line)
         })
     }
@@ -189,12 +255,15 @@ impl Client {
                 endpoint: &self.endpoints[index],
                 timeout: self.timeout,
                 bound,
+                begun: Instant::now(),
             };
-            match attempt
-                .send(&self.agent, body)
-                .and_then(|reply| read(&attempt, reply))
-            {
-                Err(error) if error.is_of_endpoint() => failure = error,
+            match self.attempt(&attempt, body, &read) {
+                Err(error) if error.is_of_endpoint() => {
+                    if let (Error::Tls { .. }, Some(tls)) = (&error, &self.tls) {
+                        tls.renew();
+                    }
+                    failure = error;
+                }
                 result => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return result;
@@ -203,24 +272,91 @@ impl Client {
         }
         Err(failure)
     }
+
+    /// One call at one endpoint, with a token where etcd wants one.
+    fn attempt<T>(
+        &self,
+        attempt: &Attempt,
+        body: &[u8],
+        read: impl Fn(&Attempt, Response<Body>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let call = |token: &Token| {
+            let reply = attempt.send(&self.agent, body, token)?;
+            read(attempt, reply)
+        };
+        let Some(session) = &self.session else {
+            return call(&Token::NotNeeded);
+        };
+        let mut token = session.token();
+        // A keepalive needs no token, and must not wait for one.
+        if matches!(token, Token::Unknown) && attempt.call != LEASE_KEEPALIVE {
+            token = self.authenticate(session, attempt)?;
+        } else {
+            match call(&token) {
+                Err(error) if error.is_of_token(attempt.call == WATCH) => session.forget(&token),
+                result => return result,
+            }
+            token = match session.token() {
+                Token::Unknown => self.authenticate(session, attempt)?,
+                newer => newer,
+            };
+        }
+        call(&token)
+    }
+
+    /// Asks for a token, within the time of `attempt`.
+    fn authenticate(&self, session: &Session, attempt: &Attempt) -> Result<Token, Error> {
+        let request = session
+            .request()
+            .map_err(|error| Error::Access(Box::new(error)))?;
+        let attempt = Attempt {
+            call: AUTHENTICATE,
+            bound: None,
+            ..*attempt
+        };
+        let reply = attempt
+            .send(&self.agent, &request, &Token::NotNeeded)
+            .and_then(|reply| wire::authenticate_reply(&attempt.body(reply)?));
+        let token = match reply {
+            Ok(token) => Token::Held(token.into()),
+            Err(error) if error.is_auth_not_enabled() => Token::NotNeeded,
+            Err(Error::Rejected { code, message }) if !error::is_of_member(code, &message) => {
+                return Err(Error::Login {
+                    user: session.name().to_owned(),
+                    code,
+                    message,
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        session.keep(token.clone());
+        Ok(token)
+    }
 }
 
 /// One call at one endpoint.
+#[derive(Clone, Copy)]
 struct Attempt<'a> {
     call: &'static str,
     endpoint: &'a Endpoint,
     timeout: Duration,
     /// How long a stream may last; `None` for a call that ends within the timeout.
     bound: Option<Duration>,
+    /// When the time began to run.
+    begun: Instant,
 }
 
 impl Attempt<'_> {
     /// Sends the request, and takes the reply up to its headers if they do not tell of an error.
-    fn send(&self, agent: &Agent, body: &[u8]) -> Result<Response<Body>, Error> {
-        let phase = Some(self.timeout);
-        let request = agent
+    fn send(&self, agent: &Agent, body: &[u8], token: &Token) -> Result<Response<Body>, Error> {
+        // A token may have taken some of it.
+        let phase = Some(self.timeout.saturating_sub(self.begun.elapsed()));
+        let mut request = agent
             .post(self.endpoint.url(self.call))
             .header("Content-Type", "application/json");
+        if let Token::Held(token) = token {
+            request = request.header("Authorization", &**token);
+        }
         let request = match self.bound {
             None => request.config().timeout_global(phase).build(),
             Some(bound) => request
@@ -267,6 +403,13 @@ impl Attempt<'_> {
                 call,
                 endpoint,
                 after: self.timeout,
+            }
+        } else if let Some(advice) = tls::advice(&error) {
+            Error::Tls {
+                call,
+                endpoint,
+                advice,
+                source: Box::new(error),
             }
         } else {
             Error::Transport {

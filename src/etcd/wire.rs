@@ -73,6 +73,11 @@ pub fn lease(id: LeaseId) -> Vec<u8> {
     body(json!({"ID": id.0.to_string()}))
 }
 
+/// Asks for a token. The password is in it.
+pub fn authenticate(name: &str, password: &str) -> Vec<u8> {
+    body(json!({"name": name, "password": password}))
+}
+
 /// Asks for all changes from revision `start` on of the keys that begin with `prefix`.
 ///
 /// Without "fragment": with 120 000 deletions in one revision, fragments had not arrived after 15 s
@@ -220,6 +225,17 @@ pub fn status_reply(reply: &[u8]) -> Result<MemberStatus, Error> {
             .map(str::to_owned)
             .collect(),
     })
+}
+
+/// Reads the reply to [`authenticate`]: the token, which goes into a header as it is.
+pub fn authenticate_reply(reply: &[u8]) -> Result<String, Error> {
+    let reply = object(reply)?;
+    match text(&reply, ["token", "token"]) {
+        Some(token) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(token.to_owned())
+        }
+        _ => Err(Error::Malformed("no token that can be sent")),
+    }
 }
 
 /// Reads the reply line of a keepalive: the TTL from then on, or `None` if the lease is gone.

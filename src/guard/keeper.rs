@@ -5,6 +5,7 @@ use super::address::{Address, credentials};
 use super::peer::Peer;
 use super::protocol::{Greeting, Order, Report};
 use super::{Error, Guard, Guards, Standing};
+use crate::child;
 use crate::clock;
 use crate::supervisor;
 use crate::types::{Lease, LeaseId, Time, Vni};
@@ -20,7 +21,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -192,7 +193,7 @@ impl Keeper {
     }
 
     fn spawn(&mut self) -> Result<(), Error> {
-        let child = supervisor::hide(&mut Command::new("/proc/self/exe"))
+        let child = supervisor::hide(&mut child::command("/proc/self/exe"))
             .arg0("wmgwd")
             .arg("guard")
             .args(&self.arguments)

@@ -4,6 +4,7 @@
 //! no disk that could be full, no pipe that could fill up or be held open by a grandchild.
 
 use super::verdict::{Output, Verdict, judge};
+use crate::child;
 use crate::clock;
 use crate::host::Error;
 use crate::supervisor;
@@ -192,7 +193,7 @@ impl Vtysh {
         script.write_all(stdin.as_bytes()).map_err(spawn)?;
         script.rewind().map_err(spawn)?;
         let (stdout, stderr) = (memory().map_err(spawn)?, memory().map_err(spawn)?);
-        let mut command = Command::new(&self.program);
+        let mut command = child::command(&self.program);
         supervisor::hide(&mut command)
             .args(["-d", daemon.name()])
             .args(arguments)

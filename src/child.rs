@@ -1,0 +1,16 @@
+//! Child processes: what all of them are started without.
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+/// Variables that may hold a password (`--user NAME:PASSWORD` from the environment).
+const SECRET: [&str; 1] = ["WMGWD_USER"];
+
+/// A command, not yet run, that inherits our environment but for what is secret in it.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for variable in SECRET {
+        command.env_remove(variable);
+    }
+    command
+}
