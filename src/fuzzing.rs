@@ -52,7 +52,8 @@ pub fn schema(bytes: &[u8]) {
     let name: NodeName = "gw1".parse().expect("it is a name");
     for key in [
         Key::Node(name.clone()),
-        Key::Meta(name),
+        Key::Meta(name.clone()),
+        Key::Drain(name),
         Key::Kind(Vni::MIN),
         Key::Current(Vni::MIN),
         Key::Next(Vni::MAX),
@@ -76,7 +77,7 @@ fn schema_value(key: &Key, bytes: &[u8]) {
             assert_eq!(text.as_bytes(), bytes, "a name has one spelling");
             return;
         }
-        Value::Unreadable => return,
+        Value::Drain | Value::Unreadable => return,
     };
     assert_eq!(schema::read_value(key, &again), (value, None));
 }

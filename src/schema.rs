@@ -32,6 +32,8 @@ pub enum Key {
     Node(NodeName),
     /// `/wmgwd/meta/node/<name>`: what a node of our kind says of itself.
     Meta(NodeName),
+    /// `/wmgwd/meta/drain/<name>`: a node of our kind that an operator has taken out.
+    Drain(NodeName),
     /// `/wmgwd/vni/<vni>/type`.
     Kind(Vni),
     /// `/wmgwd/vni/<vni>/current`.
@@ -59,6 +61,7 @@ impl Key {
         match segments[..] {
             ["node", node] => Ok(Key::Node(name(node)?)),
             ["meta", "node", node] => Ok(Key::Meta(name(node)?)),
+            ["meta", "drain", node] => Ok(Key::Drain(name(node)?)),
             ["vni", vni, part] => {
                 let vni = vni.parse().map_err(|_| foreign("holds no VNI"))?;
                 match part {
@@ -76,7 +79,7 @@ impl Key {
     pub fn vni(&self) -> Option<Vni> {
         match self {
             Key::Kind(vni) | Key::Current(vni) | Key::Next(vni) => Some(*vni),
-            Key::Node(_) | Key::Meta(_) => None,
+            Key::Node(_) | Key::Meta(_) | Key::Drain(_) => None,
         }
     }
 
@@ -85,6 +88,7 @@ impl Key {
         match self {
             Key::Node(name) => format!("/wmgwd/node/{name}"),
             Key::Meta(name) => format!("/wmgwd/meta/node/{name}"),
+            Key::Drain(name) => format!("/wmgwd/meta/drain/{name}"),
             Key::Kind(vni) => format!("/wmgwd/vni/{vni}/type"),
             Key::Current(vni) => format!("/wmgwd/vni/{vni}/current"),
             Key::Next(vni) => format!("/wmgwd/vni/{vni}/next"),
@@ -100,6 +104,8 @@ pub enum Value {
     Points(Vec<u64>),
     /// What a node of our kind says of itself.
     Meta(Meta),
+    /// That a node is taken out: the key says so, whatever its value.
+    Drain,
     /// The kind of a row.
     Kind(Kind),
     /// A name; `None` where the value is empty.
@@ -169,6 +175,7 @@ pub fn read_value(key: &Key, bytes: &[u8]) -> (Value, Option<Foreign>) {
         _ if bytes.len() > LONGEST_VALUE => Err("holds more than a megabyte"),
         Key::Node(_) => read_points(bytes).map(Value::Points),
         Key::Meta(_) => read_meta(bytes).map(Value::Meta),
+        Key::Drain(_) => Ok(Value::Drain),
         Key::Kind(_) => read_kind(bytes).map(Value::Kind),
         Key::Current(_) | Key::Next(_) => read_name(bytes).map(Value::Name),
     };
@@ -295,6 +302,34 @@ fn commit_row(me: &NodeName, lease: LeaseId, row: &Commit) -> Txn {
         then: puts,
         otherwise: Vec::new(),
     }
+}
+
+/// The transaction by which an operator takes `node` out. The mark hangs on no lease: it outlives the node's
+/// restarts.
+pub fn drain(node: &NodeName) -> Txn {
+    Txn {
+        then: vec![Op::Put {
+            key: Key::Drain(node.clone()).bytes(),
+            value: b"drain".to_vec(),
+            lease: None,
+        }],
+        ..Txn::default()
+    }
+}
+
+/// The transaction by which an operator brings `node` back.
+pub fn undrain(node: &NodeName) -> Txn {
+    Txn {
+        then: vec![Op::Delete {
+            key: Key::Drain(node.clone()).bytes(),
+        }],
+        ..Txn::default()
+    }
+}
+
+/// Whether an [`undrain`] found a mark to take away.
+pub fn undrained(reply: &TxnReply) -> bool {
+    matches!(reply.responses[..], [OpReply::Delete { deleted: 1.. }])
 }
 
 /// Which rows of a [`commit`] were written; `None` if the node is not registered under that lease any more.

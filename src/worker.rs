@@ -52,6 +52,8 @@ struct Running {
     /// The newest revision that the gateway knows of.
     known: Revision,
     frr: Sender<Order>,
+    /// The gateway said last that it is drained.
+    drained: bool,
     etcd_complaint: Complaint,
     name_complaint: Complaint,
     arp_complaints: Complaints,
@@ -74,6 +76,7 @@ impl Worker {
             planned_under: None,
             known: Revision::default(),
             frr,
+            drained: false,
             etcd_complaint: Complaint::default(),
             name_complaint: Complaint::default(),
             arp_complaints: Complaints::new("ARP"),
@@ -186,6 +189,16 @@ impl Running {
             _ => {}
         }
         self.worker.gateway.observe(clock::now(), event);
+        let drained = self.worker.gateway.is_drained();
+        if std::mem::replace(&mut self.drained, drained) != drained {
+            match drained {
+                true => info!(
+                    "drained by an operator: this node hands its VNIs over and takes none, until wmgwd undrain {}",
+                    self.worker.me
+                ),
+                false => info!("not drained any more: this node takes VNIs again"),
+            }
+        }
     }
 
     fn execute(&mut self, effect: Effect) -> Option<Exit> {

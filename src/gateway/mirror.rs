@@ -152,6 +152,7 @@ impl Row {
 pub struct Nodes {
     points: BTreeMap<NodeName, Cell<Vec<u64>>>,
     metas: BTreeMap<NodeName, Cell<Meta>>,
+    drains: BTreeMap<NodeName, Cell<()>>,
 }
 
 impl Nodes {
@@ -163,6 +164,13 @@ impl Nodes {
     /// Whether the node is alive and of our kind, not a Go wmgwd.
     pub fn is_of_our_kind(&self, name: &NodeName) -> bool {
         self.metas
+            .get(name)
+            .is_some_and(|cell| cell.value.is_some())
+    }
+
+    /// Whether an operator has taken the node out.
+    pub fn is_drained(&self, name: &NodeName) -> bool {
+        self.drains
             .get(name)
             .is_some_and(|cell| cell.value.is_some())
     }
@@ -236,6 +244,13 @@ impl Nodes {
                     .or_default()
                     .take(revision, lease, reading)
             }
+            (Key::Drain(name), value) => {
+                let reading = Reading::Value(value.is_some().then_some(()));
+                let drain = self.drains.entry(name.clone()).or_default();
+                drain.take(revision, lease, reading);
+                // The ring changes when the node registers anew.
+                false
+            }
             _ => false,
         }
     }
@@ -248,6 +263,8 @@ impl Nodes {
             .retain(|name, cell| cell.revision > revision || present(&Key::Node(name.clone())));
         self.metas
             .retain(|name, cell| cell.revision > revision || present(&Key::Meta(name.clone())));
+        self.drains
+            .retain(|name, cell| cell.revision > revision || present(&Key::Drain(name.clone())));
     }
 }
 
@@ -270,7 +287,7 @@ pub fn apply_to_row(row: &mut Row, change: &Change) -> bool {
         }
         Key::Current(_) => row.current.take(revision, lease, name()),
         Key::Next(_) => row.next.take(revision, lease, name()),
-        Key::Node(_) | Key::Meta(_) => false,
+        Key::Node(_) | Key::Meta(_) | Key::Drain(_) => false,
     }
 }
 

@@ -221,6 +221,11 @@ impl Gateway {
         })
     }
 
+    /// Whether an operator has taken this node out: it hands its VNIs over and takes none, but goes on running.
+    pub fn is_drained(&self) -> bool {
+        self.nodes.is_drained(&self.config.me)
+    }
+
     fn slot_mut(&mut self, vni: Vni) -> Option<&mut Slot> {
         if !self.config.range.contains(vni) {
             return None;

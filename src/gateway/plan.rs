@@ -123,7 +123,7 @@ impl Gateway {
     fn pass(&self, now: Time) -> Pass {
         let serving = self.is_serving(now);
         let stopping = matches!(self.life, Life::Stopping { .. });
-        let draining = matches!(self.life, Life::Draining { .. });
+        let draining = matches!(self.life, Life::Draining { .. }) || self.is_drained();
         let registered = self.is_registered() && !self.must_register;
         Pass {
             now,

@@ -16,6 +16,7 @@ fn every_key_reads_back() {
     for (key, text) in [
         (Key::Node(name("gw1")), "/wmgwd/node/gw1"),
         (Key::Meta(name("gw1")), "/wmgwd/meta/node/gw1"),
+        (Key::Drain(name("gw1")), "/wmgwd/meta/drain/gw1"),
         (Key::Kind(vni(7)), "/wmgwd/vni/7/type"),
         (Key::Current(vni(7)), "/wmgwd/vni/7/current"),
         (Key::Next(Vni::MAX), "/wmgwd/vni/16777215/next"),
@@ -32,6 +33,8 @@ fn foreign_keys_are_named_and_never_read() {
         b"/wmgwd/node/",
         b"/wmgwd/node/a/b",
         b"/wmgwd/leader/x",
+        b"/wmgwd/meta/drain/",
+        b"/wmgwd/meta/other/gw1",
         b"/wmgwd/vni/0/type",
         b"/wmgwd/vni/07/type",
         b"/wmgwd/vni/16777216/type",

@@ -258,6 +258,32 @@ impl Cluster {
         self.nodes.iter().any(|node| node.runs() && !node.drained)
     }
 
+    /// Whether a node of ours has its points, and none while an operator has taken it out.
+    fn has_its_place(&self, node: &super::node::Node) -> Result<(), String> {
+        let name = node.name();
+        let out = self.etcd.get(&Key::Drain(name.clone()).bytes()).is_some();
+        let wanted: &[u64] = if out { &[] } else { &node.config.points };
+        let key = Key::Node(name.clone());
+        let value = self.etcd.get(&key.bytes()).map(|kv| &kv.value);
+        let points = value.map(|value| schema::read_value(&key, value).0);
+        if node.go || points == Some(Value::Points(wanted.to_vec())) {
+            return Ok(());
+        }
+        Err(format!("{name} is taken out: {out}, and has {points:?}"))
+    }
+
+    /// Whether a node runs that may take VNIs.
+    fn somebody_takes(&self) -> bool {
+        self.nodes.iter().any(|node| {
+            let out = || {
+                self.etcd
+                    .get(&Key::Drain(node.name().clone()).bytes())
+                    .is_some()
+            };
+            node.runs() && !node.drained && (node.go || !out())
+        })
+    }
+
     /// Whether every VNI is served by its ring owner and by nobody else; if not, what is missing.
     pub fn converged(&self) -> Result<(), String> {
         for node in self
@@ -272,9 +298,10 @@ impl Cluster {
             {
                 return Err(format!("{} is not registered", node.name()));
             }
+            self.has_its_place(node)?;
         }
         let ring = self.ring();
-        if ring == Ring::default() && self.somebody_stays() {
+        if ring == Ring::default() && self.somebody_takes() {
             return Err("nobody takes VNIs".into());
         }
         for vni in self.vnis() {

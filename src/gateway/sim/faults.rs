@@ -5,7 +5,7 @@ use super::node::Ev;
 use super::rng::Rng;
 use crate::etcd::{Op, Txn};
 use crate::gateway::{Event, Exit, Parts};
-use crate::schema::Key;
+use crate::schema::{self, Key};
 use crate::types::Vni;
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub enum Fault {
     Join(bool),
     Drain(usize),
     Stop(usize),
+    /// An operator takes the node out, or brings it back.
+    TakeOut(usize),
+    BringBack(usize),
     /// Somebody writes into a row.
     Garbage(Vni, u64),
     /// An exited process is started again by its supervisor.
@@ -126,6 +129,8 @@ impl Cluster {
                     self.after(ms(0), Ev::Inbox { n, inc, event });
                 }
             }
+            Fault::TakeOut(n) => self.operate(&schema::drain(&self.nodes[n].name().clone())),
+            Fault::BringBack(n) => self.operate(&schema::undrain(&self.nodes[n].name().clone())),
             Fault::Garbage(vni, kind) => self.spoil(vni, kind),
             Fault::Supervise => {
                 for n in 0..self.nodes.len() {
@@ -147,6 +152,13 @@ impl Cluster {
             let delay = self.rng.millis(1, 200);
             self.after(delay, Ev::Inbox { n, inc, event });
         }
+    }
+
+    /// An operator writes, from a machine of his own.
+    fn operate(&mut self, txn: &Txn) {
+        // No lease, so nothing to refuse.
+        let _ = self.etcd.txn(txn);
+        self.changed();
     }
 
     /// Somebody who does not know the schema writes.
@@ -172,9 +184,7 @@ impl Cluster {
             then: vec![op],
             ..Txn::default()
         };
-        // No lease, so nothing to refuse.
-        let _ = self.etcd.txn(&txn);
-        self.changed();
+        self.operate(&txn);
     }
 
     /// Everything that was broken is whole again.
@@ -184,6 +194,7 @@ impl Cluster {
         self.strike(Fault::EtcdUp);
         for n in 0..self.nodes.len() {
             self.strike(Fault::Heal(n));
+            self.strike(Fault::BringBack(n));
             self.strike(Fault::HangWatch(n, false));
             self.strike(Fault::Slow(n, false));
             self.strike(Fault::FrrStart(n));
@@ -255,7 +266,8 @@ impl Cluster {
             74..=78 => (Fault::FrrStop(n, parts), Some(Fault::FrrStart(n))),
             79..=83 => (Fault::RemoveBridge(n, vni), Some(Fault::AddBridge(n, vni))),
             84..=86 if self.nodes.len() < 7 => (Fault::Join(false), None),
-            87..=91 => (Fault::Drain(n), Some(Fault::Start(n))),
+            87..=89 => (Fault::Drain(n), Some(Fault::Start(n))),
+            90..=91 => (Fault::TakeOut(n), Some(Fault::BringBack(n))),
             92 => (Fault::Stop(n), Some(Fault::Start(n))),
             // Go takes every text for a name, and nobody can help it then.
             93..=97 if self.nodes.iter().all(|node| !node.go) => {

@@ -116,6 +116,13 @@ fn plan(cluster: &mut Cluster, rng: &mut Rng) {
                 cluster.strike(Fault::Slow(n, true));
                 cluster.schedule(outage * 5, Fault::Slow(n, false));
             }
+            (7, _) if live.len() > 1 => {
+                cluster.strike(Fault::TakeOut(n));
+                // Sooner than all has moved, or later, or not before the cluster is at rest.
+                if rng.chance(700) {
+                    cluster.schedule(rng.millis(100, 60_000), Fault::BringBack(n));
+                }
+            }
             _ if live.len() > 1 => cluster.strike(Fault::Drain(*rng.pick(&live))),
             _ => {}
         }

@@ -356,3 +356,63 @@ fn go_nodes_and_ours_share_a_cluster() {
     cluster.strike(Fault::Crash(2));
     rest(&mut cluster, "the other Go node is gone");
 }
+
+/// Input: an operator takes one of three out, restarts it meanwhile, kills another, and brings it back. Output:
+/// its VNIs move without a moment unserved; it stays, takes nothing, not even what the dead one leaves, and gets
+/// the same VNIs back.
+#[test]
+fn a_node_that_is_taken_out_stays_and_takes_nothing() {
+    let mut cluster = cluster(3);
+    cluster.checker.available = true;
+    let before = owners(&cluster);
+    cluster.strike(Fault::TakeOut(0));
+    let took = rest(&mut cluster, "taken out");
+    assert!(took < ms(8_000), "took {took:?}");
+    assert_eq!(vnis_of(&cluster, 0), 0);
+    assert!(cluster.nodes[0].host.shows_nothing() && cluster.nodes[0].runs());
+
+    cluster.checker.available = false;
+    cluster.strike(Fault::Crash(0));
+    cluster.run_for(ms(500));
+    cluster.strike(Fault::Start(0));
+    rest(&mut cluster, "restarted while it is out");
+    cluster.strike(Fault::Crash(1));
+    rest(&mut cluster, "another died");
+    assert_eq!(vnis_of(&cluster, 0), 0);
+    assert_eq!(vnis_of(&cluster, 2), cluster.vnis().count());
+    cluster.strike(Fault::Start(1));
+    rest(&mut cluster, "the other is back");
+
+    cluster.checker.available = true;
+    cluster.strike(Fault::BringBack(0));
+    cluster.run_for(ms(1_000));
+    rest(&mut cluster, "brought back");
+    assert_eq!(owners(&cluster), before);
+}
+
+/// Input: an operator takes all nodes out. Output: they keep what they have; what a dead one leaves stays
+/// unserved until one is brought back; SIGTERM still ends a node that is out.
+#[test]
+fn without_another_node_a_node_that_is_taken_out_keeps_what_it_has() {
+    let mut cluster = cluster(2);
+    cluster.checker.available = true;
+    cluster.strike(Fault::TakeOut(0));
+    rest(&mut cluster, "one is out");
+    cluster.strike(Fault::TakeOut(1));
+    cluster.run_for(ms(60_000));
+    good(&cluster);
+    assert_eq!(vnis_of(&cluster, 1), cluster.vnis().count());
+    cluster.checker.available = false;
+    cluster.strike(Fault::Crash(1));
+    cluster.run_for(ms(60_000));
+    good(&cluster);
+    assert!(cluster.nodes[0].host.shows_nothing());
+    cluster.strike(Fault::BringBack(0));
+    rest(&mut cluster, "brought back");
+    assert_eq!(vnis_of(&cluster, 0), cluster.vnis().count());
+    cluster.strike(Fault::TakeOut(0));
+    cluster.strike(Fault::Drain(0));
+    cluster.run_for(ms(5_000));
+    good(&cluster);
+    assert_eq!(cluster.nodes[0].exit, Some(Exit::Stopped));
+}
