@@ -5,6 +5,7 @@ mod common;
 
 use common::etcd::Etcd;
 use common::{LONG, put, put_leased, then};
+use std::process::Command;
 use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,29 @@ use wmgwd::etcd::{
     Client, Compare, Error, KeyValue, Op, OpReply, Txn, TxnReply, WatchBatch, WatchEvent,
 };
 use wmgwd::types::{LeaseId, Revision};
+
+// Input: the server that the tests were told to use.
+// Output: it is that one: what `etcd --version` says and what the running server says agree.
+#[test]
+fn the_server_is_the_one_under_test() {
+    let etcd = Etcd::start();
+    let mut reply = ureq::get(format!("{}/version", etcd.endpoint()))
+        .call()
+        .unwrap();
+    let reply = reply.body_mut().read_to_string().unwrap();
+    let reply: serde_json::Value = serde_json::from_str(&reply).unwrap();
+    let running = reply["etcdserver"].as_str().unwrap();
+    let file = Command::new(common::etcd::program())
+        .arg("--version")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(file.stdout).unwrap();
+    assert_eq!(
+        said.lines().next(),
+        Some(&*format!("etcd Version: {running}"))
+    );
+    println!("etcd {running}");
+}
 
 fn keys(kvs: &[KeyValue]) -> Vec<&[u8]> {
     kvs.iter().map(|kv| kv.key.as_slice()).collect()

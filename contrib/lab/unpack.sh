@@ -55,6 +55,8 @@ apt-get "${options[@]}" --quiet=2 --yes --download-only install "$@" >/dev/null
 for package in "$apt"/cache/archives/*.deb; do
 	dpkg-deb --extract "$package" "$dir"
 done
+# Nothing here is to run with anybody else's rights.
+find "$dir" -xdev -type f -perm /6000 -exec chmod ug-s {} +
 rm -rf -- "$apt"
 echo "$release $*" >"$dir/.complete"
 echo "unpack: $release's $* is in $dir ($(du -sh "$dir" | cut -f1))"

@@ -4,6 +4,7 @@ use super::proxy::{Proxy, SENDER};
 use super::{DEADLINE, free_ports};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,6 +34,11 @@ impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// The etcd under test: the one in `PATH`, or the file that `TEST_ETCD` names.
+pub fn program() -> OsString {
+    std::env::var_os("TEST_ETCD").unwrap_or_else(|| "etcd".into())
 }
 
 /// One etcd process and what it is started with.
@@ -82,13 +88,13 @@ impl Member {
 
     fn spawn(&mut self) {
         let log = fs::File::create(&self.log).unwrap();
-        let child = Command::new("etcd")
+        let child = Command::new(program())
             .args(&self.args)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .expect("etcd (Debian: etcd-server) is in PATH");
+            .expect("etcd (Debian: etcd-server) is in PATH, or TEST_ETCD names it");
         self.child = Some(child);
     }
 

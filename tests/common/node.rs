@@ -1,6 +1,7 @@
 //! One gateway: a real wmgwd process with a mock host that it mirrors into files.
 
 use super::eventually;
+use super::go::GoNode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use wmgwd::ring::{Member, Ring};
 use wmgwd::types::{NodeName, Vni};
 
@@ -173,6 +175,13 @@ impl Node {
             .spawn()
             .unwrap();
         self.child = Some(child);
+    }
+
+    /// Runs the Go program on this host instead: the same name, the same points.
+    pub fn start_go(&self, wait: Duration) -> GoNode {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let (name, etcd) = (self.name.as_str(), &self.options["--etcd"]);
+        GoNode::start(etcd, name, &self.points, VNIS, &self.host.0, wait)
     }
 
     /// The daemon's process.

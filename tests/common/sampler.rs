@@ -62,6 +62,8 @@ pub struct Report {
     pub offences: Vec<String>,
     /// Those of them at which two or more answered.
     pub doubles: Vec<String>,
+    /// VNIs that had an owner and then neither owner nor successor, in words.
+    pub vacated: Vec<String>,
     /// For each VNI that was ever served: the longest time that nobody answered after that.
     pub gaps: BTreeMap<u32, Duration>,
     /// Every time that nobody answered for a VNI, after it was served first.
@@ -129,6 +131,12 @@ impl Sampler {
 
     /// Stops watching and judges.
     pub fn finish(self) -> Report {
+        self.finish_beside(&[])
+    }
+
+    /// As [`finish`](Self::finish), where `strangers` are nodes that make no promises: only what the others do
+    /// is an offence.
+    pub fn finish_beside(self, strangers: &[&Node]) -> Report {
         self.sampling.store(false, Ordering::Relaxed);
         let samples = self.sampler.join().unwrap();
         let probes = self.prober.join().unwrap();
@@ -136,7 +144,8 @@ impl Sampler {
             self.client.txn(&then(vec![put(MARKER, b"")])).ok()
         });
         let history = self.watcher.join().unwrap();
-        judge(&self.names, &samples, &history, &probes)
+        let strangers: Vec<&str> = strangers.iter().map(|node| node.name.as_str()).collect();
+        judge(&self.names, &strangers, &samples, &history, &probes)
     }
 }
 
@@ -246,7 +255,38 @@ fn lets_both(row: &Row, one: &str, other: &str) -> bool {
     ["5", "6"].contains(&row.kind.as_str()) && (pair == [one, other] || pair == [other, one])
 }
 
-fn judge(names: &[String], samples: &[Sample], history: &History, probes: &Probes) -> Report {
+/// Whether those of `answering` that promise something keep it under one of the rows `possible`.
+fn is_allowed(answering: &[&str], strangers: &[&str], possible: &[&Row]) -> bool {
+    let bound = answering.iter().filter(|name| !strangers.contains(name));
+    match bound.collect::<Vec<_>>()[..] {
+        [] => true,
+        // Also beside a stranger who answers.
+        [one] => possible.iter().any(|row| entitles(row, one)),
+        [one, other] => possible.iter().any(|row| lets_both(row, one, other)),
+        _ => false,
+    }
+}
+
+/// Where a VNI with an owner came to have neither owner nor successor.
+fn vacated(history: &History) -> Vec<String> {
+    let named = |row: &Row| !row.current.is_empty() || !row.next.is_empty();
+    let lost = |rows: &[Seen]| {
+        let owned = rows.iter().skip_while(|seen| seen.row.current.is_empty());
+        let row = owned.map(|seen| &seen.row).find(|row| !named(row))?;
+        Some(format!("{row:?}"))
+    };
+    let each = history.iter();
+    each.filter_map(|(vni, rows)| Some(format!("vni={vni} {}", lost(rows)?)))
+        .collect()
+}
+
+fn judge(
+    names: &[String],
+    strangers: &[&str],
+    samples: &[Sample],
+    history: &History,
+    probes: &Probes,
+) -> Report {
     let mut offences = Vec::new();
     let mut doubles = Vec::new();
     let mut unserved = Vec::new();
@@ -277,12 +317,7 @@ fn judge(names: &[String], samples: &[Sample], history: &History, probes: &Probe
                 .filter(|i| sample.both[at] >> i & 1 == 1)
                 .map(|i| names[i].as_str())
                 .collect();
-            let allowed = match answering[..] {
-                [] => true,
-                [one] => possible.iter().any(|row| entitles(row, one)),
-                [one, other] => possible.iter().any(|row| lets_both(row, one, other)),
-                _ => false,
-            };
+            let allowed = is_allowed(&answering, strangers, &possible);
             if !allowed {
                 let after = sample.at - start.unwrap_or(sample.at);
                 let offence = format!(
@@ -323,6 +358,7 @@ fn judge(names: &[String], samples: &[Sample], history: &History, probes: &Probe
     Report {
         offences,
         doubles,
+        vacated: vacated(history),
         gaps,
         unserved,
         samples: samples.len(),

@@ -340,7 +340,8 @@ impl Etcd {
             .collect();
         drop(held);
         let dir = std::env::temp_dir().join(format!("wmgwd-script-{}", std::process::id()));
-        let child = Command::new("etcd")
+        let program = std::env::var_os("TEST_ETCD").unwrap_or_else(|| "etcd".into());
+        let child = Command::new(program)
             .args(["--name", "m0", "--data-dir"])
             .arg(&dir)
             .args(["--listen-client-urls", &urls[0]])
