@@ -86,6 +86,11 @@ impl Row {
             || self.lacks_its_kind()
     }
 
+    /// Whether the row names an owner or a successor, dead or alive.
+    pub fn names_anybody(&self) -> bool {
+        self.current.value.is_some() || self.next.value.is_some()
+    }
+
     /// Whether `current` names `me` under its present `lease`.
     pub fn is_owned_by(&self, me: &NodeName, lease: Option<LeaseId>) -> bool {
         let named = self.current.value.as_ref() == Some(me);

@@ -281,10 +281,15 @@ impl Gateway {
             match change.key.vni() {
                 None => ring_changed |= self.nodes.apply(change),
                 Some(vni) => {
-                    if let Some(slot) = self.slot_mut(vni)
-                        && mirror::apply_to_row(&mut slot.row, change)
-                    {
+                    let Some(slot) = self.slot_mut(vni) else {
+                        continue;
+                    };
+                    let named = slot.row.names_anybody();
+                    if mirror::apply_to_row(&mut slot.row, change) {
                         slot.enter(now);
+                        if named && !slot.row.names_anybody() {
+                            slot.freed = now;
+                        }
                     }
                 }
             }

@@ -17,7 +17,8 @@ pub const STOP: Duration = Duration::from_secs(20);
 /// How long a host that fails to take a VNI is given before the node gives it up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a VNI that lost its owner is left alone: etcd may end a lease that its holder has renewed (a leader
-/// that was stopped and goes on does so, seen with 3.4.23), and then the owner lets go when it hears of that.
+/// that was stopped and goes on does so, seen with 3.4.23), and then the owner lets go when it hears of that. A Go
+/// wmgwd writes 0 over a broken migration although its owner lives, which hears of it no sooner than we do.
 const LET_GO: Duration = Duration::from_millis(100);
 /// How long the ring owner waits for a Go wmgwd to mend a broken migration.
 const MEND_PATIENCE: Duration = Duration::from_secs(5);
@@ -293,12 +294,12 @@ impl Gateway {
             .kind
             .value
             .is_some_and(|kind| kind != Kind::Unassigned);
-        let wait = match state {
-            State::Vacant if slot.row.is_spoiled() => self.config.name_wait,
-            State::Vacant if was_owned => LET_GO,
+        let due = match state {
+            State::Vacant if slot.row.is_spoiled() => slot.entered + self.config.name_wait,
+            State::Vacant if was_owned => slot.entered + LET_GO,
+            State::Vacant => slot.freed + LET_GO,
             _ => return true,
         };
-        let due = slot.entered + wait;
         batch.wake_at(due);
         due <= now
     }

@@ -78,6 +78,8 @@ pub struct Slot {
     pub row: Row,
     /// Since when it says so.
     pub entered: Time,
+    /// When it last stopped naming anybody.
+    pub freed: Time,
     /// Whether the bridge answers ARP; `None` while we cannot know.
     pub arp: Option<bool>,
     /// Whether EVPN routes are advertised; `None` while we cannot know.
@@ -119,6 +121,7 @@ impl Slot {
         Slot {
             row: Row::default(),
             entered: Time::default(),
+            freed: Time::default(),
             arp: None,
             evpn: None,
             cost: None,

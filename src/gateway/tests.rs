@@ -292,6 +292,38 @@ fn a_living_owner_is_pulled_from_after_the_hold() {
     assert_eq!(owned_by_gw2(Vec::new()).writes(), [Write::Pull]);
 }
 
+/// Input: a Go node writes 0 over a migration whose owner lives (its successor died). Output: claimed, but not
+/// before that owner had the time to hear of it.
+#[test]
+fn a_reset_owner_is_given_a_blink_to_let_go() {
+    let mut bench = Bench::ready(1);
+    bench.change(
+        Key::Node(name("gw2")),
+        Some(Value::Points(Vec::new())),
+        Some(OTHERS_LEASE),
+    );
+    bench.row(vni(1), 4, "gw2");
+    assert_eq!(bench.writes(), []);
+    bench.revision += 1;
+    let put = |key, value| Change {
+        key,
+        value: Some(value),
+        lease: None,
+        revision: Revision(bench.revision),
+    };
+    let reset = vec![
+        put(Key::Kind(vni(1)), Value::Kind(crate::fsm::Kind::Unassigned)),
+        put(Key::Current(vni(1)), Value::Name(None)),
+        put(Key::Next(vni(1)), Value::Name(None)),
+    ];
+    bench.observe(Event::Changed(reset));
+    assert_eq!(bench.writes(), []);
+    bench.wait(Duration::from_millis(90));
+    assert_eq!(bench.writes(), []);
+    bench.wait(Duration::from_millis(20));
+    assert_eq!(bench.writes(), [Write::Claim]);
+}
+
 /// Input: somebody was faster. Output: not tried again at once, but with a pause that ends.
 #[test]
 fn a_conflict_is_not_repeated_at_once() {

@@ -20,6 +20,8 @@ pub struct Checker {
     /// From then on every VNI must be answered for at every moment.
     pub available: bool,
     pub overlaps: u64,
+    /// How often a Go node took from others what it must not.
+    pub go_harms: u64,
 }
 
 impl Checker {
@@ -30,6 +32,7 @@ impl Checker {
             went: vec![false; vnis as usize],
             available: false,
             overlaps: 0,
+            go_harms: 0,
         }
     }
 
@@ -89,6 +92,16 @@ impl Cluster {
         let answering: Vec<usize> = (0..self.nodes.len())
             .filter(|&n| !self.nodes[n].go && self.nodes[n].host.answers(vni))
             .collect();
+        // Whoever answers is named by etcd, whatever the others are: no owner beside another by our doing.
+        if !answering.is_empty() && !self.spoiled(vni) {
+            let row = row(&self.etcd, vni);
+            let entitled = |&&n: &&usize| row.entitles(self.nodes[n].name());
+            if let Some(&n) = answering.iter().find(|n| !entitled(n)) {
+                let name = self.nodes[n].name().clone();
+                self.fail(format!("{name} answers for vni={vni}, which has {row:?}"));
+                return;
+            }
+        }
         if answering.len() > 1 && !self.spoiled(vni) {
             let row = row(&self.etcd, vni);
             // (Who was named by what nobody can read any more, the two still know.)
@@ -211,10 +224,17 @@ impl Cluster {
                 self.checker.went[vni.get() as usize - 1] = true;
             }
         }
-        // A Go ring owner resets a broken migration although its owner lives: until that one has heard of
-        // it, the next to claim cannot know that it still serves.
-        if self.nodes[n].go && after.number == Some(0) && before.owner().is_some() {
-            self.excuse(vni);
+        // A Go node resets a broken migration although its owner lives, and relies on a revision that is newer
+        // than what it read: until those who lose by it have heard of it, the next to claim cannot know that
+        // they still serve.
+        if self.nodes[n].go && *before != after {
+            let me = self.nodes[n].name().clone();
+            let lives = before.owner().is_some() || before.successor().is_some();
+            let resets = after.number == Some(0) && lives;
+            if resets || judge(&me, before, &after, false).is_err() {
+                self.checker.go_harms += 1;
+                self.excuse(vni);
+            }
         }
         if self.nodes[n].go || *before == after {
             return;

@@ -14,7 +14,7 @@ impl Cluster {
         }
         let call = match self.nodes[n].dog.lease {
             Some(lease) => Call::Keepalive(lease),
-            None => Call::Grant(self.settings.ttl),
+            None => Call::Grant(self.lease_ttl(n)),
         };
         let sent = self.now;
         let id = self.send(n, call);
@@ -30,13 +30,13 @@ impl Cluster {
             Some(Reply::Granted(grant)) => {
                 self.nodes[n].dog.lease = Some(grant.id);
                 self.renewed(n, grant.id, sent + grant.ttl);
-                self.settings.ttl / 5
+                self.lease_ttl(n) / 5
             }
             Some(Reply::Kept(Some(ttl))) => {
                 if let Some(lease) = self.nodes[n].dog.lease {
                     self.renewed(n, lease, sent + ttl);
                 }
-                self.settings.ttl / 5
+                self.lease_ttl(n) / 5
             }
             Some(Reply::Kept(None)) => {
                 note!(
@@ -58,6 +58,13 @@ impl Cluster {
         self.after(next, Ev::Dog { n, inc });
     }
 
+    fn lease_ttl(&self, n: usize) -> std::time::Duration {
+        match self.nodes[n].go {
+            true => super::go::TTL,
+            false => self.settings.ttl,
+        }
+    }
+
     fn renewed(&mut self, n: usize, id: crate::types::LeaseId, valid_until: crate::types::Time) {
         let inc = self.nodes[n].inc;
         let lease = Lease { id, valid_until };
@@ -66,6 +73,13 @@ impl Cluster {
         }
         self.nodes[n].clock = Some(lease);
         let margin = self.settings.margin;
+        if self.nodes[n].go {
+            // It notices some time after the end.
+            let late = self.rng.millis(0, 2_000);
+            self.push(valid_until + late, Ev::Fence { n, inc });
+            self.tell(n, Event::Lease(Some(lease)));
+            return;
+        }
         self.push(valid_until - margin, Ev::Fence { n, inc });
         self.push(valid_until - margin / 2, Ev::Guard { n });
         self.tell(n, Event::Lease(Some(lease)));
@@ -79,6 +93,8 @@ impl Cluster {
         {
             if node.go {
                 if clock.valid_until <= self.now {
+                    // Disconnected: it begins anew, with another lease.
+                    (node.dog.lease, node.clock) = (None, None);
                     self.tell(n, Event::Lease(None));
                 }
                 return;

@@ -292,6 +292,8 @@ pub enum Story {
     Planned,
     /// Go nodes among ours.
     Mixed,
+    /// Go nodes are replaced by ours one after the other, or the other way: nothing may be lost.
+    Upgrade,
 }
 
 /// Numbers for a cluster, from a seed.
@@ -308,22 +310,30 @@ pub fn random_settings(rng: &mut Rng, story: Story) -> Settings {
         etcd_timeout: ms(*rng.pick(&[500, 1_000])),
         settle: ms(*rng.pick(&[200, 1_000, 2_000])),
         join_hold: ms(*rng.pick(&[0, 5_000, 20_000])),
-        drain_timeout: ms(if story == Story::Planned {
+        drain_timeout: ms(if matches!(story, Story::Planned | Story::Upgrade) {
             600_000
         } else {
             60_000
         }),
-        rough: story != Story::Planned || rng.chance(500),
-        lossy: story != Story::Planned,
+        rough: match story {
+            Story::Rough | Story::Mixed => true,
+            Story::Planned => rng.chance(500),
+            Story::Upgrade => false,
+        },
+        lossy: matches!(story, Story::Rough | Story::Mixed),
         // Go knows nothing of ranges: its ring would be another one.
         ranges: story == Story::Rough && rng.chance(100),
+        go_resets_all: rng.chance(700),
     }
 }
 
 /// How long a cluster may take to come to rest after the last fault.
-pub fn bound(settings: &Settings) -> Duration {
+pub fn bound(settings: &Settings, with_go: bool) -> Duration {
     // Leases that still have to end, twice over for a new leader; a node that has to be known for a
     // while before it pulls; then a migration, and a drain that was under way. A worker may hang for 20 s.
     let hitches = ms(if settings.rough { 40_000 } else { 15_000 });
-    settings.ttl * 3 + settings.join_hold + settings.settle * 8 + hitches
+    // A Go node waits 10 s up to three times in a migration, may reset a row and begin anew, and looks at
+    // rows that it missed each 30 s.
+    let waits = ms(if with_go { 180_000 } else { 0 });
+    settings.ttl * 3 + settings.join_hold + settings.settle * 8 + hitches + waits
 }

@@ -1,121 +1,117 @@
-//! A node that behaves like the Go wmgwd: driven by rows as they come, with sleeps in between.
+//! A node that behaves like the Go wmgwd, written from its protocol alone: it reads and writes keys and values
+//! by itself, and has its own ring.
 //!
-//! It does what design section 2 says of each row, with the same conditions on its transactions. Unlike
-//! us it undoes nothing, keeps no order between a lost lease and what it is about to do, has no guard, and
-//! resets broken rows where it is the ring owner.
+//! Each event of a row has it read the row anew, act on its host at once, wait if the type asks for it, and
+//! write under the revision that it read. It undoes nothing, keeps no order between a lost lease and what it is
+//! about to do, has no guard, and resets to 0 what lacks a name, whoever lives in it. A write that does not
+//! reach etcd is forgotten. When it looks at all rows, it reads the nodes after them, and the revision of that
+//! is the one that its writes rely on.
+//!
+//! One kindness: its scan also looks at rows in which it is its own turn, so that one forgotten write does not
+//! keep a cluster from coming to rest.
 
-use super::cluster::{Cluster, note};
+use super::cluster::{Cluster, ms, note};
+use super::etcd::ModelEtcd;
 use super::node::{Ev, Process};
 use crate::etcd::{Compare, Op, Txn};
-use crate::fsm::Kind;
-use crate::gateway::Event;
-use crate::ring::{Member, Ring};
-use crate::schema::{Change, Key, Value};
-use crate::types::{LeaseId, NodeName, Revision, Vni};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::gateway::{Event, Exit};
+use crate::types::{LeaseId, Revision, Time, Vni};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-/// What a Go node knows.
+/// Its lease.
+pub const TTL: Duration = ms(3_000);
+const WAIT: Duration = ms(10_000);
+const SCAN: Duration = ms(30_000);
+
+/// A Go node.
 #[derive(Default)]
 pub struct Go {
-    keys: BTreeMap<Key, (Value, Revision)>,
     lease: Option<LeaseId>,
-    registered: Option<LeaseId>,
+    watches: bool,
     draining: bool,
-    looked: Option<crate::types::Time>,
-    /// What is older comes too late.
-    seen: Revision,
+    left: bool,
+    scanned: Option<Time>,
 }
 
-/// A transaction that a Go node has decided on.
+/// What a Go node is about to do.
 #[derive(Debug)]
-pub struct GoWrite {
-    vni: Vni,
-    read: Revision,
-    what: What,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum What {
+pub enum Step {
     Register,
     Leave,
-    Reset,
-    Claim,
-    Pull,
-    Advance(u8),
-    Own,
+    /// A row has changed.
+    Act(Vni),
+    /// Look at all rows...
+    LookAtRows,
+    /// ... then at the nodes.
+    LookAtNodes(Vec<(Vni, Row)>),
+    Write(Write),
 }
 
-impl Go {
-    fn name(&self, key: Key) -> Option<&NodeName> {
-        match self.keys.get(&key) {
-            Some((Value::Name(name), _)) => name.as_ref(),
-            _ => None,
-        }
-    }
+/// A row as it was read.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    kind: u64,
+    current: String,
+    next: String,
+}
 
-    fn kind(&self, vni: Vni) -> (Option<Kind>, Revision) {
-        match self.keys.get(&Key::Kind(vni)) {
-            Some((Value::Kind(kind), revision)) => (Some(*kind), *revision),
-            // What Go cannot read it leaves alone, as we do.
-            Some((_, revision)) => (None, *revision),
-            None => (Some(Kind::Unassigned), Revision(0)),
-        }
-    }
+/// A row to write; what is `None` stays.
+#[derive(Debug)]
+pub struct Write {
+    vni: Vni,
+    read: Revision,
+    kind: u64,
+    current: Option<bool>,
+    next: Option<bool>,
+}
 
-    fn owner(&self, vni: Vni) -> Option<NodeName> {
-        let members = self.keys.iter().filter_map(|(key, (value, _))| {
-            let (Key::Node(name), Value::Points(points)) = (key, value) else {
-                return None;
-            };
-            let range = None;
-            Some(Member {
-                name,
-                points,
-                range,
-            })
-        });
-        Ring::new(members).owner(vni).cloned()
-    }
+fn key(vni: Vni, part: &str) -> Vec<u8> {
+    format!("/wmgwd/vni/{vni}/{part}").into_bytes()
+}
 
-    fn take(&mut self, change: Change) {
-        match change.value {
-            Some(value) => {
-                self.keys.insert(change.key, (value, change.revision));
-            }
-            None => {
-                self.keys.remove(&change.key);
-            }
-        }
+fn read_row(etcd: &ModelEtcd, vni: Vni) -> Row {
+    let read = |part| {
+        let value = etcd.get(&key(vni, part)).map(|kv| kv.value.clone());
+        String::from_utf8(value.unwrap_or_default()).unwrap_or_default()
+    };
+    Row {
+        kind: read("type").parse().unwrap_or(0),
+        current: read("current"),
+        next: read("next"),
     }
+}
 
-    /// What it writes for a row, and with how many per cent of the settle time before.
-    fn decide(&self, me: &NodeName, vni: Vni) -> Option<(What, bool)> {
-        let (kind, _) = self.kind(vni);
-        let number = kind?.number();
-        let current = self.name(Key::Current(vni));
-        let next = self.name(Key::Next(vni));
-        let mine = self.owner(vni).as_ref() == Some(me);
-        let (owner, successor) = (current == Some(me), next == Some(me));
-        let broken = match number {
-            0 => false,
-            1 => current.is_none(),
-            10 => next.is_none(),
-            _ => current.is_none() || next.is_none(),
-        };
-        if broken {
-            return mine.then_some((What::Reset, false));
-        }
-        match number {
-            0 => mine.then_some((What::Claim, false)),
-            1 => (mine && !owner).then_some((What::Pull, false)),
-            2 | 6 | 8 if owner => Some((What::Advance(number + 1), false)),
-            4 if owner => Some((What::Advance(5), true)),
-            3 | 7 if successor => Some((What::Advance(number + 1), true)),
-            5 if successor => Some((What::Advance(6), false)),
-            9 | 10 if successor => Some((What::Own, false)),
-            _ => None,
+impl Row {
+    fn lacks_a_name(&self) -> bool {
+        match self.kind {
+            1 => self.current.is_empty(),
+            2..=9 => self.current.is_empty() || self.next.is_empty(),
+            10 => self.next.is_empty(),
+            _ => false,
         }
     }
+}
+
+/// Whose each point is: of the greatest name, if two have it.
+fn read_ring(etcd: &ModelEtcd) -> BTreeMap<u64, String> {
+    let nodes = etcd.range(b"/wmgwd/node/").kvs;
+    let each = nodes.iter().flat_map(|kv| {
+        let name = String::from_utf8_lossy(&kv.key["/wmgwd/node/".len()..]).into_owned();
+        let points: Vec<u64> = serde_json::from_slice(&kv.value).unwrap_or_default();
+        points.into_iter().map(move |point| (point, name.clone()))
+    });
+    each.collect()
+}
+
+fn ring_owner(ring: &BTreeMap<u64, String>, vni: Vni) -> Option<&String> {
+    let mut place = u64::from(vni.get());
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        place = (place ^ (place >> 33)).wrapping_mul(factor);
+    }
+    place ^= place >> 33;
+    let after = ring.range(place..).next();
+    after.or_else(|| ring.iter().next()).map(|(_, name)| name)
 }
 
 impl Cluster {
@@ -126,14 +122,28 @@ impl Cluster {
         }
     }
 
+    fn go_name(&self, n: usize) -> String {
+        self.nodes[n].name().to_string()
+    }
+
+    fn go_soon(&mut self, n: usize, wait: Duration, step: Step) {
+        let inc = self.nodes[n].inc;
+        let delay = wait + self.rng.millis(1, 20);
+        let step = Box::new(step);
+        self.after(delay, Ev::Go { n, inc, step });
+    }
+
     pub fn go_observe(&mut self, n: usize, event: Event) {
+        let now = self.now;
         let Some(go) = self.go(n) else { return };
         match event {
             Event::Lease(Some(lease)) => {
-                go.lease = Some(lease.id);
-                if go.registered != Some(lease.id) && !go.draining {
-                    go.registered = Some(lease.id);
-                    self.go_send(n, Vni::MIN, Revision(0), What::Register, false);
+                if go.lease != Some(lease.id) {
+                    go.lease = Some(lease.id);
+                    if !go.draining {
+                        self.go_soon(n, ms(0), Step::Register);
+                    }
+                    self.go_soon(n, ms(0), Step::LookAtRows);
                 }
             }
             Event::Lease(None) => {
@@ -143,154 +153,233 @@ impl Cluster {
                 host.withdraw_routes();
                 note!(self, "{} (Go) withdraws all", self.nodes[n].name());
             }
-            Event::Snapshot { revision, changes } => {
-                if go.seen <= revision {
-                    go.seen = revision;
-                    go.keys.clear();
-                    changes.into_iter().for_each(|change| go.take(change));
+            // Its watch has begun; the other snapshots are of a poll that it does not have.
+            Event::Snapshot { .. } => {
+                if !std::mem::replace(&mut go.watches, true) {
+                    self.go_soon(n, ms(0), Step::LookAtRows);
                 }
-                self.go_look(n);
             }
             Event::Changed(changes) => {
-                let mut touched = BTreeSet::new();
-                let mut ring = false;
-                let seen = go.seen;
-                for change in changes.into_iter().filter(|c| c.revision > seen) {
-                    go.seen = change.revision;
-                    touched.extend(change.key.vni());
-                    ring |= matches!(change.key, Key::Node(_));
-                    go.take(change);
+                let is_node = |change: &crate::schema::Change| {
+                    matches!(change.key, crate::schema::Key::Node(_))
+                };
+                if changes.iter().any(is_node) {
+                    self.go_soon(n, ms(0), Step::LookAtRows);
                 }
-                if ring {
-                    self.go_look(n);
-                }
-                for vni in touched {
-                    self.go_act(n, vni);
+                for vni in changes.iter().filter_map(|change| change.key.vni()) {
+                    self.go_soon(n, ms(0), Step::Act(vni));
                 }
             }
+            // Once a second.
             Event::Health(_) => {
-                // Its periodic scan.
-                let now = self.now;
-                let Some(go) = self.go(n) else { return };
-                let due = go.looked.is_none_or(|at| now.since(at).as_secs() >= 5);
+                let due = go.scanned.is_none_or(|at| now.since(at) >= SCAN);
+                let (draining, left) = (go.draining, go.left);
                 if due {
-                    go.looked = Some(now);
-                    self.go_look(n);
+                    go.scanned = Some(now);
+                    self.go_soon(n, ms(0), Step::LookAtRows);
+                    for vni in self.vnis() {
+                        self.go_soon(n, ms(0), Step::Act(vni));
+                    }
+                }
+                if draining && left {
+                    self.go_leave_if_done(n);
                 }
             }
             Event::Drain => {
                 go.draining = true;
-                self.go_send(n, Vni::MIN, Revision(0), What::Leave, false);
+                self.go_soon(n, ms(0), Step::Leave);
             }
             _ => {}
         }
     }
 
-    fn go_look(&mut self, n: usize) {
-        for vni in self.vnis() {
-            self.go_act(n, vni);
-        }
-        let me = self.nodes[n].name().clone();
-        let vnis: Vec<Vni> = self.vnis().collect();
-        let Some(go) = self.go(n) else { return };
-        let named = |vni: &Vni| {
-            [Key::Current(*vni), Key::Next(*vni)]
-                .into_iter()
-                .any(|key| go.name(key) == Some(&me))
-        };
-        let left = !go.keys.contains_key(&Key::Node(me.clone()));
-        if go.draining && left && !go.keys.is_empty() && !vnis.iter().any(named) {
+    fn go_leave_if_done(&mut self, n: usize) {
+        let me = self.go_name(n);
+        let owns = |vni| read_row(&self.etcd, vni).current == me;
+        if self.go_reaches_etcd(n) && !self.vnis().any(owns) {
             note!(self, "{me} (Go) has drained");
+            let host = &mut self.nodes[n].host;
+            host.silence();
+            host.withdraw_routes();
             self.kill(n);
-            self.nodes[n].exit = Some(crate::gateway::Exit::Stopped);
+            self.nodes[n].exit = Some(Exit::Stopped);
         }
     }
 
-    fn go_act(&mut self, n: usize, vni: Vni) {
-        let me = self.nodes[n].name().clone();
+    fn go_reaches_etcd(&self, n: usize) -> bool {
+        !self.nodes[n].cut && self.etcd.up
+    }
+
+    pub fn go_step(&mut self, n: usize, step: Step) {
+        let reaches = self.go_reaches_etcd(n);
+        match step {
+            Step::Register | Step::Leave if !reaches => self.go_soon(n, ms(1_000), step),
+            _ if !reaches => {}
+            Step::Register | Step::Leave => self.go_register(n, &step),
+            Step::Act(vni) => {
+                let row = read_row(&self.etcd, vni);
+                let read = self.etcd.revision();
+                self.go_act(n, vni, &row, read);
+            }
+            Step::LookAtRows => {
+                let rows = self.vnis().map(|vni| (vni, read_row(&self.etcd, vni)));
+                let rows = rows.collect();
+                self.go_soon(n, ms(0), Step::LookAtNodes(rows));
+            }
+            Step::LookAtNodes(rows) => {
+                let read = self.etcd.revision();
+                for (vni, row) in rows {
+                    if row.lacks_a_name() {
+                        self.go_reset(n, vni, read);
+                    } else {
+                        self.go_claim(n, vni, &row, read);
+                    }
+                }
+            }
+            Step::Write(write) => self.go_write(n, &write),
+        }
+    }
+
+    fn go_register(&mut self, n: usize, step: &Step) {
+        let points = self.nodes[n].config.points.clone();
+        let node = format!("/wmgwd/node/{}", self.nodes[n].name()).into_bytes();
         let Some(go) = self.go(n) else { return };
-        if go.lease.is_none() {
+        let op = match step {
+            Step::Leave => {
+                go.left = true;
+                Op::Delete { key: node }
+            }
+            _ if go.draining || go.lease.is_none() => return,
+            _ => Op::Put {
+                key: node,
+                value: format!("{points:?}").into_bytes(),
+                lease: go.lease,
+            },
+        };
+        let txn = Txn {
+            then: vec![op],
+            ..Txn::default()
+        };
+        let reply = self.txn(n, &txn).map(|reply| reply.revision);
+        note!(self, "{} (Go) {step:?} -> {reply:?}", self.go_name(n));
+    }
+
+    fn go_reset(&mut self, n: usize, vni: Vni, read: Revision) {
+        let nobody = Some(false);
+        // In some clusters only the ring owner does, as its code may be read as well.
+        let me = self.go_name(n);
+        if !self.settings.go_resets_all && ring_owner(&read_ring(&self.etcd), vni) != Some(&me) {
             return;
         }
-        let (kind, read) = go.kind(vni);
-        let Some((what, settles)) = go.decide(&me, vni) else {
+        self.go_decides(n, ms(0), (vni, read), 0, nobody, nobody);
+    }
+
+    fn go_claim(&mut self, n: usize, vni: Vni, row: &Row, read: Revision) {
+        let me = self.go_name(n);
+        if ring_owner(&read_ring(&self.etcd), vni) != Some(&me) {
             return;
-        };
-        let number = kind.map_or(0, Kind::number);
-        let bridge = self.nodes[n].host.bridge_mut(vni);
-        match (number, what) {
-            (3, What::Advance(_)) => (bridge.evpn, bridge.cost) = (true, Some(100)),
-            (4, _) => bridge.cost = Some(65535),
-            (5, _) => bridge.arp = true,
-            (6, _) => bridge.arp = false,
-            (8, _) => bridge.evpn = false,
-            (10, What::Own) => {
-                (bridge.evpn, bridge.cost, bridge.arp) = (true, Some(100), true);
-            }
+        }
+        match row.kind {
+            0 => self.go_decides(n, ms(0), (vni, read), 10, None, Some(true)),
+            1 if row.current != me => self.go_decides(n, ms(0), (vni, read), 2, None, Some(true)),
             _ => {}
         }
-        self.go_send(n, vni, read, what, settles);
     }
 
-    fn go_send(&mut self, n: usize, vni: Vni, read: Revision, what: What, settles: bool) {
-        let inc = self.nodes[n].inc;
-        let mut delay = self.rng.millis(1, 100);
-        if settles {
-            delay += self.settings.settle;
-        }
-        let write = Box::new(GoWrite { vni, read, what });
-        self.after(delay, Ev::Go { n, inc, write });
-    }
-
-    pub fn go_write(&mut self, n: usize, write: GoWrite) {
-        let inc = self.nodes[n].inc;
-        let me = self.nodes[n].name().clone();
-        let points = self.nodes[n].config.points.clone();
-        let Some(go) = self.go(n) else { return };
-        let lease = match (go.lease, write.what) {
-            (_, What::Register) if go.draining => return,
-            (Some(lease), _) => lease,
-            (None, What::Leave) => LeaseId(0),
-            (None, _) => return,
+    fn go_decides(
+        &mut self,
+        n: usize,
+        wait: Duration,
+        (vni, read): (Vni, Revision),
+        kind: u64,
+        current: Option<bool>,
+        next: Option<bool>,
+    ) {
+        let write = Write {
+            vni,
+            read,
+            kind,
+            current,
+            next,
         };
-        if self.nodes[n].cut || !self.etcd.up {
-            // It runs with retry, and the first retry comes late.
-            let again = self.rng.millis(1_000, 2_000);
-            let write = Box::new(write);
-            self.after(again, Ev::Go { n, inc, write });
+        self.go_soon(n, wait, Step::Write(write));
+    }
+
+    fn go_act(&mut self, n: usize, vni: Vni, row: &Row, read: Revision) {
+        let me = self.go_name(n);
+        if self.go(n).is_none_or(|go| go.lease.is_none()) {
             return;
         }
-        let vni = write.vni;
-        let put = |key: Key, value: &[u8], lease| Op::Put {
-            key: key.bytes(),
-            value: value.to_vec(),
-            lease,
+        if row.lacks_a_name() {
+            self.go_reset(n, vni, read);
+            return;
+        }
+        let (owner, successor) = (row.current == me, row.next == me);
+        let bridge = self.nodes[n].host.bridge_mut(vni);
+        let wait = match row.kind {
+            0 => {
+                self.go_claim(n, vni, row, read);
+                return;
+            }
+            2 if owner => ms(0),
+            3 if successor => {
+                (bridge.evpn, bridge.cost) = (true, Some(100));
+                WAIT
+            }
+            4 if owner => {
+                bridge.cost = Some(65535);
+                WAIT
+            }
+            5 if successor => {
+                (bridge.arp, bridge.fresh) = (true, false);
+                ms(0)
+            }
+            6 if owner => {
+                (bridge.arp, bridge.fresh) = (false, false);
+                ms(0)
+            }
+            7 if successor => WAIT,
+            8 if owner => {
+                bridge.evpn = false;
+                ms(0)
+            }
+            9 if successor => ms(0),
+            10 if successor => {
+                (bridge.evpn, bridge.cost) = (true, Some(100));
+                (bridge.arp, bridge.fresh) = (true, false);
+                WAIT
+            }
+            _ => return,
         };
-        let kind = |number: u8| put(Key::Kind(vni), number.to_string().as_bytes(), None);
-        let mine = |key| put(key, me.as_str().as_bytes(), Some(lease));
-        let nobody = |key| put(key, b"", None);
-        let node = Key::Node(me.clone());
-        let then = match write.what {
-            What::Register => vec![put(
-                node,
-                &crate::schema::points_bytes(&points),
-                Some(lease),
-            )],
-            What::Leave => vec![Op::Delete { key: node.bytes() }],
-            What::Reset => vec![kind(0), nobody(Key::Current(vni)), nobody(Key::Next(vni))],
-            What::Claim => vec![kind(10), mine(Key::Next(vni))],
-            What::Pull => vec![kind(2), mine(Key::Next(vni))],
-            What::Advance(number) => vec![kind(number)],
-            What::Own => vec![kind(1), mine(Key::Current(vni)), nobody(Key::Next(vni))],
+        match row.kind {
+            9 | 10 => self.go_decides(n, wait, (vni, read), 1, Some(true), Some(false)),
+            kind => self.go_decides(n, wait, (vni, read), kind + 1, None, None),
+        }
+    }
+
+    fn go_write(&mut self, n: usize, write: &Write) {
+        let me = self.go_name(n);
+        let Some(lease) = self.go(n).and_then(|go| go.lease) else {
+            return;
         };
-        let row = !matches!(write.what, What::Register | What::Leave);
-        let compares = row.then(|| Compare::ModRevisionLess {
-            key: Key::Kind(vni).bytes(),
-            than: write.read.next(),
-        });
+        let name = |part, mine: bool| Op::Put {
+            key: key(write.vni, part),
+            value: if mine { me.clone().into() } else { Vec::new() },
+            lease: mine.then_some(lease),
+        };
+        let kind = Op::Put {
+            key: key(write.vni, "type"),
+            value: write.kind.to_string().into_bytes(),
+            lease: None,
+        };
+        let current = write.current.map(|mine| name("current", mine));
+        let next = write.next.map(|mine| name("next", mine));
         let txn = Txn {
-            compares: compares.into_iter().collect(),
-            then,
+            compares: vec![Compare::ModRevisionLess {
+                key: key(write.vni, "type"),
+                than: write.read.next(),
+            }],
+            then: [kind].into_iter().chain(current).chain(next).collect(),
             otherwise: Vec::new(),
         };
         let reply = self.txn(n, &txn);

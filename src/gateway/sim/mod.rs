@@ -29,13 +29,19 @@ mod worker;
 use cluster::{Cluster, ms};
 use faults::{Fault, Story};
 use rng::Rng;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Clusters with Go nodes in them, and how often one of those took from others what it must not.
+static WITH_GO: AtomicU64 = AtomicU64::new(0);
+static HARMS: AtomicU64 = AtomicU64::new(0);
 
 /// Runs the story of one seed.
 fn tell(seed: u64, traced: bool) -> Cluster {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let story = match rng.below(10) {
         0..=5 => Story::Rough,
-        6..=7 => Story::Planned,
+        6 => Story::Planned,
+        7 => Story::Upgrade,
         _ => Story::Mixed,
     };
     let settings = faults::random_settings(&mut rng, story);
@@ -45,18 +51,27 @@ fn tell(seed: u64, traced: bool) -> Cluster {
         cluster.write_note(format!("seed {seed} {story:?} {:?}", cluster.settings));
     }
     let nodes = rng.within(2, 5);
+    // An upgrade begins with one program everywhere.
+    let first = rng.chance(700);
     for i in 0..nodes {
-        let go = story == Story::Mixed && (i == 0 || rng.chance(300));
+        let go = match story {
+            Story::Mixed => i == 0 || rng.chance(300),
+            Story::Upgrade => first,
+            Story::Rough | Story::Planned => false,
+        };
         cluster.add(&format!("gw{}", i + 1), go);
         cluster.run_for(rng.millis(0, 1_000));
     }
     cluster.strike(Fault::Supervise);
-    let bound = faults::bound(&cluster.settings);
-    if rng.chance(700) || story == Story::Planned {
+    let with_go = matches!(story, Story::Mixed | Story::Upgrade);
+    let bound = faults::bound(&cluster.settings, with_go);
+    if rng.chance(700) || matches!(story, Story::Planned | Story::Upgrade) {
         cluster.run_until_done(bound, "start", Cluster::converged);
     }
     if story == Story::Planned {
         plan(&mut cluster, &mut rng);
+    } else if story == Story::Upgrade {
+        upgrade(&mut cluster, bound, rng.chance(500));
     } else {
         let faults = rng.within(1, 12);
         for _ in 0..faults {
@@ -73,7 +88,10 @@ fn tell(seed: u64, traced: bool) -> Cluster {
     cluster.run_for(ms(45_000));
     cluster.heal_all();
     cluster.run_until_done(bound, "rest after the last fault", Cluster::settled);
-    if story != Story::Mixed {
+    if with_go {
+        WITH_GO.fetch_add(1, Ordering::Relaxed);
+        HARMS.fetch_add(cluster.checker.go_harms, Ordering::Relaxed);
+    } else {
         cluster.check_rest();
     }
     cluster
@@ -127,8 +145,28 @@ fn plan(cluster: &mut Cluster, rng: &mut Rng) {
             _ => {}
         }
     }
-    let bound = faults::bound(&cluster.settings);
+    let bound = faults::bound(&cluster.settings, false);
     cluster.run_until_done(bound, "rest after planned moves", Cluster::settled);
+}
+
+/// Each gateway gets the other program, one after the other: drained, started, at rest. Perhaps back again.
+fn upgrade(cluster: &mut Cluster, bound: std::time::Duration, back: bool) {
+    cluster.checker.available = true;
+    let count = cluster.nodes.len();
+    for n in (0..count).chain(if back { 0..count } else { 0..0 }) {
+        cluster.strike(Fault::Drain(n));
+        let gone = |cluster: &Cluster| match cluster.nodes[n].runs() {
+            true => Err(format!("gateway {n} has not drained")),
+            false => Ok(()),
+        };
+        cluster.run_until_done(bound, "drain in an upgrade", gone);
+        // Until etcd has heard of its end.
+        cluster.run_for(ms(1_000));
+        cluster.run_until_done(bound, "rest without it", Cluster::converged);
+        cluster.nodes[n].go = !cluster.nodes[n].go;
+        cluster.strike(Fault::Start(n));
+        cluster.run_until_done(bound, "rest with it", Cluster::converged);
+    }
 }
 
 impl Cluster {
@@ -195,6 +233,12 @@ fn clusters_survive_faults_from_seeds() {
             .collect()
     });
     failures.sort();
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    println!(
+        "{} clusters with Go nodes, which wrote over others {} times",
+        of(&WITH_GO),
+        of(&HARMS)
+    );
     let Some((seed, _)) = failures.first() else {
         return;
     };

@@ -85,11 +85,11 @@ pub enum Ev {
         inc: u32,
         job: u64,
     },
-    /// A Go node's transaction leaves.
+    /// What a Go node was about to do.
     Go {
         n: usize,
         inc: u32,
-        write: Box<super::go::GoWrite>,
+        step: Box<super::go::Step>,
     },
 }
 
@@ -263,7 +263,7 @@ impl Cluster {
             }
             Ev::LaneApply { n, inc, job } => self.lane_apply(n, inc, job),
             Ev::LaneDone { n, job, .. } => self.lane_done(n, job),
-            Ev::Go { n, write, .. } => self.go_write(n, *write),
+            Ev::Go { n, step, .. } => self.go_step(n, *step),
         }
     }
 

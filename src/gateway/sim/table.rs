@@ -33,6 +33,12 @@ impl Row {
         living.map(|name| &name.name)
     }
 
+    /// Whether the row lets `name` answer.
+    pub fn entitles(&self, name: &NodeName) -> bool {
+        let owns = self.owner() == Some(name) && matches!(self.number, Some(1..=6));
+        owns || self.successor() == Some(name) && matches!(self.number, Some(5..=10))
+    }
+
     pub fn successor(&self) -> Option<&NodeName> {
         let living = self.next.as_ref().filter(|name| name.lives);
         living.map(|name| &name.name)
