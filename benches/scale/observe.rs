@@ -15,8 +15,9 @@ use wmgwd::types::NodeName;
 
 /// How often a long wait says how far it is.
 const REPORT: Duration = Duration::from_secs(5);
-/// The value of `type` of an idle row, in base64.
+/// The values of `type` of an idle row and of one that is claimed from nobody, in base64.
 const IDLE: &str = "MQ==";
+const CLAIMED: &str = "MTA=";
 /// Nobody, as an index of a node.
 const NOBODY: usize = usize::MAX;
 
@@ -33,6 +34,8 @@ pub struct View {
     pub gone: BTreeMap<String, Instant>,
     /// When the last change of a row was seen.
     pub at: Instant,
+    /// When each claim of a row without an owner was seen.
+    claims: Vec<Instant>,
     /// Writes of rows so far.
     pub puts: u64,
     /// Deletions (a lease that ended) so far.
@@ -81,6 +84,7 @@ impl Observer {
             registered: BTreeMap::new(),
             gone: BTreeMap::new(),
             at: Instant::now(),
+            claims: Vec::new(),
             puts: 0,
             deletes: 0,
             revisions: 0,
@@ -157,6 +161,12 @@ impl View {
         self.is_all_idle() && rows.zip(owners).all(|(row, owner)| row.owner == *owner)
     }
 
+    /// When the first claim of a row without an owner was seen after `mark`.
+    #[allow(dead_code)]
+    pub fn first_claim_since(&self, mark: Instant) -> Option<Instant> {
+        self.claims.iter().copied().find(|claim| *claim > mark)
+    }
+
     fn take_node(&mut self, key: &str, _: &str, deleted: bool) {
         let name = key.to_owned();
         if deleted {
@@ -182,7 +192,12 @@ impl View {
             return;
         };
         match part {
-            "type" => row.is_idle = value == IDLE,
+            "type" => {
+                row.is_idle = value == IDLE;
+                if value == CLAIMED {
+                    self.claims.push(Instant::now());
+                }
+            }
             "current" => {
                 let owner = self.names.iter().position(|name| name == value);
                 row.owner = owner.unwrap_or(NOBODY);

@@ -59,6 +59,11 @@ impl Lab {
         Some(lab)
     }
 
+    /// Where it keeps its state and its logs; removed with it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// `lab.sh ARGUMENTS`, not yet run.
     pub fn script(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("contrib/lab/lab.sh");

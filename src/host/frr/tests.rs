@@ -210,6 +210,29 @@ fn an_unnumbered_refusal_is_cornered_by_halves() {
     assert!(fake.log().matches("==").count() <= 14);
 }
 
+/// Input: a takeover of ten VNIs and of a thousand. Output: vtysh runs equally often.
+#[test]
+fn the_number_of_runs_does_not_grow_with_the_vnis() {
+    let runs = |count| {
+        let fake = Fake::new(&format!("runs-{count}"), "echo run >> $dir/runs");
+        let claim = |number| RouteChange {
+            vni: vni(number),
+            evpn: Some(true),
+            cost: Some(Cost::OWNER),
+        };
+        let claims: Vec<RouteChange> = (1..=count).map(claim).collect();
+        let failures = fake.frr().apply(&claims, &|| true);
+        assert!(failures.is_empty(), "{failures:?}");
+        assert_eq!(
+            fake.log().matches("ip ospf cost 100").count(),
+            count as usize
+        );
+        let runs = fs::read_to_string(fake.dir.join("runs")).unwrap();
+        runs.lines().count()
+    };
+    assert_eq!(runs(10), runs(1000));
+}
+
 #[test]
 fn cornering_ends() {
     let fake = Fake::new("all-bad", "[ $how = -f ] && exit 3");
