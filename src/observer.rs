@@ -185,51 +185,67 @@ impl Observer {
     fn poll(&self) {
         let mut complaint = Complaint::default();
         let mut behind_at = None;
-        // Of the whole store, which others than we use, too.
+        // Of the whole store, which others than we use, too: up to here it was looked through.
         let mut polled = Revision::default();
+        let mut looked_through = Revision::default();
         loop {
             sleep(jittered(POLL));
             let progress = *self.progress.lock().expect("no holder of this lock panics");
-            match self.client.newest(schema::PREFIX) {
-                Ok(newest) => {
-                    if complaint.settle() {
-                        info!("revision={} polling etcd again", newest.revision);
-                    }
-                    // A linearizable answer is never older than what was seen before it was asked for.
-                    let known = progress.revision.max(polled);
-                    polled = newest.revision;
-                    if newest.revision < known {
-                        warn!(
-                            "revision={known} etcd has gone back to {}: its data are lost, or from a backup",
-                            newest.revision
-                        );
-                        self.rewind();
-                        if let Err(error) = self.snapshot() {
-                            warn!("cannot read etcd: {}", chain(&error));
-                        }
-                        continue;
-                    }
-                    let count = i64::try_from(newest.count).unwrap_or(i64::MAX);
-                    let behind = newest.mod_revision > progress.revision || count != progress.count;
-                    // Once may be the moment between a change and its event; the same twice is not.
-                    if behind && behind_at == Some(progress) {
-                        warn!(
-                            "revision={} the watch is stale, etcd is at {}",
-                            progress.revision, newest.revision
-                        );
-                        if let Err(error) = self.snapshot() {
-                            warn!("cannot read etcd: {}", chain(&error));
-                        }
-                    }
-                    behind_at = behind.then_some(progress);
-                }
+            let revision = match self.client.revision(schema::PREFIX) {
+                Ok(revision) => revision,
                 Err(error) => {
                     let reason = chain(&error);
                     if complaint.raise(&reason) {
                         warn!("cannot poll etcd: {reason}");
                     }
+                    continue;
+                }
+            };
+            if complaint.settle() {
+                info!("revision={revision} polling etcd again");
+            }
+            // A linearizable answer is never older than what was seen before it was asked for.
+            let known = progress.revision.max(polled);
+            polled = revision;
+            if revision < known {
+                warn!(
+                    "revision={known} etcd has gone back to {revision}: its data are lost, or from a backup"
+                );
+                looked_through = Revision::default();
+                self.rewind();
+                self.snapshot_anew();
+                continue;
+            }
+            let behind = revision > progress.revision.max(looked_through);
+            // Once may be the moment between a change and its event; the same twice is not.
+            if behind && behind_at == Some(progress) {
+                match self.is_stale(progress) {
+                    Ok(None) => looked_through = revision,
+                    Ok(Some(newest)) => {
+                        warn!(
+                            "revision={} the watch is stale, etcd is at {newest}",
+                            progress.revision
+                        );
+                        self.snapshot_anew();
+                    }
+                    Err(error) => warn!("cannot poll etcd: {}", chain(&error)),
                 }
             }
+            behind_at = behind.then_some(progress);
+        }
+    }
+
+    /// The revision that etcd is at, if keys of ours have changed since `progress`.
+    fn is_stale(&self, progress: Progress) -> Result<Option<Revision>, Error> {
+        let newest = self.client.newest(schema::PREFIX)?;
+        let count = i64::try_from(newest.count).unwrap_or(i64::MAX);
+        let stale = newest.mod_revision > progress.revision || count != progress.count;
+        Ok(stale.then_some(newest.revision))
+    }
+
+    fn snapshot_anew(&self) {
+        if let Err(error) = self.snapshot() {
+            warn!("cannot read etcd: {}", chain(&error));
         }
     }
 

@@ -145,6 +145,8 @@ pub struct Commit {
     pub read: Revision,
     /// What to write.
     pub write: Write,
+    /// `current` may hold something that a claim has to empty: a third less to write for each orphan without.
+    pub has_current: bool,
 }
 
 /// A key or value that wmgwd cannot read.
@@ -288,7 +290,10 @@ fn commit_row(me: &NodeName, lease: LeaseId, row: &Commit) -> Txn {
     )];
     match row.write {
         Write::Vacate => puts.extend([nobody(current), nobody(next)]),
-        Write::Claim => puts.extend([nobody(current), mine(next)]),
+        Write::Claim => {
+            puts.extend(row.has_current.then(|| nobody(current)));
+            puts.push(mine(next));
+        }
         Write::Pull => puts.push(mine(next)),
         Write::Advance(_) => {}
         Write::Own => puts.extend([mine(current), nobody(next)]),

@@ -164,7 +164,13 @@ impl Client {
         self.unary(RANGE, &wire::get(key), wire::range_reply)
     }
 
-    /// How new the keys that begin with `prefix` are, linearizable.
+    /// How new the store is, whoever wrote to it, linearizable. Reads one `key`, there or not, so that it costs
+    /// etcd next to nothing.
+    pub fn revision(&self, key: &[u8]) -> Result<Revision, Error> {
+        Ok(self.get(key)?.revision)
+    }
+
+    /// How new the keys that begin with `prefix` are, linearizable. Etcd reads and sorts all of them for that.
     pub fn newest(&self, prefix: &[u8]) -> Result<Newest, Error> {
         self.unary(RANGE, &wire::newest(prefix), wire::newest_reply)
     }

@@ -97,6 +97,11 @@ impl Row {
         named && lease.is_some() && self.current.lease == lease
     }
 
+    /// Whether `current` holds anything, read or not.
+    pub fn has_current(&self) -> bool {
+        self.current.value.is_some() || self.current.unreadable
+    }
+
     /// Somebody deleted `type` alone: whoever writes "unassigned" empties `current` with it.
     fn lacks_its_kind(&self) -> bool {
         let gone = self.kind.value.is_none() && !self.kind.unreadable;

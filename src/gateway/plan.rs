@@ -245,6 +245,7 @@ impl Gateway {
                 vni,
                 read: slot.row.kind.revision,
                 write,
+                has_current: slot.row.has_current(),
             });
         }
     }

@@ -116,3 +116,21 @@ fn broken_values_are_unreadable_with_a_reason() {
         assert!(foreign.is_some());
     }
 }
+
+/// Input: claims of VNIs whose `current` is gone or not. Output: only what is there is emptied.
+#[test]
+fn a_claim_empties_current_only_where_it_may_hold_something() {
+    let puts = |has_current| {
+        let claim = Commit {
+            vni: vni(7),
+            read: Revision(3),
+            write: Write::Claim,
+            has_current,
+        };
+        match &commit(&name("gw1"), LeaseId(1), &[claim]).then[..] {
+            [Op::Txn(row)] => row.then.len(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((puts(false), puts(true)), (2, 3));
+}

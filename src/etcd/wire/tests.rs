@@ -2,6 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::etcd::Error;
+use crate::etcd::ops::{
+    Compare, Grant, KeyValue, MemberStatus, Newest, Op, OpReply, RangeReply, Txn, TxnReply,
+};
+use crate::types::{LeaseId, Revision};
+use serde_json::{Value, json};
+use std::time::Duration;
 
 mod requests;
 

@@ -43,7 +43,7 @@ fn a_ttl_is_rounded_up_to_whole_seconds() {
 }
 
 #[test]
-fn a_transaction_is_spelled_in_full() {
+fn a_transaction_leaves_out_what_is_zero() {
     let key = || b"k".to_vec();
     let request = txn(&Txn {
         compares: vec![
@@ -92,9 +92,9 @@ fn a_transaction_is_spelled_in_full() {
             {"key": "aw==", "target": "VALUE", "result": "EQUAL", "value": "/w=="},
         ],
         "success": [
-            {"request_put": {"key": "aw==", "value": "", "lease": "5"}},
-            {"request_put": {"key": "aw==", "value": "dg==", "lease": "0"}},
-            {"request_txn": {"compare": [], "success": [], "failure": []}},
+            {"request_put": {"key": "aw==", "lease": "5"}},
+            {"request_put": {"key": "aw==", "value": "dg=="}},
+            {"request_txn": {}},
         ],
         "failure": [
             {"request_delete_range": {"key": "aw=="}},
