@@ -1,6 +1,6 @@
 //! Driving the host from what it shows to what it should show: ARP at once, FRR one batch at a time.
 
-use super::plan::{Batch, PATIENCE, Pass};
+use super::plan::{Batch, Pass};
 use super::slot::Slot;
 use super::{Effect, Gateway, UnderWay};
 use crate::fsm::{self, Exposure, Role, State};
@@ -9,7 +9,7 @@ use crate::types::{Time, Vni};
 use std::time::Duration;
 
 /// How long a failing FRR may keep an owner from letting go: it cannot advertise much then either.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+pub const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 /// VNIs in one FRR batch: what a takeover that comes up meanwhile has to wait for, about 5 s with this many.
 /// Smaller ones cost more in all, as FRR takes two halves in longer than the whole.
 const CHANGES: usize = 1024;
@@ -46,6 +46,7 @@ impl Gateway {
         vni: Vni,
         slot: &mut Slot,
         wanted: Exposure,
+        rescue: bool,
     ) {
         let now = pass.now;
         if slot.arp != Some(wanted.arp) || slot.recheck {
@@ -81,12 +82,14 @@ impl Gateway {
         }
         if !slot.routes_retry.is_over(now) {
             batch.wake_at(slot.routes_retry.until());
-        } else if pass.routes_free {
-            if change.claims() {
-                batch.claims.push(change)
-            } else {
-                batch.releases.push(change)
-            }
+        } else if !pass.routes_free {
+            batch.found.restless = true;
+        } else if !change.claims() {
+            batch.releases.push(change);
+        } else if rescue {
+            batch.rescues.push(change);
+        } else {
+            batch.claims.push(change);
         }
     }
 
@@ -126,13 +129,6 @@ impl Gateway {
         let releases = role == Role::Owner;
         let routes = slot.routes_are(wanted) || (releases && self.has_released(now, slot, wanted));
         if slot.arp != Some(wanted.arp) || !routes || slot.giving_up {
-            for since in [slot.failing_since, self.frr.failing_since]
-                .into_iter()
-                .flatten()
-            {
-                batch.wake_at(since + RELEASE_PATIENCE);
-                batch.wake_at(since + PATIENCE);
-            }
             return false;
         }
         let announced = slot.announced.filter(|&at| at >= slot.entered);
@@ -179,7 +175,7 @@ impl Gateway {
                 // Taken now, so that what restarts while this is under way is reset once more.
                 let parts = self.resettable();
                 self.frr.reset = self.frr.reset.and(parts.others());
-                let keep = std::mem::take(&mut batch.shown);
+                let keep = self.slots.shown();
                 self.frr.under_way = Some(UnderWay::Reset {
                     parts,
                     keep: keep.clone(),
@@ -189,7 +185,8 @@ impl Gateway {
             }
             batch.wake_at(self.frr.retry.until());
         }
-        let mut changes = std::mem::take(&mut batch.releases);
+        let mut changes = std::mem::take(&mut batch.rescues);
+        changes.append(&mut batch.releases);
         changes.append(&mut batch.claims);
         changes.truncate(CHANGES);
         if !changes.is_empty() {

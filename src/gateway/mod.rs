@@ -15,6 +15,7 @@ mod plan;
 #[cfg(test)]
 mod sim;
 mod slot;
+mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +27,8 @@ use crate::types::{Lease, NodeName, Revision, Time, Vni, VniRange};
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome, RowView};
 use fnv::FnvHashSet;
 use mirror::Nodes;
-use slot::{Backoff, Slot};
+use slot::Backoff;
+use slots::Slots;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -90,8 +92,11 @@ pub struct Gateway {
     lease: Option<Lease>,
     nodes: Nodes,
     ring: Ring,
-    /// One for each VNI of the range, in order.
-    slots: Vec<Slot>,
+    slots: Slots,
+    /// What held for all VNIs when they were last looked at.
+    setting: Option<plan::Setting>,
+    /// How many VNIs the last pass looked at.
+    visited: usize,
     /// Nothing is decided before the first snapshot.
     snapshot: Option<Revision>,
     /// Nothing is shown before then: others may not have noticed yet that etcd is an older one.
@@ -110,19 +115,23 @@ pub struct Gateway {
     etcd_retry: Backoff,
     next_announcement_slot: Time,
     next_audit: Time,
+    /// Where the audit goes on.
+    audited: usize,
     deadline: Option<Time>,
 }
 
 impl Gateway {
     /// A node that has not heard of anything yet.
     pub fn new(config: Config) -> Gateway {
-        let slots = vec![Slot::new(); config.range.len()];
+        let slots = Slots::new(config.range);
         Gateway {
             config,
             lease: None,
             nodes: Nodes::default(),
             ring: Ring::default(),
             slots,
+            setting: None,
+            visited: 0,
             snapshot: None,
             distrust_until: Time::default(),
             adopting: false,
@@ -139,6 +148,7 @@ impl Gateway {
             etcd_retry: Backoff::default(),
             next_announcement_slot: Time::default(),
             next_audit: Time::default(),
+            audited: 0,
             deadline: None,
         }
     }
@@ -146,6 +156,12 @@ impl Gateway {
     /// When [`Gateway::plan`] wants to be asked again, if nothing happens before.
     pub fn next_deadline(&self) -> Option<Time> {
         self.deadline
+    }
+
+    /// Has the next pass look at every VNI, needed or not.
+    #[cfg(test)]
+    fn look_at_everything(&mut self) {
+        self.slots.look_at_all();
     }
 
     /// Takes note of what happened.
@@ -162,7 +178,7 @@ impl Gateway {
             }
             Event::Announced(vnis) => {
                 for vni in vnis {
-                    if let Some(slot) = self.slot_mut(vni) {
+                    if let Some(slot) = self.slots.stir(vni) {
                         slot.announce_sent(now);
                     }
                 }
@@ -174,7 +190,7 @@ impl Gateway {
             Event::Health(health) => self.observe_health(health),
             Event::Links(vnis) => {
                 for vni in vnis {
-                    if let Some(slot) = self.slot_mut(vni) {
+                    if let Some(slot) = self.slots.stir(vni) {
                         slot.arp = None;
                         slot.arp_unblocked();
                         slot.stop_announcing();
@@ -183,7 +199,7 @@ impl Gateway {
             }
             Event::Drifted(vnis) => {
                 for vni in vnis {
-                    if let Some(slot) = self.slot_mut(vni) {
+                    if let Some(slot) = self.slots.stir(vni) {
                         slot.evpn = None;
                         slot.cost = None;
                     }
@@ -212,8 +228,7 @@ impl Gateway {
 
     /// The row of a VNI as last seen, for those who tell people about it.
     pub fn row(&self, vni: Vni) -> Option<RowView<'_>> {
-        let at = vni.get().checked_sub(self.config.range.first().get())?;
-        let row = &self.slots.get(at as usize)?.row;
+        let row = &self.slots.get(vni)?.row;
         Some(RowView {
             kind: row.kind.value.unwrap_or(Kind::Unassigned),
             owner: row.current.value.as_ref(),
@@ -226,21 +241,13 @@ impl Gateway {
         self.nodes.is_drained(&self.config.me)
     }
 
-    fn slot_mut(&mut self, vni: Vni) -> Option<&mut Slot> {
-        if !self.config.range.contains(vni) {
-            return None;
-        }
-        self.slots
-            .get_mut((vni.get() - self.config.range.first().get()) as usize)
-    }
-
     fn observe_snapshot(&mut self, now: Time, revision: Revision, changes: &[Change]) {
         if self.snapshot > Some(revision) {
             // Overtaken on its way: what has gone since would come back, and never go again.
             return;
         }
         let present: FnvHashSet<&Key> = changes.iter().map(|change| &change.key).collect();
-        for (vni, slot) in self.config.range.iter().zip(&mut self.slots) {
+        for (vni, slot) in self.slots.stir_all() {
             if mirror::missing_from_row(&mut slot.row, vni, revision, |key| present.contains(key)) {
                 slot.enter(now);
             }
@@ -262,7 +269,7 @@ impl Gateway {
         self.must_register = false;
         self.register_retry.succeed();
         self.follow_registration(now);
-        for slot in &mut self.slots {
+        for (_, slot) in self.slots.stir_all() {
             slot.row = mirror::Row::default();
             slot.enter(now);
         }
@@ -281,7 +288,7 @@ impl Gateway {
             match change.key.vni() {
                 None => ring_changed |= self.nodes.apply(change),
                 Some(vni) => {
-                    let Some(slot) = self.slot_mut(vni) else {
+                    let Some(slot) = self.slots.stir(vni) else {
                         continue;
                     };
                     let named = slot.row.names_anybody();
@@ -295,6 +302,8 @@ impl Gateway {
             }
         }
         if ring_changed {
+            // Who lives and whose each VNI is may be another now.
+            self.slots.look_at_all();
             if self.nodes.registered(&self.config.me).is_none() {
                 // The name may have become free: not to be waited for any longer.
                 self.register_retry.succeed();
@@ -341,7 +350,7 @@ impl Gateway {
         if !was_serving && self.is_serving(now) {
             // Nothing that we knew of the host need still hold: the watchdog or the guard may have
             // withdrawn it behind our back, also after what is under way was done.
-            for slot in &mut self.slots {
+            for (_, slot) in self.slots.stir_all() {
                 slot.forget();
             }
             if let Some(UnderWay::Changes(changes)) = &mut self.frr.under_way {
@@ -354,7 +363,7 @@ impl Gateway {
     }
 
     fn observe_arp(&mut self, now: Time, vni: Vni, outcome: ArpOutcome) {
-        let Some(slot) = self.slot_mut(vni) else {
+        let Some(slot) = self.slots.stir(vni) else {
             return;
         };
         slot.absent = outcome == ArpOutcome::Absent;
@@ -389,7 +398,7 @@ impl Gateway {
             self.frr.failing_since.get_or_insert(now);
         }
         let parts = parts.and(taken);
-        for (vni, slot) in self.config.range.iter().zip(&mut self.slots) {
+        for (vni, slot) in self.slots.stir_all() {
             // What was kept may be there or not: it is told again.
             let withdrawn = !keep.contains(&vni);
             if parts.bgpd {
@@ -408,7 +417,7 @@ impl Gateway {
         };
         let failed: FnvHashSet<Vni> = failed.iter().copied().collect();
         for change in changes {
-            let Some(slot) = self.slot_mut(change.vni) else {
+            let Some(slot) = self.slots.stir(change.vni) else {
                 continue;
             };
             if failed.contains(&change.vni) {
@@ -429,7 +438,7 @@ impl Gateway {
                 self.etcd_retry.succeed();
                 let (me, cheap_until) = (self.config.me.clone(), now + plan::CHEAP);
                 for (vni, write, succeeded) in each {
-                    let Some(slot) = self.slot_mut(vni) else {
+                    let Some(slot) = self.slots.stir(vni) else {
                         continue;
                     };
                     if !succeeded {

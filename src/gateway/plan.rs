@@ -1,12 +1,13 @@
-//! What is to be done now: one pass over all VNIs.
+//! What is to be done now: one pass over the VNIs that something happened to, or over all.
 
 use super::slot::Slot;
-use super::{Effect, Exit, Gateway, Life};
+use super::slots::Finding;
+use super::{Effect, Exit, Gateway, Life, drive};
 use crate::fsm::{self, Exposure, Kind, Role, State, View, Write};
-use crate::host::RouteChange;
+use crate::host::{Health, Parts, RouteChange};
 use crate::schema::Commit;
 use crate::types::{LeaseId, Time, Vni};
-use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::time::Duration;
 
 /// How long the lower cost of `--takeover-cost` is announced: longer than a dead gateway's Router-LSA lives
@@ -24,27 +25,25 @@ const LET_GO: Duration = Duration::from_millis(100);
 const MEND_PATIENCE: Duration = Duration::from_secs(5);
 /// Rows in one transaction: etcd refuses more (see `etcd`).
 const COMMITS: usize = 125;
-/// How often ARP is written again, whatever we believe that it is.
-const AUDIT: Duration = Duration::from_secs(30);
+/// ARP of each VNI is written again every 30 s, whatever we believe that it is: a part of them every second, as
+/// whoever switches many holds up whoever must fence.
+const AUDIT: Duration = Duration::from_secs(1);
+const AUDIT_PARTS: usize = 30;
 
 /// What one pass collects.
 #[derive(Default)]
 pub struct Batch {
     pub now: Time,
+    /// What is found of the VNI that is looked at.
+    pub found: Finding,
     pub arp_off: Vec<(Vni, bool)>,
     pub arp_on: Vec<(Vni, bool)>,
+    /// Claims of VNIs that nobody serves.
+    pub rescues: Vec<RouteChange>,
     pub releases: Vec<RouteChange>,
     pub claims: Vec<RouteChange>,
     pub announcements: Vec<(Time, Vni)>,
     pub commits: Vec<Commit>,
-    /// VNIs of which this node is to show something.
-    pub shown: BTreeSet<Vni>,
-    /// VNIs that another node would take, but that still name us.
-    pub remaining: usize,
-    /// VNIs that the host still shows something of.
-    pub exposed: usize,
-    /// VNIs of which FRR, as far as we know, still shows something, excused or not.
-    pub lingering: usize,
     pub wake: Option<Time>,
 }
 
@@ -55,11 +54,18 @@ impl Batch {
             self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
         }
     }
+
+    fn pushed(&self) -> usize {
+        let arp = self.arp_off.len() + self.arp_on.len();
+        let routes = self.rescues.len() + self.releases.len() + self.claims.len();
+        arp + routes + self.announcements.len() + self.commits.len()
+    }
 }
 
-/// What is the same for all VNIs of one pass.
-pub struct Pass {
-    pub now: Time,
+/// What holds for all VNIs and changes seldom. While it stays, as do the nodes, a VNI that nothing happened to
+/// and that is not due need not be looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Setting {
     pub lease: Option<LeaseId>,
     pub serving: bool,
     pub stopping: bool,
@@ -67,7 +73,24 @@ pub struct Pass {
     pub may_write: bool,
     pub may_take: bool,
     pub stable: bool,
+    /// What of FRR is to be reset, which daemons run, whether it was tried, since when it fails, and whether
+    /// that excuses it.
+    frr: (Parts, Health, bool, Option<Time>, bool),
+}
+
+/// What is the same for all VNIs of one pass.
+pub struct Pass {
+    pub now: Time,
+    pub setting: Setting,
     pub routes_free: bool,
+}
+
+impl Deref for Pass {
+    type Target = Setting;
+
+    fn deref(&self) -> &Setting {
+        &self.setting
+    }
 }
 
 impl Gateway {
@@ -94,16 +117,13 @@ impl Gateway {
         if let Some(lease) = self.lease {
             batch.wake_at(lease.valid_until - self.config.fence_margin);
         }
-        if self.next_audit <= now {
-            self.next_audit = now + AUDIT;
-            self.slots.iter_mut().for_each(|slot| slot.recheck = true);
-        }
+        self.audit(now);
         batch.wake_at(self.next_audit);
         batch.wake_at(self.distrust_until);
 
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
-        if self.drain_is_over(&pass, &batch) {
+        if self.drain_is_over(&pass) {
             self.stop(now, Exit::Stopped);
             return self.plan(now);
         }
@@ -111,14 +131,30 @@ impl Gateway {
         self.plan_host(&pass, &mut batch, &mut effects);
         self.plan_registration(&pass, &mut batch, &mut effects);
         if let Some(lease) = self.lease.filter(|_| !batch.commits.is_empty()) {
+            batch.commits.sort_by_key(|row| urgency(row.write));
             batch.commits.truncate(COMMITS);
             effects.push(Effect::Commit {
                 lease: lease.id,
                 rows: std::mem::take(&mut batch.commits),
             });
         }
+        if let Some(wake) = self.slots.first_wake() {
+            batch.wake_at(wake);
+        }
         self.deadline = batch.wake;
         effects
+    }
+
+    /// Has the next part of the VNIs written again, or as many parts as are overdue.
+    fn audit(&mut self, now: Time) {
+        if self.next_audit > now {
+            return;
+        }
+        let overdue = now.since(self.next_audit).as_secs() / AUDIT.as_secs();
+        let parts = (usize::try_from(overdue).unwrap_or(AUDIT_PARTS) + 1).min(AUDIT_PARTS);
+        let count = self.slots.len().div_ceil(AUDIT_PARTS) * parts;
+        self.audited = self.slots.recheck(self.audited, count);
+        self.next_audit = now + AUDIT;
     }
 
     fn pass(&self, now: Time) -> Pass {
@@ -126,8 +162,12 @@ impl Gateway {
         let stopping = matches!(self.life, Life::Stopping { .. });
         let draining = matches!(self.life, Life::Draining { .. }) || self.is_drained();
         let registered = self.is_registered() && !self.must_register;
-        Pass {
-            now,
+        let excused = self
+            .frr
+            .failing_since
+            .is_some_and(|since| now.since(since) >= drive::RELEASE_PATIENCE);
+        let frr = &self.frr;
+        let setting = Setting {
             lease: self.lease.map(|lease| lease.id),
             serving,
             stopping,
@@ -137,7 +177,12 @@ impl Gateway {
             stable: self
                 .in_ring_since
                 .is_some_and(|since| now.since(since) >= self.config.join_hold),
-            routes_free: self.frr.under_way.is_none(),
+            frr: (frr.reset, frr.health, frr.tried, frr.failing_since, excused),
+        };
+        Pass {
+            now,
+            setting,
+            routes_free: frr.under_way.is_none(),
         }
     }
 
@@ -149,11 +194,26 @@ impl Gateway {
         if let Some(since) = self.in_ring_since.filter(|_| !pass.stable) {
             batch.wake_at(since + self.config.join_hold);
         }
-        let mut slots = std::mem::take(&mut self.slots);
-        for (vni, slot) in self.config.range.iter().zip(&mut slots) {
-            self.visit(pass, batch, vni, slot);
+        if let Some(since) = self.frr.failing_since {
+            batch.wake_at(since + drive::RELEASE_PATIENCE);
         }
+        if self.setting.as_ref() != Some(&pass.setting) {
+            self.setting = Some(pass.setting.clone());
+            self.slots.look_at_all();
+        }
+        // Of the whole pass; each VNI has its own.
+        let wake = batch.wake.take();
+        let mut slots = self.slots.take();
+        self.visited = slots.visit(pass.now, |vni, slot| {
+            let pushed = batch.pushed();
+            batch.found = Finding::default();
+            self.visit(pass, batch, vni, slot);
+            batch.found.restless |= batch.pushed() > pushed;
+            batch.found.wake = batch.wake.take();
+            batch.found
+        });
         self.slots = slots;
+        batch.wake = wake;
     }
 
     fn visit(&self, pass: &Pass, batch: &mut Batch, vni: Vni, slot: &mut Slot) {
@@ -168,7 +228,7 @@ impl Gateway {
         let ring_owner = self.ring.owner(vni);
         let elsewhere = ring_owner.is_some_and(|owner| owner != me);
         if role != Role::Bystander && elsewhere {
-            batch.remaining += 1;
+            batch.found.remaining = true;
         }
 
         let may_give_up = match &state {
@@ -193,15 +253,14 @@ impl Gateway {
         } else {
             self.dearer_or_cheaper(now, batch, slot, fsm::wanted(&state, role))
         };
-        if wanted != Exposure::NOTHING {
-            batch.shown.insert(vni);
-        }
-        self.visit_host(pass, batch, vni, slot, wanted);
-        if slot.arp != Some(false) || !self.withdrawn_from_routes(now, slot) {
-            batch.exposed += 1;
-        }
-        if !self.routes_are_gone(slot, Exposure::NOTHING) {
-            batch.lingering += 1;
+        batch.found.shown = wanted != Exposure::NOTHING;
+        let rescue = matches!(&state, State::FailingOver { .. });
+        self.visit_host(pass, batch, vni, slot, wanted, rescue);
+        batch.found.exposed = slot.arp != Some(false) || !self.withdrawn_from_routes(now, slot);
+        batch.found.lingering = !self.routes_are_gone(slot, Exposure::NOTHING);
+        if let Some(since) = slot.failing_since {
+            batch.wake_at(since + drive::RELEASE_PATIENCE);
+            batch.wake_at(since + PATIENCE);
         }
 
         if wanted.arp && slot.arp == Some(true) && fsm::announces(&state, role) {
@@ -321,21 +380,23 @@ impl Gateway {
         due <= now
     }
 
-    fn drain_is_over(&self, pass: &Pass, batch: &Batch) -> bool {
+    fn drain_is_over(&self, pass: &Pass) -> bool {
         let Life::Draining { deadline } = self.life else {
             return false;
         };
-        let handed_over = pass.may_write && !self.ring.has(&self.config.me) && batch.remaining == 0;
+        let remaining = self.slots.totals().remaining;
+        let handed_over = pass.may_write && !self.ring.has(&self.config.me) && remaining == 0;
         handed_over || pass.now >= deadline || !pass.serving
     }
 
     fn plan_life(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
         if let Life::Stopping { deadline, exit } = self.life {
             let nothing_to_do = batch.arp_off.is_empty() && self.frr.under_way.is_none();
-            let withdrawn = batch.exposed == 0 && nothing_to_do;
+            let totals = self.slots.totals();
+            let withdrawn = totals.exposed == 0 && nothing_to_do;
             if pass.stopping && (withdrawn || pass.now >= deadline) {
                 effects.push(Effect::Exit(match exit {
-                    Exit::Stopped if !withdrawn || batch.lingering > 0 => Exit::Unfinished,
+                    Exit::Stopped if !withdrawn || totals.lingering > 0 => Exit::Unfinished,
                     exit => exit,
                 }));
             }
@@ -349,8 +410,9 @@ impl Gateway {
         };
         // Before the first look at FRR we would register without points, and what we adopted would be pulled.
         // Nothing of an earlier run may still be on show when others begin to rely on us.
-        let host_is_clean = self.frr.tried && self.slots.iter().all(|slot| slot.arp.is_some());
-        if self.snapshot.is_none() || !self.frr.looked || !(host_is_clean || self.is_registered()) {
+        let host_is_clean = || self.frr.tried && self.slots.iter().all(|slot| slot.arp.is_some());
+        let ready = self.snapshot.is_some() && self.frr.looked;
+        if !ready || !(self.is_registered() || host_is_clean()) {
             return;
         }
         let able = self.frr.health.is_up() && self.frr.retry_is_quiet();
@@ -375,6 +437,16 @@ impl Gateway {
             lease: lease.id,
             points: points.to_vec(),
         });
+    }
+}
+
+/// The order in which rows are written: first what nobody serves, last what is served and will be elsewhere.
+fn urgency(write: Write) -> u8 {
+    match write {
+        Write::Claim => 0,
+        Write::Own | Write::Vacate | Write::Cancel => 1,
+        Write::Advance(_) => 2,
+        Write::Pull => 3,
     }
 }
 

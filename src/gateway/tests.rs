@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 mod bench;
+mod scale;
 
 use super::*;
 use crate::schema::Meta;

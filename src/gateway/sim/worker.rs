@@ -112,7 +112,23 @@ impl Cluster {
                 }
                 own.gateway.observe(now, event);
             }
+            // A look at what changed comes to the same as a look at everything.
+            let mut thorough = own.gateway.clone();
+            thorough.look_at_everything();
+            let expected = thorough.plan(now);
             let effects = own.gateway.plan(now);
+            let late = match (own.gateway.next_deadline(), thorough.next_deadline()) {
+                (Some(deadline), Some(expected)) => deadline > expected,
+                (deadline, expected) => deadline.is_none() && expected.is_some(),
+            };
+            if effects != expected || late {
+                let deadlines = (own.gateway.next_deadline(), thorough.next_deadline());
+                let name = self.nodes[n].name().clone();
+                self.fail(format!(
+                    "{name} overlooks something: {effects:?} for {expected:?}, {deadlines:?}"
+                ));
+                return;
+            }
             let deadline = own.gateway.next_deadline();
             spins += 1;
             let quiet = effects.is_empty();
