@@ -1,6 +1,6 @@
 //! What daemons cost while nothing happens.
 
-use crate::cluster::Cluster;
+use crate::common::etcd::Etcd;
 use crate::requests::Requests;
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use std::fs;
@@ -17,26 +17,28 @@ pub struct Idle {
     pub which: Requests,
 }
 
-/// Looks at the running nodes for `time`.
-pub fn measure(cluster: &Cluster, time: Duration) -> Idle {
-    let running = cluster.nodes.iter().filter(|node| node.is_started());
-    let pids: Vec<Pid> = running.map(|node| node.pid()).collect();
+/// Looks at the daemons `pids` of `etcd` for `time`.
+pub fn measure(etcd: &Etcd, pids: &[Pid], time: Duration) -> Idle {
     let ticks = || pids.iter().map(|pid| cpu_ticks(*pid)).collect::<Vec<u64>>();
-    let (requests, before, begun) = (Requests::of(&cluster.etcd), ticks(), Instant::now());
+    let (requests, before, begun) = (Requests::of(etcd), ticks(), Instant::now());
     thread::sleep(time);
     let (seconds, after) = (begun.elapsed().as_secs_f64(), ticks());
-    let which = &Requests::of(&cluster.etcd) - &requests;
+    let which = &Requests::of(etcd) - &requests;
     let most = before.iter().zip(&after).map(|(from, to)| to - from).max();
-    let hertz = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
     Idle {
-        cpu: most.unwrap_or(0) as f64 / hertz / seconds * 100.0,
+        cpu: most.unwrap_or(0) as f64 / hertz() / seconds * 100.0,
         requests: which.total() as f64 / seconds / pids.len() as f64,
         which,
     }
 }
 
+/// Clock ticks a second.
+pub fn hertz() -> f64 {
+    sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64
+}
+
 /// The time that a process had a CPU for so far, in clock ticks.
-fn cpu_ticks(pid: Pid) -> u64 {
+pub fn cpu_ticks(pid: Pid) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // After the name, which may hold anything: state is field 3, utime 14, stime 15 (proc(5)).
     let rest = stat.rsplit(") ").next().unwrap_or_default();

@@ -11,6 +11,7 @@ mod common;
 mod report;
 
 mod cluster;
+mod crowd;
 mod floor;
 mod idle;
 mod observe;
@@ -33,7 +34,10 @@ struct Options {
     /// VNIs of the large part, start and failover only (default 64000; 0 leaves it out)
     #[argh(option, default = "64_000")]
     large: u32,
-    /// 1000 VNIs, no large part, little idling
+    /// VNIs of the part with 20 gateways, of which one is real (default 250000; 0 leaves it out)
+    #[argh(option, default = "250_000")]
+    crowd: u32,
+    /// 1000 VNIs in the main part alone, little idling
     #[argh(switch)]
     short: bool,
     /// only the steps up to and with the failover
@@ -106,9 +110,9 @@ fn targets(vnis: u32) -> Targets {
 
 fn main() {
     let options: Options = argh::from_env();
-    let (vnis, large, idle) = match options.short {
-        true => (1000, 0, 5),
-        false => (options.vnis, options.large, 20),
+    let (vnis, large, crowd, idle) = match options.short {
+        true => (1000, 0, 0, 5),
+        false => (options.vnis, options.large, options.crowd, 20),
     };
     let mut figures = Vec::new();
     if vnis > 0 {
@@ -117,6 +121,11 @@ fn main() {
     }
     if large > 0 {
         part(&mut figures, large, None);
+    }
+    if crowd > 0
+        && let Err(Stuck(why)) = crowd::measure(&mut figures, crowd)
+    {
+        eprintln!("{why}");
     }
     let path = options
         .json
@@ -195,7 +204,9 @@ fn measure(
         // What is still announced after the start is over by then.
         eprintln!("{vnis} VNIs: idle");
         std::thread::sleep(time.min(Duration::from_secs(12)));
-        let idle = idle::measure(cluster, time);
+        let running = cluster.nodes.iter().filter(|node| node.is_started());
+        let pids: Vec<_> = running.map(|node| node.pid()).collect();
+        let idle = idle::measure(&cluster.etcd, &pids, time);
         let (cpu, requests) = targets.idle.unzip();
         plain.push(figure("idle: CPU a daemon", idle.cpu, "%", cpu, ""));
         let mut asked = figure(
