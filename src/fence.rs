@@ -11,9 +11,10 @@ use crate::clock;
 use crate::gateway::ArpOutcome;
 use crate::guard::{self, Guard, Guards, Standing};
 use crate::host::{Error, Kernel};
+use crate::metrics::Metrics;
 use crate::types::{Lease, LeaseId, Time, Vni};
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The lease, and what is on show because of it.
@@ -24,6 +25,7 @@ pub struct Fence {
     changed: Condvar,
     /// Where the next guard comes from; locked before `state`, and for long.
     guards: Mutex<Box<dyn Guards>>,
+    metrics: Arc<Metrics>,
 }
 
 struct State {
@@ -32,6 +34,8 @@ struct State {
     answering: BTreeSet<Vni>,
     guard: Box<dyn Guard>,
     dismissed: bool,
+    /// The lease could be proved when it was looked at last.
+    proved: bool,
 }
 
 /// What came of silencing.
@@ -68,13 +72,20 @@ impl Fence {
             answering: BTreeSet::new(),
             guard,
             dismissed: false,
+            proved: false,
         };
         Fence {
             margin,
             state: Mutex::new(state),
             changed: Condvar::new(),
             guards: Mutex::new(guards),
+            metrics: Arc::default(),
         }
+    }
+
+    /// The fence, counting in `metrics`.
+    pub fn counting(self, metrics: Arc<Metrics>) -> Fence {
+        Fence { metrics, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -86,7 +97,12 @@ impl Fence {
     /// Sets the lease that proves what this node may claim. Called by the watchdog alone.
     pub fn set_lease(&self, lease: Option<Lease>) {
         let mut state = self.state();
+        let is_same = state.lease.map(|lease| lease.id) == lease.map(|lease| lease.id);
+        if !is_same && std::mem::take(&mut state.proved) {
+            self.metrics.fenced();
+        }
         state.lease = lease;
+        self.metrics.lease(lease, self.margin);
         if let Some(lease) = lease {
             // The guard hears of it before anything is claimed under it.
             state.guard.lease(lease);
@@ -153,6 +169,15 @@ impl Fence {
     /// # Errors
     /// There is no guard and none could be started.
     pub fn mind_guard(&self) -> Result<Minded, guard::Error> {
+        let minded = self.look_after_guard();
+        self.metrics.guard(minded.is_ok());
+        if matches!(minded, Ok(Minded::Fenced)) {
+            self.metrics.guard_fenced();
+        }
+        minded
+    }
+
+    fn look_after_guard(&self) -> Result<Minded, guard::Error> {
         let mut guards = self.guards();
         let why = {
             let mut state = self.state();
@@ -206,10 +231,14 @@ impl Fence {
         let mut outcome = Silenced::default();
         let wait = match state.lease {
             Some(lease) if state.permits(now, self.margin) => {
+                state.proved = true;
                 (lease.valid_until - self.margin).since(now)
             }
             _ => {
                 outcome = state.silence();
+                if std::mem::take(&mut state.proved) {
+                    self.metrics.fenced();
+                }
                 if state.answering.is_empty() {
                     GLANCE
                 } else {

@@ -1,4 +1,8 @@
-//! Log lines on standard error: `time [level] (thread) text`.
+//! Log lines on standard error: `time [level] (thread) text`, or for the journal `<priority>(thread) text`.
+//!
+//! In `text`, what has a name is a pair `key=value` (see [`report::value`](crate::report::value)); words
+//! around it are for people. The journal has times and levels of its own: it is told the level by the prefix of
+//! sd-daemon(3), and each line is one entry.
 //!
 //! Only wmgwd's own records are written: the HTTP client logs every request at debug, and what goes
 //! wrong there comes back as an error that wmgwd reports itself.
@@ -7,7 +11,7 @@
 //! not lose its VNIs by that. So, but for a terminal, lines are written by a thread of their own, `log`. If it
 //! falls too far behind, lines are left out, and that is said.
 
-use log::{LevelFilter, SetLoggerError};
+use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
 use simplelog::{
     ColorChoice, Config, ConfigBuilder, SharedLogger, TermLogger, TerminalMode, ThreadLogMode,
     WriteLogger,
@@ -16,10 +20,11 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write, stderr};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Builder, sleep};
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, current, sleep};
 use std::time::{Duration, Instant};
 
 /// How many lines may wait to be written.
@@ -51,12 +56,80 @@ pub fn init_unattended(debug: bool) -> Result<(), SetLoggerError> {
     let logger = stderr()
         .as_fd()
         .try_clone_to_owned()
-        .and_then(|stderr| Relay::to(File::from(stderr)))
-        .map(|relay| WriteLogger::new(level(debug), config(), relay).as_log())
+        .map(File::from)
+        .and_then(|stderr| unattended(stderr, level(debug)))
         // Without a thread for it there is no log that is safe.
         .unwrap_or_else(|_| WriteLogger::new(LevelFilter::Off, config(), io::sink()).as_log());
     log::set_max_level(level(debug));
     log::set_boxed_logger(logger)
+}
+
+fn unattended(stderr: File, level: LevelFilter) -> io::Result<Box<dyn Log>> {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let metadata = stderr.metadata()?;
+    if is_journal(&stream, metadata.dev(), metadata.ino()) {
+        let relay = Relay::to(stderr, prefix(Level::Warn))?;
+        return Ok(Box::new(Journal {
+            level,
+            relay: Mutex::new(relay),
+        }));
+    }
+    Ok(WriteLogger::new(level, config(), Relay::to(stderr, "")?).as_log())
+}
+
+/// Whether the file `inode` on `device` is the journal, as `JOURNAL_STREAM` says (systemd.exec(5)). The variable
+/// is inherited by processes whose standard error is another by then.
+fn is_journal(stream: &str, device: u64, inode: u64) -> bool {
+    stream
+        .split_once(':')
+        .is_some_and(|(of, at)| of.parse() == Ok(device) && at.parse() == Ok(inode))
+}
+
+/// How the journal is told a line's level (sd-daemon(3), syslog(3)).
+fn prefix(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}
+
+/// Writes to the journal.
+struct Journal {
+    level: LevelFilter,
+    relay: Mutex<Relay>,
+}
+
+impl Log for Journal {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= self.level && metadata.target().starts_with("wmgwd")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let thread = current();
+        let module = match record.level() {
+            Level::Debug | Level::Trace => format!("{}: ", record.target()),
+            _ => String::new(),
+        };
+        // A line break would make another entry, without its level.
+        let text = record.args().to_string().replace('\n', "\\n");
+        let (prefix, thread) = (prefix(record.level()), thread.name().unwrap_or("-"));
+        let line = format!("{prefix}({thread}) {module}{text}\n");
+        if let Ok(mut relay) = self.relay.lock() {
+            // It never fails: it only hands the line over.
+            let _ = relay.write_all(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {
+        if let Ok(mut relay) = self.relay.lock() {
+            let _ = relay.flush();
+        }
+    }
 }
 
 fn level(debug: bool) -> LevelFilter {
@@ -76,7 +149,8 @@ struct Relay {
 }
 
 impl Relay {
-    fn to(target: impl Write + Send + 'static) -> io::Result<Relay> {
+    /// `prefix` stands before what the relay itself has to say.
+    fn to(target: impl Write + Send + 'static, prefix: &'static str) -> io::Result<Relay> {
         let (lines, inbox) = sync_channel(WAITING);
         let (waiting, left_out) = (Arc::default(), Arc::default());
         let relay = Relay {
@@ -87,13 +161,14 @@ impl Relay {
         };
         Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(target, &inbox, &waiting, &left_out))?;
+            .spawn(move || write_lines(target, prefix, &inbox, &waiting, &left_out))?;
         Ok(relay)
     }
 }
 
 fn write_lines(
     mut target: impl Write,
+    prefix: &str,
     lines: &Receiver<Vec<u8>>,
     waiting: &AtomicUsize,
     left_out: &AtomicUsize,
@@ -103,7 +178,10 @@ fn write_lines(
         let _ = target.write_all(&line);
         let missing = left_out.swap(0, Ordering::Relaxed);
         if missing > 0 {
-            let _ = writeln!(target, "({missing} lines of the log are left out here)");
+            let _ = writeln!(
+                target,
+                "{prefix}({missing} lines of the log are left out here)"
+            );
         }
         waiting.fetch_sub(1, Ordering::Release);
     }
@@ -152,8 +230,6 @@ fn config() -> Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use log::{Level, Log, Record};
-    use std::sync::Mutex;
     use std::sync::mpsc::{Sender, channel};
 
     #[derive(Clone, Default)]
@@ -193,6 +269,46 @@ mod tests {
         let (time, rest) = line.split_once(' ').expect("there is a time");
         assert!(time.contains('T') && time.ends_with('Z'), "{line}");
         assert_eq!(rest, "[INFO] (worker) vni=7\n");
+    }
+
+    /// Input: a record of two lines, one at debug, one of another crate. Output: one line each with the journal's
+    /// prefix, and nothing of the other.
+    #[test]
+    fn the_journal_gets_a_priority_and_no_time() {
+        let lines = Lines::default();
+        let journal = Journal {
+            level: LevelFilter::Debug,
+            relay: Mutex::new(Relay::to(lines.clone(), "<4>").expect("threads can be made")),
+        };
+        std::thread::scope(|scope| {
+            let worker = Builder::new().name("worker".into());
+            let thread = worker.spawn_scoped(scope, || {
+                for (level, target) in [
+                    (Level::Error, "wmgwd::worker"),
+                    (Level::Debug, "wmgwd::worker"),
+                    (Level::Error, "ureq::run"),
+                ] {
+                    let mut record = Record::builder();
+                    record.level(level).target(target);
+                    journal.log(&record.args(format_args!("vni=7 a\nb")).build());
+                }
+            });
+            thread.expect("threads can be made");
+        });
+        journal.flush();
+        let bytes = lines.0.lock().expect("no test panics here").clone();
+        assert_eq!(
+            String::from_utf8_lossy(&bytes),
+            "<3>(worker) vni=7 a\\nb\n<7>(worker) wmgwd::worker: vni=7 a\\nb\n"
+        );
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_file() {
+        assert!(is_journal("8:123456", 8, 123_456));
+        for (stream, device, inode) in [("8:1", 8, 2), ("8:1", 9, 1), ("", 0, 0), ("8", 8, 8)] {
+            assert!(!is_journal(stream, device, inode), "{stream}");
+        }
     }
 
     #[test]
@@ -239,7 +355,7 @@ mod tests {
     fn a_log_that_nobody_reads_blocks_nobody() {
         let (open, gate) = channel();
         let (written, inbox) = channel();
-        let mut relay = Relay::to(Stuck { gate, written }).expect("threads can be made");
+        let mut relay = Relay::to(Stuck { gate, written }, "").expect("threads can be made");
         for number in 0..2 * WAITING {
             write!(relay, "line ").expect("it never fails");
             writeln!(relay, "{number}").expect("it never fails");

@@ -5,8 +5,10 @@
 //! `poll` asks, every few seconds and on a connection of its own, how new etcd's keys are; if `watch` does
 //! not get there, it takes a snapshot itself.
 
+use crate::clock;
 use crate::etcd::{Client, Error, KeyValue, WatchEvent};
 use crate::gateway::Event;
+use crate::metrics::Metrics;
 use crate::report::{Complaint, chain};
 use crate::schema::{self, Change, Foreign, Key};
 use crate::types::Revision;
@@ -45,6 +47,7 @@ struct Observer {
     events: Sender<Event>,
     progress: Arc<Mutex<Progress>>,
     reported: Arc<Mutex<BTreeSet<Foreign>>>,
+    metrics: Arc<Metrics>,
 }
 
 /// Starts the threads `watch` and `poll`. They end with the process: a blocked read cannot be woken, and
@@ -52,12 +55,13 @@ struct Observer {
 ///
 /// # Errors
 /// A thread cannot be started.
-pub fn spawn(client: &Client, events: &Sender<Event>) -> io::Result<()> {
+pub fn spawn(client: &Client, events: &Sender<Event>, metrics: &Arc<Metrics>) -> io::Result<()> {
     let observer = Observer {
         client: client.clone(),
         events: events.clone(),
         progress: Arc::default(),
         reported: Arc::default(),
+        metrics: metrics.clone(),
     };
     let poller = observer.clone();
     Builder::new()
@@ -129,7 +133,7 @@ impl Observer {
             .watch(schema::PREFIX, seen.next(), BOUND)
             .map_err(|error| lost(seen, error))?;
         if complaint.settle() {
-            info!("revision={seen} watching etcd again");
+            info!("rev={seen} watching etcd again");
         }
         for batch in watch {
             let batch = batch.map_err(|error| lost(seen, error))?;
@@ -160,6 +164,7 @@ impl Observer {
             }
         }
         progress.revision = revision;
+        self.metrics.seen(revision);
     }
 
     fn snapshot(&self) -> Result<Revision, Error> {
@@ -177,8 +182,9 @@ impl Observer {
                 count,
                 ..*progress
             };
+            self.metrics.seen(reply.revision);
         }
-        debug!("revision={} snapshot keys={}", reply.revision, reply.count);
+        debug!("rev={} snapshot keys={}", reply.revision, reply.count);
         Ok(reply.revision)
     }
 
@@ -191,6 +197,7 @@ impl Observer {
         loop {
             sleep(jittered(POLL));
             let progress = *self.progress.lock().expect("no holder of this lock panics");
+            let asked = clock::now();
             let revision = match self.client.revision(schema::PREFIX) {
                 Ok(revision) => revision,
                 Err(error) => {
@@ -202,14 +209,14 @@ impl Observer {
                 }
             };
             if complaint.settle() {
-                info!("revision={revision} polling etcd again");
+                info!("rev={revision} polling etcd again");
             }
             // A linearizable answer is never older than what was seen before it was asked for.
             let known = progress.revision.max(polled);
             polled = revision;
             if revision < known {
                 warn!(
-                    "revision={known} etcd has gone back to {revision}: its data are lost, or from a backup"
+                    "rev={known} etcd has gone back to {revision}: its data are lost, or from a backup"
                 );
                 looked_through = Revision::default();
                 self.rewind();
@@ -217,13 +224,19 @@ impl Observer {
                 continue;
             }
             let behind = revision > progress.revision.max(looked_through);
+            // Whoever else writes to etcd is counted until the keys were looked through.
+            let newest = if behind { revision } else { progress.revision };
+            self.metrics.polled(newest, asked);
             // Once may be the moment between a change and its event; the same twice is not.
             if behind && behind_at == Some(progress) {
                 match self.is_stale(progress) {
-                    Ok(None) => looked_through = revision,
+                    Ok(None) => {
+                        looked_through = revision;
+                        self.metrics.polled(progress.revision, asked);
+                    }
                     Ok(Some(newest)) => {
                         warn!(
-                            "revision={} the watch is stale, etcd is at {newest}",
+                            "rev={} the watch is stale, etcd is at {newest}",
                             progress.revision
                         );
                         self.snapshot_anew();

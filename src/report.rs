@@ -3,6 +3,7 @@
 use crate::types::Vni;
 use fnv::FnvHashMap;
 use log::{info, warn};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write;
@@ -18,7 +19,18 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// VNIs, ascending, with runs drawn together and the rest left out after a few: `1-3,7,9-12 and 40 more`.
+/// The value of a pair `key=value` in a log line: in quotes if it would not be one word without.
+pub fn value(text: &str) -> Cow<'_, str> {
+    let is_word = !text.is_empty()
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "\"=\\".contains(c));
+    if is_word {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(format!("{text:?}"))
+    }
+}
+
+/// VNIs, ascending, with runs drawn together and the rest counted after a few: `1-3,7,9-12,+40`.
 pub fn spans(vnis: &[Vni]) -> String {
     const SHOWN: usize = 8;
     let runs = runs(vnis);
@@ -30,7 +42,7 @@ pub fn spans(vnis: &[Vni]) -> String {
         .map(|(first, last)| last - first + 1)
         .sum();
     if left_out > 0 {
-        let _ = write!(text, " and {left_out} more");
+        let _ = write!(text, ",+{left_out}");
     }
     text
 }
@@ -137,7 +149,15 @@ mod tests {
         assert_eq!(spans(&vnis(&[7])), "7");
         assert_eq!(spans(&vnis(&[3, 1, 2, 7, 7, 9, 10])), "1-3,7,9-10");
         let odd: Vec<u32> = (0..20).map(|n| 2 * n + 1).collect();
-        assert_eq!(spans(&vnis(&odd)), "1,3,5,7,9,11,13,15 and 12 more");
+        assert_eq!(spans(&vnis(&odd)), "1,3,5,7,9,11,13,15,+12");
+    }
+
+    #[test]
+    fn a_value_is_one_word_or_quoted() {
+        assert_eq!(value("gw-1"), "gw-1");
+        for (text, quoted) in [("", "\"\""), ("a b", "\"a b\""), ("a\"=", "\"a\\\"=\"")] {
+            assert_eq!(value(text), quoted);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use log::{info, warn};
 use std::error::Error;
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::Builder;
@@ -22,8 +23,11 @@ use wmgwd::host::mock::Mock;
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{self, Cost, Kernel, Router};
 use wmgwd::lookout;
+use wmgwd::metrics::Metrics;
+use wmgwd::metrics::server::{About, Server};
+use wmgwd::notify::Notifier;
 use wmgwd::observer;
-use wmgwd::report::{Complaint, chain, spans};
+use wmgwd::report::{Complaint, chain, spans, value};
 use wmgwd::schema::{self, Key, Meta, Value};
 use wmgwd::signal::Signals;
 use wmgwd::supervisor::Supervisor;
@@ -67,7 +71,11 @@ impl Error for Unfinished {}
 /// The lanes to a host: real, or mock.
 #[derive(Clone)]
 enum Host {
-    Real { range: VniRange, filter: EvpnFilter },
+    Real {
+        range: VniRange,
+        filter: EvpnFilter,
+        metrics: Arc<Metrics>,
+    },
     Mock(Mock),
 }
 
@@ -76,8 +84,24 @@ impl Host {
         Ok(if mock {
             Host::Mock(Mock::new(range)?)
         } else {
-            Host::Real { range, filter }
+            Host::Real {
+                range,
+                filter,
+                metrics: Arc::default(),
+            }
         })
+    }
+
+    /// The host, counting in `metrics` what FRR is asked to do.
+    fn counting(self, metrics: &Arc<Metrics>) -> Host {
+        match self {
+            Host::Real { range, filter, .. } => Host::Real {
+                range,
+                filter,
+                metrics: metrics.clone(),
+            },
+            mock @ Host::Mock(_) => mock,
+        }
     }
 
     fn kernel(&self) -> Box<dyn Kernel> {
@@ -89,8 +113,13 @@ impl Host {
 
     fn router(&self) -> Box<dyn Router> {
         match self {
-            Host::Real { range, filter } => Box::new(Frr::new(FrrConfig {
+            Host::Real {
+                range,
+                filter,
+                metrics,
+            } => Box::new(Frr::new(FrrConfig {
                 filter: *filter,
+                metrics: metrics.clone(),
                 ..FrrConfig::new(*range)
             })),
             Host::Mock(mock) => Box::new(mock.clone()),
@@ -112,11 +141,14 @@ impl Host {
 
 /// Serves VNIs until told to stop; then everything is withdrawn and the lease revoked.
 pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
-    let host = Host::open(config.mock, config.range, config.evpn_filter)?;
+    // Before anything is touched: an address that is taken is a mistake to be told at once.
+    let server = config.metrics.map(Server::bind).transpose()?;
+    let metrics: Arc<Metrics> = Arc::default();
+    let host = Host::open(config.mock, config.range, config.evpn_filter)?.counting(&metrics);
     info!(
-        "wmgwd {} name={} vnis={}-{}",
+        "starting version={} name={} vnis={}-{}",
         env!("CARGO_PKG_VERSION"),
-        config.name,
+        value(config.name.as_str()),
         config.range.first(),
         config.range.last()
     );
@@ -133,7 +165,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     for warning in config.etcd.warnings() {
         warn!("{warning}");
     }
-    let client = Client::open(&config.etcd, config.timing.etcd_timeout)?;
+    let client = Client::open(&config.etcd, config.timing.etcd_timeout)?.counting(metrics.clone());
     let Attached {
         keeper,
         mut line,
@@ -166,12 +198,13 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         gateway.adopt(lease);
     }
     let (events, inbox) = channel();
-    let fence = Arc::new(Fence::new(
+    let fence = Fence::new(
         config.timing.fence_margin,
         host.kernel(),
         Box::new(line),
         Box::new(keeper),
-    ));
+    );
+    let fence = Arc::new(fence.counting(metrics.clone()));
 
     let told = events.clone();
     signals.spawn(move |count| {
@@ -183,6 +216,14 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         // Nobody listens any more once everything is withdrawn: nothing is left to end.
         let _ = told.send(event);
     })?;
+    if let Some(server) = server {
+        let about = About {
+            name: config.name.clone(),
+            range: config.range,
+        };
+        server.spawn(metrics.clone(), about, stillness(&config))?;
+    }
+    let notifier = notifier(&config, &metrics)?;
     let watchdog = Watchdog::spawn(
         client.clone(),
         config.timing,
@@ -190,7 +231,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         events.clone(),
         adopted,
     )?;
-    observer::spawn(&client, &events)?;
+    observer::spawn(&client, &events, &metrics)?;
     lookout::spawn(host.router(), !host.is_mock(), config.range, events.clone())?;
     let worker = Worker {
         gateway,
@@ -204,6 +245,8 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         client,
         inbox,
         supervisor,
+        metrics,
+        notifier: notifier.clone(),
     };
     let exit = worker
         .spawn(host.router(), events)?
@@ -217,6 +260,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     if exit != Exit::Unfinished {
         fence.dismiss_guard();
     }
+    notifier.finish();
     match exit {
         // The guard stays behind: it silences when the lease ends, and goes on trying.
         Exit::Unfinished => Err(Unfinished.into()),
@@ -226,6 +270,26 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         }
         Exit::NameTaken => Err(NameTaken(config.name.to_string()).into()),
     }
+}
+
+/// How long the worker may stand still: it waits for etcd, endpoint after endpoint, and for nobody else.
+fn stillness(config: &Config) -> Duration {
+    const LEAST: Duration = Duration::from_secs(10);
+    let endpoints = u32::try_from(config.etcd.endpoints.len()).unwrap_or(u32::MAX);
+    LEAST + config.timing.etcd_timeout * endpoints
+}
+
+fn notifier(config: &Config, metrics: &Arc<Metrics>) -> Result<Notifier, Failure> {
+    let Some(program) = &config.notify else {
+        return Ok(Notifier::default());
+    };
+    let is_runnable = std::fs::metadata(program)
+        .is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
+    if !is_runnable {
+        let program = program.display();
+        warn!("--notify {program} is no program that can be run: nobody is told until it is");
+    }
+    Ok(Notifier::spawn(program, &config.name, metrics.clone())?)
 }
 
 /// The lease of a dead predecessor, if etcd still has it.
@@ -369,9 +433,9 @@ pub fn withdraw(config: &WithdrawConfig) -> Result<(), Failure> {
         }
     }
     info!(
-        "vnis={} do not answer ARP ({})",
-        silenced.len(),
-        spans(&silenced)
+        "vnis={} count={} do not answer ARP",
+        spans(&silenced),
+        silenced.len()
     );
     if let Some(error) = &refused {
         warn!("some VNIs still answer ARP: {}", chain(error));

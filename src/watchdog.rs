@@ -94,7 +94,7 @@ fn stand(fence: &Fence) {
         let outcome = fence.stand();
         if outcome.silenced > 0 {
             warn!(
-                "fenced: vnis={} do not answer ARP any more",
+                "fenced: count={} VNIs do not answer ARP any more",
                 outcome.silenced
             );
         }
@@ -102,7 +102,7 @@ fn stand(fence: &Fence) {
             None => drop(complaint.settle()),
             Some((count, reason)) => {
                 if complaint.raise(&reason) {
-                    error!("vnis={count} answer ARP without a lease, trying again: {reason}");
+                    error!("count={count} VNIs answer ARP without a lease, trying again: {reason}");
                 }
             }
         }

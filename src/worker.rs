@@ -9,12 +9,15 @@ use crate::etcd::{self, Client};
 use crate::fence::Fence;
 use crate::fsm::{Kind, Write};
 use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
-use crate::host::{self, Kernel, Router};
+use crate::host::{self, Health, Kernel, Router};
 use crate::lane::{self, Order};
-use crate::report::{Complaint, Complaints, chain, spans};
+use crate::metrics::{Metrics, Standing};
+use crate::notify::Notifier;
+use crate::report::{Complaint, Complaints, chain, spans, value};
 use crate::schema::{self, Commit, Meta};
 use crate::supervisor::Supervisor;
-use crate::types::{LeaseId, NodeName, Revision, Vni};
+use crate::tally::Tally;
+use crate::types::{LeaseId, NodeName, Revision, Time, Vni};
 use log::{Level, debug, info, log, warn};
 use std::collections::BTreeMap;
 use std::io;
@@ -43,6 +46,10 @@ pub struct Worker {
     pub inbox: Receiver<Event>,
     /// Who wants to know how it goes.
     pub supervisor: Supervisor,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// Who is told what happens to the VNIs.
+    pub notifier: Notifier,
 }
 
 struct Running {
@@ -51,6 +58,10 @@ struct Running {
     planned_under: Option<LeaseId>,
     /// The newest revision that the gateway knows of.
     known: Revision,
+    tally: Tally,
+    standing: Standing,
+    /// The tally has numbers that are not published yet.
+    unpublished: bool,
     frr: Sender<Order>,
     /// The gateway said last that it is drained.
     drained: bool,
@@ -71,10 +82,14 @@ impl Worker {
         events: Sender<Event>,
     ) -> io::Result<JoinHandle<Exit>> {
         let frr = lane::spawn(router, self.fence.clone(), events)?;
+        let tally = Tally::new(self.me.clone());
         let running = Running {
             worker: self,
             planned_under: None,
             known: Revision::default(),
+            tally,
+            standing: Standing::default(),
+            unpublished: true,
             frr,
             drained: false,
             etcd_complaint: Complaint::default(),
@@ -92,7 +107,7 @@ impl Running {
     fn run(mut self) -> Exit {
         loop {
             self.wait();
-            self.tell_supervisor();
+            self.account();
             loop {
                 let effects = self.worker.gateway.plan(clock::now());
                 if effects.is_empty() {
@@ -100,11 +115,14 @@ impl Running {
                 }
                 for effect in effects {
                     if let Some(exit) = self.execute(effect) {
+                        self.account();
+                        self.tally.leaves();
+                        self.account();
                         return exit;
                     }
                 }
                 self.drain_inbox();
-                self.tell_supervisor();
+                self.account();
             }
         }
     }
@@ -125,34 +143,68 @@ impl Running {
         self.drain_inbox();
     }
 
-    fn tell_supervisor(&mut self) {
-        let Worker {
-            gateway,
-            fence,
-            supervisor,
-            ..
-        } = &mut self.worker;
-        if gateway.is_in_sync() {
+    /// Tells those around how it goes: the service manager, the numbers, the notify command.
+    fn account(&mut self) {
+        let now = clock::now();
+        let gateway = &mut self.worker.gateway;
+        let changed = gateway.take_changed();
+        for &vni in &changed {
+            if let Some(row) = gateway.row(vni) {
+                self.tally.row(now, vni, &row, gateway.owns(vni));
+            }
+        }
+        let standing = Standing {
+            in_sync: gateway.is_in_sync(),
+            leaving: gateway.is_leaving(),
+            drained: gateway.is_drained(),
+        };
+        self.look_at_proof(now);
+        self.unpublished |= !changed.is_empty() || standing != self.standing;
+        if standing.leaving && !self.standing.leaving {
+            self.tally.drains();
+        }
+        self.standing = standing;
+        for (news, vnis) in self.tally.take_news() {
+            self.worker.notifier.tell(news, &vnis);
+        }
+        self.worker.metrics.turned(now);
+        if std::mem::take(&mut self.unpublished) {
+            self.worker.metrics.publish(self.tally.summary(), standing);
+        }
+        self.tell_supervisor(now);
+    }
+
+    /// Has the tally look whether the lease is proved.
+    fn look_at_proof(&mut self, now: Time) {
+        let gateway = &self.worker.gateway;
+        let (lease, is_proved) = gateway.proof(now);
+        self.unpublished |= self.tally.proves(lease, is_proved, |vni| gateway.owns(vni));
+    }
+
+    fn tell_supervisor(&mut self, now: Time) {
+        let Standing {
+            in_sync,
+            leaving,
+            drained,
+        } = self.standing;
+        let supervisor = &mut self.worker.supervisor;
+        if in_sync {
             supervisor.ready();
         }
-        if gateway.is_leaving() {
+        if leaving {
             supervisor.stopping();
         }
-        supervisor.turn(clock::now(), || {
-            let doing = if gateway.is_leaving() {
-                "leaving"
-            } else if gateway.is_in_sync() {
-                "in sync"
-            } else {
-                "waiting for etcd"
+        let (tally, gateway) = (&self.tally, &self.worker.gateway);
+        supervisor.turn(now, || {
+            let doing = match (leaving, in_sync) {
+                (true, _) => "leaving",
+                (false, false) => "waiting for etcd",
+                (false, true) if drained => "drained",
+                (false, true) => "in sync",
             };
-            let under = fence.lease().map(|lease| lease.id);
-            let held = if under.is_some() && fence.permits(under) {
-                "held"
-            } else {
-                "none"
-            };
-            let served = fence.answering().len();
+            let (_, is_proved) = gateway.proof(now);
+            let held = if is_proved { "held" } else { "none" };
+            let served = tally.summary().served;
             format!("{doing}: serves {served} VNIs, lease {held}")
         });
     }
@@ -182,13 +234,22 @@ impl Running {
                 warn!("everything is withdrawn for a while, until all have noticed");
                 self.known = Revision::default();
             }
-            Event::Health(health) => match health.is_up() {
-                true => debug!("FRR is up"),
-                false => warn!("FRR is not up: {health:?}; this node takes no VNIs"),
-            },
+            Event::Health(health) => {
+                self.worker.metrics.health(health);
+                match health.is_up() {
+                    true => debug!("FRR is up"),
+                    false => warn!("FRR is not up: {}; this node takes no VNIs", told(health)),
+                }
+            }
             _ => {}
         }
-        self.worker.gateway.observe(clock::now(), event);
+        let is_lease = matches!(event, Event::Lease(_));
+        let now = clock::now();
+        self.worker.gateway.observe(now, event);
+        if is_lease {
+            // At once: a lease that was over and is renewed by now was over all the same.
+            self.look_at_proof(now);
+        }
         let drained = self.worker.gateway.is_drained();
         if std::mem::replace(&mut self.drained, drained) != drained {
             match drained {
@@ -265,6 +326,8 @@ impl Running {
         let fence = self.worker.fence.clone();
         let under = self.planned_under;
         let failures = self.worker.kernel.announce(vnis, &|| fence.permits(under));
+        let sent = vnis.len().saturating_sub(failures.len());
+        self.worker.metrics.announced(sent);
         let failures = failures
             .into_iter()
             .filter(|(_, error)| !matches!(error, host::Error::NotPermitted))
@@ -313,7 +376,7 @@ impl Running {
                 self.name_complaint.settle();
                 info!(
                     "registered name={} points={} lease={lease}",
-                    self.worker.me,
+                    value(self.worker.me.as_str()),
                     points.len()
                 );
                 RegisterOutcome::Done {
@@ -344,7 +407,7 @@ impl Running {
     fn is_rewound(&mut self, answer: Revision) -> bool {
         let rewound = answer < self.known;
         if rewound {
-            warn!("revision={} etcd has gone back to {answer}", self.known);
+            warn!("rev={} etcd has gone back to {answer}", self.known);
             self.observe(Event::Rewound);
         }
         rewound
@@ -367,6 +430,13 @@ impl Running {
     }
 }
 
+/// Which of FRR's daemons run, in pairs.
+fn told(health: &Health) -> String {
+    let said = |start: Option<u64>| if start.is_some() { "up" } else { "down" };
+    let [bgpd, ospfd, zebra] = [health.bgpd, health.ospfd, health.zebra].map(said);
+    format!("bgpd={bgpd} ospfd={ospfd} zebra={zebra}")
+}
+
 /// One line for each transition of a few VNIs, one line in all for many. `before` holds the kinds that the
 /// rows had; `gateway` knows the rows as they are now.
 fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, bool)], revision: Revision) {
@@ -383,21 +453,22 @@ fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, bool)], revi
         let (from, to) = (from.name(), to.name());
         if vnis.len() > FEW {
             info!(
-                "vnis={} {from} -> {to} rev={revision} ({})",
-                vnis.len(),
-                spans(&vnis)
+                "vnis={} count={} from={from} to={to} rev={revision}",
+                spans(&vnis),
+                vnis.len()
             );
             continue;
         }
         for vni in vnis {
             let row = gateway.row(vni);
-            let name = |name: Option<&NodeName>| name.map_or("-", NodeName::as_str).to_owned();
+            let name =
+                |name: Option<&NodeName>| value(name.map_or("-", NodeName::as_str)).into_owned();
             let (owner, successor) = (
                 row.and_then(|row| row.owner),
                 row.and_then(|row| row.successor),
             );
             info!(
-                "vni={vni} {from} -> {to} owner={} successor={} rev={revision}",
+                "vni={vni} from={from} to={to} owner={} successor={} rev={revision}",
                 name(owner),
                 name(successor)
             );
@@ -405,9 +476,9 @@ fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, bool)], revi
     }
     if !conflicts.is_empty() {
         debug!(
-            "conflicts={} rev={revision} ({})",
-            conflicts.len(),
-            spans(&conflicts)
+            "vnis={} count={} rev={revision} another node was faster",
+            spans(&conflicts),
+            conflicts.len()
         );
     }
 }

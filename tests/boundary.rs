@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules (files, and directories of the same name) that decide and never act.
-const PURE: [&str; 13] = [
+const PURE: [&str; 16] = [
     "types",
     "ring",
     "fsm",
@@ -19,6 +19,9 @@ const PURE: [&str; 13] = [
     "check/startup",
     "check/database",
     "check/show",
+    "tally",
+    "metrics/http",
+    "metrics/text",
 ];
 
 /// What acts, or asks the world.

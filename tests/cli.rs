@@ -58,6 +58,9 @@ fn what_cannot_be_taken_is_refused_in_one_line() {
         (&["--name=a", "--join-hold="], "--join-hold"),
         (&["--name=a", "--evpn-filter=all"], "--evpn-filter"),
         (&["--name=a", "--takeover-cost=101"], "--takeover-cost"),
+        (&["--name=a", "--metrics=localhost"], "--metrics"),
+        (&["--name=a", "--metrics=:9798"], "--metrics"),
+        (&["--name=a", "--notify=notify.sh"], "--notify"),
         (&["--name=a", "--version=maybe"], "--version"),
         (&["--name=a", "--wat"], "--wat"),
         (&["--name=a", "--mock", "true"], "true"),
@@ -197,7 +200,7 @@ fn from_readme() -> Options {
 #[test]
 fn help_man_page_and_readme_agree() {
     let run = from_help(&["--help"]);
-    assert_eq!(run.len(), 19, "{run:?}");
+    assert_eq!(run.len(), 21, "{run:?}");
     assert_eq!(from_readme(), run);
 
     let mut both = run;

@@ -4,12 +4,19 @@
 mod common;
 
 use common::etcd::Etcd;
-use common::eventually;
-use common::node::{Node, VNIS};
-use common::rows::until_settled;
+use common::exposition::{self, Page};
+use common::node::{Node, TTL, VNIS, share};
+use common::rows::{table, until_settled, until_settled_without};
+use common::{eventually, free_ports};
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Everything that has arrived at a socket.
 fn arrived(socket: &UnixDatagram) -> Vec<String> {
@@ -64,4 +71,332 @@ fn a_service_manager_hears_how_it_goes() {
         ready < heard.iter().position(|it| *it == status),
         "{heard:?}"
     );
+}
+
+/// Status line and body of an answer; nothing if there is none.
+fn ask(port: u16, request: &str) -> Option<(String, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.lines().next()?.to_owned(), body.to_owned()))
+}
+
+fn get(port: u16, path: &str) -> Option<(String, String)> {
+    ask(port, &format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
+}
+
+/// What a scrape reads.
+fn scrape(port: u16) -> Page {
+    let (status, body) = eventually("a scrape is answered", || get(port, "/metrics"));
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    exposition::read(&body)
+}
+
+/// Waits until `series` has `value`.
+fn until(port: u16, series: &str, value: f64) {
+    eventually(&format!("{series} becomes {value}"), || {
+        (scrape(port).get(series) == value).then_some(())
+    });
+}
+
+fn until_ready(port: u16) {
+    eventually("it is ready", || {
+        (get(port, "/readyz")? == ("HTTP/1.1 200 OK".into(), "ok\n".into())).then_some(())
+    });
+}
+
+/// Input: two nodes; one is killed; etcd is silent for longer than the lease; it answers again. Output: the numbers
+/// of the other say exactly that, in the format's strictest reading; it is alive all the time, and ready but
+/// while it cannot prove its lease.
+#[test]
+fn the_numbers_tell_what_happened() {
+    let [port] = free_ports(1)[..] else { panic!() };
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let address = format!("127.0.0.1:{port}");
+    let mut nodes = [
+        Node::new(1, etcd.endpoint()).with("--metrics", address),
+        Node::new(2, etcd.endpoint()),
+    ];
+    nodes.iter_mut().for_each(Node::start);
+    let [one, two] = &mut nodes;
+    until_settled(&client, &[one, two]);
+    let mine = share(one, &[one, two]).len() as f64;
+    let all = f64::from(VNIS);
+    until(port, "wmgwd_vnis_served", mine);
+    until_ready(port);
+    let page = scrape(port);
+    let idle = |role: &str| format!("wmgwd_vnis{{state=\"idle\",role=\"{role}\"}}");
+    assert_eq!(page.get(&idle("owner")), mine);
+    assert_eq!(page.get(&idle("none")), all - mine);
+    assert_eq!(page.sum("wmgwd_vnis"), all);
+    let taken = page.get("wmgwd_failovers_total{result=\"done\"}");
+    assert_eq!(page.get("wmgwd_time_to_serve_seconds_count"), taken);
+    let version = env!("CARGO_PKG_VERSION");
+    for (series, value) in [
+        (&*format!("wmgwd_build_info{{version=\"{version}\"}}"), 1.0),
+        ("wmgwd_vnis_without_owner", 0.0),
+        ("wmgwd_registered", 1.0),
+        ("wmgwd_guard_up", 1.0),
+        ("wmgwd_draining", 0.0),
+        ("wmgwd_frr_up{daemon=\"bgpd\"}", 1.0),
+        ("wmgwd_fencings_total{by=\"daemon\"}", 0.0),
+        ("wmgwd_watch_revisions_behind", 0.0),
+    ] {
+        assert_eq!(page.get(series), value, "{series}");
+    }
+    for operation in ["range", "txn", "lease_grant", "lease_keepalive", "watch"] {
+        let series = format!("wmgwd_etcd_requests_total{{operation=\"{operation}\"}}");
+        assert!(page.get(&series) > 0.0, "{series}");
+    }
+    assert!(page.get("wmgwd_gratuitous_arp_announcements_total") >= mine);
+    let left = page.get("wmgwd_lease_remaining_seconds");
+    assert!(left > 0.0 && left <= TTL as f64, "{left}");
+
+    two.kill9();
+    until_settled_without(&client, &[one], &[two]);
+    until(port, "wmgwd_vnis_served", all);
+    let page = scrape(port);
+    let more = page.get("wmgwd_failovers_total{result=\"done\"}");
+    assert_eq!(more, taken + all - mine);
+    assert_eq!(page.get("wmgwd_time_to_serve_seconds_count"), more);
+
+    etcd.stop();
+    until(port, "wmgwd_fencings_total{by=\"daemon\"}", 1.0);
+    until(port, "wmgwd_vnis_served", 0.0);
+    let (status, lacks) = get(port, "/readyz").unwrap();
+    assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
+    assert!(lacks.contains("lease: cannot be proved\n"), "{lacks}");
+    assert_eq!(get(port, "/healthz").unwrap().1, "ok\n");
+    let page = scrape(port);
+    assert_eq!(page.get("wmgwd_fence_remaining_seconds"), 0.0);
+    let failed = page.get("wmgwd_etcd_request_errors_total{operation=\"lease_keepalive\"}");
+    assert!(failed > 0.0);
+    etcd.cont();
+    until(port, "wmgwd_vnis_served", all);
+    until_ready(port);
+}
+
+/// Input: two hundred clients at once that are slow, silent, rude or greedy, as long as the test takes. Output: a
+/// scrape is answered all the same; the node keeps its lease and serves; descriptors and threads stay few.
+#[test]
+fn hostile_clients_harm_nobody() {
+    let [port] = free_ports(1)[..] else { panic!() };
+    let etcd = Etcd::start();
+    let mut node = Node::new(1, etcd.endpoint()).with("--metrics", format!("127.0.0.1:{port}"));
+    node.start();
+    until_settled(&etcd.client(), &[&node]);
+    let (threads, descriptors) = node.threads_and_descriptors();
+    let huge = format!("GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(64 << 10));
+    let garbage: Vec<u8> = (0..4096_u32).map(|i| (i * 37 % 251) as u8).collect();
+    let rude: [&[u8]; 6] = [
+        b"G",
+        b"",
+        b"GET /metrics HTTP/1.1\r\n",
+        huge.as_bytes(),
+        &garbage,
+        b"POST /metrics HTTP/1.1\r\nContent-Length: 9999999999\r\n\r\n",
+    ];
+    let announced = node.announced(1);
+    let mut clients = Vec::new();
+    let mut rounds = 0;
+    // Until the node has announced its VNIs some seconds long: time in which it could have been hindered.
+    eventually("the node goes on as if nobody asked", || {
+        for at in clients.len()..200 {
+            let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            client.set_nonblocking(true).unwrap();
+            // What does not fit at once is not waited for, and no answer is read.
+            let _ = client.write(rude[at % rude.len()]);
+            clients.push(client);
+        }
+        for client in &mut clients {
+            // One byte now and then: the slow ones live from that.
+            let _ = client.write(b"X");
+        }
+        clients.drain(..20);
+        rounds += 1;
+        exposition::read(&get(port, "/metrics")?.1);
+        (rounds >= 20 && node.announced(1) >= announced + 4).then_some(())
+    });
+    let (more_threads, more_descriptors) = node.threads_and_descriptors();
+    assert!(more_threads <= threads + 1, "{more_threads}");
+    assert!(more_descriptors <= descriptors + 40, "{more_descriptors}");
+    assert_eq!(node.answering(), VNIS as usize);
+    let page = scrape(port);
+    assert_eq!(page.get("wmgwd_fencings_total{by=\"daemon\"}"), 0.0);
+    drop(clients);
+    for (request, status) in [
+        ("GET /nothing HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found"),
+        (
+            "DELETE / HTTP/1.1\r\n\r\n",
+            "HTTP/1.1 405 Method Not Allowed",
+        ),
+        ("\x16\x03\x01", "HTTP/1.1 400 Bad Request"),
+        ("HEAD /metrics HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK"),
+    ] {
+        let (given, body) = eventually("it is answered", || ask(port, request));
+        assert_eq!(given, status, "{request:?}");
+        assert!(!request.starts_with("HEAD") || body.is_empty());
+    }
+}
+
+/// Input: an address that is taken. Output: status 1 and a line that names it, before etcd has heard anything.
+#[test]
+fn an_address_that_is_taken_is_told_at_the_start() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let etcd = Etcd::start();
+    let mut node = Node::new(1, etcd.endpoint()).with("--metrics", address);
+    node.start();
+    assert_eq!(node.wait_exit().code(), Some(1));
+    let log = node.log();
+    assert!(
+        log.contains(&format!("cannot listen at {address}")),
+        "{log}"
+    );
+    assert_eq!(node.guard_pids(), []);
+    assert!(!table(&etcd.client()).has(&node));
+}
+
+/// Input: a node whose standard error is the journal, or so it is told. Output: every line, also of its guard, has a
+/// priority and a thread and no time; the steps of a VNI are pairs.
+#[test]
+fn the_journal_gets_priorities() {
+    let etcd = Etcd::start();
+    let node = Node::new(1, etcd.endpoint()).with("--maxvni", 2);
+    let log = fs::File::create(node.host.0.join("log")).unwrap();
+    let metadata = log.metadata().unwrap();
+    let stream = format!("{}:{}", metadata.dev(), metadata.ino());
+    let mut node = node.with_variable("JOURNAL_STREAM", stream);
+    node.start();
+    node.until_logged("vni=2 from=failover-decided to=idle");
+    node.term();
+    assert_eq!(node.wait_exit().code(), Some(0));
+    let log = node.log();
+    for line in log.lines() {
+        let (priority, rest) = line.split_once("(").unwrap();
+        assert!(["<3>", "<4>", "<6>", "<7>"].contains(&priority), "{line}");
+        let (thread, text) = rest.split_once(") ").unwrap();
+        let is_name = thread.bytes().all(|byte| byte.is_ascii_lowercase());
+        assert!(is_name && !thread.is_empty() && !text.is_empty(), "{line}");
+    }
+}
+
+/// A program in the directory of a node's host that `body` makes up.
+fn program(node: &Node, body: &str) -> PathBuf {
+    let path = node.host.0.join("told");
+    fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// The runs of a program that wrote its arguments, then its input: event and VNIs of each.
+fn runs(node: &Node) -> Vec<(String, BTreeSet<u32>)> {
+    let text = fs::read_to_string(node.host.0.join("runs")).unwrap_or_default();
+    let mut runs: Vec<(String, BTreeSet<u32>)> = Vec::new();
+    for line in text.lines() {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            [event, name, _] => {
+                assert_eq!(name, node.name.as_str());
+                runs.push((event.to_owned(), BTreeSet::new()));
+            }
+            [vni] => {
+                let (_, vnis) = runs.last_mut().unwrap();
+                assert!(vnis.last() < Some(&vni.parse().unwrap()), "ascending");
+                vnis.insert(vni.parse().unwrap());
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    runs
+}
+
+/// Input: a node that takes all VNIs, is fenced, gets them back, and drains. Output: a program hears all of it, in
+/// few runs, one at a time, without the address of the service manager.
+#[test]
+fn a_program_is_told_what_changes_hands() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let node = Node::new(1, etcd.endpoint()).with_variable("NOTIFY_SOCKET", "@nobody-listens");
+    let told = program(
+        &node,
+        "cd \"$(dirname \"$0\")\" || exit 1\nmkdir one-at-a-time || exit 2\n\
+         [ -z \"$NOTIFY_SOCKET$WMGWD_MOCK_DIR\" ] || exit 3\n{ echo \"$*\"; cat; } >> runs\nrmdir one-at-a-time",
+    );
+    let mut node = node.with("--notify", told.display());
+    node.start();
+    until_settled(&client, &[&node]);
+    let all: BTreeSet<u32> = (1..=VNIS).collect();
+    let heard = |event: &str| -> BTreeSet<u32> {
+        let runs = runs(&node);
+        let of = runs.iter().filter(|(it, _)| it == event);
+        of.flat_map(|(_, vnis)| vnis.clone()).collect()
+    };
+    eventually("it hears of all VNIs", || {
+        (heard("owner") == all).then_some(())
+    });
+    let before = runs(&node).len();
+    etcd.stop();
+    eventually("it hears of the fence", || {
+        (heard("fenced") == all).then_some(())
+    });
+    etcd.cont();
+    eventually("it hears that they are back", || {
+        let runs = runs(&node);
+        let fenced = runs.iter().rposition(|(event, _)| event == "fenced")?;
+        let back = runs[fenced..].iter().filter(|(event, _)| event == "owner");
+        let back: BTreeSet<u32> = back.flat_map(|(_, vnis)| vnis.clone()).collect();
+        (back == all).then_some(())
+    });
+    node.term();
+    assert_eq!(node.wait_exit().code(), Some(0));
+    let runs = runs(&node);
+    assert!(runs.iter().any(|(event, _)| event == "drain"), "{runs:?}");
+    let lost = runs.iter().filter(|(event, _)| event == "lost");
+    let lost: BTreeSet<u32> = lost.flat_map(|(_, vnis)| vnis.clone()).collect();
+    assert_eq!(lost, all, "{runs:?}");
+    assert_eq!(runs.last().unwrap().0, "lost", "{runs:?}");
+    assert!(before < VNIS as usize && runs.len() < 2 * VNIS as usize);
+    assert_eq!(node.logged("notify: event="), 0, "{}", node.log());
+}
+
+/// Input: a program that never ends, and one that fails each time. Output: the node serves and ends in time; the
+/// program is ended; a failure is said once.
+#[test]
+fn a_program_that_hangs_or_fails_hinders_nobody() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let node = Node::new(1, etcd.endpoint());
+    let told = program(
+        &node,
+        "cd \"$(dirname \"$0\")\"\necho $$ >> pids\nsleep 1000 & wait",
+    );
+    let mut node = node.with("--notify", told.display());
+    node.start();
+    until_settled(&client, &[&node]);
+    eventually("it runs", || {
+        let pids = fs::read_to_string(node.host.0.join("pids")).unwrap_or_default();
+        (!pids.is_empty()).then_some(())
+    });
+    node.term();
+    assert_eq!(node.wait_exit().code(), Some(0));
+    let pids = fs::read_to_string(node.host.0.join("pids")).unwrap();
+    for pid in pids.lines() {
+        let runs = fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|it| !it.is_empty());
+        assert!(!runs, "{pid} still runs");
+    }
+
+    program(&node, "echo '<no> such \"luck\"' >&2; exit 7");
+    node.start();
+    until_settled(&client, &[&node]);
+    let complaint = "exit status: 7: \"<no> such";
+    node.until_logged(complaint);
+    node.term();
+    assert_eq!(node.wait_exit().code(), Some(0));
+    assert_eq!(node.logged(complaint), 1, "{}", node.log());
 }

@@ -8,6 +8,8 @@ use crate::etcd;
 use crate::host::frr::EvpnFilter;
 use crate::types::{NodeName, VniRange};
 use argh::{ArgsInfo, FromArgs};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a node is to run, checked.
@@ -40,6 +42,10 @@ pub struct Config {
     pub evpn_filter: EvpnFilter,
     /// The OSPF cost right after a failover; 100 is the owner's usual one.
     pub takeover_cost: u16,
+    /// Where the numbers can be asked for.
+    pub metrics: Option<SocketAddr>,
+    /// The program that is told what happens to the VNIs.
+    pub notify: Option<PathBuf>,
 }
 
 with_etcd! {
@@ -90,6 +96,12 @@ pub(super) struct Args {
     /// the OSPF cost right after a failover, from 1 to 100; 100 is the usual cost of an owner (default: 100)
     #[argh(option, default = "String::from(\"100\")")]
     takeover_cost: String,
+    /// an IP address and a port, such as 127.0.0.1:9798 or [::]:9798, to answer Prometheus and health checks at (default: none)
+    #[argh(option, default = "String::new()")]
+    metrics: String,
+    /// the absolute path of a program to run when VNIs of this node change hands; no arguments, no shell (default: none)
+    #[argh(option, default = "String::new()")]
+    notify: String,
     /// true or false: print the version and end (default: false)
     #[argh(switch)]
     pub(super) version: bool,
@@ -124,6 +136,8 @@ impl Args {
                 &self.takeover_cost,
                 values::takeover_cost,
             )?,
+            metrics: options.read_given("--metrics", &self.metrics, |text| text.parse().ok())?,
+            notify: options.read_given("--notify", &self.notify, values::program)?,
         })
     }
 

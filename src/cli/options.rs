@@ -116,6 +116,17 @@ impl Options {
         }
     }
 
+    /// As [`Options::read`], of an option that need not be given: an empty text is none.
+    pub(super) fn read_given<T>(
+        &self,
+        option: &'static str,
+        text: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let given = (!text.is_empty()).then_some(text);
+        given.map(|text| self.read(option, text, read)).transpose()
+    }
+
     /// `text` as `read` understands it, or an error that names `option` and what it takes.
     pub(super) fn read<T>(
         &self,

@@ -3,6 +3,7 @@
 use super::Timing;
 use crate::host::frr::EvpnFilter;
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How many points a node draws: enough that three nodes share the VNIs about evenly.
@@ -53,4 +54,10 @@ pub(super) fn evpn_filter(text: &str) -> Option<EvpnFilter> {
 /// The cost of `--takeover-cost`: never worse than an owner's usual 100.
 pub(super) fn takeover_cost(text: &str) -> Option<u16> {
     digits(text).filter(|cost| (1..=100).contains(cost))
+}
+
+/// The program of `--notify`. Absolute: a service's directory is nobody's business.
+pub(super) fn program(text: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(text);
+    path.is_absolute().then_some(path)
 }

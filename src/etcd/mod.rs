@@ -30,6 +30,8 @@ pub use ops::{
 };
 pub use watch::Watch;
 
+use crate::clock;
+use crate::metrics::Metrics;
 use crate::types::{LeaseId, Revision};
 use auth::{Session, Token};
 use connect::AddressResolver;
@@ -60,6 +62,7 @@ pub struct Client {
     timeout: Duration,
     tls: Option<Arc<Tls>>,
     session: Option<Arc<Session>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Clone for Client {
@@ -72,6 +75,7 @@ impl Clone for Client {
             self.tls.clone(),
             self.session.clone(),
         );
+        let clone = clone.counting(self.metrics.clone());
         clone
             .preferred
             .store(self.preferred.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -138,7 +142,13 @@ impl Client {
             timeout,
             tls,
             session,
+            metrics: Arc::default(),
         }
+    }
+
+    /// The client, and every clone of it, counting in `metrics`.
+    pub fn counting(self, metrics: Arc<Metrics>) -> Client {
+        Client { metrics, ..self }
     }
 
     /// All keys that begin with `prefix` as of one revision, linearizable, however many: a call for
@@ -256,6 +266,7 @@ impl Client {
         let count = self.endpoints.len();
         let mut failure = Error::NoEndpoint;
         for index in (0..count).map(|offset| (first + offset) % count) {
+            let begun = clock::now();
             let attempt = Attempt {
                 call,
                 endpoint: &self.endpoints[index],
@@ -263,7 +274,10 @@ impl Client {
                 bound,
                 begun: Instant::now(),
             };
-            match self.attempt(&attempt, body, &read) {
+            let result = self.attempt(&attempt, body, &read);
+            let took = clock::now().since(begun);
+            self.metrics.etcd_request(call, took, result.is_err());
+            match result {
                 Err(error) if error.is_of_endpoint() => {
                     if let (Error::Tls { .. }, Some(tls)) = (&error, &self.tls) {
                         tls.renew();
@@ -320,9 +334,13 @@ impl Client {
             bound: None,
             ..*attempt
         };
+        let begun = clock::now();
         let reply = attempt
             .send(&self.agent, &request, &Token::NotNeeded)
             .and_then(|reply| wire::authenticate_reply(&attempt.body(reply)?));
+        let took = clock::now().since(begun);
+        self.metrics
+            .etcd_request(AUTHENTICATE, took, reply.is_err());
         let token = match reply {
             Ok(token) => Token::Held(token.into()),
             Err(error) if error.is_auth_not_enabled() => Token::NotNeeded,

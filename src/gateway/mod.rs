@@ -23,7 +23,7 @@ use crate::fsm::{Kind, Write};
 use crate::host::{Cost, Health, Parts, RouteChange};
 use crate::ring::Ring;
 use crate::schema::{Change, Key, Value};
-use crate::types::{Lease, NodeName, Revision, Time, Vni, VniRange};
+use crate::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome, RowView};
 use fnv::FnvHashSet;
 use mirror::Nodes;
@@ -118,6 +118,8 @@ pub struct Gateway {
     /// Where the audit goes on.
     audited: usize,
     deadline: Option<Time>,
+    /// Rows that changed since [`Gateway::take_changed`].
+    changed: Vec<Vni>,
 }
 
 impl Gateway {
@@ -150,6 +152,7 @@ impl Gateway {
             next_audit: Time::default(),
             audited: 0,
             deadline: None,
+            changed: Vec::new(),
         }
     }
 
@@ -226,6 +229,24 @@ impl Gateway {
         self.life != Life::Running
     }
 
+    /// The VNIs whose rows changed since this was asked last, for those who count them.
+    pub fn take_changed(&mut self) -> Vec<Vni> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The lease, and whether it proves at `now` that nobody else serves what is ours.
+    pub fn proof(&self, now: Time) -> (Option<LeaseId>, bool) {
+        (self.lease.map(|lease| lease.id), self.is_serving(now))
+    }
+
+    /// Whether etcd says that this node owns `vni` under its present lease.
+    pub fn owns(&self, vni: Vni) -> bool {
+        let lease = self.lease.map(|lease| lease.id);
+        self.slots
+            .get(vni)
+            .is_some_and(|slot| slot.row.is_owned_by(&self.config.me, lease))
+    }
+
     /// The row of a VNI as last seen, for those who tell people about it.
     pub fn row(&self, vni: Vni) -> Option<RowView<'_>> {
         let row = &self.slots.get(vni)?.row;
@@ -250,6 +271,7 @@ impl Gateway {
         for (vni, slot) in self.slots.stir_all() {
             if mirror::missing_from_row(&mut slot.row, vni, revision, |key| present.contains(key)) {
                 slot.enter(now);
+                self.changed.push(vni);
             }
         }
         self.nodes.retain(revision, |key| present.contains(key));
@@ -269,8 +291,10 @@ impl Gateway {
         self.must_register = false;
         self.register_retry.succeed();
         self.follow_registration(now);
-        for (_, slot) in self.slots.stir_all() {
-            slot.row = mirror::Row::default();
+        for (vni, slot) in self.slots.stir_all() {
+            if std::mem::take(&mut slot.row) != mirror::Row::default() {
+                self.changed.push(vni);
+            }
             slot.enter(now);
         }
         self.distrust_until = now + self.config.name_wait;
@@ -297,6 +321,7 @@ impl Gateway {
                         if named && !slot.row.names_anybody() {
                             slot.freed = now;
                         }
+                        self.changed.push(vni);
                     }
                 }
             }
@@ -457,6 +482,7 @@ impl Gateway {
                         slot.pull_retry.succeed();
                     }
                     slot.enter(now);
+                    self.changed.push(vni);
                 }
             }
             CommitOutcome::Fenced => self.must_register = true,

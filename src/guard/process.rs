@@ -184,7 +184,9 @@ impl Process {
                 Some(_) => "the daemon is late",
                 None => "the daemon is gone",
             };
-            warn!("fenced: vnis={silenced} do not answer ARP any more: the lease ends and {whose}");
+            warn!(
+                "fenced: count={silenced} VNIs do not answer ARP any more: the lease ends and {whose}"
+            );
         }
         match refused {
             None => drop(self.arp_complaint.settle()),
@@ -192,7 +194,7 @@ impl Process {
                 let reason = chain(&error);
                 if self.arp_complaint.raise(&reason) {
                     let left = self.answering.len();
-                    error!("vnis={left} answer ARP although the lease ends: {reason}");
+                    error!("count={left} VNIs answer ARP although the lease ends: {reason}");
                 }
             }
         }

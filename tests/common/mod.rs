@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod etcd;
+pub mod exposition;
 pub mod go;
 pub mod node;
 pub mod program;

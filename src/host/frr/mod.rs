@@ -22,6 +22,7 @@ pub(crate) mod verdict;
 
 use super::proc::existing_bridges;
 use super::{Cost, Error, Health, Mended, Parts, RouteChange, RouteFailure, Router};
+use crate::metrics::Metrics;
 use crate::types::{Vni, VniRange};
 use bgp::Filter;
 use push::{Push, failure};
@@ -29,6 +30,7 @@ use run::{Daemon, Vtysh};
 use script::Job;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use svi::Svi;
 
@@ -63,6 +65,8 @@ pub struct FrrConfig {
     pub batch: usize,
     /// Where FRR's pid files may stand.
     pub run_dirs: Vec<PathBuf>,
+    /// Where the runs of vtysh are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl FrrConfig {
@@ -78,6 +82,7 @@ impl FrrConfig {
             timeout_per_line: Duration::from_millis(20),
             batch: 1024,
             run_dirs: vec!["/run/frr".into(), "/var/run/frr".into()],
+            metrics: Arc::default(),
         }
     }
 }
@@ -103,6 +108,7 @@ impl Frr {
                 program: config.vtysh,
                 timeout: config.timeout,
                 timeout_per_line: config.timeout_per_line,
+                metrics: config.metrics,
             },
             range: config.range,
             batch: config.batch,

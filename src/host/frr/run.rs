@@ -1,15 +1,15 @@
 //! Runs vtysh, with a deadline.
 //!
-//! Owns the child process while it runs. Script and output go through anonymous memory (memfd_create(2)):
-//! no disk that could be full, no pipe that could fill up or be held open by a grandchild.
+//! Owns the child process while it runs. Script and output go through anonymous memory.
 
 use super::verdict::{Output, Verdict, judge};
 use crate::child;
 use crate::clock;
 use crate::host::Error;
+use crate::memfd;
+use crate::metrics::Metrics;
 use crate::supervisor;
 use nix::errno::Errno;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpid, getppid};
@@ -19,6 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -35,9 +36,6 @@ const SCRIPT_OUTPUT: usize = 1 << 20;
 const SHOW_OUTPUT: usize = 32 << 20;
 /// Output beyond this ends the run.
 const TOO_MUCH: u64 = 64 << 20;
-
-/// From Linux's include/uapi/linux/memfd.h; nix does not name it.
-const MFD_NOEXEC_SEAL: u32 = 8;
 
 /// An FRR daemon that vtysh is told to speak to (and to no other: faster, and one that is stopped does not
 /// block what is meant for the other).
@@ -74,6 +72,8 @@ pub struct Vtysh {
     pub timeout: Duration,
     /// What each line of a script adds to it.
     pub timeout_per_line: Duration,
+    /// Where its runs are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Vtysh {
@@ -179,6 +179,7 @@ impl Vtysh {
         }
     }
 
+    /// One run, counted.
     fn run(
         &self,
         daemon: Daemon,
@@ -188,11 +189,35 @@ impl Vtysh {
         keep: usize,
         permit: Option<&dyn Fn() -> bool>,
     ) -> Result<Output, Error> {
+        let begun = clock::now();
+        let result = self.run_once(daemon, arguments, stdin, after, keep, permit);
+        // What the lease did not permit is no fault of vtysh's.
+        let is_error = match &result {
+            Ok(output) => matches!(judge(output), Verdict::Down),
+            Err(error) => !matches!(error, Error::NotPermitted),
+        };
+        let took = clock::now().since(begun);
+        self.metrics.vtysh_run(daemon.name(), took, is_error);
+        result
+    }
+
+    fn run_once(
+        &self,
+        daemon: Daemon,
+        arguments: &[&str],
+        stdin: &str,
+        after: Duration,
+        keep: usize,
+        permit: Option<&dyn Fn() -> bool>,
+    ) -> Result<Output, Error> {
         let spawn = |source: io::Error| Error::Spawn { source };
-        let mut script = memory().map_err(spawn)?;
+        let mut script = memfd::create().map_err(spawn)?;
         script.write_all(stdin.as_bytes()).map_err(spawn)?;
         script.rewind().map_err(spawn)?;
-        let (stdout, stderr) = (memory().map_err(spawn)?, memory().map_err(spawn)?);
+        let (stdout, stderr) = (
+            memfd::create().map_err(spawn)?,
+            memfd::create().map_err(spawn)?,
+        );
         let mut command = child::command(&self.program);
         supervisor::hide(&mut command)
             .args(["-d", daemon.name()])
@@ -277,17 +302,6 @@ fn kill(child: &mut Child) {
         }
         sleep(Duration::from_millis(1));
     }
-}
-
-fn memory() -> io::Result<File> {
-    let (name, flags) = (c"wmgwd-vtysh", MFdFlags::MFD_CLOEXEC);
-    // With the sysctl vm.memfd_noexec=2 Linux insists on this flag; before 6.3 it does not know it.
-    let noexec = MFdFlags::from_bits_retain(MFD_NOEXEC_SEAL);
-    let memory = match memfd_create(name, flags | noexec) {
-        Err(Errno::EINVAL) => memfd_create(name, flags)?,
-        other => other?,
-    };
-    Ok(File::from(memory))
 }
 
 fn size(file: &File) -> u64 {

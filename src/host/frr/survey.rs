@@ -92,6 +92,7 @@ pub(crate) fn survey(config: &FrrConfig) -> Survey {
         program: config.vtysh.clone(),
         timeout: config.timeout,
         timeout_per_line: config.timeout_per_line,
+        metrics: config.metrics.clone(),
     };
     let mut survey = Survey::default();
     let mut ask = |daemon: Daemon, commands: &[&str]| -> Vec<Option<String>> {
