@@ -47,3 +47,6 @@ if [[ $(etcd --version) != *" 3.5."* ]]; then
 		echo "contrib/test.sh: SKIPPED: the machine's mirror of Debian does not have trixie's packages" >&2
 	fi
 fi
+
+say "static binary"
+contrib/static.sh

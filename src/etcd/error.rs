@@ -146,9 +146,14 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Transport { call, endpoint, .. } => {
+                let ask = match endpoint.is_tls() {
+                    // A connection that is cut right away may be all that a client without one sees.
+                    true => "does it speak TLS, and take the certificate of --cert?",
+                    false => "does it speak plain http?",
+                };
                 write!(
                     f,
-                    "no connection for {call} to etcd at {endpoint}; is it running there?"
+                    "no connection for {call} to etcd at {endpoint}; is it running there? {ask}"
                 )
             }
             Error::Tls {
@@ -180,6 +185,11 @@ impl fmt::Display for Error {
                 if *code == PERMISSION_DENIED || message.contains("permission denied") {
                     f.write_str(
                         "; the user needs a role that may read and write the prefix /wmgwd/",
+                    )?;
+                } else if message.contains("connection closed") {
+                    // The JSON gateway calls its own member, as a client with the server's certificate.
+                    f.write_str(
+                        "; with --client-cert-auth, its own certificate must be for clients, too (clientAuth)",
                     )?;
                 } else if message.contains("user name is empty") {
                     f.write_str("; give --user and --password-file")?;
