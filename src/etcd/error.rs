@@ -178,7 +178,13 @@ impl fmt::Display for Error {
             } => write!(
                 f,
                 "HTTP status {status} for {call} at {endpoint}; \
-                 is this the client port of etcd 3.4 or later?"
+                 is this the client port of etcd 3.4 or later?{}",
+                match (endpoint.is_tls(), status) {
+                    // Its JSON gateway then takes no certificate with a name, lest that be taken for the user.
+                    (true, 400) =>
+                        " With --client-cert-auth and passwords on its side, --cert must be a certificate without a common name (CN).",
+                    _ => "",
+                }
             ),
             Error::Rejected { code, message } => {
                 write!(f, "etcd refuses (gRPC code {code}): {message}")?;
