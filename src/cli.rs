@@ -15,6 +15,7 @@ mod check;
 mod daemon;
 mod environment;
 mod error;
+mod operate;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ mod withdraw;
 use argh::{ArgsInfo, FromArgs};
 use check::CheckArgs;
 use daemon::Args;
+use operate::{DrainArgs, StatusArgs, UndrainArgs};
 use options::{Options, fill};
 use std::ffi::{OsStr, OsString};
 use withdraw::WithdrawArgs;
@@ -32,6 +34,7 @@ use withdraw::WithdrawArgs;
 pub use check::CheckConfig;
 pub use daemon::Config;
 pub use error::{Error, Given};
+pub use operate::{DrainConfig, StatusConfig, UndrainConfig};
 pub use timing::Timing;
 pub use withdraw::WithdrawConfig;
 
@@ -44,6 +47,12 @@ pub enum Command {
     Withdraw(WithdrawConfig),
     /// Look whether this host is fit to serve, and end.
     Check(CheckConfig),
+    /// Show what the cluster does, and end.
+    Status(StatusConfig),
+    /// Take a node out, and end.
+    Drain(DrainConfig),
+    /// Bring a node back, and end.
+    Undrain(UndrainConfig),
     /// Be the guard of a daemon (internal); its arguments, unread.
     Guard(Vec<String>),
     /// Print this to standard output, and end with status 0.
@@ -77,6 +86,18 @@ pub fn parse(
         "check" => {
             let checked = take(command, rest, environment, CheckArgs::check)?;
             Ok(checked.map_or_else(Command::Print, Command::Check))
+        }
+        "status" => {
+            let checked = take(command, rest, environment, StatusArgs::check)?;
+            Ok(checked.map_or_else(Command::Print, Command::Status))
+        }
+        "drain" => {
+            let checked = take(command, rest, environment, DrainArgs::check)?;
+            Ok(checked.map_or_else(Command::Print, Command::Drain))
+        }
+        "undrain" => {
+            let checked = take(command, rest, environment, UndrainArgs::check)?;
+            Ok(checked.map_or_else(Command::Print, Command::Undrain))
         }
         unknown if !unknown.is_empty() && !unknown.starts_with('-') => Err(Error::NoCommand {
             command: unknown.to_owned(),

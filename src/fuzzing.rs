@@ -423,6 +423,9 @@ pub fn cli(bytes: &[u8]) {
         Ok(Command::Guard(_) | Command::Print(_)) => {}
         Err(error) => is_one_line(&error.to_string(), 3500),
         Ok(cli::Command::Check(config)) => assert!(!config.etcd.endpoints.is_empty()),
+        Ok(Command::Status(config)) => assert!(!config.etcd.endpoints.is_empty()),
+        Ok(Command::Drain(config)) => assert!(!config.node.as_str().is_empty()),
+        Ok(Command::Undrain(config)) => assert!(!config.node.as_str().is_empty()),
     }
 }
 

@@ -59,6 +59,7 @@ pub mod report;
 pub mod ring;
 pub mod schema;
 pub mod signal;
+pub mod status;
 pub mod supervisor;
 pub mod tally;
 pub mod types;

@@ -1,6 +1,7 @@
 //! The process: reads the command line, starts the threads, and turns how it ended into an exit status.
 #![deny(unsafe_code)]
 
+mod operate;
 mod serve;
 
 use log::error;
@@ -51,6 +52,15 @@ fn run(command: Command) -> Result<ExitCode, serve::Failure> {
         Command::Withdraw(config) => {
             logging::init(config.debug)?;
             serve::withdraw(&config)?;
+        }
+        Command::Status(config) => return operate::status(&config, signals),
+        Command::Drain(config) => {
+            signals.unblock()?;
+            return operate::drain(&config);
+        }
+        Command::Undrain(config) => {
+            signals.unblock()?;
+            return operate::undrain(&config);
         }
         Command::Check(config) => return Ok(check(&config)?),
         Command::Guard(arguments) => serve::guard(&arguments)?,

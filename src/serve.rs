@@ -239,6 +239,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         meta: Meta {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             range: config.range,
+            time: None,
         },
         fence: fence.clone(),
         kernel: host.kernel(),

@@ -42,6 +42,14 @@ pub fn block() -> io::Result<Signals> {
 }
 
 impl Signals {
+    /// Takes the block off again, so that each of them ends the process at once.
+    ///
+    /// # Errors
+    /// If the kernel refuses the mask.
+    pub fn unblock(self) -> io::Result<()> {
+        Ok(self.set.thread_unblock()?)
+    }
+
     /// Starts the thread `signal`, which calls `on_signal` with 1 for the first signal (drain), 2 for the
     /// second (end at once), and so on. It ends with the process.
     ///

@@ -24,9 +24,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 /// Lines about single VNIs in one batch; more are counted in one line.
 const FEW: usize = 5;
+
+/// How often a commit marks the time at most.
+const MARK: Duration = Duration::from_secs(5);
 
 /// What the worker works with.
 pub struct Worker {
@@ -63,6 +67,8 @@ struct Running {
     /// The tally has numbers that are not published yet.
     unpublished: bool,
     frr: Sender<Order>,
+    /// When this node last marked the time in etcd.
+    marked: Time,
     /// The gateway said last that it is drained.
     drained: bool,
     etcd_complaint: Complaint,
@@ -91,6 +97,7 @@ impl Worker {
             standing: Standing::default(),
             unpublished: true,
             frr,
+            marked: Time::default(),
             drained: false,
             etcd_complaint: Complaint::default(),
             name_complaint: Complaint::default(),
@@ -342,11 +349,16 @@ impl Running {
         if !self.worker.fence.permits(Some(lease)) {
             return failed();
         }
-        let txn = schema::commit(&self.worker.me, lease, rows);
+        let now = clock::now();
+        let mark = (now.since(self.marked) >= MARK).then(|| self.meta());
+        let txn = schema::commit(&self.worker.me, lease, rows, mark.as_ref());
         match self.worker.client.txn(&txn) {
             Ok(reply) if self.is_rewound(reply.revision) => failed(),
             Ok(reply) => {
                 self.settle_etcd();
+                if mark.is_some() {
+                    self.marked = now;
+                }
                 let Some(each) = schema::committed(rows, &reply) else {
                     warn!("etcd has this node not registered any more: registering again");
                     return CommitOutcome::Fenced;
@@ -364,11 +376,19 @@ impl Running {
         }
     }
 
+    /// What this node says of itself now.
+    fn meta(&self) -> Meta {
+        Meta {
+            time: Some(clock::unix_seconds()),
+            ..self.worker.meta.clone()
+        }
+    }
+
     fn register(&mut self, lease: LeaseId, points: Vec<u64>) -> RegisterOutcome {
         if !self.worker.fence.permits(Some(lease)) {
             return RegisterOutcome::Failed;
         }
-        let txn = schema::register(&self.worker.me, lease, &points, &self.worker.meta);
+        let txn = schema::register(&self.worker.me, lease, &points, &self.meta());
         match self.worker.client.txn(&txn) {
             Ok(reply) if self.is_rewound(reply.revision) => RegisterOutcome::Failed,
             Ok(reply) if schema::registered(&reply) => {

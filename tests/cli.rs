@@ -67,6 +67,12 @@ fn what_cannot_be_taken_is_refused_in_one_line() {
         (&["withdraw", "--etcd=http://localhost:2379"], "--etcd"),
         (&["withdraw", "--maxvni=0"], "--maxvni"),
         (&["check", "--uids=1"], "--uids"),
+        (&["status", "0"], "<vni>"),
+        (&["status", "--interval=0"], "--interval"),
+        (&["drain"], "<name>"),
+        (&["drain", "a", "b"], "b"),
+        (&["undrain", "a/b"], "<name>"),
+        (&["undrian", "a"], "undrian"),
         (&["check", "--lease-ttl=1"], "--lease-ttl"),
     ] {
         refused(args, part);
@@ -209,6 +215,12 @@ fn help_man_page_and_readme_agree() {
     for (name, default) in from_help(&["check", "--help"]) {
         let shared = both.entry(name.clone()).or_insert(default.clone());
         assert!(*shared == default || name == "name", "{name}");
+    }
+    for command in ["status", "drain", "undrain"] {
+        for (name, default) in from_help(&[command, "--help"]) {
+            let shared = both.entry(name.clone()).or_insert(default.clone());
+            assert_eq!(*shared, default, "{command} {name}");
+        }
     }
     assert_eq!(from_man(), both);
     let readme = include_str!("../README.md");

@@ -52,9 +52,10 @@ with_etcd! {
 /// Distributed gateway daemon: exactly one gateway serves each VNI.
 #[argh(
     help_triggers("-h", "--help"),
-    usage = "--name <name> [options]\n       wmgwd withdraw [options]\n       wmgwd check [options]",
+    usage = "--name <name> [options]\n       wmgwd withdraw [options]\n       wmgwd check [options]\n       wmgwd status [options] [<vni>...]\n       wmgwd drain [options] <name>\n       wmgwd undrain [options] <name>",
     note = "wmgwd withdraw withdraws every VNI on this host, without etcd; see wmgwd withdraw --help.",
     note = "wmgwd check says whether this host is fit to serve, and what mends it; see wmgwd check --help.",
+    note = "wmgwd status shows nodes and VNIs; wmgwd drain takes a node out for maintenance, wmgwd undrain brings it back; each has its --help.",
     note = "An option may have one dash or two, and its value may follow a space or \"=\".",
     note = "Options may come from the environment: --lease-ttl as WMGWD_LEASE_TTL, and so on for all but --help and --version. The command line wins.",
     note = "wmgwd(8) explains it all."

@@ -46,6 +46,22 @@ pub enum Error {
         /// The command as it was written.
         command: String,
     },
+    /// The operand must be given, and was not.
+    NoOperand {
+        /// The operand.
+        operand: &'static str,
+        /// What it takes.
+        takes: &'static str,
+    },
+    /// The operand is none that can be taken.
+    Operand {
+        /// The operand.
+        operand: &'static str,
+        /// What it takes.
+        takes: &'static str,
+        /// What stands there.
+        value: String,
+    },
     /// Something stands there that is no option.
     Unexpected {
         /// What stands there.
@@ -133,6 +149,18 @@ impl fmt::Display for Error {
                 f,
                 "there is no command {}; see wmgwd --help",
                 Quoted(command)
+            ),
+            Error::NoOperand { operand, takes } => {
+                write!(f, "<{operand}> is missing; it takes {takes}")
+            }
+            Error::Operand {
+                operand,
+                takes,
+                value,
+            } => write!(
+                f,
+                "<{operand}> cannot be {}; it takes {takes}",
+                Quoted(value)
             ),
             Error::Unexpected { argument } => write!(
                 f,

@@ -48,6 +48,7 @@ const RANGE: &str = "/v3/kv/range";
 const TXN: &str = "/v3/kv/txn";
 const LEASE_GRANT: &str = "/v3/lease/grant";
 const LEASE_KEEPALIVE: &str = "/v3/lease/keepalive";
+const LEASE_LEFT: &str = "/v3/lease/timetolive";
 const LEASE_REVOKE: &str = "/v3/lease/revoke";
 const STATUS: &str = "/v3/maintenance/status";
 const WATCH: &str = "/v3/watch";
@@ -212,6 +213,11 @@ impl Client {
             let _ = io::copy(&mut reply, &mut io::sink());
             wire::keepalive_line(&line)
         })
+    }
+
+    /// What is left of a lease, in whole seconds; `None` if it is gone.
+    pub fn lease_left(&self, id: LeaseId) -> Result<Option<Duration>, Error> {
+        self.unary(LEASE_LEFT, &wire::lease(id), wire::lease_left_reply)
     }
 
     /// Ends a lease and deletes its keys at once; a lease that is gone already is fine.

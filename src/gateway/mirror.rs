@@ -249,10 +249,13 @@ impl Nodes {
                     Some(Value::Meta(meta)) => Reading::Value(Some(meta.clone())),
                     Some(_) => Reading::Unreadable,
                 };
-                self.metas
-                    .entry(name.clone())
-                    .or_default()
-                    .take(revision, lease, reading)
+                let meta = self.metas.entry(name.clone()).or_default();
+                let before = meta.value.as_ref().map(|meta| meta.range);
+                let lived = before.is_some();
+                let taken = meta.take(revision, lease, reading);
+                // That a node marks the time changes nothing.
+                let after = meta.value.as_ref().map(|meta| meta.range);
+                taken && (!lived || before != after)
             }
             (Key::Drain(name), value) => {
                 let reading = Reading::Value(value.is_some().then_some(()));

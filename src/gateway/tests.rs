@@ -453,6 +453,7 @@ fn a_drain_waits_for_the_other() {
     let meta = Meta {
         version: "1".into(),
         range: VniRange::new(vni(1), vni(1)).unwrap(),
+        time: None,
     };
     bench.change(
         Key::Meta(name("gw2")),

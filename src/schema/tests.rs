@@ -79,6 +79,7 @@ fn values_read_as_the_go_program_writes_them() {
     let meta = Meta {
         version: "0.1.0".into(),
         range: VniRange::new(vni(1), vni(100)).unwrap(),
+        time: Some(1_700_000_000),
     };
     assert_eq!(
         read(Key::Meta(name("gw1")), &meta_bytes(&meta)),

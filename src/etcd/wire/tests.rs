@@ -209,6 +209,17 @@ fn the_ttl_of_a_grant_is_the_one_in_the_reply() {
 }
 
 #[test]
+fn what_is_left_of_a_lease() {
+    let left = lease_left_reply(&reply(r#","ID":"123","TTL":"4","grantedTTL":"5""#)).unwrap();
+    assert_eq!(left, Some(Duration::from_secs(4)));
+    let ending = lease_left_reply(&reply(r#","ID":"123","grantedTTL":"5""#)).unwrap();
+    assert_eq!(ending, Some(Duration::ZERO));
+    let gone = lease_left_reply(&reply(r#","ID":"123","TTL":"-1""#)).unwrap();
+    assert_eq!(gone, None);
+    assert!(malformed(lease_left_reply(b"{}")));
+}
+
+#[test]
 fn a_keepalive_without_ttl_means_that_the_lease_is_gone() {
     let alive = keepalive_line(&line(r#","ID":"123","TTL":"10""#)).unwrap();
     assert_eq!(alive, Some(Duration::from_secs(10)));

@@ -212,7 +212,7 @@ impl Cluster {
                 if rows.len() > 125 {
                     self.fail(format!("{} rows in one transaction", rows.len()));
                 }
-                let txn = schema::commit(self.nodes[n].name(), lease, &rows);
+                let txn = schema::commit(self.nodes[n].name(), lease, &rows, None);
                 self.ask(n, txn, Reason::Commit { lease, rows });
             }
             Effect::Register { lease, points } => {
@@ -220,6 +220,7 @@ impl Cluster {
                 let meta = Meta {
                     version: "sim".into(),
                     range: config.range,
+                    time: None,
                 };
                 let txn = schema::register(&config.me, lease, &points, &meta);
                 self.ask(n, txn, Reason::Register { lease, points });

@@ -1,0 +1,252 @@
+//! Literal keys in, literal texts out.
+
+#![allow(clippy::unwrap_used)]
+use super::since::span;
+use super::*;
+use crate::schema;
+
+const NOW: u64 = 1_000_000;
+
+/// `/wmgwd/` is left out of the key; a lease of 0 is none.
+fn kv(key: &str, value: &str, revision: i64, lease: i64) -> KeyValue {
+    KeyValue {
+        key: format!("/wmgwd/{key}").into_bytes(),
+        value: value.as_bytes().to_vec(),
+        mod_revision: Revision(revision),
+        create_revision: Revision(revision),
+        lease: (lease != 0).then_some(LeaseId(lease)),
+    }
+}
+
+fn snapshot(keys: Vec<KeyValue>) -> Snapshot {
+    let leases = keys.iter().filter_map(|kv| kv.lease);
+    Snapshot {
+        revision: Revision(1000),
+        leases: leases
+            .map(|id| (id, Some(Duration::from_secs(4))))
+            .collect(),
+        keys,
+        time: NOW,
+    }
+}
+
+fn node(name: &str, points: &str, range: (u32, u32), lease: i64) -> [KeyValue; 2] {
+    let (first, last) = range;
+    let meta = format!(r#"{{"version":"0.1.0","minvni":{first},"maxvni":{last}}}"#);
+    [
+        kv(&format!("node/{name}"), points, 10, lease),
+        kv(&format!("meta/node/{name}"), &meta, 10, lease),
+    ]
+}
+
+fn row(vni: u32, kind: u8, current: &str, next: &str, revision: i64) -> Vec<KeyValue> {
+    let lease = |name: &str| i64::from(!name.is_empty());
+    vec![
+        kv(&format!("vni/{vni}/type"), &kind.to_string(), revision, 0),
+        kv(
+            &format!("vni/{vni}/current"),
+            current,
+            revision,
+            lease(current),
+        ),
+        kv(&format!("vni/{vni}/next"), next, revision, lease(next)),
+    ]
+}
+
+fn reported(keys: Vec<KeyValue>) -> Report {
+    report(&snapshot(keys), &mut Marks::default())
+}
+
+fn text(report: &Report) -> String {
+    paint(&lines(report), false)
+}
+
+/// Two nodes: gw1 owns all but what moves.
+fn pair() -> Vec<KeyValue> {
+    let mut keys = Vec::new();
+    keys.extend(node("gw1", "[18446744073709551615]", (1, 6), 1));
+    keys.extend(node("gw2", "[]", (1, 6), 2));
+    keys
+}
+
+#[test]
+fn all_served() {
+    let mut keys = pair();
+    (1..=6).for_each(|vni| keys.extend(row(vni, 1, "gw1", "", 20)));
+    let report = reported(keys);
+    assert_eq!(report.all_served(), Some(true));
+    assert_eq!(
+        text(&report),
+        "\
+2 nodes, 6 VNIs: all served   (revision 1000)
+
+NODE  STATE      VERSION  VNIS  POINTS  SHARE  LEASE  OWNS  GAINS  LOSES
+gw1   ok         0.1.0    1-6        1   100%     4s     6      0      0
+gw2   no points  0.1.0    1-6        0     0%     4s     0      0      0
+
+STATE   VNIS  LONGEST  WHICH
+served     6        -  1-6
+"
+    );
+}
+
+#[test]
+fn what_is_amiss_comes_first() {
+    let mut keys = pair();
+    keys.extend(row(1, 1, "gw1", "", 20));
+    keys.extend(row(2, 1, "gw2", "", 20));
+    keys.extend(row(3, 5, "gw2", "gw1", 930));
+    keys.extend(row(4, 10, "", "gw1", 950));
+    keys.extend(row(5, 1, "", "", 20));
+    keys.push(kv("meta/drain/gw2", "drain", 900, 0));
+    let mut marks = Marks::default();
+    marks.add(Revision(920), NOW - 50);
+    marks.add(Revision(935), NOW - 48);
+    marks.add(Revision(940), NOW - 20);
+    let report = report(&snapshot(keys), &mut marks);
+    assert_eq!(report.all_served(), Some(false));
+    assert_eq!(
+        text(&report),
+        "\
+2 nodes, 6 VNIs: 3 NOT SERVED (4-6)   (revision 1000)
+
+NODE  STATE     VERSION  VNIS  POINTS  SHARE  LEASE  OWNS  GAINS  LOSES
+gw1   ok        0.1.0    1-6        1   100%     4s     1      2      0
+gw2   draining  0.1.0    1-6        0     0%     4s     2      0      1
+
+STATE         VNIS  LONGEST  WHICH
+orphaned         2        -  5-6
+failing over     1     <20s  4
+move stuck       1     ~50s  3
+to move          1        -  2
+served           1        -  1
+"
+    );
+    let asked = report.pick(&[Vni::new(3).unwrap(), Vni::new(99).unwrap()]);
+    assert_eq!(
+        paint(&rows(&asked), false),
+        "\
+VNI  STATE       OWNER  SUCCESSOR  RING  SINCE  ROW
+  3  move stuck  gw2    gw1        gw1    ~50s  migration-ospf-withdrawn
+ 99  orphaned    -      -          -         -  in no range
+"
+    );
+    let json: serde_json::Value = serde_json::from_str(&json(&report, &asked)).unwrap();
+    assert_eq!(json["all_served"], false);
+    assert_eq!(json["states"]["orphaned"]["vnis"][0][1], 6);
+    assert_eq!(json["vnis"][0]["since"]["at_most"], 50);
+    assert_eq!(json["nodes"][1]["state"], "draining");
+}
+
+#[test]
+fn warnings_name_what_is_wrong() {
+    let mut keys = pair();
+    keys.extend(node("gw3", "[7,18446744073709551615]", (1, 9), 3));
+    keys.push(kv("node/go1", "[7]", 10, 4));
+    keys.push(kv("node/ghost", "[9]", 10, 0));
+    keys.push(kv("node/bad", "x", 10, 5));
+    keys.push(kv("leader/x", "", 10, 0));
+    keys.push(kv("vni/3/type", "\x1b[2J", 10, 0));
+    keys.push(kv("meta/drain/gw9", "", 10, 0));
+    keys.push(kv("meta/drain/go1", "", 10, 0));
+    let report = reported(keys);
+    for part in [
+        "nodes serve different VNIs: 1-6 (gw1, gw2), 1-9 (gw3); Go nodes",
+        "nodes gw1, gw3 have 1 points in common, which count for gw3",
+        "nodes go1, gw3 have 1 points in common",
+        "node ghost hangs on no lease",
+        "gw9 is to be drained, but is not registered",
+        "go1 is to be drained, but is a Go wmgwd",
+        "/wmgwd/leader/x",
+        "/wmgwd/node/bad",
+        "/wmgwd/vni/3/type",
+        "the rows of VNIs 3 have no state",
+    ] {
+        let found = report.warnings.iter().filter(|it| it.contains(part));
+        assert_eq!(found.count(), 1, "{part}: {:?}", report.warnings);
+    }
+    let text = text(&report);
+    assert!(!text.contains('\x1b'), "{text}");
+    assert!(text.contains("ghost  no lease   Go"), "{text}");
+}
+
+/// Contract: where nobody says what to serve, the rows do; without rows it cannot be told.
+#[test]
+fn the_rows_count_where_no_range_is_known() {
+    let mut keys = vec![kv("node/go1", "[1]", 10, 1)];
+    assert_eq!(reported(keys.clone()).all_served(), None);
+    keys.extend(row(7, 1, "go1", "", 20));
+    let report = reported(keys.clone());
+    assert_eq!((report.vnis.len(), report.all_served()), (1, Some(true)));
+    keys.extend(row(8, 1, "", "", 20));
+    assert_eq!(reported(keys).all_served(), Some(false));
+    let empty = reported(Vec::new());
+    assert_eq!(empty.all_served(), None);
+    assert!(text(&empty).contains("warning: no node is registered"));
+}
+
+#[test]
+fn marks_bound_how_long_ago_something_was() {
+    let mut marks = Marks::default();
+    let since = |marks: &Marks, revision| {
+        let since = marks.since(Revision(revision), NOW);
+        since.map_or("-".to_owned(), |since| since.text())
+    };
+    assert_eq!(since(&marks, 5), "-");
+    marks.add(Revision(10), NOW - 600);
+    marks.add(Revision(10), NOW - 540);
+    assert_eq!(since(&marks, 5), ">10m");
+    assert_eq!(since(&marks, 10), ">10m");
+    assert_eq!(since(&marks, 11), "<9m");
+    marks.add(Revision(20), NOW - 120);
+    assert_eq!(since(&marks, 15), "2m..9m");
+    marks.add(Revision(14), NOW - 125);
+    assert_eq!(since(&marks, 15), "~2m");
+    // A clock that is ahead.
+    marks.add(Revision(30), NOW + 50);
+    assert_eq!(since(&marks, 40), "<1s");
+    for (seconds, text) in [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (3_600, "1h"),
+        (12_000, "3h20m"),
+        (187_200, "2d4h"),
+    ] {
+        assert_eq!(span(Duration::from_secs(seconds)), text);
+    }
+}
+
+/// Contract: 64 000 VNIs, each second one elsewhere, and a thousand nodes still make a short text.
+#[test]
+fn many_vnis_and_nodes_make_a_short_text() {
+    let mut keys = Vec::new();
+    for n in 0..1000 {
+        let points = schema::points_bytes(&[n * 18_000_000_000_000_000]);
+        let points = String::from_utf8(points).unwrap();
+        keys.extend(node(&format!("gw{n}"), &points, (1, 64_000), 1));
+    }
+    for vni in 1..=64_000 {
+        let owner = if vni % 2 == 0 { "" } else { "gw1" };
+        keys.extend(row(vni, 1, owner, "", 20));
+    }
+    let report = reported(keys);
+    assert_eq!(report.vnis.len(), 64_000);
+    let text = text(&report);
+    assert!(text.len() < 10_000, "{}", text.len());
+    assert!(text.contains("32000 NOT SERVED"), "{text}");
+    assert!(text.contains("and 936 more nodes"), "{text}");
+}
+
+#[test]
+fn a_small_screen_shows_the_beginning() {
+    let report = reported(pair());
+    let all = lines(&report);
+    let screen = |rows, columns| Screen { rows, columns };
+    let clipped = clip(all.clone(), screen(4, 10));
+    assert_eq!(clipped.len(), 4);
+    assert_eq!(clipped[3].text, "... 5 more"[..10].to_owned());
+    assert!(clipped.iter().all(|line| line.text.chars().count() <= 10));
+    assert_eq!(clip(all.clone(), screen(100, 500)), all);
+    assert!(paint(&all, true).starts_with("\x1b[31m2 nodes, 6 VNIs: 6 NOT"));
+}
