@@ -115,7 +115,7 @@ gw1   ok        0.1.0    1-6        1   100%     4s     1      2      0
 gw2   draining  0.1.0    1-6        0     0%     4s     2      0      1
 
 STATE         VNIS  LONGEST  WHICH
-orphaned         2        -  5-6
+orphaned         2     >50s  5-6
 failing over     1     <20s  4
 move stuck       1     ~50s  3
 to move          1        -  2

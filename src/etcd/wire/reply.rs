@@ -271,10 +271,10 @@ pub fn authenticate_reply(reply: &[u8]) -> Result<String, Error> {
 
 /// Reads what is left of a lease; `None` if it is gone, which etcd says by a TTL of -1.
 pub fn lease_left_reply(reply: &[u8]) -> Result<Option<Duration>, Error> {
-    let reply = object(reply)?;
-    header_revision(&reply)?;
-    let left = int(&reply, ["TTL", "ttl"])?;
-    Ok(u64::try_from(left).ok().map(Duration::from_secs))
+    let reply: LeaseShape = read(reply)?;
+    header_revision(reply.header.as_ref())?;
+    let left = u64::try_from(int(reply.ttl)).ok();
+    Ok(left.map(Duration::from_secs))
 }
 
 /// Reads the reply line of a keepalive: the TTL from then on, or `None` if the lease is gone.
