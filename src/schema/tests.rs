@@ -128,7 +128,7 @@ fn a_claim_empties_current_only_where_it_may_hold_something() {
             write: Write::Claim,
             has_current,
         };
-        match &commit(&name("gw1"), LeaseId(1), &[claim]).then[..] {
+        match &commit(&name("gw1"), LeaseId(1), &[claim], None).then[..] {
             [Op::Txn(row)] => row.then.len(),
             other => panic!("{other:?}"),
         }
