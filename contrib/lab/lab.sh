@@ -48,6 +48,7 @@ usage: lab.sh [--dir DIR] VERB
                       all), without the node or its peers losing carrier
   heal NODE [NET...]  undo `cut`
   frr NODE start|stop|restart [DAEMON...]   the node's FRR daemons, as the init system would
+  etcd NODE start|stop|restart  the node's etcd member
 
 DIR holds the lab's state (default $WMGWD_LAB_DIR, else /run/wmgwd-lab); labs with different DIRs are
 independent of each other.
@@ -400,6 +401,27 @@ frr() { # NODE start|stop|restart [DAEMON...]
 	esac
 }
 
+etcd_member() { # NODE start|stop|restart
+	local node=$1 action=${2-} address
+	case $node in
+	etcd1) address=10.0.3.100 ;;
+	gw*) address=10.0.3.$((10 + ${node#gw})) ;;
+	*) die "node $node has no etcd" ;;
+	esac
+	case $action in
+	start | stop | restart) ;;
+	*) die "etcd NODE start|stop|restart" ;;
+	esac
+	if [ "$action" != start ]; then
+		signal_processes "$node" TERM etcd
+		await "etcd on $node to end" no_process "$node" etcd
+	fi
+	if [ "$action" != stop ]; then
+		start_etcd "$node" "$address"
+		await "etcd on $node" etcd_up "$node"
+	fi
+}
+
 # --- The command line --------------------------------------------------------------------------
 
 option() { # NAME VALUE
@@ -442,7 +464,7 @@ case $verb in
 up) up ;;
 down) down ;;
 status) status ;;
-exec | pids | signal | kill | revive | cut | heal | frr)
+exec | pids | signal | kill | revive | cut | heal | frr | etcd)
 	[ $# -gt 0 ] || die "$verb: which node?"
 	load_lab
 	case $verb in
@@ -457,6 +479,7 @@ exec | pids | signal | kill | revive | cut | heal | frr)
 	cut) ports "$1" 0 "${@:2}" ;;
 	heal) ports "$1" 3 "${@:2}" ;;
 	frr) frr "$@" ;;
+	etcd) etcd_member "$@" ;;
 	esac
 	;;
 '')

@@ -1,5 +1,6 @@
 //! The lab of `contrib/lab` as a test sees it: built for one test, removed at its end whatever happens.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -32,6 +33,13 @@ pub struct Daemon {
 impl Lab {
     /// Builds the lab, or says why this machine cannot have one.
     pub fn up(test: &str, gateways: u32, vnis: u32, config: &str) -> Option<Lab> {
+        let gateways = gateways.to_string();
+        let options = ["--gateways", &gateways, "--stations", "2"];
+        Lab::with(test, vnis, &[&options[..], &["--config", config]].concat())
+    }
+
+    /// Builds the lab with `vnis` VNIs and other options of `lab.sh up`.
+    pub fn with(test: &str, vnis: u32, options: &[&str]) -> Option<Lab> {
         if !nix::unistd::geteuid().is_root() {
             println!("{test}: skipped, needs root for network namespaces");
             return None;
@@ -42,19 +50,11 @@ impl Lab {
             vnis,
             _one: one,
         };
-        let (gateways, vnis) = (gateways.to_string(), vnis.to_string());
-        let up = [
-            "up",
-            "--gateways",
-            &gateways,
-            "--vnis",
-            &vnis,
-            "--stations",
-            "2",
-            "--config",
-            config,
-        ];
-        let output = lab.script(&up).output().unwrap();
+        let fixed = ["up", "--vnis", &vnis.to_string()];
+        let output = lab
+            .script(&[&fixed[..], options].concat())
+            .output()
+            .unwrap();
         assert!(output.status.success(), "lab up: {}", text(&output));
         Some(lab)
     }
@@ -184,45 +184,69 @@ impl Lab {
         owners
     }
 
-    /// The gateways whose type-2 route for the VNI's gateway address the access point has.
-    pub fn advertisers(&self, vni: u32) -> Vec<String> {
+    /// By VNI, the gateways whose type-2 route for the gateway address the access point has.
+    pub fn advertised(&self) -> BTreeMap<u32, Vec<String>> {
         let table = self.vtysh("ap1", "show bgp l2vpn evpn route type macip");
-        let address = format!("[10.64.{vni}.1]");
-        let routes = table.lines().filter(|line| line.contains(&address));
-        // The second byte of a bridge's MAC address is the gateway's number.
-        let gateway = |line: &str| {
-            let mac = line.split("[02:00:").nth(1)?;
-            u32::from_str_radix(mac.get(..2)?, 16)
-                .ok()
-                .map(|number| format!("gw{number}"))
-        };
-        let mut gateways: Vec<String> = routes.filter_map(gateway).collect();
-        gateways.dedup();
+        let mut gateways: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for line in table.lines() {
+            // A bridge's MAC address: 02:00, the gateway's number, the VNI.
+            let Some((mac, rest)) = line
+                .split_once("[02:00:")
+                .and_then(|(_, rest)| rest.split_once(']'))
+            else {
+                continue;
+            };
+            let bytes = mac
+                .split(':')
+                .filter_map(|byte| u32::from_str_radix(byte, 16).ok());
+            let [gateway, high, middle, low] = bytes.collect::<Vec<_>>()[..] else {
+                continue;
+            };
+            // The shared address, not the link-local one of the bridge.
+            if rest.contains("[10.") {
+                let seen = gateways.entry(high << 16 | middle << 8 | low).or_default();
+                seen.push(format!("gw{gateway}"));
+                seen.dedup();
+            }
+        }
         gateways
     }
 
-    /// The gateways through which the upstream router sends a VNI's traffic.
-    pub fn next_hops(&self, vni: u32) -> Vec<String> {
-        let routes = self.ask(
-            "up1",
-            &["ip", "route", "show", &format!("10.64.{vni}.0/24")],
-        );
-        let hops = routes
-            .split_whitespace()
-            .filter_map(|word| word.strip_prefix("10.0.2.1"));
-        hops.map(|number| format!("gw{number}")).collect()
+    /// By VNI, the gateways through which the upstream router sends its traffic.
+    pub fn routed(&self) -> BTreeMap<u32, Vec<String>> {
+        let routes = self.ask("up1", &["ip", "route", "show", "root", "10.64.0.0/10"]);
+        let mut gateways: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        let mut vni = 0;
+        for line in routes.lines() {
+            // A route's own line begins with its network, a line for one of several next hops does not.
+            let network: Vec<u32> = line
+                .split(['.', '/'])
+                .map_while(|part| part.parse().ok())
+                .collect();
+            if let [10, second, third, ..] = network[..] {
+                vni = (second - 64) << 8 | third;
+            }
+            let hops = line
+                .split_whitespace()
+                .filter_map(|word| word.strip_prefix("10.0.2.1"));
+            let hops = hops.map(|number| format!("gw{number}"));
+            gateways.entry(vni).or_default().extend(hops);
+        }
+        gateways
     }
 
     /// Waits until exactly `owners` (by VNI, from 1) are seen from outside: by ARP, EVPN and OSPF.
     pub fn shows(&self, owners: &[String]) {
-        for (vni, owner) in (1..).zip(owners) {
-            eventually(&format!("vni {vni} advertised by {owner} alone"), || {
-                self.advertisers(vni) == [owner.clone()]
-            });
-            eventually(&format!("vni {vni} routed to {owner} alone"), || {
-                self.next_hops(vni) == [owner.clone()]
-            });
-        }
+        let wanted: BTreeMap<u32, Vec<String>> = (1..)
+            .zip(owners)
+            .map(|(vni, owner)| (vni, vec![owner.clone()]))
+            .collect();
+        eventually("every VNI advertised by its owner alone", || {
+            self.advertised() == wanted
+        });
+        eventually("every VNI routed to its owner alone", || {
+            self.routed() == wanted
+        });
     }
 
     /// Where the namespaces are.

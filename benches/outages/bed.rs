@@ -1,0 +1,170 @@
+//! The lab with its daemons and the probe, ready for a fault.
+
+use crate::network::{Daemon, Lab, eventually};
+use crate::probe::{Flow, Probe};
+use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use wmgwd::ring::{Member, Ring};
+use wmgwd::types::{NodeName, Vni};
+
+/// How long a row is watched at least: some faults show late (OSPF's retransmissions, BGP's timers).
+const LEAST: Duration = Duration::from_secs(20);
+/// And how long at most, if packets do not come back.
+const MOST: Duration = Duration::from_secs(60);
+
+/// How large the lab is, and what the daemons are told.
+pub struct Shape<'a> {
+    pub vnis: u32,
+    pub stations: u32,
+    pub usr: Option<&'a str>,
+    pub options: Vec<&'a str>,
+}
+
+pub struct Bed<'a> {
+    pub lab: Lab,
+    /// The daemons by gateway.
+    pub daemons: BTreeMap<String, Daemon>,
+    shape: &'a Shape<'a>,
+    points: BTreeMap<String, String>,
+    probe: Option<Probe>,
+    /// Owners by VNI (from 1) when the probe was marked.
+    pub before: Vec<String>,
+}
+
+impl<'a> Bed<'a> {
+    /// Builds a lab of `gateways` gateways and serves its VNIs with daemons on `serving` of them.
+    pub fn up(
+        shape: &'a Shape<'a>,
+        name: &str,
+        extra: &[&str],
+        gateways: usize,
+        serving: usize,
+    ) -> Option<Bed<'a>> {
+        let (count, stations) = (gateways.to_string(), shape.stations.to_string());
+        let mut options = vec!["--gateways", &count, "--stations", &stations];
+        options.extend(shape.usr.iter().flat_map(|usr| ["--usr", usr]));
+        options.extend(extra);
+        let lab = Lab::with(&format!("outages-{name}"), shape.vnis, &options)?;
+        let mut bed = Bed {
+            lab,
+            daemons: BTreeMap::new(),
+            shape,
+            points: points(gateways, shape.stations),
+            probe: None,
+            before: Vec::new(),
+        };
+        for number in 1..=serving {
+            bed.start(&format!("gw{number}"));
+        }
+        bed.before = bed.rest();
+        bed.probe = Some(Probe::start(&bed.lab, shape.stations));
+        bed.flowing();
+        Some(bed)
+    }
+
+    /// Starts the daemon of a gateway.
+    pub fn start(&mut self, node: &str) {
+        let fixed = ["--join-hold", "1", "--uids", &self.points[node]];
+        let options = [&fixed[..], &self.shape.options].concat();
+        let daemon = self.lab.start(node, &options);
+        self.daemons.insert(node.to_owned(), daemon);
+    }
+
+    /// The owners by VNI, if the ring is obeyed with exactly the gateways that have a daemon.
+    fn wanted(&self) -> Vec<String> {
+        owners(
+            &self.points,
+            |node| self.daemons.contains_key(node),
+            self.shape.vnis,
+        )
+    }
+
+    /// Waits until every VNI is at its ring owner, and seen there from outside.
+    pub fn rest(&self) -> Vec<String> {
+        let wanted = self.wanted();
+        eventually("every VNI idle at its ring owner", || {
+            let rows = self.lab.rows();
+            rows.iter()
+                .zip(&wanted)
+                .all(|((_, kind, owner), wanted)| kind == "1" && owner == wanted)
+        });
+        self.lab.shows(&wanted);
+        wanted
+    }
+
+    /// Waits until packets flow.
+    pub fn flowing(&self) {
+        let probe = self.probe.as_ref().expect("started in `up`");
+        eventually("packets flow both ways", || probe.flows());
+    }
+
+    /// From here on packets count.
+    pub fn mark(&self) {
+        self.probe.as_ref().expect("started in `up`").mark();
+    }
+
+    /// Watches until packets flow again, and for a while longer.
+    pub fn watch(&self) {
+        let begun = Instant::now();
+        let probe = self.probe.as_ref().expect("started in `up`");
+        while begun.elapsed() < LEAST || !probe.flows() && begun.elapsed() < MOST {
+            sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Ends the probe: how each flow went.
+    pub fn end(&mut self) -> Vec<Flow> {
+        self.probe.take().expect("started in `up`").end()
+    }
+}
+
+/// Ring points by gateway, as `--uids` takes them: the first such that gw1 has between a third and a half of
+/// the stations, VNI 1 among them, and every other gateway has some.
+fn points(gateways: usize, stations: u32) -> BTreeMap<String, String> {
+    let name = |number: usize| format!("gw{}", number + 1);
+    // The finalizer of the ring itself would do the same: any good mixer.
+    let spread = |number: u64| {
+        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    };
+    let found = (1u64..).find_map(|seed| {
+        let points = (0..gateways).map(|node| {
+            let point = |point: u64| spread(seed << 20 | (node as u64) << 10 | point).to_string();
+            (
+                name(node),
+                (0..100).map(point).collect::<Vec<_>>().join(","),
+            )
+        });
+        let points: BTreeMap<String, String> = points.collect();
+        let owners = owners(&points, |_| true, stations);
+        let has = |node: usize| owners.iter().filter(|owner| **owner == name(node)).count() as u32;
+        let fair = (stations.div_ceil(3)..=stations.div_ceil(2)).contains(&has(0));
+        (fair && owners[0] == "gw1" && (0..gateways).all(|node| has(node) > 0)).then_some(points)
+    });
+    found.expect("some seed fits")
+}
+
+fn owners(
+    points: &BTreeMap<String, String>,
+    alive: impl Fn(&str) -> bool,
+    vnis: u32,
+) -> Vec<String> {
+    let members: Vec<(NodeName, Vec<u64>)> = points
+        .iter()
+        .filter(|(node, _)| alive(node))
+        .map(|(node, points)| {
+            let points = points.split(',').map(|point| point.parse().unwrap());
+            (node.parse().unwrap(), points.collect())
+        })
+        .collect();
+    let ring = Ring::new(members.iter().map(|(name, points)| Member {
+        name,
+        points,
+        range: None,
+    }));
+    let owner = |vni| ring.owner(Vni::new(vni).unwrap()).expect("somebody lives");
+    (1..=vnis)
+        .map(|vni| owner(vni).as_str().to_owned())
+        .collect()
+}

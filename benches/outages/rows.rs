@@ -1,0 +1,130 @@
+//! The rows of the table: what is done to the lab, and whose VNIs suffer.
+
+use crate::bed::{Bed, Shape};
+use crate::probe::Flow;
+
+/// The gateway that things happen to; it owns VNI 1 and some more.
+const VICTIM: &str = "gw1";
+
+pub struct Row {
+    pub name: &'static str,
+    pub title: &'static str,
+    /// Options of `lab.sh up`.
+    lab: &'static [&'static str],
+    /// How many of three gateways serve before.
+    serving: usize,
+    act: fn(&mut Bed),
+}
+
+/// What a row gave.
+pub struct Outcome {
+    pub name: &'static str,
+    pub title: &'static str,
+    /// The flows of the VNIs that were the victim's before, or are after.
+    pub hit: Vec<Flow>,
+    /// All others.
+    pub others: Vec<Flow>,
+}
+
+impl Row {
+    /// Builds a lab, lets it happen, and takes the lab away again.
+    pub fn measure(&self, shape: &Shape) -> Option<Outcome> {
+        let mut bed = Bed::up(shape, self.name, self.lab, 3, self.serving)?;
+        bed.mark();
+        (self.act)(&mut bed);
+        bed.watch();
+        let flows = bed.end();
+        let after = bed.lab.rows();
+        let is_hit = |flow: &Flow| {
+            let index = flow.vni as usize - 1;
+            bed.before[index] == VICTIM || bed.before[index] != after[index].2
+        };
+        let (hit, others) = flows.into_iter().partition(is_hit);
+        Some(Outcome {
+            name: self.name,
+            title: self.title,
+            hit,
+            others,
+        })
+    }
+}
+
+const fn row(name: &'static str, title: &'static str, act: fn(&mut Bed)) -> Row {
+    Row {
+        name,
+        title,
+        lab: &[],
+        serving: 3,
+        act,
+    }
+}
+
+pub const ALL: &[Row] = &[
+    row("drain", "drain (SIGTERM)", drain),
+    Row {
+        serving: 2,
+        ..row("join", "a gateway joins", |bed| {
+            bed.start("gw3");
+            bed.rest();
+        })
+    },
+    row(
+        "restart",
+        "SIGKILL of wmgwd, started again at once",
+        |bed| {
+            bed.lab.signal(&bed.daemons[VICTIM], "KILL");
+            bed.start(VICTIM);
+        },
+    ),
+    row("kill", "SIGKILL of wmgwd", |bed| {
+        bed.lab.signal(&bed.daemons[VICTIM], "KILL");
+    }),
+    row("power", "power cut, behind a switch", |bed| {
+        bed.lab.verb(&["kill", VICTIM]);
+    }),
+    row(
+        "boot",
+        "a gateway boots after a power cut, and joins",
+        |bed| {
+            bed.lab.verb(&["kill", VICTIM]);
+            bed.daemons.remove(VICTIM);
+            bed.rest();
+            // What the power cut cost is another row.
+            bed.flowing();
+            bed.mark();
+            bed.lab.verb(&["revive", VICTIM]);
+            bed.watch();
+            bed.start(VICTIM);
+            bed.rest();
+        },
+    ),
+    row("bgpd", "SIGKILL of bgpd", |bed| kill(bed, "bgpd")),
+    row("ospfd", "SIGKILL of ospfd", |bed| kill(bed, "ospfd")),
+    row("zebra", "SIGKILL of zebra", |bed| kill(bed, "zebra")),
+    row("frr", "restart of FRR", |bed| {
+        bed.lab.verb(&["frr", VICTIM, "restart"]);
+    }),
+    row("cut-etcd", "the gateway loses etcd", |bed| {
+        bed.lab.verb(&["cut", VICTIM, "mgmt"]);
+    }),
+    row("cut-fabric", "the gateway loses the fabric", |bed| {
+        bed.lab.verb(&["cut", VICTIM, "underlay"]);
+    }),
+    row("cut-uplink", "the gateway loses the uplink", |bed| {
+        bed.lab.verb(&["cut", VICTIM, "uplink"]);
+    }),
+    row("etcd", "restart of etcd", |bed| {
+        bed.lab.verb(&["etcd", "etcd1", "restart"]);
+    }),
+];
+
+fn drain(bed: &mut Bed) {
+    let mut daemon = bed.daemons.remove(VICTIM).expect("it serves");
+    bed.lab.signal(&daemon, "TERM");
+    assert!(daemon.ended(), "the drain ends well: {}", daemon.log());
+    bed.rest();
+}
+
+fn kill(bed: &mut Bed, daemon: &str) {
+    bed.lab.verb(&["signal", VICTIM, "KILL", daemon]);
+}

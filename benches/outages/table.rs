@@ -1,0 +1,72 @@
+//! What was measured, as a table and as JSON.
+
+use crate::bed::Shape;
+use crate::probe::{Flow, Way};
+use crate::rows::Outcome;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The worst of some flows in one direction.
+fn worst(flows: &[Flow], way: Way) -> String {
+    let flows: Vec<&Flow> = flows.iter().filter(|flow| flow.way == way).collect();
+    let lost: u64 = flows.iter().map(|flow| flow.lost).sum();
+    let Some(longest) = flows.iter().max_by_key(|flow| (!flow.restored, flow.gap)) else {
+        return "- | -".to_owned();
+    };
+    let gap = match (longest.restored, lost) {
+        (false, _) => format!("not over after {:.0} s", longest.gap.as_secs_f64()),
+        (true, _) => format!("{:.2} s", longest.gap.as_secs_f64()),
+    };
+    format!("{gap} | {lost}")
+}
+
+const HEAD: &str = "| what | VNIs | up: longest gap | packets lost | down: longest gap | packets lost | lost by the others |
+|---|---|---|---|---|---|---|
+";
+
+pub fn line(outcome: &Outcome) -> String {
+    let others: u64 = outcome.others.iter().map(|flow| flow.lost).sum();
+    format!(
+        "| {} | {} | {} | {} | {others} |",
+        outcome.title,
+        outcome.hit.len() / 2,
+        worst(&outcome.hit, Way::Up),
+        worst(&outcome.hit, Way::Down),
+    )
+}
+
+pub fn table(outcomes: &[Outcome]) -> String {
+    let lines = outcomes.iter().map(|outcome| line(outcome) + "\n");
+    HEAD.to_owned() + &lines.collect::<String>()
+}
+
+pub fn json(shape: &Shape, outcomes: &[Outcome]) -> String {
+    let rows = outcomes.iter().map(|outcome| {
+        json!({
+            "row": outcome.name,
+            "what": outcome.title,
+            "hit": outcome.hit.iter().map(flow).collect::<Vec<_>>(),
+            "others": outcome.others.iter().map(flow).collect::<Vec<_>>(),
+        })
+    });
+    let all = json!({
+        "vnis": shape.vnis,
+        "stations": shape.stations,
+        "rows": rows.collect::<Vec<_>>(),
+    });
+    format!("{all:#}\n")
+}
+
+fn flow(flow: &Flow) -> Value {
+    let seconds = |time: Duration| (time.as_secs_f64() * 1e4).round() / 1e4;
+    json!({
+        "vni": flow.vni,
+        "way": if flow.way == Way::Up { "up" } else { "down" },
+        "sent": flow.sent,
+        "lost": flow.lost,
+        "twice": flow.twice,
+        "longest_gap_s": seconds(flow.gap),
+        "begins_s": seconds(flow.from),
+        "restored": flow.restored,
+    })
+}
