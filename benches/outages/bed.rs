@@ -2,6 +2,7 @@
 
 use crate::network::{Daemon, Lab, eventually};
 use crate::probe::{Flow, Probe};
+use crate::rows::{GATEWAYS, Row};
 use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -33,32 +34,26 @@ pub struct Bed<'a> {
 }
 
 impl<'a> Bed<'a> {
-    /// Builds a lab of `gateways` gateways and serves its VNIs with daemons on `serving` of them.
-    pub fn up(
-        shape: &'a Shape<'a>,
-        name: &str,
-        extra: &[&str],
-        gateways: usize,
-        serving: usize,
-    ) -> Option<Bed<'a>> {
-        let (count, stations) = (gateways.to_string(), shape.stations.to_string());
+    /// Builds the lab of a row, and serves its VNIs.
+    pub fn up(shape: &'a Shape<'a>, row: &Row) -> Option<Bed<'a>> {
+        let (count, stations) = (GATEWAYS.to_string(), shape.stations.to_string());
         let mut options = vec!["--gateways", &count, "--stations", &stations];
         options.extend(shape.usr.iter().flat_map(|usr| ["--usr", usr]));
-        options.extend(extra);
-        let lab = Lab::with(&format!("outages-{name}"), shape.vnis, &options)?;
+        options.extend(row.lab);
+        let lab = Lab::with(&format!("outages-{}", row.name), shape.vnis, &options)?;
         let mut bed = Bed {
             lab,
             daemons: BTreeMap::new(),
             shape,
-            points: points(gateways, shape.stations),
+            points: points(GATEWAYS, shape.stations),
             probe: None,
             before: Vec::new(),
         };
-        for number in 1..=serving {
+        for number in 1..=row.serving {
             bed.start(&format!("gw{number}"));
         }
         bed.before = bed.rest();
-        bed.probe = Some(Probe::start(&bed.lab, shape.stations));
+        bed.probe = Some(Probe::start(&bed.lab, shape.stations, row.ways));
         bed.flowing();
         Some(bed)
     }

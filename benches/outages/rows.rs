@@ -1,18 +1,23 @@
 //! The rows of the table: what is done to the lab, and whose VNIs suffer.
 
 use crate::bed::{Bed, Shape};
-use crate::probe::Flow;
+use crate::probe::{Flow, Way};
 
 /// The gateway that things happen to; it owns VNI 1 and some more.
 const VICTIM: &str = "gw1";
+
+/// How many gateways the lab has.
+pub const GATEWAYS: usize = 3;
 
 pub struct Row {
     pub name: &'static str,
     pub title: &'static str,
     /// Options of `lab.sh up`.
-    lab: &'static [&'static str],
+    pub lab: &'static [&'static str],
     /// How many of three gateways serve before.
-    serving: usize,
+    pub serving: usize,
+    /// Which way packets go.
+    pub ways: &'static [Way],
     act: fn(&mut Bed),
 }
 
@@ -29,7 +34,7 @@ pub struct Outcome {
 impl Row {
     /// Builds a lab, lets it happen, and takes the lab away again.
     pub fn measure(&self, shape: &Shape) -> Option<Outcome> {
-        let mut bed = Bed::up(shape, self.name, self.lab, 3, self.serving)?;
+        let mut bed = Bed::up(shape, self)?;
         bed.mark();
         (self.act)(&mut bed);
         bed.watch();
@@ -54,7 +59,8 @@ const fn row(name: &'static str, title: &'static str, act: fn(&mut Bed)) -> Row 
         name,
         title,
         lab: &[],
-        serving: 3,
+        serving: GATEWAYS,
+        ways: &[Way::Up, Way::Down],
         act,
     }
 }
@@ -79,9 +85,25 @@ pub const ALL: &[Row] = &[
     row("kill", "SIGKILL of wmgwd", |bed| {
         bed.lab.signal(&bed.daemons[VICTIM], "KILL");
     }),
-    row("power", "power cut, behind a switch", |bed| {
-        bed.lab.verb(&["kill", VICTIM]);
-    }),
+    Row {
+        ways: &[Way::Up],
+        ..row("kill-up", "SIGKILL of wmgwd, nothing sent down", |bed| {
+            bed.lab.signal(&bed.daemons[VICTIM], "KILL");
+        })
+    },
+    row("power", "power cut, behind a switch", power),
+    Row {
+        ways: &[Way::Up],
+        ..row(
+            "power-up",
+            "power cut, behind a switch, nothing sent down",
+            power,
+        )
+    },
+    Row {
+        lab: &["--cables", "direct"],
+        ..row("carrier", "power cut, carrier loss", power)
+    },
     row(
         "boot",
         "a gateway boots after a power cut, and joins",
@@ -123,6 +145,10 @@ fn drain(bed: &mut Bed) {
     bed.lab.signal(&daemon, "TERM");
     assert!(daemon.ended(), "the drain ends well: {}", daemon.log());
     bed.rest();
+}
+
+fn power(bed: &mut Bed) {
+    bed.lab.verb(&["kill", VICTIM]);
 }
 
 fn kill(bed: &mut Bed, daemon: &str) {

@@ -29,7 +29,11 @@ pub fn line(outcome: &Outcome) -> String {
     format!(
         "| {} | {} | {} | {} | {others} |",
         outcome.title,
-        outcome.hit.len() / 2,
+        outcome
+            .hit
+            .iter()
+            .filter(|flow| flow.way == Way::Up)
+            .count(),
         worst(&outcome.hit, Way::Up),
         worst(&outcome.hit, Way::Down),
     )

@@ -32,6 +32,8 @@ usage: lab.sh [--dir DIR] VERB
       --config KIND   gateways' FRR configuration: example (frr.conf.example, default) or
                       original (the one the original project documents) or a file
       --upstream-bfd on|off   whether up1 does BFD (default on)
+      --cables KIND   switch (default), or direct: a cable of its own from each gateway to up1 and to ap1, so
+                      that both see at once that a gateway has no power (the drawing above is for switch)
       --etcd KIND     one (node etcd1, default), members (one member on each gateway), none
       --usr DIR       lay DIR over /usr in all nodes: another version of FRR, see unpack.sh
       --prefix P      what the namespaces' names begin with (default wmgwd-)
@@ -42,7 +44,8 @@ usage: lab.sh [--dir DIR] VERB
   pids NODE [NAME]    pids, as seen from here, of the node's processes (called NAME)
   signal NODE SIG NAME  send SIG to all processes called NAME in a node
   kill NODE           power cut: the node falls silent on all its networks at once, then every process
-                      in it is killed; no carrier change, no FIN, no RST for anyone else
+                      in it is killed; no FIN, no RST for anyone else, and no carrier change unless the
+                      cables are direct
   revive NODE         power on again after `kill`, with a fresh kernel and FRR
   cut NODE [NET...]   drop everything between a node and its switches (underlay, uplink, mgmt; default
                       all), without the node or its peers losing carrier
@@ -61,7 +64,7 @@ frr_lib=/usr/lib/frr
 dir=${WMGWD_LAB_DIR:-/run/wmgwd-lab}
 # A wmgwd in the lab takes its options from its arguments alone.
 unset "${!WMGWD_@}"
-prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on etcd=one usr=''
+prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on etcd=one usr='' cables=switch
 
 die() {
 	# After Ctrl-C, what the rest of an `up` still has to say is of no use.
@@ -90,6 +93,7 @@ config=$config
 upstream_bfd=$upstream_bfd
 etcd=$etcd
 usr=$usr
+cables=$cables
 LAB
 }
 
@@ -98,7 +102,7 @@ load_lab() { # [FILE]
 	local key value
 	while IFS='=' read -r key value; do
 		case $key in
-		prefix | tag | gateways | vnis | stations | config | upstream_bfd | etcd | usr)
+		prefix | tag | gateways | vnis | stations | config | upstream_bfd | etcd | usr | cables)
 			printf -v "$key" %s "$value"
 			;;
 		esac
@@ -194,6 +198,11 @@ up() {
 		boot+=("boot_gateway $number")
 	done
 	[ "$etcd" != one ] || commands+=(make_etcd)
+	if [ "$cables" = direct ]; then
+		# The far ends of the cables must be there before the gateways plug in.
+		in_parallel make_upstream make_access_point || die "not all nodes came up"
+		commands=("${commands[@]:2}")
+	fi
 	in_parallel "${commands[@]}" || die "not all nodes came up"
 
 	# The upstream router is designated router by now: the gateways find one and need not wait for an election.
@@ -355,6 +364,11 @@ ports() { # NODE STATE [NETWORK...]
 kill_node() { # NODE
 	local holder netns state
 	need_holder "$1"
+	# The cables go first: what runs in the node must not see its own death and say goodbye.
+	if [ "$cables" = direct ]; then
+		namespace "$1"
+		printf 'link set dev %s down\n' uplink underlay | ip -n "$netns" -batch -
+	fi
 	ports "$1" 0
 	kill -KILL "$holder"
 	rm -f "$state/pid"
@@ -435,6 +449,7 @@ option() { # NAME VALUE
 	--upstream-bfd) upstream_bfd=$2 ;;
 	--etcd) etcd=$2 ;;
 	--usr) usr=$2 ;;
+	--cables) cables=$2 ;;
 	--prefix) prefix=$2 ;;
 	*) die "unknown option $1; see 'lab.sh --help'" ;;
 	esac

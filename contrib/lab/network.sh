@@ -47,6 +47,24 @@ link set dev $network up
 BATCH
 }
 
+# A cable of its own from a gateway to a router: each end has the other's address as its peer.
+connect() { # GATEWAY NETWORK ADDRESS FAR-NODE FAR-ADDRESS
+	local node=$1 network=$2 address=$3 far=$4 far_address=$5 netns mtu=1500
+	namespace "$far"
+	far=$netns
+	namespace "$node"
+	[ "$network" != underlay ] || mtu=1600
+	ip -n "$far" link add "$node" mtu $mtu type veth peer name "$network" mtu $mtu netns "$netns"
+	ip -n "$far" -batch - <<BATCH
+addr add $far_address peer $address dev $node
+link set dev $node up
+BATCH
+	ip -n "$netns" -batch - <<BATCH
+addr add $address peer $far_address dev $network
+link set dev $network up
+BATCH
+}
+
 make_switch() {
 	local netns network
 	start_holder switch switch
@@ -82,8 +100,13 @@ make_gateway() { # NUMBER
 	local node=gw$1 number=$1 netns
 	start_holder "$node" router
 	namespace "$node"
-	plug "$node" underlay "10.0.1.$((10 + number))/24"
-	plug "$node" uplink "10.0.2.$((10 + number))/24"
+	if [ "$cables" = direct ]; then
+		connect "$node" underlay "10.0.1.$((10 + number))" ap1 10.0.1.17
+		connect "$node" uplink "10.0.2.$((10 + number))" up1 10.0.2.1
+	else
+		plug "$node" underlay "10.0.1.$((10 + number))/24"
+		plug "$node" uplink "10.0.2.$((10 + number))/24"
+	fi
 	plug "$node" mgmt "10.0.3.$((10 + number))/24"
 	# As the README tells operators: bridges are silent from their first moment, or a gateway that boots would
 	# answer for every VNI until its daemon starts.
@@ -109,6 +132,7 @@ gateway_config() { # NUMBER
 	esac
 	# Both files are written as gw1's.
 	sed -e "s/\b10\.0\.1\.11\b/10.0.1.$address/g" -e "s/\b1\.1\.1\.1\b/1.1.1.$1/g" "$file"
+	[ "$cables" != direct ] || printf 'interface uplink\n ip ospf network point-to-point\nexit\n'
 	# As frr.conf.example tells operators to do.
 	[ "$config" != example ] || for ((vni = 1; vni <= vnis; vni++)); do
 		printf 'interface br%d\n ip ospf cost 65535\nexit\n' "$vni"
@@ -116,10 +140,10 @@ gateway_config() { # NUMBER
 }
 
 make_upstream() {
-	local netns up bfd=''
+	local netns up number bfd=''
 	start_holder up1 router
 	start_holder h1 host
-	plug up1 uplink 10.0.2.1/24
+	[ "$cables" = direct ] || plug up1 uplink 10.0.2.1/24
 	namespace up1
 	up=$netns
 	namespace h1
@@ -134,6 +158,23 @@ link set dev eth0 up
 route add default via 10.0.9.1
 BATCH
 	[ "$upstream_bfd" = off ] || bfd=' ip ospf bfd'
+	if [ "$cables" = direct ]; then
+		{
+			for ((number = 1; number <= gateways; number++)); do
+				printf 'interface gw%d\n ip ospf network point-to-point\n%s\nexit\n' "$number" "$bfd"
+			done
+			cat <<CONFIG
+router ospf
+ ospf router-id 10.0.0.1
+ passive-interface lan
+ network 10.0.2.0/24 area 0.0.0.0
+ network 10.0.9.0/24 area 0.0.0.0
+exit
+CONFIG
+		} | frr_files up1
+		start_frr up1 zebra ospfd bfdd
+		return
+	fi
 	# A dead interval of 2 s at first: a router that is alone waits for that long before it makes itself
 	# designated router, and all adjacencies wait with it. The usual timers are set right after.
 	frr_files up1 <<CONFIG
@@ -158,7 +199,7 @@ CONFIG
 make_access_point() {
 	local netns ap vni number
 	start_holder ap1 router
-	plug ap1 underlay 10.0.1.17/24
+	[ "$cables" = direct ] || plug ap1 underlay 10.0.1.17/24
 	namespace ap1
 	ap=$netns
 	# Like a real one, only the VNIs that it has a station in.

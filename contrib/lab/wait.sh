@@ -28,6 +28,8 @@ ospf_up() { # HOW_MANY NEW-GATEWAYS
 	local node
 	[ "$(count up1 '"nbrState":"Full' 'show ip ospf neighbor json')" -ge "$1" ] ||
 		[ "$(count up1 '"state":"Full' 'show ip ospf neighbor json')" -ge "$1" ] && return
+	# Hellos on a cable of its own need no help: there is no election, and the next one comes within 10 s.
+	[ "$cables" != direct ] || return 1
 	# A changed interval makes ospfd send a hello at once, instead of 10 s after its start, and then each 10 s.
 	for node in $2 up1; do
 		inside "$node" vtysh -d ospfd -c 'configure terminal' -c 'interface uplink' \

@@ -53,7 +53,7 @@ pub struct Flow {
     pub twice: u64,
     /// The longest time without an arrival; about [`EVERY`] if there was no outage.
     pub gap: Duration,
-    /// When that began, in time since the probe's mark; earlier than the mark is 0.
+    /// When that began, in time since the probe's mark.
     pub from: Duration,
     /// Whether packets came again after it.
     pub restored: bool,
@@ -85,7 +85,7 @@ struct Track {
 
 impl Probe {
     /// Starts to probe the stations of VNIs 1 to `stations`.
-    pub fn start(lab: &Lab, stations: u32) -> Probe {
+    pub fn start(lab: &Lab, stations: u32, ways: &[Way]) -> Probe {
         let host = socket(&lab.namespace("h1"), HOST);
         let mut log = Log::default();
         let mut sockets = vec![host];
@@ -93,9 +93,9 @@ impl Probe {
             let [_, _, high, low] = vni.to_be_bytes();
             let address = Ipv4Addr::new(10, 64 + high, low, 10);
             sockets.push(socket(&lab.namespace(&format!("st{vni}")), address));
-            log.flows.extend([Way::Up, Way::Down].map(|way| Track {
+            log.flows.extend(ways.iter().map(|way| Track {
                 vni,
-                way,
+                way: *way,
                 packets: Vec::new(),
                 twice: 0,
                 first: 0,
@@ -139,48 +139,34 @@ impl Probe {
         }
     }
 
-    /// How each flow went from the mark until now; the newest packets may still be on their way.
-    pub fn look(&self) -> Vec<Flow> {
-        let log = self.log.lock().unwrap();
-        let due = now().saturating_sub(LATE);
-        log.flows
-            .iter()
-            .map(|flow| flow.summary(log.mark, due))
-            .collect()
-    }
-
     /// Ends it, and says how each flow went.
     pub fn end(self) -> Vec<Flow> {
         self.stop.store(true, Ordering::Relaxed);
         self.sender.join().unwrap();
         self.receiver.join().unwrap();
         let log = self.log.lock().unwrap();
-        let summary = |flow: &Track| flow.summary(log.mark, Duration::MAX);
-        log.flows.iter().map(summary).collect()
+        log.flows
+            .iter()
+            .map(|flow| flow.summary(log.mark))
+            .collect()
     }
 }
 
 impl Track {
-    /// `due`: a packet sent before that and not here is lost.
-    fn summary(&self, mark: Duration, due: Duration) -> Flow {
+    fn summary(&self, mark: Duration) -> Flow {
         let packets = &self.packets[self.first..];
-        let lost = packets
-            .iter()
-            .filter(|(sent, came)| came.is_none() && *sent < due)
-            .count();
+        let lost = packets.iter().filter(|(_, came)| came.is_none()).count();
         let mut arrivals: Vec<Duration> = packets.iter().filter_map(|packet| packet.1).collect();
         arrivals.sort();
-        let begun = arrivals
-            .first()
-            .copied()
-            .or(packets.first().map(|packet| packet.0));
-        let last = arrivals.last().copied().or(begun).unwrap_or_default();
-        let end = packets.last().map_or(last, |packet| packet.0);
+        // Packets flowed before the mark.
+        arrivals.insert(0, mark);
         let gaps = arrivals.windows(2).map(|pair| (pair[1] - pair[0], pair[0]));
-        let (gap, from) = gaps.max().unwrap_or_default();
+        let longest = gaps.max().unwrap_or_default();
+        let last = arrivals[arrivals.len() - 1];
+        let end = packets.last().map_or(last, |packet| packet.0);
         let open = end.saturating_sub(last);
-        let restored = open <= gap.max(EVERY * 10);
-        let (gap, from) = if restored { (gap, from) } else { (open, last) };
+        let restored = open < EVERY * 10;
+        let (gap, from) = if restored { longest } else { (open, last) };
         Flow {
             vni: self.vni,
             way: self.way,
@@ -208,8 +194,12 @@ fn socket(namespace: &Path, address: Ipv4Addr) -> UdpSocket {
     socket
 }
 
-/// `sockets[0]` is the host's, `sockets[n]` the station's of VNI n; flows 2n-2 and 2n-1 are its up and down.
+/// `sockets[0]` is the host's, `sockets[n]` that of the station of VNI n.
 fn send(sockets: &[UdpSocket], log: &Mutex<Log>, stop: &AtomicBool) {
+    let flows: Vec<(u32, Way)> = {
+        let log = log.lock().unwrap();
+        log.flows.iter().map(|flow| (flow.vni, flow.way)).collect()
+    };
     let mut next = now();
     while !stop.load(Ordering::Relaxed) {
         next += EVERY;
@@ -218,25 +208,22 @@ fn send(sockets: &[UdpSocket], log: &Mutex<Log>, stop: &AtomicBool) {
             // Late: no burst makes up for it.
             None => next = now(),
         }
-        for (index, station) in sockets.iter().enumerate().skip(1) {
-            for way in [Way::Up, Way::Down] {
-                let flow = 2 * (index - 1) + usize::from(way == Way::Down);
-                let number = {
-                    let mut log = log.lock().unwrap();
-                    let packets = &mut log.flows[flow].packets;
-                    packets.push((now(), None));
-                    packets.len() as u32 - 1
-                };
-                let mut packet = [0; 8];
-                packet[..4].copy_from_slice(&(flow as u32).to_be_bytes());
-                packet[4..].copy_from_slice(&number.to_be_bytes());
-                let (from, to) = match way {
-                    Way::Up => (station, HOST),
-                    Way::Down => (&sockets[0], address(station)),
-                };
-                // One that cannot be sent does not arrive.
-                let _ = from.send_to(&packet, SocketAddrV4::new(to, PORT));
-            }
+        for (flow, (vni, way)) in flows.iter().enumerate() {
+            let number = {
+                let packets = &mut log.lock().unwrap().flows[flow].packets;
+                packets.push((now(), None));
+                packets.len() as u32 - 1
+            };
+            let mut packet = [0; 8];
+            packet[..4].copy_from_slice(&(flow as u32).to_be_bytes());
+            packet[4..].copy_from_slice(&number.to_be_bytes());
+            let station = &sockets[*vni as usize];
+            let (from, to) = match way {
+                Way::Up => (station, HOST),
+                Way::Down => (&sockets[0], address(station)),
+            };
+            // One that cannot be sent does not arrive.
+            let _ = from.send_to(&packet, SocketAddrV4::new(to, PORT));
         }
     }
 }
