@@ -53,7 +53,7 @@ struct Options {
     /// a file for everything that was measured
     #[argh(option)]
     json: Option<String>,
-    /// a file for a picture of the outages by VNI, of the last row
+    /// a file for a picture of the outages by VNI
     #[argh(option)]
     svg: Option<String>,
     /// given by cargo
@@ -101,13 +101,13 @@ fn main() -> ExitCode {
             results.push(result);
         }
     }
-    print!("{}", table::table(&results));
+    print!("{}\n{}", table::table(&results), table::spread(&results));
     let mut written = Ok(());
     if let Some(path) = &options.json {
         written = std::fs::write(path, table::json(&shape, &results));
     }
-    if let (Some(path), Some(last)) = (&options.svg, results.last()) {
-        written = written.and(std::fs::write(path, plot::svg(last)));
+    if let Some(path) = &options.svg {
+        written = written.and_then(|()| std::fs::write(path, plot::svg(&results)));
     }
     match written {
         Ok(()) => ExitCode::SUCCESS,

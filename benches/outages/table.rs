@@ -44,6 +44,44 @@ pub fn table(outcomes: &[Outcome]) -> String {
     HEAD.to_owned() + &lines.collect::<String>()
 }
 
+/// The outages of the VNIs that were hit, in seconds and ascending, for each direction that was probed.
+pub fn outages(outcome: &Outcome) -> Vec<(&'static str, Vec<f64>)> {
+    let of = |way| {
+        let flows = outcome.hit.iter().filter(|flow| flow.way == way);
+        let mut outages: Vec<f64> = flows.map(|flow| flow.gap.as_secs_f64()).collect();
+        outages.sort_by(f64::total_cmp);
+        outages
+    };
+    let ways = [("up", of(Way::Up)), ("down", of(Way::Down))];
+    ways.into_iter()
+        .filter(|(_, outages)| !outages.is_empty())
+        .collect()
+}
+
+/// How the outages are spread over the VNIs.
+pub fn spread(outcomes: &[Outcome]) -> String {
+    let mut table = "| longest gap of a VNI | VNIs | first | median | 99 % | last |
+|---|---|---|---|---|---|
+"
+    .to_owned();
+    for outcome in outcomes {
+        for (way, outages) in outages(outcome) {
+            // The smallest value that so much of all are not above.
+            let at = |percent: usize| outages[(outages.len() * percent).div_ceil(100).max(1) - 1];
+            table += &format!(
+                "| {}: {way} | {} | {:.2} s | {:.2} s | {:.2} s | {:.2} s |\n",
+                outcome.title,
+                outages.len(),
+                outages[0],
+                at(50),
+                at(99),
+                at(100)
+            );
+        }
+    }
+    table
+}
+
 pub fn json(shape: &Shape, outcomes: &[Outcome]) -> String {
     let rows = outcomes.iter().map(|outcome| {
         json!({

@@ -1,5 +1,4 @@
-//! Packets that a station or a host sends for a test: pings, and ARP requests whose answers are looked at
-//! one by one.
+//! ARP requests that a station sends for a test, and whose answers are looked at one by one.
 
 use crate::network::Lab;
 use nix::sched::{CloneFlags, setns};
@@ -11,91 +10,15 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
-use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A ping that runs until it is asked how it went.
-pub struct Ping {
-    child: Child,
-    output: PathBuf,
-}
-
-/// How a ping went.
-#[derive(Debug)]
-pub struct Pinged {
-    /// How many requests were answered.
-    pub answered: usize,
-    /// The longest time between two answers.
-    pub longest_gap: Duration,
-    /// How many requests between the first and the last answer were not.
-    pub lost: u64,
-}
-
-impl Ping {
-    /// Pings 50 times a second.
-    pub fn start(lab: &Lab, node: &str, target: &str) -> Ping {
-        let name = format!("ping-{target}");
-        let command = ["ping", "-D", "-n", "-i", "0.02", "-W", "1", target];
-        let (child, output) = lab.background(node, &name, &command);
-        let ping = Ping { child, output };
-        crate::network::eventually("the first answers to a ping", || ping.look().answered > 10);
-        ping
-    }
-
-    /// How it went so far.
-    pub fn look(&self) -> Pinged {
-        let printed = std::fs::read_to_string(&self.output).unwrap_or_default();
-        let answer = |line: &str| -> Option<(f64, u64)> {
-            let time = line.strip_prefix('[')?.split(']').next()?.parse().ok()?;
-            let number = line.split("icmp_seq=").nth(1)?;
-            // An error that a router sends back has a number, too, but no time.
-            line.contains(" time=")
-                .then_some((time, number.split(' ').next()?.parse().ok()?))
-        };
-        let answers: Vec<(f64, u64)> = printed.lines().filter_map(answer).collect();
-        let gaps = answers.windows(2).map(|pair| pair[1].0 - pair[0].0);
-        let span = answers
-            .first()
-            .zip(answers.last())
-            .map_or(0, |(first, last)| last.1 - first.1 + 1);
-        Pinged {
-            answered: answers.len(),
-            longest_gap: Duration::from_secs_f64(gaps.fold(0.0, f64::max)),
-            lost: span.saturating_sub(answers.len() as u64),
-        }
-    }
-
-    /// Waits until 50 more requests have been answered.
-    pub fn goes_on(&self) {
-        let before = self.look().answered;
-        crate::network::eventually("a ping goes on", || self.look().answered >= before + 50);
-    }
-
-    /// Ends it, and says how it went.
-    pub fn end(mut self) -> Pinged {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        self.look()
-    }
-}
-
-/// ARP requests from a station, 50 a second, each answer noted.
+/// ARP requests from a station, 50 a second: the number of the gateway that answered is noted for each.
 pub struct Prober {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<Answer>>,
-}
-
-/// An answer to an ARP request.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer {
-    /// When it came.
-    pub at: Instant,
-    /// Number of the gateway that sent it.
-    pub gateway: u8,
+    thread: JoinHandle<Vec<u8>>,
 }
 
 impl Prober {
@@ -108,8 +31,8 @@ impl Prober {
         Prober { stop, thread }
     }
 
-    /// Ends it; all answers.
-    pub fn end(self) -> Vec<Answer> {
+    /// Ends it; who answered, in order.
+    pub fn end(self) -> Vec<u8> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
@@ -117,13 +40,13 @@ impl Prober {
 
 /// The gateways in the order in which they answered. A gateway that stands in it twice answered while
 /// another did.
-pub fn turns(answers: &[Answer]) -> Vec<u8> {
-    let mut turns: Vec<u8> = answers.iter().map(|answer| answer.gateway).collect();
+pub fn turns(answers: &[u8]) -> Vec<u8> {
+    let mut turns = answers.to_vec();
     turns.dedup();
     turns
 }
 
-fn probe(namespace: &std::path::Path, vni: u8, stop: &AtomicBool) -> Vec<Answer> {
+fn probe(namespace: &std::path::Path, vni: u8, stop: &AtomicBool) -> Vec<u8> {
     // Only this thread moves (setns(2)): it ends with the probe.
     setns(File::open(namespace).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
     let link = nix::ifaddrs::getifaddrs()
@@ -160,10 +83,7 @@ fn probe(namespace: &std::path::Path, vni: u8, stop: &AtomicBool) -> Vec<Answer>
         // A reply (operation 2) to our own address; gratuitous ones go to everybody and are no answers.
         let is_answer = length >= 42 && frame[12..14] == [8, 6] && frame[20..22] == [0, 2];
         if is_answer && Some(&frame[0..6]) == link.addr().as_ref().map(|mac| &mac[..]) {
-            answers.push(Answer {
-                at: Instant::now(),
-                gateway: frame[24],
-            });
+            answers.push(frame[24]);
         }
     }
     answers
