@@ -67,7 +67,6 @@ pub struct Probe {
     log: Arc<Mutex<Log>>,
 }
 
-#[derive(Default)]
 struct Log {
     flows: Vec<Track>,
     mark: Duration,
@@ -87,7 +86,10 @@ impl Probe {
     /// Starts to probe the stations of VNIs 1 to `stations`.
     pub fn start(lab: &Lab, stations: u32, ways: &[Way]) -> Probe {
         let host = socket(&lab.namespace("h1"), HOST);
-        let mut log = Log::default();
+        let mut log = Log {
+            mark: now(),
+            flows: Vec::new(),
+        };
         let mut sockets = vec![host];
         for vni in 1..=stations {
             let [_, _, high, low] = vni.to_be_bytes();
