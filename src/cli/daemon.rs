@@ -29,8 +29,11 @@ pub struct Config {
     pub debug: bool,
     /// How etcd is reached, and who asks.
     pub etcd: etcd::Access,
-    /// How long routes get to converge between the phases of a migration. A drain in the lab lost nothing
-    /// with 0 s; the default leaves room for slower networks.
+    /// How long routes get to converge between the phases of a migration. What has to converge, as measured
+    /// in the lab: an EVPN route after `clear ... soft out`, at most 0.15 s (FRR's own route-map delay would be
+    /// 5 s); an OSPF cost at an upstream router that takes LSAs as they come, 0.1 s (one that ignores those
+    /// within a second of each other: up to 10 s). A drain lost nothing with 0 s, as the old owner goes on
+    /// forwarding meanwhile; the default of 0.5 s leaves room for slower networks.
     pub settle: Duration,
     /// How long a drain may take.
     pub drain_timeout: Duration,
