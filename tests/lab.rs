@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "lab/network.rs"]
+#[allow(dead_code)]
 mod network;
 #[path = "lab/probe.rs"]
 #[allow(dead_code)]
