@@ -240,7 +240,7 @@ fn follow(
                 return;
             }
             let at = Instant::now();
-            let text = str::from_utf8(&line).unwrap_or_default();
+            let text = std::str::from_utf8(&line).unwrap_or_default();
             let mut view = shared.view.lock().unwrap();
             view.bytes += line.len() as u64;
             for (key, value, revision, deleted) in changes(text) {
@@ -249,7 +249,7 @@ fn follow(
                     view.revisions += 1;
                 }
                 let key = STANDARD.decode(key).unwrap_or_default();
-                let key = str::from_utf8(&key).unwrap_or_default();
+                let key = std::str::from_utf8(&key).unwrap_or_default();
                 if let Some(rest) = key.strip_prefix(prefix) {
                     take(&mut view, rest, value, deleted);
                     view.at = at;

@@ -56,7 +56,8 @@ impl Page {
         label: &str,
         each: impl Iterator<Item = (&'a str, &'a Attempts)> + Clone,
     ) {
-        let of: [(&str, fn(&Attempts) -> f64); 3] = [
+        type Value = fn(&Attempts) -> f64;
+        let of: [(&str, Value); 3] = [
             (tried, |attempts| attempts.tried.get() as f64),
             (failed, |attempts| attempts.failed.get() as f64),
             (took, |attempts| attempts.took().as_secs_f64()),
