@@ -73,7 +73,7 @@ pub fn measure(figures: &mut Vec<Figure>, vnis: u32) -> Result<(), Stuck> {
         .with("--join-hold", 3600)
         .with("--lease-ttl", 5);
     let name = node.name.clone();
-    let observer = Observer::start(&etcd.endpoint(), &[name.clone()], vnis);
+    let observer = Observer::start(&etcd.endpoint(), std::slice::from_ref(&name), vnis);
     let begun = Instant::now();
     node.start();
     let registered = observer.until("the daemon registers", PATIENCE, |view| {
