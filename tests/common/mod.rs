@@ -1,6 +1,7 @@
 //! What the integration tests share: real processes and a network that can be broken.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod authority;
 pub mod etcd;
 pub mod exposition;
 pub mod go;
@@ -9,6 +10,7 @@ pub mod program;
 pub mod proxy;
 pub mod rows;
 pub mod sampler;
+pub mod secure;
 
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
