@@ -108,8 +108,9 @@ struct WithOperands {
 /// Contract: options and operands may stand in any order; behind `--`, and without a dash, are operands.
 #[test]
 fn operands_stand_among_the_options() {
+    type Words = &'static [&'static str];
     #[rustfmt::skip]
-    const TABLE: &[(&[&str], bool, Option<&str>, &[&str])] = &[
+    const TABLE: &[(Words, bool, Option<&str>, Words)] = &[
         (&["7"], false, None, &["7"]),
         (&["7", "-json", "8"], true, None, &["7", "8"]),
         (&["-json", "false", "-etcd", "x", "9"], true, Some("x"), &["false", "9"]),

@@ -137,14 +137,12 @@ impl Cluster {
         let now = self.now;
         let Some(go) = self.go(n) else { return };
         match event {
-            Event::Lease(Some(lease)) => {
-                if go.lease != Some(lease.id) {
-                    go.lease = Some(lease.id);
-                    if !go.draining {
-                        self.go_soon(n, ms(0), Step::Register);
-                    }
-                    self.go_soon(n, ms(0), Step::LookAtRows);
+            Event::Lease(Some(lease)) if go.lease != Some(lease.id) => {
+                go.lease = Some(lease.id);
+                if !go.draining {
+                    self.go_soon(n, ms(0), Step::Register);
                 }
+                self.go_soon(n, ms(0), Step::LookAtRows);
             }
             Event::Lease(None) => {
                 go.lease = None;
@@ -154,10 +152,9 @@ impl Cluster {
                 note!(self, "{} (Go) withdraws all", self.nodes[n].name());
             }
             // Its watch has begun; the other snapshots are of a poll that it does not have.
-            Event::Snapshot { .. } => {
-                if !std::mem::replace(&mut go.watches, true) {
-                    self.go_soon(n, ms(0), Step::LookAtRows);
-                }
+            Event::Snapshot { .. } if !go.watches => {
+                go.watches = true;
+                self.go_soon(n, ms(0), Step::LookAtRows);
             }
             Event::Changed(changes) => {
                 let is_node = |change: &crate::schema::Change| {
