@@ -99,6 +99,8 @@ pub struct Gateway {
     visited: usize,
     /// Nothing is decided before the first snapshot.
     snapshot: Option<Revision>,
+    /// Up to here etcd has told us everything; of our own writes we may know more.
+    told: Revision,
     /// Nothing is shown before then: others may not have noticed yet that etcd is an older one.
     distrust_until: Time,
     /// Rows of an earlier run are kept, once we know them.
@@ -135,6 +137,7 @@ impl Gateway {
             setting: None,
             visited: 0,
             snapshot: None,
+            told: Revision::default(),
             distrust_until: Time::default(),
             adopting: false,
             frr: Frr {
@@ -276,6 +279,7 @@ impl Gateway {
         }
         self.nodes.retain(revision, |key| present.contains(key));
         self.snapshot = self.snapshot.max(Some(revision));
+        self.told = self.told.max(revision);
         self.take(now, changes.iter());
         self.ring = self.nodes.ring();
         self.follow_registration(now);
@@ -288,6 +292,7 @@ impl Gateway {
         self.nodes = Nodes::default();
         self.ring = Ring::default();
         self.snapshot = None;
+        self.told = Revision::default();
         self.must_register = false;
         self.register_retry.succeed();
         self.follow_registration(now);
@@ -303,6 +308,8 @@ impl Gateway {
     fn observe_changes(&mut self, now: Time, changes: &[Change]) {
         // What the snapshot already holds would, taken one by one, bring back what has gone since.
         let known = self.snapshot.unwrap_or_default();
+        let newest = changes.iter().map(|change| change.revision).max();
+        self.told = self.told.max(newest.unwrap_or_default());
         self.take(now, changes.iter().filter(|change| change.revision > known));
     }
 

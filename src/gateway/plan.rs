@@ -385,7 +385,11 @@ impl Gateway {
             return false;
         };
         let remaining = self.slots.totals().remaining;
-        let handed_over = pass.may_write && !self.ring.has(&self.config.me) && remaining == 0;
+        // Who registered right before us may not be in our ring yet, and takes our VNIs.
+        let registered = self.nodes.registered(&self.config.me);
+        let told = registered.is_some_and(|cell| cell.revision <= self.told);
+        let handed_over =
+            pass.may_write && told && !self.ring.has(&self.config.me) && remaining == 0;
         handed_over || pass.now >= deadline || !pass.serving
     }
 

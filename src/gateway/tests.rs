@@ -444,6 +444,32 @@ fn a_bridge_that_appears_is_served() {
     assert!(bench.plan().contains(&on));
 }
 
+/// Input: a drain, and the answer that the points are gone, before the watch has told who else registered until
+/// then. Output: the node goes on serving until it is told; alone, it leaves then.
+#[test]
+fn a_drain_waits_to_be_told_who_else_is_there() {
+    let mut bench = Bench::ready(1);
+    bench.own_all();
+    bench.observe(Event::Drain);
+    let [Effect::Register { points, lease }] = &bench.next()[..] else {
+        panic!("it registers without points");
+    };
+    bench.revision += 2;
+    bench.observe(Event::Registered(RegisterOutcome::Done {
+        points: points.clone(),
+        lease: *lease,
+        revision: Revision(bench.revision),
+    }));
+    assert_eq!(bench.plan(), []);
+    bench.observe(Event::Changed(vec![Change {
+        key: Key::Node(name("gw1")),
+        value: Some(Value::Points(Vec::new())),
+        lease: Some(LEASE),
+        revision: Revision(bench.revision),
+    }]));
+    assert_eq!(bench.plan()[0], all_off(1));
+}
+
 /// Input: a drain while another node could take the VNI. Output: the points go, the node keeps serving;
 /// it leaves once the row names the other. A second signal ends it at once.
 #[test]
