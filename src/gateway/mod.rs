@@ -272,8 +272,12 @@ impl Gateway {
         }
         let present: FnvHashSet<&Key> = changes.iter().map(|change| &change.key).collect();
         for (vni, slot) in self.slots.stir_all() {
+            let named = slot.row.names_anybody();
             if mirror::missing_from_row(&mut slot.row, vni, revision, |key| present.contains(key)) {
                 slot.enter(now);
+                if named && !slot.row.names_anybody() {
+                    slot.freed = now;
+                }
                 self.changed.push(vni);
             }
         }

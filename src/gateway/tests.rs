@@ -325,6 +325,67 @@ fn a_reset_owner_is_given_a_blink_to_let_go() {
     assert_eq!(bench.writes(), [Write::Claim]);
 }
 
+/// Input: the same reset, but its keys are gone from a snapshot. Output: the same.
+#[test]
+fn an_owner_that_a_snapshot_does_not_name_is_given_a_blink_too() {
+    let mut bench = Bench::ready(1);
+    let put = |key, value, lease, revision| Change {
+        key,
+        value: Some(value),
+        lease: Some(lease),
+        revision: Revision(revision),
+    };
+    let points = Value::Points(vec![1 << 63]);
+    let me = put(Key::Node(name("gw1")), points, LEASE, bench.revision);
+    let other = Key::Node(name("gw2"));
+    bench.change(
+        other.clone(),
+        Some(Value::Points(Vec::new())),
+        Some(OTHERS_LEASE),
+    );
+    let other = put(
+        other,
+        Value::Points(Vec::new()),
+        OTHERS_LEASE,
+        bench.revision,
+    );
+    bench.row(vni(1), 4, "gw2");
+    assert_eq!(bench.writes(), []);
+    bench.revision += 1;
+    let kind = Change {
+        lease: None,
+        ..put(
+            Key::Kind(vni(1)),
+            Value::Kind(crate::fsm::Kind::Unassigned),
+            LEASE,
+            bench.revision,
+        )
+    };
+    bench.observe(Event::Snapshot {
+        revision: Revision(bench.revision),
+        changes: vec![me, other, kind],
+    });
+    assert_eq!(bench.writes(), []);
+    bench.wait(Duration::from_millis(90));
+    assert_eq!(bench.writes(), []);
+    bench.wait(Duration::from_millis(20));
+    assert_eq!(bench.writes(), [Write::Claim]);
+}
+
+/// Input: FRR has lost what it was told of a VNI that is served here. Output: told once more, and no other.
+#[test]
+fn what_drifted_is_told_again() {
+    let mut bench = Bench::ready(2);
+    bench.own_all();
+    bench.observe(Event::Drifted(vec![vni(2)]));
+    let change = RouteChange {
+        vni: vni(2),
+        evpn: Some(true),
+        cost: Some(Cost::OWNER),
+    };
+    assert_eq!(bench.next(), [Effect::ChangeRoutes(vec![change])]);
+}
+
 /// Input: somebody was faster. Output: not tried again at once, but with a pause that ends.
 #[test]
 fn a_conflict_is_not_repeated_at_once() {

@@ -1,10 +1,11 @@
 //! What goes wrong, from a seed.
 
 use super::cluster::{Cluster, Settings, ms, note};
+use super::host::UNSET;
 use super::node::Ev;
 use super::rng::Rng;
 use crate::etcd::{Op, Txn};
-use crate::gateway::{Event, Exit, Parts};
+use crate::gateway::{Event, Exit, Gateway, Parts};
 use crate::schema::{self, Key};
 use crate::types::Vni;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub enum Fault {
     FrrStart(usize),
     RemoveBridge(usize, Vni),
     AddBridge(usize, Vni),
+    /// Somebody takes from FRR what it was told of a VNI.
+    Drift(usize, Vni),
     Join(bool),
     Drain(usize),
     Stop(usize),
@@ -109,6 +112,7 @@ impl Cluster {
                     self.tell_links(n, vni);
                 }
             }
+            Fault::Drift(n, vni) => self.drift(n, vni),
             Fault::Join(go) => {
                 let name = format!("gw{}", self.nodes.len() + 1);
                 self.add(&name, go);
@@ -152,6 +156,23 @@ impl Cluster {
             let delay = self.rng.millis(1, 200);
             self.after(delay, Ev::Inbox { n, inc, event });
         }
+    }
+
+    fn drift(&mut self, n: usize, vni: Vni) {
+        // FRR is looked at while nothing is under way; a node that leaves may be gone before it hears of it.
+        let node = &self.nodes[n];
+        let runs = node.runs() && !node.paused && !node.go;
+        let quiet = |gateway: &Gateway| gateway.frr.under_way.is_none() && !gateway.is_leaving();
+        if !runs || !self.own(n).is_some_and(|own| quiet(&own.gateway)) {
+            return;
+        }
+        self.excuse(vni);
+        let bridge = self.nodes[n].host.bridge_mut(vni);
+        bridge.evpn = false;
+        bridge.cost = bridge.cost.and(Some(UNSET));
+        let inc = self.nodes[n].inc;
+        let event = Box::new(Event::Drifted(vec![vni]));
+        self.after(ms(0), Ev::Inbox { n, inc, event });
     }
 
     /// An operator writes, from a machine of his own.
@@ -242,7 +263,8 @@ impl Cluster {
             36..=40 => (Fault::HangWatch(n, true), Some(Fault::HangWatch(n, false))),
             41..=46 => (Fault::EtcdDown, Some(Fault::EtcdUp)),
             47..=49 => (Fault::LeaderChange, None),
-            50..=54 => (Fault::Compact, None),
+            50..=52 => (Fault::Compact, None),
+            53..=54 => (Fault::Drift(n, vni), None),
             55..=60 => (Fault::Slow(n, true), Some(Fault::Slow(n, false))),
             61..=64 => (
                 Fault::RefuseArp(n, vni, true),

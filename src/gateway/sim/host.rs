@@ -6,7 +6,7 @@ use crate::types::Vni;
 use std::collections::BTreeSet;
 
 /// What an OSPF interface without a configured cost announces: better than any owner.
-const UNSET: u16 = 10;
+pub const UNSET: u16 = 10;
 
 /// One `br<VNI>`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
