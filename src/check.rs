@@ -2,11 +2,13 @@
 //!
 //! What was found (`Facts`) is collected by [`look`], which only looks; the one thing that it leaves anywhere is
 //! a lease in etcd, for the moment until it is revoked. What it means is said by pure functions, one module a
-//! part of the host: [`links`], [`system`], [`routing`], [`startup`], [`database`]. [`show`] writes it down.
+//! part of the host: [`links`], [`system`], [`routing`], [`startup`], [`database`] (with [`refusal`]). [`show`]
+//! writes it down.
 
 pub mod database;
 pub mod links;
 pub mod look;
+pub mod refusal;
 pub mod routing;
 pub mod show;
 pub mod startup;
@@ -147,10 +149,8 @@ pub struct Facts {
 /// What the facts mean, in the order in which they are best mended.
 pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let running = facts
-        .system
-        .as_ref()
-        .is_some_and(|system| !system.guards.is_empty());
+    let guarded = facts.system.as_ref().map(|it| !it.guards.is_empty());
+    let running = guarded.unwrap_or(false);
     if let Some(system) = &facts.system {
         findings.extend(system::findings(purpose, system));
     }
@@ -165,7 +165,7 @@ pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
         findings.extend(startup::findings(purpose, frr, &bridges));
     }
     if let Some(etcd) = &facts.etcd {
-        findings.extend(database::findings(purpose, etcd, running));
+        findings.extend(database::findings(purpose, etcd, guarded));
     }
     findings
 }

@@ -62,7 +62,10 @@ fn run(command: Command) -> Result<ExitCode, serve::Failure> {
             signals.unblock()?;
             return operate::undrain(&config);
         }
-        Command::Check(config) => return Ok(check(&config)?),
+        Command::Check(config) => {
+            signals.unblock()?;
+            return Ok(check(&config)?);
+        }
         Command::Guard(arguments) => serve::guard(&arguments)?,
         Command::Print(_) => {}
     }

@@ -2,6 +2,7 @@
 
 use crate::serve::Failure;
 use nix::libc;
+use nix::sys::signal::{Signal, raise};
 use std::env;
 use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
@@ -46,11 +47,22 @@ pub fn status(config: &StatusConfig, signals: Signals) -> Result<ExitCode, Failu
     let full_screen = config.watch && terminal && !config.json;
     let last = Arc::new(AtomicU8::new(UNKNOWN));
     let told = last.clone();
-    signals.spawn(move |_| {
+    let signals = match full_screen {
+        true => signals.with_keyboard()?,
+        false => signals,
+    };
+    signals.listen(move |signal| {
+        // Held to the end, so that nothing is drawn on the screen that comes back.
+        let _held = stdout().lock();
         if full_screen {
             print(LEAVE);
         }
-        std::process::exit(i32::from(told.load(Ordering::Relaxed)));
+        if signal != Signal::SIGTSTP {
+            std::process::exit(i32::from(told.load(Ordering::Relaxed)));
+        }
+        // The shell has the terminal until it sends SIGCONT; the next look draws again.
+        let _ = raise(Signal::SIGSTOP);
+        print(ENTER);
     })?;
     if full_screen {
         print(ENTER);
@@ -248,6 +260,9 @@ fn unknown(name: &NodeName, report: &Report, hint: &str) -> String {
 }
 
 fn open(access: &Access) -> Result<Client, ExitCode> {
+    for warning in access.warnings() {
+        let _ = writeln!(stderr(), "wmgwd: warning: {warning}");
+    }
     Client::open(access, ANSWER).map_err(|error| cannot_tell(&chain(&error)))
 }
 

@@ -50,6 +50,33 @@ impl Signals {
         Ok(self.set.thread_unblock()?)
     }
 
+    /// Blocks what else comes from the keyboard, so that [`Signals::listen`] hears of it too: SIGQUIT (Ctrl-\\) and
+    /// SIGTSTP (Ctrl-Z). To be called before any thread is started.
+    ///
+    /// # Errors
+    /// If the kernel refuses the mask.
+    pub fn with_keyboard(mut self) -> io::Result<Signals> {
+        self.set.add(Signal::SIGQUIT);
+        self.set.add(Signal::SIGTSTP);
+        self.set.thread_block()?;
+        Ok(self)
+    }
+
+    /// Starts the thread `signal`, which calls `on_signal` with each signal. It ends with the process.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn listen(
+        self,
+        mut on_signal: impl FnMut(Signal) + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        Builder::new().name("signal".to_owned()).spawn(move || {
+            loop {
+                on_signal(self.wait());
+            }
+        })
+    }
+
     /// Starts the thread `signal`, which calls `on_signal` with 1 for the first signal (drain), 2 for the
     /// second (end at once), and so on. It ends with the process.
     ///
@@ -59,12 +86,11 @@ impl Signals {
         self,
         mut on_signal: impl FnMut(u32) + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
-        Builder::new().name("signal".to_owned()).spawn(move || {
-            for count in 1.. {
-                let signal = self.wait();
-                info!("signal={signal} count={count}");
-                on_signal(count);
-            }
+        let mut count = 0;
+        self.listen(move |signal| {
+            count += 1;
+            info!("signal={signal} count={count}");
+            on_signal(count);
         })
     }
 

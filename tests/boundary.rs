@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules (files, and directories of the same name) that decide and never act.
-const PURE: [&str; 20] = [
+const PURE: [&str; 21] = [
     "types",
     "ring",
     "fsm",
@@ -23,6 +23,7 @@ const PURE: [&str; 20] = [
     "check/startup",
     "check/database",
     "check/show",
+    "check/refusal",
     "tally",
     "metrics/http",
     "metrics/text",

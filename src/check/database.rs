@@ -1,5 +1,6 @@
 //! Pure: whether etcd is there, is one cluster, keeps leases as promised, and has a place for this node.
 
+use super::refusal::Refusal;
 use super::{Finding, Purpose};
 use crate::etcd::MemberStatus;
 use crate::schema::Meta;
@@ -31,36 +32,42 @@ pub struct Trial {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Database {
     /// Each endpoint, and how the member there is or why it does not answer.
-    pub members: Vec<(String, Result<MemberStatus, String>)>,
+    pub members: Vec<(String, Result<MemberStatus, Refusal>)>,
     /// The lease on trial.
-    pub lease: Option<Result<Trial, String>>,
+    pub lease: Option<Result<Trial, Refusal>>,
     /// Why this node may not write where it has to.
-    pub write: Option<String>,
+    pub write: Option<Refusal>,
     /// The nodes, or why they cannot be read.
-    pub nodes: Option<Result<BTreeMap<NodeName, Registered>, String>>,
+    pub nodes: Option<Result<BTreeMap<NodeName, Registered>, Refusal>>,
+    /// What is allowed but hardly meant in how etcd is reached.
+    pub warnings: Vec<String>,
     /// How long one call may take.
     pub timeout: Duration,
 }
 
 const ABOUT: &str = "etcd";
 
-/// What there is to say of etcd. `running` is whether a wmgwd runs on this host.
-pub fn findings(purpose: &Purpose, etcd: &Database, running: bool) -> Vec<Finding> {
+/// What there is to say of etcd. `running` is whether a wmgwd runs on this host, if
+/// that was looked at.
+pub fn findings(purpose: &Purpose, etcd: &Database, running: Option<bool>) -> Vec<Finding> {
     let mut findings = members(etcd);
+    for text in &etcd.warnings {
+        findings.push(Finding::warn(ABOUT, text, "mend what the line names"));
+    }
     match &etcd.lease {
         Some(Ok(trial)) => findings.extend(lease(purpose, etcd, trial)),
-        Some(Err(reason)) => findings.push(Finding::fail(
+        Some(Err(refusal)) => findings.push(Finding::fail(
             "lease",
-            format!("none can be had: {reason}"),
-            "see `etcdctl endpoint health` and `etcdctl alarm list`",
+            format!("none can be had: {}", refusal.reason),
+            refusal.mend,
         )),
         None => {}
     }
-    if let Some(reason) = &etcd.write {
+    if let Some(refusal) = &etcd.write {
         findings.push(Finding::fail(
             ABOUT,
-            format!("keys below /wmgwd/ may not be written: {reason}"),
-            "etcdctl role grant-permission ROLE --prefix=true readwrite /wmgwd/",
+            format!("keys below /wmgwd/ cannot be written: {}", refusal.reason),
+            refusal.mend,
         ));
     }
     match &etcd.nodes {
@@ -68,10 +75,10 @@ pub fn findings(purpose: &Purpose, etcd: &Database, running: bool) -> Vec<Findin
             findings.extend(name(purpose, nodes, running));
             findings.extend(ranges(purpose, nodes));
         }
-        Some(Err(reason)) => findings.push(Finding::fail(
+        Some(Err(refusal)) => findings.push(Finding::fail(
             ABOUT,
-            format!("the nodes cannot be read: {reason}"),
-            "etcdctl role grant-permission ROLE --prefix=true readwrite /wmgwd/",
+            format!("the nodes cannot be read: {}", refusal.reason),
+            refusal.mend,
         )),
         None => {}
     }
@@ -91,10 +98,7 @@ fn members(etcd: &Database) -> Vec<Finding> {
             false => Finding::warn(ABOUT, text, mend),
         };
         match status {
-            Err(reason) => findings.push(bad(
-                reason.clone(),
-                "systemctl start etcd there, or mend --etcd",
-            )),
+            Err(refusal) => findings.push(bad(refusal.reason.clone(), refusal.mend)),
             Ok(status) if !status.has_leader => findings.push(bad(
                 format!("{endpoint} has no leader: most members are away"),
                 "start the other members",
@@ -205,12 +209,17 @@ fn lease(purpose: &Purpose, etcd: &Database, trial: &Trial) -> Vec<Finding> {
 fn name(
     purpose: &Purpose,
     nodes: &BTreeMap<NodeName, Registered>,
-    running: bool,
+    running: Option<bool>,
 ) -> Option<Finding> {
     const ABOUT: &str = "name";
     let name = purpose.name.as_ref()?;
     Some(match nodes.get(name) {
-        Some(node) if node.lives && !running => Finding::fail(
+        Some(node) if node.lives && running.is_none() => Finding::warn(
+            ABOUT,
+            format!("{name} is registered by a live wmgwd; whether it runs here was not looked at"),
+            "choose another --name, unless that is the node that you mean",
+        ),
+        Some(node) if node.lives && running == Some(false) => Finding::fail(
             ABOUT,
             format!("{name} is registered by another live wmgwd, and none runs on this host"),
             "choose another --name, or wait for two leases if it has just died",
@@ -309,13 +318,14 @@ mod tests {
                 slowest: Duration::from_millis(2),
             })),
             write: None,
+            warnings: Vec::new(),
             nodes: Some(Ok(BTreeMap::new())),
             timeout: seconds(1),
         }
     }
 
-    fn levels(etcd: &Database, running: bool) -> Vec<Level> {
-        let findings = findings(&purpose(1, 3), etcd, running);
+    fn levels(etcd: &Database, running: impl Into<Option<bool>>) -> Vec<Level> {
+        let findings = findings(&purpose(1, 3), etcd, running.into());
         said(&findings)
             .into_iter()
             .map(|(level, _)| level)
@@ -331,7 +341,10 @@ mod tests {
     #[test]
     fn members_that_do_not_answer() {
         let mut etcd = well();
-        etcd.members[0].1 = Err("no connection".into());
+        etcd.members[0].1 = Err(Refusal {
+            reason: "no connection".into(),
+            mend: "start it",
+        });
         assert_eq!(levels(&etcd, false), [Level::Warn]);
         etcd.members[1].1 = Ok(MemberStatus {
             has_leader: false,
@@ -407,6 +420,7 @@ mod tests {
         };
         assert_eq!(levels(&lives(true), false), [Level::Fail]);
         assert_eq!(levels(&lives(true), true), []);
+        assert_eq!(levels(&lives(true), None), [Level::Warn]);
         assert_eq!(levels(&lives(false), false), [Level::Warn]);
     }
 }

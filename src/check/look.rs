@@ -2,6 +2,7 @@
 
 use super::database::{Database, Registered, Trial};
 use super::links::{self, Links};
+use super::refusal::Refusal;
 use super::system::{self, System};
 use super::{Facts, Finding, Purpose};
 use crate::cli::CheckConfig;
@@ -12,7 +13,6 @@ use crate::host::frr::FrrConfig;
 use crate::host::frr::survey::survey;
 use crate::host::garp::packet_socket;
 use crate::host::interfaces::dump;
-use crate::report::chain;
 use crate::schema::{self, Key, Value};
 use crate::types::{NodeName, Revision, Vni, VniRange};
 use nix::ifaddrs::getifaddrs;
@@ -120,13 +120,14 @@ fn database(config: &CheckConfig) -> Database {
     let (purpose, timeout) = (&config.purpose, config.timing.etcd_timeout);
     let mut database = Database {
         timeout,
+        warnings: config.etcd.warnings(),
         ..Database::default()
     };
-    let client = Client::open(&config.etcd, timeout).map_err(|error| chain(&error));
+    let client = Client::open(&config.etcd, timeout).map_err(|error| Refusal::from(&error));
     for endpoint in &config.etcd.endpoints {
-        let status = client.as_ref().map_err(String::clone).and_then(|client| {
+        let status = client.as_ref().map_err(Refusal::clone).and_then(|client| {
             let member = client.only(endpoint.clone());
-            member.status().map_err(|error| chain(&error))
+            member.status().map_err(|error| Refusal::from(&error))
         });
         database.members.push((endpoint.to_string(), status));
     }
@@ -135,9 +136,12 @@ fn database(config: &CheckConfig) -> Database {
     if database.members.iter().all(|(_, status)| status.is_err()) {
         return database;
     }
-    database.lease = Some(try_lease(purpose, client).map_err(|error| chain(&error)));
-    database.write = client.txn(&never(purpose)).err().map(|error| chain(&error));
-    database.nodes = Some(nodes(client).map_err(|error| chain(&error)));
+    database.lease = Some(try_lease(purpose, client).map_err(|error| Refusal::from(&error)));
+    database.write = client
+        .txn(&never(purpose))
+        .err()
+        .map(|error| Refusal::from(&error));
+    database.nodes = Some(nodes(client).map_err(|error| Refusal::from(&error)));
     database
 }
 

@@ -118,7 +118,7 @@ impl Error {
     }
 
     /// Whether a new token may help. Etcd 3.4 calls a watch with an old token a watch without permission.
-    pub(super) fn is_of_token(&self, watch: bool) -> bool {
+    pub(crate) fn is_of_token(&self, watch: bool) -> bool {
         match self {
             Error::Rejected { code, message } => {
                 *code == UNAUTHENTICATED
@@ -129,6 +129,12 @@ impl Error {
             }
             _ => false,
         }
+    }
+
+    /// Whether the user is known but may not do this.
+    pub(crate) fn is_of_role(&self) -> bool {
+        matches!(self, Error::Rejected { code, message }
+            if *code == PERMISSION_DENIED || message.contains("permission denied"))
     }
 
     /// Whether etcd says that it wants no passwords at all.
@@ -188,7 +194,7 @@ impl fmt::Display for Error {
             ),
             Error::Rejected { code, message } => {
                 write!(f, "etcd refuses (gRPC code {code}): {message}")?;
-                if *code == PERMISSION_DENIED || message.contains("permission denied") {
+                if self.is_of_role() {
                     f.write_str(
                         "; the user needs a role that may read and write the prefix /wmgwd/",
                     )?;

@@ -15,6 +15,9 @@ pub struct Line {
     pub text: String,
     /// How it is meant.
     pub tone: Tone,
+    /// Whether it is a sentence, which goes on in the next line of a screen too narrow for it; a row of a table
+    /// is cut.
+    pub prose: bool,
 }
 
 /// How a line is meant.
@@ -39,7 +42,18 @@ fn line(tone: Tone, text: impl Into<String>) -> Line {
         true => text.replace(is_unsafe, "?"),
         false => text,
     };
-    Line { text, tone }
+    Line {
+        text,
+        tone,
+        prose: false,
+    }
+}
+
+fn prose(tone: Tone, text: impl Into<String>) -> Line {
+    Line {
+        prose: true,
+        ..line(tone, text)
+    }
 }
 
 fn is_unsafe(character: char) -> bool {
@@ -49,7 +63,7 @@ fn is_unsafe(character: char) -> bool {
 
 /// Why there is no report.
 pub fn complaint(reason: &str) -> Line {
-    line(Tone::Bad, format!("wmgwd: {reason}"))
+    prose(Tone::Bad, format!("wmgwd: {reason}"))
 }
 
 /// The whole report.
@@ -66,7 +80,7 @@ pub fn lines(report: &Report) -> Vec<Line> {
     if !report.warnings.is_empty() {
         lines.push(line(Tone::Plain, ""));
         let shown = report.warnings.iter().take(SHOWN);
-        lines.extend(shown.map(|text| line(Tone::Warn, format!("warning: {text}"))));
+        lines.extend(shown.map(|text| prose(Tone::Warn, format!("warning: {text}"))));
         lines.extend(more(report.warnings.len(), "warnings"));
     }
     lines
@@ -251,8 +265,9 @@ pub struct Screen {
 }
 
 /// As much of `lines` as fits on a screen; the last line says how much does not.
-pub fn clip(mut lines: Vec<Line>, screen: Screen) -> Vec<Line> {
+pub fn clip(lines: Vec<Line>, screen: Screen) -> Vec<Line> {
     let (rows, columns) = (screen.rows.max(2), screen.columns.max(1));
+    let mut lines: Vec<Line> = lines.into_iter().flat_map(|it| wrap(it, columns)).collect();
     if lines.len() > rows {
         let left_out = lines.len() - (rows - 1);
         lines.truncate(rows - 1);
@@ -264,6 +279,19 @@ pub fn clip(mut lines: Vec<Line>, screen: Screen) -> Vec<Line> {
         }
     }
     lines
+}
+
+/// A sentence as lines that fit; every other line as it is.
+fn wrap(line: Line, columns: usize) -> Vec<Line> {
+    let letters: Vec<char> = line.text.chars().collect();
+    if !line.prose || letters.len() <= columns {
+        return vec![line];
+    }
+    let part = |part: &[char]| Line {
+        text: part.iter().collect(),
+        ..line
+    };
+    letters.chunks(columns).map(part).collect()
 }
 
 /// The lines as text; in colour (control sequences of ECMA-48) with `colour`.

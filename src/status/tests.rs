@@ -250,3 +250,17 @@ fn a_small_screen_shows_the_beginning() {
     assert_eq!(clip(all.clone(), screen(100, 500)), all);
     assert!(paint(&all, true).starts_with("\x1b[31m2 nodes, 6 VNIs: 6 NOT"));
 }
+
+/// Contract: why there is no table is read to its end on a narrow screen too.
+#[test]
+fn a_sentence_goes_on_in_the_next_line() {
+    let said = clip(
+        vec![complaint("no connection")],
+        Screen {
+            rows: 9,
+            columns: 8,
+        },
+    );
+    let texts: Vec<&str> = said.iter().map(|line| line.text.as_str()).collect();
+    assert_eq!(texts, ["wmgwd: n", "o connec", "tion"]);
+}
