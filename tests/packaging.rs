@@ -306,7 +306,7 @@ fn the_openwrt_script_hands_its_options_over() {
         "export WMGWD_MOCK=true WMGWD_MINVNI=8; service_stopped",
     );
     assert!(
-        stopped.contains("vnis=2 do not answer ARP (8-9)"),
+        stopped.contains("vnis=8-9 count=2 do not answer ARP"),
         "{stopped}"
     );
 }
