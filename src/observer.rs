@@ -15,6 +15,7 @@ use crate::types::Revision;
 use log::{debug, info, warn};
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, sleep};
@@ -40,6 +41,22 @@ struct Progress {
     rewound: u32,
 }
 
+/// Somebody else has seen that etcd went back, and has begun anew: it needs a snapshot, even if etcd is by now
+/// as new as it was.
+#[derive(Clone, Debug, Default)]
+pub struct Doubt(Arc<AtomicBool>);
+
+impl Doubt {
+    /// To be called after the sight.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
 /// What both threads share.
 #[derive(Clone)]
 struct Observer {
@@ -48,6 +65,7 @@ struct Observer {
     progress: Arc<Mutex<Progress>>,
     reported: Arc<Mutex<BTreeSet<Foreign>>>,
     metrics: Arc<Metrics>,
+    doubt: Doubt,
 }
 
 /// Starts the threads `watch` and `poll`. They end with the process: a blocked read cannot be woken, and
@@ -55,13 +73,19 @@ struct Observer {
 ///
 /// # Errors
 /// A thread cannot be started.
-pub fn spawn(client: &Client, events: &Sender<Event>, metrics: &Arc<Metrics>) -> io::Result<()> {
+pub fn spawn(
+    client: &Client,
+    events: &Sender<Event>,
+    metrics: &Arc<Metrics>,
+    doubt: &Doubt,
+) -> io::Result<()> {
     let observer = Observer {
         client: client.clone(),
         events: events.clone(),
         progress: Arc::default(),
         reported: Arc::default(),
         metrics: metrics.clone(),
+        doubt: doubt.clone(),
     };
     let poller = observer.clone();
     Builder::new()
@@ -214,10 +238,13 @@ impl Observer {
             // A linearizable answer is never older than what was seen before it was asked for.
             let known = progress.revision.max(polled);
             polled = revision;
+            let doubted = self.doubt.take();
             if revision < known {
                 warn!(
                     "rev={known} etcd has gone back to {revision}: its data are lost, or from a backup"
                 );
+            }
+            if revision < known || doubted {
                 looked_through = Revision::default();
                 self.rewind();
                 self.snapshot_anew();
@@ -329,4 +356,51 @@ fn jittered(pause: Duration) -> Duration {
     use std::hash::{BuildHasher, RandomState};
     let dice = RandomState::new().hash_one(pause) % 512;
     pause * 3 / 4 + pause * u32::try_from(dice).unwrap_or(0) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+    use std::thread;
+
+    /// Input: etcd went back, which the worker alone saw, and is newer than before by the next poll. Output:
+    /// all is begun anew, from a snapshot.
+    #[test]
+    fn an_etcd_that_went_back_and_on_is_read_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut byte = [0];
+                // Up to the end of the request's only object.
+                while byte != *b"}" && stream.read(&mut byte).is_ok_and(|got| got > 0) {}
+                let reply = r#"{"header":{"revision":"9"}}"#;
+                let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length:";
+                let _ = write!(stream, "{head} {}\r\n\r\n{reply}", reply.len());
+            }
+        });
+        let (events, inbox) = mpsc::channel();
+        let observer = Observer {
+            client: Client::new(vec![endpoint.parse().unwrap()], Duration::from_secs(60)),
+            events,
+            progress: Arc::new(Mutex::new(Progress {
+                revision: Revision(8),
+                ..Progress::default()
+            })),
+            reported: Arc::default(),
+            metrics: Arc::default(),
+            doubt: Doubt::default(),
+        };
+        observer.doubt.raise();
+        thread::spawn(move || observer.poll());
+        let next = || inbox.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(next(), Event::Rewound);
+        let (revision, changes) = (Revision(9), Vec::new());
+        assert_eq!(next(), Event::Snapshot { revision, changes });
+    }
 }

@@ -26,7 +26,7 @@ use wmgwd::lookout;
 use wmgwd::metrics::Metrics;
 use wmgwd::metrics::server::{About, Server};
 use wmgwd::notify::Notifier;
-use wmgwd::observer;
+use wmgwd::observer::{self, Doubt};
 use wmgwd::report::{Complaint, chain, spans, value};
 use wmgwd::schema::{self, Key, Meta, Value};
 use wmgwd::signal::Signals;
@@ -231,7 +231,8 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         events.clone(),
         adopted,
     )?;
-    observer::spawn(&client, &events, &metrics)?;
+    let doubt = Doubt::default();
+    observer::spawn(&client, &events, &metrics, &doubt)?;
     lookout::spawn(host.router(), !host.is_mock(), config.range, events.clone())?;
     let worker = Worker {
         gateway,
@@ -245,6 +246,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         kernel: host.kernel(),
         client,
         inbox,
+        doubt,
         supervisor,
         metrics,
         notifier: notifier.clone(),

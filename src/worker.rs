@@ -13,6 +13,7 @@ use crate::host::{self, Health, Kernel, Router};
 use crate::lane::{self, Order};
 use crate::metrics::{Metrics, Standing};
 use crate::notify::Notifier;
+use crate::observer::Doubt;
 use crate::report::{Complaint, Complaints, chain, spans, value};
 use crate::schema::{self, Commit, Meta};
 use crate::supervisor::Supervisor;
@@ -48,6 +49,8 @@ pub struct Worker {
     pub client: Client,
     /// What happened.
     pub inbox: Receiver<Event>,
+    /// To be raised when etcd has gone back.
+    pub doubt: Doubt,
     /// Who wants to know how it goes.
     pub supervisor: Supervisor,
     /// Where it is counted.
@@ -429,6 +432,7 @@ impl Running {
         if rewound {
             warn!("rev={} etcd has gone back to {answer}", self.known);
             self.observe(Event::Rewound);
+            self.worker.doubt.raise();
         }
         rewound
     }
