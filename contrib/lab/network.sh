@@ -139,6 +139,18 @@ gateway_config() { # NUMBER
 	done
 }
 
+# OSPF of the upstream router, whatever its cables.
+upstream_ospf() {
+	cat <<CONFIG
+router ospf
+ ospf router-id 10.0.0.1
+ passive-interface lan
+ network 10.0.2.0/24 area 0.0.0.0
+ network 10.0.9.0/24 area 0.0.0.0
+exit
+CONFIG
+}
+
 make_upstream() {
 	local netns up number bfd=''
 	start_holder up1 router
@@ -163,14 +175,7 @@ BATCH
 			for ((number = 1; number <= gateways; number++)); do
 				printf 'interface gw%d\n ip ospf network point-to-point\n%s\nexit\n' "$number" "$bfd"
 			done
-			cat <<CONFIG
-router ospf
- ospf router-id 10.0.0.1
- passive-interface lan
- network 10.0.2.0/24 area 0.0.0.0
- network 10.0.9.0/24 area 0.0.0.0
-exit
-CONFIG
+			upstream_ospf
 		} | frr_files up1
 		start_frr up1 zebra ospfd bfdd
 		return
@@ -183,12 +188,7 @@ interface uplink
  ip ospf dead-interval 2
 $bfd
 exit
-router ospf
- ospf router-id 10.0.0.1
- passive-interface lan
- network 10.0.2.0/24 area 0.0.0.0
- network 10.0.9.0/24 area 0.0.0.0
-exit
+$(upstream_ospf)
 CONFIG
 	start_frr up1 zebra ospfd bfdd
 	await "up1 to become designated router" up1_is_dr
