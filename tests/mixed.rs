@@ -43,6 +43,16 @@ impl Mixed {
         }
     }
 
+    /// Starts all, one after the other: of Go nodes that start at once, each claims by the ring that it knows
+    /// so far, writes over what it has not read, and leaves on show what was written over.
+    fn start_all(&mut self, is_go: [bool; 3]) {
+        for (n, go) in is_go.into_iter().enumerate() {
+            self.start(n, go);
+            let took = until_settled(&self.client, &refs(&self.nodes[..=n]));
+            println!("start of gateway {n}: {took:?}");
+        }
+    }
+
     /// As after a power cut for a Go node; the other's guard lives on.
     fn crash(&mut self, n: usize) {
         match self.go[n].take() {
@@ -100,10 +110,7 @@ fn share_a_cluster(is_go: [bool; 3]) {
     let go = is_go.iter().position(|&go| go).unwrap();
     let ours = is_go.iter().position(|&go| !go).unwrap();
     let sampler = mixed.sampler();
-    for (n, go) in is_go.into_iter().enumerate() {
-        mixed.start(n, go);
-    }
-    mixed.settle("start");
+    mixed.start_all(is_go);
     let all = refs(&mixed.nodes);
     assert!(all.iter().all(|node| !share(node, &all).is_empty()));
 
@@ -154,8 +161,7 @@ fn one_go_node_and_two_of_ours_share_a_cluster() {
 #[test]
 fn a_rolling_upgrade_and_the_way_back_lose_nothing() {
     let mut mixed = Mixed::new(3, SHORT_WAIT);
-    (0..3).for_each(|n| mixed.start(n, true));
-    mixed.settle("three Go nodes");
+    mixed.start_all([true; 3]);
     let sampler = mixed.sampler();
     for (go, what) in [(false, "upgrade"), (true, "downgrade")] {
         for n in 0..3 {

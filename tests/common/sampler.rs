@@ -21,6 +21,8 @@ use wmgwd::types::Revision;
 /// Below the prefix that is watched here, and not below the one that the daemons watch.
 const MARKER: &[u8] = b"/wmgwd-sampler-ends";
 const WATCHED: &[u8] = b"/wmgwd";
+/// How long a node may take to notice that a stranger has written over its row: the lease of the tests.
+const NOTICE: Duration = Duration::from_secs(4);
 
 /// Which nodes answered, a bit each; by VNI.
 type Masks = Vec<u8>;
@@ -255,6 +257,21 @@ fn lets_both(row: &Row, one: &str, other: &str) -> bool {
     ["5", "6"].contains(&row.kind.as_str()) && (pair == [one, other] || pair == [other, one])
 }
 
+/// Whether one of `strangers` wrote `after` over a row that it had not read, as the Go program's conditions let
+/// it: a claim from nobody, or a reset, although the node that `before` lets answer is still there. A lease that
+/// ends takes a name away and leaves the type.
+fn is_theft(before: &Row, after: &Row, strangers: &[&str]) -> bool {
+    let served = [&before.current, &before.next]
+        .into_iter()
+        .any(|name| !name.is_empty() && entitles(before, name) && !entitles(after, name));
+    let by_stranger = match after.kind.as_str() {
+        "0" => !strangers.is_empty(),
+        "10" => strangers.contains(&after.next.as_str()),
+        _ => false,
+    };
+    served && by_stranger
+}
+
 /// Whether those of `answering` that promise something keep it under one of the rows `possible`.
 fn is_allowed(answering: &[&str], strangers: &[&str], possible: &[&Row]) -> bool {
     let bound = answering.iter().filter(|name| !strangers.contains(name));
@@ -303,6 +320,13 @@ fn judge(
                 probed += 1;
             }
             let newest = probes.get(probed).map(|&(_, revision)| revision);
+            // What strangers have just taken from a node, which cannot know yet.
+            let stolen = rows[..known]
+                .windows(2)
+                .rev()
+                .take_while(|pair| pair[1].at + NOTICE > sample.at)
+                .filter(|pair| is_theft(&pair[0].row, &pair[1].row, strangers))
+                .map(|pair| &pair[0].row);
             // The last row that was known, and those that may have been in force already.
             let possible: Vec<&Row> = rows[known.saturating_sub(1)..]
                 .iter()
@@ -311,6 +335,7 @@ fn judge(
                     (*i == 0 && known > 0) || newest.is_none_or(|newest| seen.revision <= newest)
                 })
                 .map(|(_, seen)| &seen.row)
+                .chain(stolen)
                 .collect();
             let at = vni as usize - 1;
             let answering: Vec<&str> = (0..names.len())
