@@ -10,7 +10,6 @@ use crate::clock;
 use crate::memfd;
 use crate::metrics::Metrics;
 use crate::report::Complaint;
-use crate::supervisor;
 use crate::tally::News;
 use crate::types::{NodeName, Time, Vni};
 use log::{debug, info, warn};
@@ -229,7 +228,7 @@ impl Runner {
         let stderr = memfd::create().map_err(cannot_run)?;
         let mut command = child::command(&self.program);
         hide_options(&mut command);
-        let mut child = supervisor::hide(&mut command)
+        let mut child = command
             .args([word(news), self.node.as_str(), &vnis.len().to_string()])
             .current_dir("/")
             .stdin(stdin)

@@ -2,7 +2,8 @@
 //! still turns.
 //!
 //! Owns one datagram socket, which never blocks: a service manager that does not read costs nobody a VNI.
-//! Without `NOTIFY_SOCKET` nothing is sent. Processes that this one starts do not speak for it: see [`hide`].
+//! Without `NOTIFY_SOCKET` nothing is sent. Processes that this one starts do not speak for it:
+//! `child` leaves [`VARIABLES`] out of their environment.
 
 use crate::types::Time;
 use std::ffi::OsStr;
@@ -10,13 +11,15 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::process::{Command, id};
+use std::process::id;
 use std::time::Duration;
 
 /// The variables of sd_notify(3) and sd_watchdog_enabled(3).
 const SOCKET: &str = "NOTIFY_SOCKET";
 const USEC: &str = "WATCHDOG_USEC";
 const PID: &str = "WATCHDOG_PID";
+/// With these in its environment a process speaks for the one that they are meant for.
+pub const VARIABLES: [&str; 3] = [SOCKET, USEC, PID];
 
 /// The status is told no more often than this.
 const STATUS: Duration = Duration::from_secs(1);
@@ -118,11 +121,6 @@ impl Supervisor {
             let _ = socket.send(text.as_bytes());
         }
     }
-}
-
-/// Keeps a process that is about to be started from speaking for this one.
-pub fn hide(command: &mut Command) -> &mut Command {
-    command.env_remove(SOCKET).env_remove(USEC).env_remove(PID)
 }
 
 /// How long the service manager waits for a sign of life of process `me`.

@@ -7,7 +7,6 @@ use super::protocol::{Greeting, Order, Report};
 use super::{Error, Guard, Guards, Standing};
 use crate::child;
 use crate::clock;
-use crate::supervisor;
 use crate::types::{Lease, LeaseId, Time, Vni};
 use log::{info, warn};
 use nix::errno::Errno;
@@ -193,7 +192,7 @@ impl Keeper {
     }
 
     fn spawn(&mut self) -> Result<(), Error> {
-        let child = supervisor::hide(&mut child::command("/proc/self/exe"))
+        let child = child::command("/proc/self/exe")
             .arg0("wmgwd")
             .arg("guard")
             .args(&self.arguments)

@@ -8,7 +8,6 @@ use crate::clock;
 use crate::host::Error;
 use crate::memfd;
 use crate::metrics::Metrics;
-use crate::supervisor;
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
@@ -219,7 +218,7 @@ impl Vtysh {
             memfd::create().map_err(spawn)?,
         );
         let mut command = child::command(&self.program);
-        supervisor::hide(&mut command)
+        command
             .args(["-d", daemon.name()])
             .args(arguments)
             // Neither a pager nor a history file: vtysh works for a program here.
