@@ -46,6 +46,8 @@ pub struct Database {
 }
 
 const ABOUT: &str = "etcd";
+/// Stands in a text for the endpoints that it is about, until all of them are known.
+const THERE: &str = "\0";
 
 /// What there is to say of etcd. `running` is whether a wmgwd runs on this host, if
 /// that was looked at.
@@ -92,39 +94,20 @@ fn members(etcd: &Database) -> Vec<Finding> {
         .iter()
         .filter(|(_, status)| status.as_ref().is_ok_and(|status| status.has_leader));
     let alone = well.count() == 0;
+    // What several have in common is said once.
+    let mut said: Vec<(Finding, Vec<&str>)> = Vec::new();
     for (endpoint, status) in &etcd.members {
-        let bad = |text: String, mend: &str| match alone {
-            true => Finding::fail(ABOUT, text, mend),
-            false => Finding::warn(ABOUT, text, mend),
-        };
-        match status {
-            Err(refusal) => findings.push(bad(refusal.reason.clone(), refusal.mend)),
-            Ok(status) if !status.has_leader => findings.push(bad(
-                format!("{endpoint} has no leader: most members are away"),
-                "start the other members",
-            )),
-            Ok(status) if !status.alarms.is_empty() => findings.push(Finding::fail(
-                ABOUT,
-                format!(
-                    "{endpoint} has raised an alarm, and writes fail: {}",
-                    status.alarms.join(", ")
-                ),
-                "compact and defragment it, then: etcdctl alarm disarm",
-            )),
-            Ok(status) if too_old(&status.version) => findings.push(Finding::fail(
-                ABOUT,
-                format!(
-                    "{endpoint} is etcd {}: wmgwd needs 3.4 or later",
-                    status.version
-                ),
-                "upgrade etcd",
-            )),
-            Ok(status) => findings.push(Finding::ok(
-                ABOUT,
-                format!("{endpoint} answers: version {}", status.version),
-            )),
+        let finding = member(endpoint, status, alone);
+        match said.iter_mut().find(|(known, _)| *known == finding) {
+            Some((_, endpoints)) if endpoints.contains(&endpoint.as_str()) => {}
+            Some((_, endpoints)) => endpoints.push(endpoint),
+            None => said.push((finding, vec![endpoint])),
         }
     }
+    findings.extend(said.into_iter().map(|(finding, endpoints)| Finding {
+        text: finding.text.replace(THERE, &endpoints.join(", ")),
+        ..finding
+    }));
     let clusters: BTreeSet<u64> = etcd
         .members
         .iter()
@@ -145,6 +128,41 @@ fn members(etcd: &Database) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// How it is with the member at `endpoint`, for which [`THERE`] stands. `alone` is whether none is well.
+fn member(endpoint: &str, status: &Result<MemberStatus, Refusal>, alone: bool) -> Finding {
+    let bad = |text: String, mend: &str| match alone {
+        true => Finding::fail(ABOUT, text, mend),
+        false => Finding::warn(ABOUT, text, mend),
+    };
+    match status {
+        Err(refusal) if refusal.reason.contains(endpoint) => {
+            bad(refusal.reason.replace(endpoint, THERE), refusal.mend)
+        }
+        Err(refusal) => bad(format!("{THERE}: {}", refusal.reason), refusal.mend),
+        Ok(status) if !status.has_leader => bad(
+            format!("{THERE}: no leader, as most members are away"),
+            "start the other members",
+        ),
+        Ok(status) if !status.alarms.is_empty() => Finding::fail(
+            ABOUT,
+            format!(
+                "{THERE}: an alarm is raised, and writes fail: {}",
+                status.alarms.join(", ")
+            ),
+            "compact and defragment it, then: etcdctl alarm disarm",
+        ),
+        Ok(status) if too_old(&status.version) => Finding::fail(
+            ABOUT,
+            format!(
+                "{THERE}: version {}, and wmgwd needs 3.4 or later",
+                status.version
+            ),
+            "upgrade etcd",
+        ),
+        Ok(status) => Finding::ok(ABOUT, format!("{THERE}: version {}", status.version)),
+    }
 }
 
 /// Whether a version is known to be older than 3.4.
@@ -335,6 +353,57 @@ mod tests {
     #[test]
     fn a_cluster_that_is_as_it_must_be() {
         assert_eq!(levels(&well(), false), []);
+    }
+
+    /// Contract: what several members have in common is said once, and of whom; also where the reason names one.
+    #[test]
+    fn what_members_have_in_common_is_said_once() {
+        let refused = |reason: &str| {
+            Err(Refusal {
+                reason: reason.into(),
+                mend: "mend it",
+            })
+        };
+        let texts = |members: Vec<(&str, Result<MemberStatus, Refusal>)>| {
+            let members = members.into_iter().map(|(at, it)| (at.to_owned(), it));
+            let etcd = Database {
+                members: members.collect(),
+                ..Database::default()
+            };
+            let texts = super::members(&etcd).into_iter().map(|it| it.text);
+            texts.collect::<Vec<_>>()
+        };
+        let well = || well().members[0].1.clone();
+        let file = "cannot read --cacert /none: No such file";
+        assert_eq!(
+            texts(vec![
+                ("http://a", refused(file)),
+                ("http://b", refused(file))
+            ]),
+            [format!("http://a, http://b: {file}")]
+        );
+        assert_eq!(
+            texts(vec![
+                (
+                    "http://a",
+                    refused("no connection to http://a; is it there?")
+                ),
+                ("http://b", well()),
+                (
+                    "http://c",
+                    refused("no connection to http://c; is it there?")
+                ),
+                (
+                    "http://c",
+                    refused("no connection to http://c; is it there?")
+                ),
+                ("http://d", well()),
+            ]),
+            [
+                "no connection to http://a, http://c; is it there?",
+                "http://b, http://d: version 3.4.23"
+            ]
+        );
     }
 
     /// One member that is away is a warning, as long as another answers; all of them are a failure.
