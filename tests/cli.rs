@@ -70,7 +70,7 @@ fn what_cannot_be_taken_is_refused_in_one_line() {
         (&["status", "0"], "<vni>"),
         (&["status", "--interval=0"], "--interval"),
         (&["drain"], "<name>"),
-        (&["drain", "a", "b"], "b"),
+        (&["drain", "a", "b"], "only one <name>"),
         (&["undrain", "a/b"], "<name>"),
         (&["undrian", "a"], "undrian"),
         (&["check", "--lease-ttl=1"], "--lease-ttl"),

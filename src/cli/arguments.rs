@@ -56,7 +56,7 @@ pub(super) fn normalise(
         let option = split(argument).filter(|_| !only_operands);
         let Some((name, inline)) = option else {
             if !takes_operand(command, spelled.operands.len()) {
-                return Err(unexpected(argument));
+                return Err(unexpected(argument, command));
             }
             spelled.operands.push(argument.to_owned());
             continue;
@@ -155,8 +155,13 @@ pub(super) fn switch(given: Given, takes: &'static str, value: &str) -> Result<b
     }
 }
 
-fn unexpected(argument: &str) -> Error {
-    Error::Unexpected {
-        argument: argument.to_owned(),
+fn unexpected(argument: &str, command: &CommandInfoWithArgs) -> Error {
+    let argument = argument.to_owned();
+    match command.positionals.last() {
+        Some(operand) => Error::TooMany {
+            operand: operand.name.to_owned(),
+            argument,
+        },
+        None => Error::Unexpected { argument },
     }
 }

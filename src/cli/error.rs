@@ -62,6 +62,13 @@ pub enum Error {
         /// What stands there.
         value: String,
     },
+    /// An operand stands there behind the last one that is taken.
+    TooMany {
+        /// The last operand.
+        operand: String,
+        /// What stands there.
+        argument: String,
+    },
     /// Something stands there that is no option.
     Unexpected {
         /// What stands there.
@@ -161,6 +168,11 @@ impl fmt::Display for Error {
                 f,
                 "<{operand}> cannot be {}; it takes {takes}",
                 Quoted(value)
+            ),
+            Error::TooMany { operand, argument } => write!(
+                f,
+                "{} is too much: only one <{operand}> is taken (a switch takes its value after \"=\"); see wmgwd --help",
+                Quoted(argument)
             ),
             Error::Unexpected { argument } => write!(
                 f,

@@ -6,12 +6,13 @@ use super::values;
 use crate::etcd;
 use crate::types::{NodeName, Vni};
 use argh::{ArgsInfo, FromArgs};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How `wmgwd status` is to run, checked.
 #[derive(Clone, Debug)]
 pub struct StatusConfig {
-    /// The VNIs that are asked about; none for the whole cluster.
+    /// The VNIs that are asked about, each once; none for the whole cluster.
     pub vnis: Vec<Vni>,
     /// Whether to print JSON.
     pub json: bool,
@@ -81,7 +82,7 @@ with_etcd! {
 )]
 pub(super) struct DrainArgs {
     /// the name of the node
-    #[argh(positional)]
+    #[argh(positional, arg_name = "name")]
     node: Option<String>,
     /// true or false: do not wait until the VNIs have moved (default: false)
     #[argh(switch)]
@@ -105,7 +106,7 @@ with_etcd! {
 )]
 pub(super) struct UndrainArgs {
     /// the name of the node
-    #[argh(positional)]
+    #[argh(positional, arg_name = "name")]
     node: Option<String>,
 }
 }
@@ -119,8 +120,11 @@ impl StatusArgs {
                 value: text.clone(),
             })
         };
+        let mut vnis: Vec<Vni> = self.vni.iter().map(vni).collect::<Result<_, _>>()?;
+        let mut seen = BTreeSet::new();
+        vnis.retain(|vni| seen.insert(*vni));
         Ok(StatusConfig {
-            vnis: self.vni.iter().map(vni).collect::<Result<_, _>>()?,
+            vnis,
             json: self.json,
             watch: self.watch,
             interval: options.read("--interval", &self.interval, |text| {

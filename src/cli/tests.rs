@@ -194,6 +194,9 @@ fn errors_name_the_option_and_what_it_takes() {
         (&["--name=x", "--evpn-filter=both"], &["--evpn-filter cannot be", "list or entries"]),
         (&["--name=x", "--takeover-cost=0"], &["--takeover-cost cannot be", "1 to 100"]),
         (&["--name=x", "--takeover-cost=101"], &["--takeover-cost cannot be", "1 to 100"]),
+        (&["drain", "gw1", "gw2"], &["\"gw2\" is too much: only one <name> is taken"]),
+        (&["undrain", "gw1", "--", "-h"], &["\"-h\" is too much", "<name>"]),
+        (&["drain", "gw1", "--force", "true"], &["\"true\" is too much", "after \"=\""]),
         (&["withdraw", "--name=x"], &["no option \"--name\""]),
         (&["withdraw", "--minvni=7", "--maxvni=6"], &["--minvni 7", "--maxvni 6"]),
     ];
@@ -324,6 +327,16 @@ fn the_other_commands() {
         Ok(Command::Print(text)) if text == format!("wmgwd {}\n", env!("CARGO_PKG_VERSION"))
     ));
     assert!(parse_texts(&["--version=false"]).is_err());
+}
+
+/// Input: VNIs that are named twice. Output: each once, in the order of their first time.
+#[test]
+fn a_vni_that_is_asked_for_twice_is_shown_once() {
+    let Ok(Command::Status(config)) = parse_texts(&["status", "7", "3", "7", "3"]) else {
+        panic!("not taken");
+    };
+    let vnis: Vec<u32> = config.vnis.iter().map(|vni| vni.get()).collect();
+    assert_eq!(vnis, [7, 3]);
 }
 
 /// The defaults that the help names are those that hold.
