@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules (files, and directories of the same name) that decide and never act.
-const PURE: [&str; 21] = [
+const PURE: [&str; 22] = [
     "types",
     "ring",
     "fsm",
@@ -13,6 +13,7 @@ const PURE: [&str; 21] = [
     "schema",
     "etcd/wire",
     "host/netlink",
+    "host/frr/fate",
     "status/analyse",
     "status/json",
     "status/show",

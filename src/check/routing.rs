@@ -2,8 +2,9 @@
 
 use super::{Finding, Level, Purpose};
 use crate::host::frr::EvpnFilter;
-use crate::host::frr::config::{BgpConfig, Entry};
-use crate::host::frr::script::{CLOSING, LIST, ROUTE_MAP, is_open};
+use crate::host::frr::config::BgpConfig;
+use crate::host::frr::fate::faults;
+use crate::host::frr::script::{CLOSING, ROUTE_MAP, is_open};
 use crate::host::frr::survey::{Answer, OspfInterface, Survey};
 use crate::report::spans;
 use crate::types::Vni;
@@ -84,122 +85,20 @@ fn daemons(frr: &Survey) -> Vec<Finding> {
     findings
 }
 
-/// How a route of a VNI that this node does not own fares in the route-map.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
-    Out,
-    Held,
-    /// An entry has a condition that is not understood.
-    Unclear,
-}
-
-/// Walks the route-map as bgpd does (`route_map_apply_ext` in FRR's lib/routemap.c): the first entry that
-/// matches decides, unless it goes on elsewhere; past the last entry a route is held, but permitted if it was
-/// sent there by a `goto` (measured).
-fn fate(config: &BgpConfig, route_types: &[&str]) -> Fate {
-    let mut from = 0;
-    let mut sent = false;
-    loop {
-        let matching = config.entries.range(from..).find_map(|(seq, entry)| {
-            match_of(entry, route_types).map(|certain| (*seq, entry, certain))
-        });
-        let Some((seq, entry, certain)) = matching else {
-            return if sent { Fate::Out } else { Fate::Held };
-        };
-        if !certain {
-            return Fate::Unclear;
-        }
-        if !entry.permits {
-            return Fate::Held;
-        }
-        let next = entry.body.iter().find_map(|line| {
-            let target = line.strip_prefix("on-match ")?;
-            match target.strip_prefix("goto ") {
-                Some(number) => number.parse().ok(),
-                None => Some(seq + 1),
-            }
-        });
-        match next {
-            Some(next) if next > seq => {
-                from = next;
-                sent = true;
-            }
-            _ => return Fate::Out,
-        }
-    }
-}
-
-/// Whether an entry matches: `None` if it does not, `Some(false)` if that cannot be told.
-fn match_of(entry: &Entry, route_types: &[&str]) -> Option<bool> {
-    let mut certain = true;
-    for line in entry.body.iter().filter_map(|it| it.strip_prefix("match ")) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            ["evpn", "route-type", kind] if route_types.contains(&kind) => {}
-            ["evpn", "route-type" | "vni", _] => return None,
-            ["extcommunity", list] if list == LIST => return None,
-            _ => certain = false,
-        }
-    }
-    Some(certain)
-}
-
 fn filter(bgp: &BgpConfig, running: bool) -> Vec<Finding> {
     const ABOUT: &str = ROUTE_MAP;
-    const EXAMPLE: &str = "take the route-map from frr.conf.example";
-    if bgp.entries.is_empty() {
-        let text = "bgpd has no such route-map: every VNI would be advertised";
-        return vec![Finding::fail(ABOUT, text, EXAMPLE)];
-    }
-    let mut findings = Vec::new();
-    if !bgp.applied {
-        let asn = bgp.asn.map_or("AS".to_owned(), |asn| asn.to_string());
-        findings.push(Finding::fail(
-            ABOUT,
-            "no neighbour has it as outbound filter, so this gateway advertises every VNI",
-            format!(
-                "vtysh -c 'configure terminal' -c 'router bgp {asn}' -c 'address-family l2vpn evpn' \
-                 -c 'neighbor fabric route-map {ROUTE_MAP} out'"
-            ),
-        ));
-    }
-    let open = is_open(bgp);
-    let mut closed = bgp.clone();
-    closed.entries.entry(CLOSING).or_insert(Entry {
-        permits: false,
-        body: Vec::new(),
-    });
-    let held = [
-        ("type-2", &["2", "macip"][..]),
-        ("type-5", &["5", "prefix"]),
-    ];
-    for (what, names) in held {
-        match fate(&closed, names) {
-            Fate::Held => {}
-            Fate::Out => findings.push(Finding::fail(
-                ABOUT,
-                format!("lets {what} routes out whatever the VNI: no entry sends them past entry 3"),
-                EXAMPLE,
-            )),
-            Fate::Unclear => findings.push(Finding::warn(
-                ABOUT,
-                format!("whether it holds {what} routes of other gateways' VNIs cannot be told from its conditions"),
-                EXAMPLE,
-            )),
-        }
-    }
-    if open && !running {
+    let mut findings: Vec<Finding> = faults(bgp)
+        .into_iter()
+        .map(|fault| match fault.is_certain {
+            true => Finding::fail(ABOUT, fault.text, fault.mend),
+            false => Finding::warn(ABOUT, fault.text, fault.mend),
+        })
+        .collect();
+    if !bgp.entries.is_empty() && is_open(bgp) && !running {
         findings.push(Finding::warn(
             ABOUT,
             "is not closed by a deny: until wmgwd closes it, this gateway advertises every VNI",
             format!("vtysh -c 'configure terminal' -c 'route-map {ROUTE_MAP} deny {CLOSING}'"),
-        ));
-    }
-    if fate(&closed, &["3", "multicast"]) == Fate::Held {
-        findings.push(Finding::fail(
-            ABOUT,
-            "holds type-3 routes back, so that broadcasts of the VNIs do not reach this gateway",
-            format!("vtysh -c 'configure terminal' -c 'route-map {ROUTE_MAP} permit 3'"),
         ));
     }
     if findings.is_empty() {
@@ -438,68 +337,29 @@ mod tests {
     use crate::host::frr::targets::parse_targets;
 
     const ROUTER: &str = "router bgp 65000\n address-family l2vpn evpn\n  neighbor fabric route-map filter-vni out\n";
-    const MAP: &str = "route-map filter-vni permit 1\n match evpn route-type macip\n on-match goto 4\n\
-        route-map filter-vni permit 2\n match evpn route-type prefix\n on-match goto 4\n\
-        route-map filter-vni permit 3\n";
-    const DENY: &str = "route-map filter-vni deny 65535\n";
-
-    fn filtered(map: &str) -> Vec<(Level, String)> {
-        let config = parse_bgp(&format!("{ROUTER}{map}"));
-        let findings = filter(&config, false);
-        let said = said(&findings).into_iter();
-        said.map(|(level, text)| (level, text.to_owned())).collect()
-    }
-
-    /// Input: route-maps as operators may have them. Output: what each lets out and holds back.
+    /// Input: route-maps that are open, and one that is not there at all. Output: what is wmgwd's to close is a
+    /// warning while none runs.
     #[test]
-    fn a_route_map_is_walked_as_bgpd_walks_it() {
-        assert_eq!(filtered(&format!("{MAP}{DENY}")), []);
-        let owned = "route-map filter-vni permit 10\n match extcommunity wmgwd\nroute-map filter-vni permit 12\n match evpn vni 2\n";
-        assert_eq!(filtered(&format!("{MAP}{owned}{DENY}")), []);
-        // As the original documents it: wmgwd closes it at its start.
-        let open = filtered(MAP);
+    fn a_route_map_that_is_not_closed() {
+        let map = "route-map filter-vni permit 1\n match evpn route-type macip\n on-match goto 4\n\
+            route-map filter-vni permit 2\n match evpn route-type prefix\n on-match goto 4\n\
+            route-map filter-vni permit 3\n";
+        let open = parse_bgp(&format!("{ROUTER}{map}"));
+        let found = filter(&open, false);
         assert!(
-            matches!(&open[..], [(Level::Warn, text)] if text.starts_with("is not closed")),
-            "{open:?}"
+            matches!(&said(&found)[..], [(Level::Warn, text)] if text.starts_with("is not closed")),
+            "{found:?}"
         );
-        // `next` instead of `goto`: entry 3 lets everything out.
-        let next = filtered(&format!("{}{DENY}", MAP.replace("goto 4", "next")));
-        assert!(
-            matches!(&next[..], [(Level::Fail, one), (Level::Fail, two)]
-            if one.starts_with("lets type-2") && two.starts_with("lets type-5")),
-            "{next:?}"
-        );
-        let no_third = filtered(&format!(
-            "{}{DENY}",
-            MAP.replace("route-map filter-vni permit 3\n", "")
-        ));
-        assert!(
-            matches!(&no_third[..], [(Level::Fail, text)] if text.starts_with("holds type-3")),
-            "{no_third:?}"
-        );
-        let other = filtered(&format!(
-            "{}{DENY}",
-            MAP.replace("match evpn route-type macip", "match peer 10.0.0.1")
-        ));
-        assert!(
-            matches!(&other[..], [(Level::Warn, one), (Level::Warn, two)]
-            if one.contains("cannot be told") && two.contains("cannot be told")),
-            "{other:?}"
-        );
-        let empty = filtered("");
-        assert!(matches!(&empty[..], [(Level::Fail, _)]), "{empty:?}");
-    }
-
-    #[test]
-    fn past_the_last_entry_a_route_that_was_sent_there_goes_out() {
-        let config = parse_bgp(MAP);
-        assert_eq!(fate(&config, &["2", "macip"]), Fate::Out);
-        assert_eq!(fate(&config, &["1"]), Fate::Out);
-        let closed = parse_bgp(&format!("{MAP}{DENY}"));
-        assert_eq!(fate(&closed, &["2", "macip"]), Fate::Held);
-        // A jump backwards ends the walk instead of repeating it.
-        let back = parse_bgp("route-map filter-vni permit 7\n on-match goto 3\n");
-        assert_eq!(fate(&back, &["2"]), Fate::Out);
+        assert_eq!(said(&filter(&open, true)), []);
+        let levels = |text: &str| -> Vec<Level> {
+            let found = filter(&parse_bgp(text), false);
+            found.iter().map(|it| it.level).collect()
+        };
+        let closed = format!("{ROUTER}{map}route-map filter-vni deny 65535\n");
+        assert_eq!(levels(&closed), [Level::Ok]);
+        let peer = closed.replace("match evpn route-type prefix", "match peer 10.0.0.1");
+        assert_eq!(levels(&peer), [Level::Warn]);
+        assert_eq!(levels(ROUTER), [Level::Fail]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::EvpnFilter;
 use super::all_failed;
 use super::config::{BgpConfig, parse_bgp};
+use super::fate::faults;
 use super::push::{Push, failure};
 use super::run::{Daemon, Vtysh};
 use super::script::{self, Job, Numbers, ROUTE_MAP};
@@ -62,26 +63,10 @@ impl Filter {
 
     /// What in the operator's part of the configuration is not as wmgwd needs it.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if !self.config.applied {
-            warnings.push(format!(
-                "no neighbour has {ROUTE_MAP} as outbound filter, so this gateway advertises every VNI: \
-                 add to address-family l2vpn evpn: neighbor <fabric> route-map {ROUTE_MAP} out"
-            ));
-        }
-        // Inclusive multicast routes (type-3) must go out for all VNIs, or flooding does not reach us.
-        let permits = |seq: &u32| {
-            self.config
-                .entries
-                .get(seq)
-                .is_some_and(|entry| entry.permits)
-        };
-        if !(1..=3).any(|seq| permits(&seq)) {
-            warnings.push(format!(
-                "{ROUTE_MAP} has none of the entries 1 to 3 that let type-3 routes out: see frr.conf.example"
-            ));
-        }
-        warnings
+        faults(&self.config)
+            .into_iter()
+            .map(|fault| format!("{ROUTE_MAP}: {}; mend: {}", fault.text, fault.mend))
+            .collect()
     }
 
     /// The VNIs that are let out because they were claimed.

@@ -2,13 +2,14 @@
 //! in ospfd.
 //!
 //! What is to be said is built and what comes back is read by pure modules (`script`, `config`, `targets`,
-//! `verdict`); `run` starts vtysh, `push` corners what FRR refuses. [`Frr`] itself owns what it remembers
+//! `verdict`, `fate`); `run` starts vtysh, `push` corners what FRR refuses. [`Frr`] itself owns what it remembers
 //! of bgpd's filter, which holds for one run of bgpd and is read anew after it.
 //!
 //! Nothing is ever saved to FRR's startup configuration: it would survive the lease.
 
 mod bgp;
 pub mod config;
+pub mod fate;
 mod health;
 mod push;
 mod run;
