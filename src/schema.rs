@@ -5,13 +5,16 @@
 //! [`Foreign`], is reported once and stepped over.
 
 use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
-use crate::fsm::{Kind, Write};
+use crate::fsm::Kind;
 use crate::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use serde_json::{Value as Json, json};
 use std::fmt;
 
+mod commit;
 #[cfg(test)]
 mod tests;
+
+pub use commit::{Batch, Commit, Fate, Stretch, commit, committed, neighbourhood};
 
 /// Everything that wmgwd reads stands below this prefix.
 pub const PREFIX: &[u8] = b"/wmgwd/";
@@ -139,19 +142,6 @@ pub struct Change {
     pub revision: Revision,
 }
 
-/// One row to write, if it is still the one that was read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Commit {
-    /// Whose row.
-    pub vni: Vni,
-    /// The revision of its `type` key that the decision was made on.
-    pub read: Revision,
-    /// What to write.
-    pub write: Write,
-    /// `current` may hold something that a claim has to empty: a third less to write for each orphan without.
-    pub has_current: bool,
-}
-
 /// A key or value that wmgwd cannot read.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Foreign {
@@ -264,65 +254,6 @@ pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
     json.to_string().into_bytes()
 }
 
-/// The transaction that writes `rows`, each under its own condition, all under the condition that `me` is
-/// still registered under `lease`. What the node says of itself, if given, is written along: it marks the time of
-/// the revision at no cost. (Etcd counts the operations of both levels: a batch that is full has no room.)
-pub fn commit(me: &NodeName, lease: LeaseId, rows: &[Commit], mark: Option<&Meta>) -> Txn {
-    const ROOM: usize = 124;
-    let mark = mark.filter(|_| rows.len() <= ROOM).map(|meta| Op::Put {
-        key: Key::Meta(me.clone()).bytes(),
-        value: meta_bytes(meta),
-        lease: Some(lease),
-    });
-    Txn {
-        compares: vec![Compare::LeaseIs {
-            key: Key::Node(me.clone()).bytes(),
-            lease,
-        }],
-        then: rows
-            .iter()
-            .map(|row| Op::Txn(commit_row(me, lease, row)))
-            .chain(mark)
-            .collect(),
-        otherwise: Vec::new(),
-    }
-}
-
-fn commit_row(me: &NodeName, lease: LeaseId, row: &Commit) -> Txn {
-    let put = |key: Key, value: &[u8], lease| Op::Put {
-        key: key.bytes(),
-        value: value.to_vec(),
-        lease,
-    };
-    let mine = |key| put(key, me.as_str().as_bytes(), Some(lease));
-    let nobody = |key| put(key, b"", None);
-    let (current, next) = (Key::Current(row.vni), Key::Next(row.vni));
-    let mut puts = vec![put(
-        Key::Kind(row.vni),
-        row.write.kind().number().to_string().as_bytes(),
-        None,
-    )];
-    match row.write {
-        Write::Vacate => puts.extend([nobody(current), nobody(next)]),
-        Write::Claim => {
-            puts.extend(row.has_current.then(|| nobody(current)));
-            puts.push(mine(next));
-        }
-        Write::Pull => puts.push(mine(next)),
-        Write::Advance(_) => {}
-        Write::Own => puts.extend([mine(current), nobody(next)]),
-        Write::Cancel => puts.push(nobody(next)),
-    }
-    Txn {
-        compares: vec![Compare::ModRevisionLess {
-            key: Key::Kind(row.vni).bytes(),
-            than: row.read.next(),
-        }],
-        then: puts,
-        otherwise: Vec::new(),
-    }
-}
-
 /// The transaction by which an operator takes `node` out. The mark hangs on no lease: it outlives the node's
 /// restarts.
 pub fn drain(node: &NodeName) -> Txn {
@@ -349,15 +280,6 @@ pub fn undrain(node: &NodeName) -> Txn {
 /// Whether an [`undrain`] found a mark to take away.
 pub fn undrained(reply: &TxnReply) -> bool {
     matches!(reply.responses[..], [OpReply::Delete { deleted: 1.. }])
-}
-
-/// Which rows of a [`commit`] were written; `None` if the node is not registered under that lease any more.
-pub fn committed(rows: &[Commit], reply: &TxnReply) -> Option<Vec<(Vni, Write, bool)>> {
-    let each = rows.iter().zip(&reply.responses).map(|(row, response)| {
-        let written = matches!(response, OpReply::Txn(inner) if inner.succeeded);
-        (row.vni, row.write, written)
-    });
-    reply.succeeded.then(|| each.collect())
 }
 
 /// The transaction that registers `me`, unless another lease holds the name. A key without a lease holds

@@ -15,7 +15,7 @@ use crate::metrics::{Metrics, Standing};
 use crate::notify::Notifier;
 use crate::observer::Doubt;
 use crate::report::{Complaint, Complaints, chain, spans, value};
-use crate::schema::{self, Commit, Meta};
+use crate::schema::{self, Batch, Commit, Fate, Meta};
 use crate::supervisor::Supervisor;
 use crate::tally::Tally;
 use crate::types::{LeaseId, NodeName, Revision, Time, Vni};
@@ -347,8 +347,8 @@ impl Running {
             .hear(vnis.iter().copied(), failures);
     }
 
-    fn commit(&mut self, lease: LeaseId, rows: &[Commit]) -> CommitOutcome {
-        let failed = || CommitOutcome::Failed(rows.iter().map(|row| row.vni).collect());
+    fn commit(&mut self, lease: LeaseId, rows: &Batch) -> CommitOutcome {
+        let failed = || CommitOutcome::Failed(rows.vnis());
         if !self.worker.fence.permits(Some(lease)) {
             return failed();
         }
@@ -463,14 +463,15 @@ fn told(health: &Health) -> String {
 
 /// One line for each transition of a few VNIs, one line in all for many. `before` holds the kinds that the
 /// rows had; `gateway` knows the rows as they are now.
-fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, bool)], revision: Revision) {
+fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, Fate)], revision: Revision) {
     let mut written: BTreeMap<(Kind, Kind), Vec<Vni>> = BTreeMap::new();
     let mut conflicts = Vec::new();
-    for (&(vni, write, succeeded), &from) in each.iter().zip(before) {
-        if succeeded {
-            written.entry((from, write.kind())).or_default().push(vni);
-        } else {
-            conflicts.push(vni);
+    let mut crossed = Vec::new();
+    for (&(vni, write, fate), &from) in each.iter().zip(before) {
+        match fate {
+            Fate::Written => written.entry((from, write.kind())).or_default().push(vni),
+            Fate::Beaten => conflicts.push(vni),
+            Fate::Crossed => crossed.push(vni),
         }
     }
     for ((from, to), vnis) in written {
@@ -498,11 +499,13 @@ fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, bool)], revi
             );
         }
     }
-    if !conflicts.is_empty() {
-        debug!(
-            "vnis={} count={} rev={revision} another node was faster",
-            spans(&conflicts),
-            conflicts.len()
-        );
+    for (vnis, why) in [
+        (conflicts, "another node was faster"),
+        (crossed, "another node wrote in between"),
+    ] {
+        if !vnis.is_empty() {
+            let count = vnis.len();
+            debug!("vnis={} count={count} rev={revision} {why}", spans(&vnis));
+        }
     }
 }

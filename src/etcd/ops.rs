@@ -78,13 +78,23 @@ pub struct Txn {
     pub otherwise: Vec<Op>,
 }
 
-/// A condition on one key. A key that does not exist has revision 0 and lease 0, and no value.
+/// A condition on a key. A key that does not exist has revision 0 and lease 0, and no value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Compare {
     /// The key was last changed before revision `than`, or does not exist.
     ModRevisionLess {
         /// The key.
         key: Vec<u8>,
+        /// The first revision that is too new.
+        than: Revision,
+    },
+    /// Every key from `key` up to `end`, itself not included, was last changed before revision `than`; where
+    /// there is none, this is as with one key that does not exist.
+    AllModRevisionsLess {
+        /// The first key.
+        key: Vec<u8>,
+        /// What follows the last key.
+        end: Vec<u8>,
         /// The first revision that is too new.
         than: Revision,
     },

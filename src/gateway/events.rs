@@ -2,7 +2,7 @@
 
 use crate::fsm::{Kind, Write};
 use crate::host::{Health, Parts, RouteChange};
-use crate::schema::{Change, Commit};
+use crate::schema::{Batch, Change, Fate};
 use crate::types::{Lease, LeaseId, NodeName, Revision, Vni};
 use std::collections::BTreeSet;
 
@@ -70,8 +70,8 @@ pub enum CommitOutcome {
         revision: Revision,
         /// The lease that it carried.
         lease: LeaseId,
-        /// Each write, and whether its condition held.
-        each: Vec<(Vni, Write, bool)>,
+        /// Each write, and what became of it.
+        each: Vec<(Vni, Write, Fate)>,
     },
     /// Our registration is gone, so nothing was written.
     Fenced,
@@ -118,7 +118,7 @@ pub enum Effect {
         /// Ours: the transaction holds only while we are registered under it.
         lease: LeaseId,
         /// The rows.
-        rows: Vec<Commit>,
+        rows: Batch,
     },
     /// Register the node; answered by [`Event::Registered`].
     Register {

@@ -8,6 +8,7 @@
 //! [`fsm::wanted`](crate::fsm::wanted)), whatever the way there was. A missed event, a failed vtysh run and
 //! a restarted FRR are mended by the same code that handles the normal case.
 
+mod commits;
 mod drive;
 mod events;
 mod mirror;
@@ -22,8 +23,9 @@ mod tests;
 use crate::fsm::{Kind, Write};
 use crate::host::{Cost, Health, Parts, RouteChange};
 use crate::ring::Ring;
-use crate::schema::{Change, Key, Value};
+use crate::schema::{Change, Fate, Key, Value};
 use crate::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
+use commits::Pace;
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome, RowView};
 use fnv::FnvHashSet;
 use mirror::Nodes;
@@ -115,6 +117,7 @@ pub struct Gateway {
     name_taken_since: Option<Time>,
     register_retry: Backoff,
     etcd_retry: Backoff,
+    pace: Pace,
     next_announcement_slot: Time,
     next_audit: Time,
     /// Where the audit goes on.
@@ -151,6 +154,7 @@ impl Gateway {
             name_taken_since: None,
             register_retry: Backoff::default(),
             etcd_retry: Backoff::default(),
+            pace: Pace::default(),
             next_announcement_slot: Time::default(),
             next_audit: Time::default(),
             audited: 0,
@@ -312,8 +316,10 @@ impl Gateway {
     fn observe_changes(&mut self, now: Time, changes: &[Change]) {
         // What the snapshot already holds would, taken one by one, bring back what has gone since.
         let known = self.snapshot.unwrap_or_default();
-        let newest = changes.iter().map(|change| change.revision).max();
-        self.told = self.told.max(newest.unwrap_or_default());
+        if self.snapshot.is_some() {
+            let newest = changes.iter().map(|change| change.revision).max();
+            self.told = self.told.max(newest.unwrap_or_default());
+        }
         self.take(now, changes.iter().filter(|change| change.revision > known));
     }
 
@@ -472,15 +478,24 @@ impl Gateway {
                 each,
             } => {
                 self.etcd_retry.succeed();
+                self.pace.succeed();
                 let (me, cheap_until) = (self.config.me.clone(), now + plan::CHEAP);
-                for (vni, write, succeeded) in each {
+                for (vni, write, fate) in each {
                     let Some(slot) = self.slots.stir(vni) else {
                         continue;
                     };
-                    if !succeeded {
-                        // Somebody else was faster: what they wrote is on its way to us.
-                        slot.write_retry.fail(now, vni.get());
-                        continue;
+                    match fate {
+                        Fate::Written => {}
+                        Fate::Beaten => {
+                            // Somebody else was faster: what they wrote is on its way to us.
+                            slot.write_retry.fail(now, vni.get());
+                            continue;
+                        }
+                        Fate::Crossed => {
+                            slot.alone = true;
+                            self.pace.cross(now);
+                            continue;
+                        }
                     }
                     slot.row.committed(write, &me, lease, revision);
                     if matches!(write, Write::Cancel | Write::Vacate) && slot.giving_up {
@@ -498,6 +513,7 @@ impl Gateway {
             }
             CommitOutcome::Fenced => self.must_register = true,
             CommitOutcome::Failed(vnis) => {
+                self.pace.fail();
                 self.etcd_retry
                     .fail(now, vnis.first().map_or(0, |vni| vni.get()));
             }

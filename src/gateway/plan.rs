@@ -1,5 +1,6 @@
 //! What is to be done now: one pass over the VNIs that something happened to, or over all.
 
+use super::commits::Waiting;
 use super::slot::Slot;
 use super::slots::Finding;
 use super::{Effect, Exit, Gateway, Life, drive};
@@ -23,8 +24,6 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const LET_GO: Duration = Duration::from_millis(100);
 /// How long the ring owner waits for a Go wmgwd to mend a broken migration.
 const MEND_PATIENCE: Duration = Duration::from_secs(5);
-/// Rows in one transaction: etcd refuses more (see `etcd`).
-const COMMITS: usize = 125;
 /// ARP of each VNI is written again every 30 s, whatever we believe that it is: a part of them every second, as
 /// whoever switches many holds up whoever must fence.
 const AUDIT: Duration = Duration::from_secs(1);
@@ -43,7 +42,7 @@ pub struct Batch {
     pub releases: Vec<RouteChange>,
     pub claims: Vec<RouteChange>,
     pub announcements: Vec<(Time, Vni)>,
-    pub commits: Vec<Commit>,
+    pub commits: Vec<Waiting>,
     pub wake: Option<Time>,
 }
 
@@ -130,13 +129,10 @@ impl Gateway {
         self.plan_life(&pass, &mut batch, &mut effects);
         self.plan_host(&pass, &mut batch, &mut effects);
         self.plan_registration(&pass, &mut batch, &mut effects);
-        if let Some(lease) = self.lease.filter(|_| !batch.commits.is_empty()) {
-            batch.commits.sort_by_key(|row| urgency(row.write));
-            batch.commits.truncate(COMMITS);
-            effects.push(Effect::Commit {
-                lease: lease.id,
-                rows: std::mem::take(&mut batch.commits),
-            });
+        let rows = self.gather(now, std::mem::take(&mut batch.commits));
+        if let Some((lease, rows)) = self.lease.zip(rows) {
+            let lease = lease.id;
+            effects.push(Effect::Commit { lease, rows });
         }
         if let Some(wake) = self.slots.first_wake() {
             batch.wake_at(wake);
@@ -300,12 +296,14 @@ impl Gateway {
             write = self.mend(pass, batch, slot, &state, role);
         }
         if let Some(write) = write {
-            batch.commits.push(Commit {
+            let row = Commit {
                 vni,
                 read: slot.row.kind.revision,
                 write,
                 has_current: slot.row.has_current(),
-            });
+            };
+            let alone = slot.alone;
+            batch.commits.push(Waiting { row, alone });
         }
     }
 
@@ -441,16 +439,6 @@ impl Gateway {
             lease: lease.id,
             points: points.to_vec(),
         });
-    }
-}
-
-/// The order in which rows are written: first what nobody serves, last what is served and will be elsewhere.
-fn urgency(write: Write) -> u8 {
-    match write {
-        Write::Claim => 0,
-        Write::Own | Write::Vacate | Write::Cancel => 1,
-        Write::Advance(_) => 2,
-        Write::Pull => 3,
     }
 }
 

@@ -106,6 +106,8 @@ pub struct Slot {
     pub arp_asked: bool,
     /// When FRR may be tried again.
     pub routes_retry: Backoff,
+    /// The row was in a stretch that somebody else wrote into: it is written by itself.
+    pub alone: bool,
     /// When the next row may be tried again.
     pub write_retry: Backoff,
     /// When the VNI may be pulled again after we gave it up.
@@ -135,6 +137,7 @@ impl Slot {
             recheck: false,
             arp_asked: false,
             routes_retry: Backoff::default(),
+            alone: false,
             write_retry: Backoff::default(),
             pull_retry: Backoff::default(),
             announced: None,
@@ -180,6 +183,7 @@ impl Slot {
         self.entered = now;
         self.giving_up = false;
         self.failing_since = None;
+        self.alone = false;
         self.write_retry.succeed();
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 mod bench;
+mod commits;
 mod scale;
 
 use super::*;
@@ -92,15 +93,6 @@ fn points_follow_frr() {
     bench.observe(registered(51, points));
     bench.observe(Event::RoutesReset(ospfd));
     assert!(matches!(bench.next()[..], [Effect::ChangeRoutes(_)]));
-}
-
-/// Input: 300 VNIs that nobody serves. Output: claimed 125 at a time, then owned likewise.
-#[test]
-fn rows_are_written_125_at_a_time() {
-    let sizes = Bench::ready(300).own_all();
-    assert!(sizes.iter().all(|&size| size <= 125), "{sizes:?}");
-    assert_eq!(sizes.iter().sum::<usize>(), 600);
-    assert!(sizes.len() <= 8, "{sizes:?}");
 }
 
 /// Input: 1 200 VNIs are owned at once. Output: announced 500 at a time with a pause between.
@@ -391,7 +383,10 @@ fn what_drifted_is_told_again() {
 fn a_conflict_is_not_repeated_at_once() {
     let mut bench = Bench::ready(1);
     let rows = bench.settle();
-    let each = rows.iter().map(|row| (row.vni, row.write, false)).collect();
+    let each = rows
+        .iter()
+        .map(|row| (row.vni, row.write, Fate::Beaten))
+        .collect();
     bench.observe(Event::Committed(CommitOutcome::Done {
         revision: Revision(9),
         lease: LEASE,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::fsm::Write;
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
@@ -128,10 +129,138 @@ fn a_claim_empties_current_only_where_it_may_hold_something() {
             write: Write::Claim,
             has_current,
         };
-        match &commit(&name("gw1"), LeaseId(1), &[claim], None).then[..] {
+        match &commit(&name("gw1"), LeaseId(1), &Batch::Rows(vec![claim]), None).then[..] {
             [Op::Txn(row)] => row.then.len(),
             other => panic!("{other:?}"),
         }
     };
     assert_eq!((puts(false), puts(true)), (2, 3));
+}
+
+fn claim(number: u32) -> Commit {
+    Commit {
+        vni: vni(number),
+        read: Revision(3),
+        write: Write::Claim,
+        has_current: false,
+    }
+}
+
+/// Claims of `numbers`, in the order of their keys.
+fn claims(numbers: impl IntoIterator<Item = u32>) -> Vec<Commit> {
+    let mut rows: Vec<Commit> = numbers.into_iter().map(claim).collect();
+    rows.sort_by_key(|row| neighbourhood(row.vni));
+    rows
+}
+
+/// Input: numbers of any length. Output: their neighbourhood is the order of their keys in etcd.
+#[test]
+fn neighbours_stand_beside_each_other_in_etcd() {
+    let mut by_key: Vec<u32> = (1..12_000).chain([99_999, 100_000, 16_777_215]).collect();
+    let mut by_neighbourhood = by_key.clone();
+    by_key.sort_by_key(|&number| Key::Kind(vni(number)).bytes());
+    by_neighbourhood.sort_by_key(|&number| neighbourhood(vni(number)));
+    assert_eq!(by_key, by_neighbourhood);
+}
+
+/// Input: every sixth of 10 000 VNIs. Output: every row is in a stretch, within etcd's limits, and no stretch
+/// covers many VNIs more than it has rows.
+#[test]
+fn stretches_are_long_and_within_limits() {
+    let rows = claims((1..=10_000).step_by(6));
+    let batch = Batch::stretches(&rows, Revision(9), vni(10_000));
+    let Some(Batch::Stretches { known, stretches }) = batch else {
+        panic!("{batch:?}");
+    };
+    assert_eq!(known, Revision(9));
+    let written: Vec<Commit> = stretches.iter().flatten().copied().collect();
+    assert_eq!(written, rows[..written.len()]);
+    assert!(written.len() > 1_000, "{}", written.len());
+    assert!(stretches.len() < 64, "{}", stretches.len());
+    assert!(stretches.iter().all(|stretch| stretch.len() <= 32));
+    for stretch in &stretches {
+        let ends = [&stretch[0], &stretch[stretch.len() - 1]];
+        let [first, last] = ends.map(|row| Key::Kind(row.vni).bytes());
+        let keys = (1..=10_000).map(|number| Key::Kind(vni(number)).bytes());
+        let covered = keys.filter(|key| (&first..=&last).contains(&key)).count();
+        assert!(covered <= 16 * stretch.len(), "{covered}: {stretch:?}");
+    }
+}
+
+/// Input: rows far apart, also where few digits make them look close; rows that go back to the first key.
+/// Output: no stretch leads from one to the other, and where that leaves none there is no batch.
+#[test]
+fn a_stretch_has_no_long_gaps_and_never_goes_back() {
+    assert_eq!(
+        Batch::stretches(&claims([1, 2, 3, 4, 5, 6, 7, 8]), Revision(9), vni(64_000)),
+        None
+    );
+    let mut rows = claims(5_000..5_010);
+    rows.extend(claims(1_000..1_010));
+    let Some(Batch::Stretches { stretches, .. }) = Batch::stretches(&rows, Revision(9), vni(9_999))
+    else {
+        panic!("no stretches");
+    };
+    let ends: Vec<(u32, u32)> = stretches
+        .iter()
+        .map(|it| (it[0].vni.get(), it[it.len() - 1].vni.get()))
+        .collect();
+    assert_eq!(ends, [(5_000, 5_009), (1_000, 1_009)]);
+}
+
+/// Input: two stretches, and etcd's answer that one was written. Output: one condition each, from the first key
+/// of the first row to the last key of the last row; each row shares its stretch's fate.
+#[test]
+fn a_stretch_is_written_whole_or_not_at_all() {
+    let stretches = vec![claims([10, 11]), claims([500])];
+    let batch = Batch::Stretches {
+        known: Revision(8),
+        stretches,
+    };
+    let txn = commit(&name("gw1"), LeaseId(1), &batch, None);
+    let condition = |op: &Op| match op {
+        Op::Txn(txn) => (txn.compares.clone(), txn.then.len()),
+        other => panic!("{other:?}"),
+    };
+    let none_after = |key: &[u8], end: &[u8]| Compare::AllModRevisionsLess {
+        key: key.to_vec(),
+        end: end.to_vec(),
+        than: Revision(9),
+    };
+    assert_eq!(
+        txn.then.iter().map(condition).collect::<Vec<_>>(),
+        [
+            (vec![none_after(b"/wmgwd/vni/10/", b"/wmgwd/vni/110")], 4),
+            (vec![none_after(b"/wmgwd/vni/500/", b"/wmgwd/vni/5000")], 2),
+        ]
+    );
+    let answer = |succeeded| {
+        OpReply::Txn(TxnReply {
+            succeeded,
+            ..TxnReply::default()
+        })
+    };
+    let mut reply = TxnReply {
+        revision: Revision(9),
+        succeeded: true,
+        responses: vec![answer(false), answer(true)],
+    };
+    let fates = |reply: &TxnReply| {
+        let each = committed(&batch, reply)?;
+        Some(
+            each.iter()
+                .map(|&(vni, _, fate)| (vni.get(), fate))
+                .collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(
+        fates(&reply),
+        Some(vec![
+            (10, Fate::Crossed),
+            (11, Fate::Crossed),
+            (500, Fate::Written)
+        ])
+    );
+    reply.succeeded = false;
+    assert_eq!(fates(&reply), None);
 }

@@ -72,7 +72,7 @@ pub enum Call {
 pub enum Reason {
     Commit {
         lease: LeaseId,
-        rows: Vec<crate::schema::Commit>,
+        rows: crate::schema::Batch,
     },
     Register {
         lease: LeaseId,

@@ -133,7 +133,12 @@ impl Writer {
     fn compare(&mut self) -> Compare {
         let key = self.key();
         let revision = Revision(self.rng.within(0, self.newest as u64 + 1) as i64);
-        match self.rng.below(5) {
+        match self.rng.below(6) {
+            5 => Compare::AllModRevisionsLess {
+                key,
+                end: self.key(),
+                than: revision,
+            },
             0 => Compare::ModRevisionLess {
                 key,
                 than: revision,
@@ -239,6 +244,11 @@ impl<S: Store> Run<'_, S> {
         let compares = txn.compares.iter().cloned().map(|compare| match compare {
             Compare::ModRevisionLess { key, than } => Compare::ModRevisionLess {
                 key,
+                than: shift(than),
+            },
+            Compare::AllModRevisionsLess { key, end, than } => Compare::AllModRevisionsLess {
+                key,
+                end,
                 than: shift(than),
             },
             Compare::ModRevisionIs { key, revision } => Compare::ModRevisionIs {

@@ -2,6 +2,7 @@
 
 use super::cluster::{Call, Cluster, Reason, Reply, ms, note};
 use super::node::{Ev, Process};
+use crate::etcd::{Op, Txn};
 use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
 use crate::host::{Parts, RouteChange};
 use crate::schema::{self, Meta};
@@ -205,14 +206,14 @@ impl Cluster {
             Effect::Commit { lease, rows } => {
                 self.nodes[n].commits += 1;
                 if !self.nodes[n].may_claim(self.now, Some(lease)) {
-                    let vnis = rows.iter().map(|row| row.vni).collect();
-                    self.inbox(n, Event::Committed(CommitOutcome::Failed(vnis)));
+                    self.inbox(n, Event::Committed(CommitOutcome::Failed(rows.vnis())));
                     return;
                 }
-                if rows.len() > 125 {
-                    self.fail(format!("{} rows in one transaction", rows.len()));
-                }
                 let txn = schema::commit(self.nodes[n].name(), lease, &rows, None);
+                let operations = operations(&txn);
+                if operations > 128 {
+                    self.fail(format!("{operations} operations in one transaction"));
+                }
                 self.ask(n, txn, Reason::Commit { lease, rows });
             }
             Effect::Register { lease, points } => {
@@ -235,7 +236,7 @@ impl Cluster {
         }
     }
 
-    fn ask(&mut self, n: usize, txn: crate::etcd::Txn, reason: Reason) {
+    fn ask(&mut self, n: usize, txn: Txn, reason: Reason) {
         let now = self.now;
         let calls = &mut self.nodes[n].calls;
         calls.retain(|&at| now.since(at) < ms(1_000));
@@ -278,8 +279,7 @@ impl Cluster {
                 })
             }
             (Reason::Commit { rows, .. }, _) => {
-                let vnis = rows.iter().map(|row| row.vni).collect();
-                Event::Committed(CommitOutcome::Failed(vnis))
+                Event::Committed(CommitOutcome::Failed(rows.vnis()))
             }
             (Reason::Register { lease, points }, Some(Reply::Txn(reply))) => {
                 Event::Registered(if schema::registered(&reply) {
@@ -389,4 +389,15 @@ impl Cluster {
         node.clock = None;
         node.exit = Some(exit);
     }
+}
+
+/// As etcd counts them: those of each level, and the most of any below.
+fn operations(txn: &Txn) -> usize {
+    let own = [txn.compares.len(), txn.then.len(), txn.otherwise.len()];
+    let ops = txn.then.iter().chain(&txn.otherwise);
+    let below = ops.map(|op| match op {
+        Op::Txn(inner) => operations(inner),
+        _ => 0,
+    });
+    own.into_iter().max().unwrap_or(0) + below.max().unwrap_or(0)
 }

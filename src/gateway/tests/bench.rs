@@ -3,7 +3,7 @@
 use crate::fsm::{Kind, Write};
 use crate::gateway::*;
 use crate::host::Cost;
-use crate::schema::Commit;
+use crate::schema::{Commit, Fate};
 use crate::types::LeaseId;
 
 pub const LEASE: LeaseId = LeaseId(7);
@@ -133,7 +133,7 @@ impl Bench {
                         }));
                     }
                     Effect::Commit { rows, .. } => {
-                        commits.extend(&rows);
+                        commits.extend(rows.iter());
                         // Later: the test says what becomes of it.
                         return commits;
                     }
@@ -149,7 +149,10 @@ impl Bench {
         self.observe(Event::Committed(CommitOutcome::Done {
             revision: Revision(self.revision),
             lease: LEASE,
-            each: rows.iter().map(|row| (row.vni, row.write, true)).collect(),
+            each: rows
+                .iter()
+                .map(|row| (row.vni, row.write, Fate::Written))
+                .collect(),
         }));
     }
 

@@ -1,0 +1,103 @@
+//! How many rows one transaction writes, and under which condition.
+
+use super::bench::*;
+use crate::fsm::Write;
+use crate::gateway::*;
+use crate::schema::{Batch, Fate};
+
+/// The next transaction, with nothing else to do before it.
+fn next_batch(bench: &mut Bench) -> Batch {
+    for _ in 0..20 {
+        for effect in bench.next() {
+            match effect {
+                Effect::Commit { rows, .. } => return rows,
+                Effect::ChangeRoutes(_) => {
+                    bench.observe(Event::RoutesChanged { failed: Vec::new() });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    panic!("nothing is written");
+}
+
+/// etcd has decided: the same of every row.
+fn decided(bench: &mut Bench, batch: &Batch, fate: Fate) {
+    bench.revision += 1;
+    let each = batch.iter().map(|row| (row.vni, row.write, fate));
+    bench.observe(Event::Committed(CommitOutcome::Done {
+        revision: Revision(bench.revision),
+        lease: LEASE,
+        each: each.collect(),
+    }));
+}
+
+fn is_stretches(batch: &Batch) -> bool {
+    matches!(batch, Batch::Stretches { .. })
+}
+
+/// Input: 2 000 VNIs that nobody serves. Output: claimed in stretches, 512 at once, each VNI once; what was
+/// written since the watch told anything is owned row by row, and in stretches once it is told.
+#[test]
+fn stretches_hold_what_is_known_alone() {
+    let mut bench = Bench::ready(2_000);
+    let mut claimed = Vec::new();
+    for size in [512, 512, 512, 464] {
+        let batch = next_batch(&mut bench);
+        assert!(
+            is_stretches(&batch) && batch.vnis().len() == size,
+            "{batch:?}"
+        );
+        assert!(batch.iter().all(|row| row.write == Write::Claim));
+        claimed.extend(batch.vnis());
+        decided(&mut bench, &batch, Fate::Written);
+    }
+    claimed.sort_unstable();
+    assert!(claimed.into_iter().eq((1..=2_000).map(vni)));
+
+    let batch = next_batch(&mut bench);
+    assert!(batch.iter().all(|row| row.write == Write::Own));
+    assert!(!is_stretches(&batch) && batch.vnis().len() <= 125);
+    // Any change will do: all revisions before it are told by then.
+    bench.change(Key::Next(vni(2_001)), None, None);
+    let batch = next_batch(&mut bench);
+    assert!(is_stretches(&batch), "{batch:?}");
+}
+
+/// Input: somebody wrote into the stretches. Output: their rows are tried at once, each by itself, and for a
+/// moment all others, too; then there are stretches again, without those rows.
+#[test]
+fn rows_of_a_crossed_stretch_are_written_by_themselves() {
+    let mut bench = Bench::ready(2_000);
+    let crossed = next_batch(&mut bench);
+    decided(&mut bench, &crossed, Fate::Crossed);
+    let at_once = next_batch(&mut bench);
+    assert!(!is_stretches(&at_once));
+    bench.wait(Duration::from_millis(300));
+    let later = next_batch(&mut bench);
+    assert!(is_stretches(&later));
+    assert!(later.iter().all(|row| !crossed.vnis().contains(&row.vni)));
+}
+
+/// Input: etcd does not answer in time, time and again, then does. Output: asked for less and less, but always
+/// for something; then for more again, up to as much as at first.
+#[test]
+fn a_slow_etcd_is_asked_for_less() {
+    let mut bench = Bench::ready(2_000);
+    let mut size = |fate: Option<Fate>| {
+        let batch = next_batch(&mut bench);
+        match fate {
+            Some(fate) => decided(&mut bench, &batch, fate),
+            None => {
+                bench.observe(Event::Committed(CommitOutcome::Failed(batch.vnis())));
+                bench.wait(secs(7));
+            }
+        }
+        batch.vnis().len()
+    };
+    let falling: Vec<usize> = (0..8).map(|_| size(None)).collect();
+    assert_eq!(falling, [512, 256, 128, 64, 32, 16, 16, 16]);
+    let rising: Vec<usize> = (0..11).map(|_| size(Some(Fate::Written))).collect();
+    assert!(rising.is_sorted() && rising[0] == 16, "{rising:?}");
+    assert!(rising[10] > 400, "{rising:?}");
+}
