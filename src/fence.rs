@@ -13,6 +13,7 @@ use crate::guard::{self, Guard, Guards, Standing};
 use crate::host::{Error, Kernel};
 use crate::metrics::Metrics;
 use crate::types::{Lease, LeaseId, Time, Vni};
+use fnv::FnvHashSet;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -33,6 +34,8 @@ struct State {
     kernel: Box<dyn Kernel>,
     answering: BTreeSet<Vni>,
     guard: Box<dyn Guard>,
+    /// What the guard was told to silence in time, and not to forget since.
+    guarded: FnvHashSet<Vni>,
     dismissed: bool,
     /// The lease could be proved when it was looked at last.
     proved: bool,
@@ -71,6 +74,7 @@ impl Fence {
             kernel,
             answering: BTreeSet::new(),
             guard,
+            guarded: FnvHashSet::default(),
             dismissed: false,
             proved: false,
         };
@@ -128,14 +132,16 @@ impl Fence {
         switches: &[(Vni, bool)],
     ) -> Vec<(Vni, ArpOutcome, Option<Error>)> {
         let mut state = self.state();
+        // What the guard knows already, as most of what is only written again, it is not told once more.
         let on: Vec<Vni> = switches
             .iter()
-            .filter(|(_, answer)| *answer)
+            .filter(|(vni, answer)| *answer && !state.guarded.contains(vni))
             .map(|&(vni, _)| vni)
             .collect();
         if !on.is_empty() {
             // Before the first of them answers: a guard that knows too much silences what is silent.
             state.guard.serves(&on);
+            state.guarded.extend(on);
         }
         let outcomes: Vec<(Vni, ArpOutcome, Option<Error>)> = switches
             .iter()
@@ -147,6 +153,7 @@ impl Fence {
             .zip(&outcomes)
             .filter(|((_, answer), (_, outcome, _))| !*answer && *outcome != ArpOutcome::Failed)
             .map(|(&(vni, _), _)| vni)
+            .filter(|vni| state.guarded.remove(vni))
             .collect();
         if !off.is_empty() {
             state.guard.released(&off);
@@ -186,7 +193,11 @@ impl Fence {
             }
             match state.guard.standing() {
                 Standing::Well => return Ok(Minded::Well),
-                Standing::Fenced => return Ok(Minded::Fenced),
+                Standing::Fenced => {
+                    // It has forgotten what it has silenced.
+                    state.guarded.clear();
+                    return Ok(Minded::Fenced);
+                }
                 Standing::Lost(why) => why,
             }
         };
@@ -199,6 +210,7 @@ impl Fence {
         }
         let answering: Vec<Vni> = state.answering.iter().copied().collect();
         state.guard.serves(&answering);
+        state.guarded = answering.into_iter().collect();
         Ok(Minded::Replaced(why))
     }
 

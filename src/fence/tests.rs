@@ -236,38 +236,77 @@ fn a_decision_does_not_outlive_its_lease() {
     assert_eq!(kernel.answers(), [0; 0]);
 }
 
-/// A guard that remembers what it was told to forget.
-struct Forgets(Arc<Mutex<Vec<u32>>>);
+/// A guard that remembers what it was told: on (`true`) or released. It has fenced if the test says so.
+#[derive(Clone, Default)]
+struct Hears(Arc<Mutex<(Vec<(u32, bool)>, bool)>>);
 
-impl Guard for Forgets {
+impl Hears {
+    fn hear(&self, vnis: &[Vni], serves: bool) {
+        let told = vnis.iter().map(|vni| (vni.get(), serves));
+        self.0.lock().unwrap().0.extend(told);
+    }
+
+    /// What it was told since this was asked last.
+    fn told(&self) -> Vec<(u32, bool)> {
+        std::mem::take(&mut self.0.lock().unwrap().0)
+    }
+}
+
+impl Guard for Hears {
     fn lease(&mut self, _: Lease) {}
-    fn serves(&mut self, _: &[Vni]) {}
+    fn serves(&mut self, vnis: &[Vni]) {
+        self.hear(vnis, true);
+    }
     fn released(&mut self, vnis: &[Vni]) {
-        self.0
-            .lock()
-            .unwrap()
-            .extend(vnis.iter().map(|vni| vni.get()));
+        self.hear(vnis, false);
     }
     fn standing(&mut self) -> Standing {
-        Standing::Well
+        match std::mem::take(&mut self.0.lock().unwrap().1) {
+            true => Standing::Fenced,
+            false => Standing::Well,
+        }
     }
     fn dismiss(&mut self) {}
+}
+
+fn guarded() -> (Fence, FakeKernel, Hears) {
+    let (kernel, guard) = (FakeKernel::default(), Hears::default());
+    let (host, line) = (Box::new(kernel.clone()), Box::new(guard.clone()));
+    let fence = Fence::new(MARGIN, host, line, Box::new(NoGuard));
+    fence.set_lease(lease(Duration::from_secs(60)));
+    (fence, kernel, guard)
 }
 
 /// Input: a kernel that refuses to be silent, then is. Output: the guard forgets the VNI only then.
 #[test]
 fn the_guard_keeps_what_could_not_be_silenced() {
-    let forgotten = Arc::new(Mutex::new(Vec::new()));
-    let kernel = FakeKernel::default();
-    let guard = Box::new(Forgets(forgotten.clone()));
-    let fence = Fence::new(MARGIN, Box::new(kernel.clone()), guard, Box::new(NoGuard));
-    fence.set_lease(lease(Duration::from_secs(60)));
+    let (fence, kernel, guard) = guarded();
     fence.switch(ID, &vnis(1..=1));
+    assert_eq!(guard.told(), [(1, true)]);
     let off = [(Vni::MIN, false)];
     kernel.0.lock().unwrap().refuses = true;
     fence.switch(ID, &off);
-    assert!(forgotten.lock().unwrap().is_empty());
+    assert_eq!(guard.told(), []);
     kernel.0.lock().unwrap().refuses = false;
     fence.switch(ID, &off);
-    assert_eq!(*forgotten.lock().unwrap(), [1]);
+    assert_eq!(guard.told(), [(1, false)]);
+}
+
+/// Input: what answers, and what does not, is written again; then the guard has fenced. Output: it hears nothing
+/// twice while it remembers, and everything once it has forgotten.
+#[test]
+fn the_guard_is_told_once() {
+    let (fence, _, guard) = guarded();
+    let all: Vec<(Vni, bool)> = vnis(1..=3)
+        .into_iter()
+        .map(|(vni, _)| (vni, vni.get() < 3))
+        .collect();
+    fence.switch(ID, &all);
+    assert_eq!(guard.told(), [(1, true), (2, true)]);
+    fence.switch(ID, &all);
+    assert_eq!(guard.told(), []);
+    guard.0.lock().unwrap().1 = true;
+    assert_eq!(fence.mind_guard().unwrap(), Minded::Fenced);
+    fence.switch(ID, &all);
+    assert_eq!(guard.told(), [(1, true), (2, true)]);
 }
