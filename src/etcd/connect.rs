@@ -3,9 +3,11 @@
 //! Owns the socket options; touches the network, for plain HTTP only. ureq's own connector leaves a
 //! connection whose packets are dropped unnoticed for as long as nothing is sent; a watch only listens.
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 use ureq::Error;
 use ureq::config::Config;
@@ -21,6 +23,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(8);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(3);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_PROBES: u32 = 3;
+/// Output up to this many bytes waits for what follows it: a request's head and a small body leave in one
+/// packet, and wake etcd once.
+const HELD: usize = 1024;
 
 /// Opens the connections of one client.
 #[derive(Debug)]
@@ -40,6 +45,9 @@ impl Connector for TcpConnector {
         Ok(Some(TcpTransport {
             stream,
             buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
+            held: Vec::new(),
+            read_limit: None,
+            write_limit: None,
         }))
     }
 }
@@ -106,42 +114,65 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 pub(super) struct TcpTransport {
     stream: TcpStream,
     buffers: LazyBuffers,
+    /// Output that was not sent yet, as more of it is to be expected.
+    held: Vec<u8>,
+    /// What the socket waits at most, as it was told last (SO_RCVTIMEO, SO_SNDTIMEO).
+    read_limit: Option<Duration>,
+    write_limit: Option<Duration>,
+}
+
+/// The limit to set for a socket that has `set` now, so that it waits no longer than `left`. A little less than
+/// that, so that it need not be set for each call: what is left then is waited for in a `second` round.
+fn fit(set: Option<Duration>, left: Option<Duration>, second: bool) -> Option<Duration> {
+    let left = left?;
+    let fits = |set: &Duration| (left - left / 8..=left).contains(set);
+    let fresh = if second { left } else { left - left / 16 };
+    Some(set.filter(fits).unwrap_or(fresh))
 }
 
 impl TcpTransport {
-    /// Runs `io` again after a signal, as long as there is time.
+    /// Runs `io` again after a signal, or when the socket's own limit was short, as long as there is time.
+    /// `limit` is that of the socket, and `set` sets it.
     fn within<T>(
         timeout: NextTimeout,
-        mut io: impl FnMut(Option<Duration>) -> io::Result<T>,
+        limit: &mut Option<Duration>,
+        set: impl Fn(Option<Duration>) -> io::Result<()>,
+        mut io: impl FnMut() -> io::Result<T>,
     ) -> Result<T, Error> {
-        let limit = limit(timeout)?;
+        let most = self::limit(timeout)?;
         let begun = Instant::now();
+        let mut second = false;
         loop {
-            let left = limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+            let left = most.map(|most| most.saturating_sub(begun.elapsed()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(Error::Timeout(timeout.reason));
             }
-            match io(left) {
+            let fitting = fit(*limit, left, second);
+            if fitting != *limit {
+                set(fitting).map_err(Error::Io)?;
+                *limit = fitting;
+            }
+            match io() {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // SO_RCVTIMEO and SO_SNDTIMEO end in EAGAIN (socket(7)). ETIMEDOUT is another thing:
                 // the kernel gave the connection up.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err(Error::Timeout(timeout.reason));
-                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => second = true,
                 result => return result.map_err(Error::Io),
             }
         }
     }
-}
 
-impl Transport for TcpTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
+    /// Sends what was held back.
+    fn send_held(&mut self, timeout: NextTimeout) -> Result<(), Error> {
+        let held = std::mem::take(&mut self.held);
+        let result = self.send(&held, timeout);
+        self.held = held;
+        self.held.clear();
+        result
     }
 
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+    fn send(&mut self, mut rest: &[u8], timeout: NextTimeout) -> Result<(), Error> {
         let timeout = timeout.for_write();
-        let mut rest = &self.buffers.output()[..amount];
         let mut stream = &self.stream;
         let begun = Instant::now();
         while !rest.is_empty() {
@@ -152,10 +183,12 @@ impl Transport for TcpTransport {
                 },
                 ..timeout
             };
-            let written = Self::within(left, |left| {
-                stream.set_write_timeout(left)?;
-                stream.write(rest)
-            })?;
+            let written = Self::within(
+                left,
+                &mut self.write_limit,
+                |limit| stream.set_write_timeout(limit),
+                || stream.write(rest),
+            )?;
             if written == 0 {
                 return Err(Error::Io(ErrorKind::WriteZero.into()));
             }
@@ -163,27 +196,42 @@ impl Transport for TcpTransport {
         }
         Ok(())
     }
+}
+
+impl Transport for TcpTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let is_first = self.held.is_empty();
+        self.held
+            .extend_from_slice(&self.buffers.output()[..amount]);
+        if is_first && amount <= HELD {
+            return Ok(());
+        }
+        self.send_held(timeout)
+    }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        // An answer is waited for, so that nothing follows what was held back.
+        self.send_held(timeout)?;
         let buffer = self.buffers.input_append_buf();
         let mut stream = &self.stream;
-        let amount = Self::within(timeout.for_read(), |left| {
-            stream.set_read_timeout(left)?;
-            stream.read(buffer)
-        })?;
+        let amount = Self::within(
+            timeout.for_read(),
+            &mut self.read_limit,
+            |limit| stream.set_read_timeout(limit),
+            || stream.read(buffer),
+        )?;
         self.buffers.input_appended(amount);
         Ok(amount > 0)
     }
 
     /// A connection at rest has nothing to read: bytes, an end or an error are all the end of it.
     fn is_open(&mut self) -> bool {
-        let idle = |stream: &TcpStream| -> io::Result<bool> {
-            stream.set_nonblocking(true)?;
-            let nothing = matches!(stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
-            stream.set_nonblocking(false)?;
-            Ok(nothing)
-        };
-        idle(&self.stream).unwrap_or(false)
+        let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.stream.as_raw_fd(), &mut [0], peek) == Err(Errno::EAGAIN)
     }
 }
 
@@ -256,6 +304,45 @@ mod tests {
         let nowhere = [SocketAddr::from(([127, 0, 0, 1], 1))];
         let result = connect(&nowhere, within(Duration::ZERO));
         assert!(matches!(result, Err(Error::Timeout(Timeout::Connect))));
+    }
+
+    /// Input: calls of one length, one after the other, on a socket without a limit. Output: the limit is set
+    /// once, never longer than what is left, and what it leaves over is waited for in one more round.
+    #[test]
+    fn the_limit_of_a_socket_is_set_seldom() {
+        let second = Duration::from_secs(1);
+        let set = fit(None, Some(second), false);
+        assert!(set.unwrap() < second);
+        for left in [second, second * 15 / 16, set.unwrap()] {
+            assert_eq!(fit(set, Some(left), false), set);
+        }
+        for left in [second / 2, second * 2] {
+            let other = fit(set, Some(left), false).unwrap();
+            assert!(other <= left && other >= left - left / 8);
+        }
+        assert_eq!(fit(set, Some(second / 16), true), Some(second / 16));
+        assert_eq!(fit(set, None, false), None);
+    }
+
+    /// Input: a peer that is silent. Output: the wait ends when the time is over, not when the socket's own limit
+    /// is, which is shorter.
+    #[test]
+    fn a_silent_peer_is_waited_for_as_long_as_said() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut transport = TcpTransport {
+            stream,
+            buffers: LazyBuffers::new(1024, 1024),
+            held: Vec::new(),
+            read_limit: None,
+            write_limit: None,
+        };
+        let limit = Duration::from_millis(64);
+        let begun = Instant::now();
+        let result = transport.await_input(within(limit));
+        assert!(matches!(result, Err(Error::Timeout(_))));
+        assert!(begun.elapsed() >= limit);
+        assert!(transport.is_open());
     }
 
     #[test]
