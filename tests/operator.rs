@@ -29,25 +29,34 @@ fn arrived(socket: &UnixDatagram) -> Vec<String> {
     .collect()
 }
 
-/// Input: a node under a service manager with a watchdog; it starts, serves, is told to end. Output: ready once,
-/// after the VNIs can be served; signs of life; a status; that it stops. Its guard does not know the address.
+/// Input: a node under a service manager with a watchdog; it starts while etcd is away, serves once that is there,
+/// is told to end. Output: not ready before etcd has answered, but alive; then ready once, before it serves; a
+/// status; that it stops. Its guard does not know the address.
 #[test]
 fn a_service_manager_hears_how_it_goes() {
     let name = format!("wmgwd-operator-{}", std::process::id());
     let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    let etcd = Etcd::start();
+    let mut etcd = Etcd::start();
+    etcd.terminate();
     let mut node = Node::new(1, etcd.endpoint())
         .with_variable("NOTIFY_SOCKET", format!("@{name}"))
         .with_variable("WATCHDOG_USEC", 4_000_000);
     node.start();
-    until_settled(&etcd.client(), &[&node]);
     let mut heard = Vec::new();
+    let signs = |heard: &[String]| heard.iter().filter(|it| *it == "WATCHDOG=1").count();
+    eventually("it waits, and is alive", || {
+        heard.extend(arrived(&manager));
+        let waits = |it: &String| it.starts_with("STATUS=waiting for etcd:");
+        (heard.iter().any(waits) && signs(&heard) > 1).then_some(())
+    });
+    assert!(!heard.iter().any(|it| it == "READY=1"), "{heard:?}");
+    etcd.restart();
+    until_settled(&etcd.client(), &[&node]);
     let status = format!("STATUS=in sync: serves {VNIS} VNIs, lease held");
     eventually("it says that it serves", || {
         heard.extend(arrived(&manager));
         heard.contains(&status).then_some(())
     });
-    let signs = |heard: &[String]| heard.iter().filter(|it| *it == "WATCHDOG=1").count();
     let before = signs(&heard);
     eventually("it shows signs of life", || {
         heard.extend(arrived(&manager));

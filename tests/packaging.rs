@@ -252,8 +252,34 @@ fn systemd_takes_the_unit() {
         .args(["security", "--offline=true", "--threshold=25", "--no-pager"])
         .arg(&file));
     assert!(fine, "{said}");
-    // What the unit must leave to the guard.
-    assert!(unit.contains("\nKillMode=process\n"));
+}
+
+/// Contract: systemd ends no daemon that is as it should be. Ready means that etcd has answered, so a start may take
+/// for ever, and is taken up again after every end; a stop may take as long as a drain; the guard is left alone.
+#[test]
+fn the_unit_has_the_patience_that_the_daemon_needs() {
+    let unit = std::fs::read_to_string("contrib/wmgwd.service").unwrap();
+    let has = |line: &str| unit.lines().any(|it| it == line);
+    for line in [
+        "Type=notify",
+        "TimeoutStartSec=infinity",
+        "Restart=always",
+        "StartLimitIntervalSec=0",
+        "KillMode=process",
+    ] {
+        assert!(has(line), "the unit lacks {line}");
+    }
+    let stop = unit.lines().find_map(|it| {
+        let seconds = it.strip_prefix("TimeoutStopSec=")?.strip_suffix('s')?;
+        seconds.parse::<u64>().ok()
+    });
+    let (_, help) = run(Command::new(WMGWD).arg("--help"));
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let drain = help.split_once("--drain-timeout").unwrap().1;
+    let drain = drain.split_once("(default: ").unwrap().1;
+    let drain: u64 = drain.split_once(')').unwrap().0.parse().unwrap();
+    // Behind it an FRR that refuses holds the end up for 20 s.
+    assert!(stop.is_some_and(|it| it > drain + 20), "{stop:?} {drain}");
 }
 
 /// Input: the configuration that comes with the OpenWrt script, switched on and filled in; procd and UCI are
