@@ -15,6 +15,7 @@ use crate::host::frr::config::{BgpConfig, Entry, parse_bgp, parse_ospf};
 use crate::host::frr::script::{self, LIST, ROUTE_MAP, Script};
 use crate::host::frr::targets::parse_targets;
 use crate::host::frr::verdict::{Output, Verdict, judge};
+use crate::metrics::http::{self as scrape, Reading, Status};
 use crate::schema::{self, Key, Meta, Value};
 use crate::types::{NodeName, Vni};
 use base64::Engine;
@@ -28,7 +29,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 pub type Reader = fn(&[u8]);
 
 /// The readers by name, as the fuzz targets and the directories of their seeds are called.
-pub const READERS: [(&str, Reader); 7] = [
+pub const READERS: [(&str, Reader); 8] = [
     ("schema", schema),
     ("wire", wire),
     ("verdict", verdict),
@@ -36,6 +37,7 @@ pub const READERS: [(&str, Reader); 7] = [
     ("targets", targets),
     ("guard", guard),
     ("cli", cli),
+    ("http", http),
 ];
 
 /// A key up to the first zero, and a value behind it.
@@ -427,6 +429,40 @@ pub fn cli(bytes: &[u8]) {
         Ok(Command::Drain(config)) => assert!(!config.node.as_str().is_empty()),
         Ok(Command::Undrain(config)) => assert!(!config.node.as_str().is_empty()),
     }
+}
+
+/// What a client of the metrics sends, as it arrives: what has been understood once does not change with what comes
+/// behind it, and what is answered is one whole reply.
+pub fn http(bytes: &[u8]) {
+    let reading = scrape::read(bytes);
+    let is_long = bytes.len() > scrape::LONGEST;
+    for at in (0..bytes.len()).step_by(1 + bytes.len() / 16) {
+        match scrape::read(&bytes[..at]) {
+            Reading::More => {}
+            Reading::Refused(_) => assert!(matches!(reading, Reading::Refused(_)), "{at}"),
+            whole @ Reading::Whole { .. } => assert!(is_long || reading == whole, "{at}"),
+        }
+    }
+    let (status, head) = match reading {
+        Reading::More => {
+            assert!(bytes.len() < scrape::LONGEST, "it does not wait for ever");
+            return;
+        }
+        Reading::Refused(status) => (status, false),
+        Reading::Whole { path, head } => {
+            assert!(!is_long && path.starts_with('/'));
+            assert!(!path.contains(['?', ' ', '\n']), "{path:?}");
+            let method: &[u8] = if head { b"HEAD " } else { b"GET " };
+            assert!(bytes.starts_with(method));
+            (Status::Ok, head)
+        }
+    };
+    let body = String::from_utf8_lossy(bytes);
+    let reply = scrape::reply(status, "text/plain", &body, head);
+    let reply = String::from_utf8(reply).expect("it is text");
+    let (fields, rest) = reply.split_once("\r\n\r\n").expect("its head ends");
+    assert!(fields.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
+    assert_eq!(rest, if head { "" } else { &body });
 }
 
 /// It can stand in a log, whoever wrote it: no line of its own, nothing that a terminal obeys.

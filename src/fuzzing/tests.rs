@@ -172,3 +172,8 @@ fn guard_protocol_stands() {
 fn cli_stands() {
     every_reader_stands("cli");
 }
+
+#[test]
+fn http_stands() {
+    every_reader_stands("http");
+}

@@ -5,7 +5,7 @@
 //! Prometheus (pure), `http` reads requests (pure), [`server`] answers them on a thread of its own, so that
 //! whoever asks, however badly, never meets the threads that serve VNIs.
 
-mod http;
+pub(crate) mod http;
 pub mod server;
 mod text;
 
