@@ -310,11 +310,7 @@ fn a_reset_owner_is_given_a_blink_to_let_go() {
         put(Key::Next(vni(1)), Value::Name(None)),
     ];
     bench.observe(Event::Changed(reset));
-    assert_eq!(bench.writes(), []);
-    bench.wait(Duration::from_millis(90));
-    assert_eq!(bench.writes(), []);
-    bench.wait(Duration::from_millis(20));
-    assert_eq!(bench.writes(), [Write::Claim]);
+    bench.claims_after_a_blink();
 }
 
 /// Input: the same reset, but its keys are gone from a snapshot. Output: the same.
@@ -357,11 +353,7 @@ fn an_owner_that_a_snapshot_does_not_name_is_given_a_blink_too() {
         revision: Revision(bench.revision),
         changes: vec![me, other, kind],
     });
-    assert_eq!(bench.writes(), []);
-    bench.wait(Duration::from_millis(90));
-    assert_eq!(bench.writes(), []);
-    bench.wait(Duration::from_millis(20));
-    assert_eq!(bench.writes(), [Write::Claim]);
+    bench.claims_after_a_blink();
 }
 
 /// Input: FRR has lost what it was told of a VNI that is served here. Output: told once more, and no other.

@@ -198,6 +198,15 @@ impl Bench {
         self.settle().iter().map(|row| row.write).collect()
     }
 
+    /// Nothing is written for a blink; then the VNI is claimed.
+    pub fn claims_after_a_blink(&mut self) {
+        assert_eq!(self.writes(), []);
+        self.wait(Duration::from_millis(90));
+        assert_eq!(self.writes(), []);
+        self.wait(Duration::from_millis(20));
+        assert_eq!(self.writes(), [Write::Claim]);
+    }
+
     /// The deadline must lie ahead, or the worker would spin.
     pub fn next_wake(&self) -> Duration {
         let deadline = self.gateway.next_deadline().unwrap();
