@@ -1,0 +1,131 @@
+//! What the host is told, and what becomes of that.
+
+use super::bench::*;
+use crate::fsm::Write;
+use crate::gateway::*;
+
+/// Input: 1 200 VNIs are owned at once. Output: announced 500 at a time with a pause between.
+#[test]
+fn announcements_are_paced() {
+    let mut bench = Bench::ready(1_200);
+    bench.own_all();
+    bench.wait(secs(60));
+    bench.settle();
+    bench.wait(Duration::from_millis(1));
+    let mut announced = Vec::new();
+    for _ in 0..1_000 {
+        for effect in bench.plan() {
+            if let Effect::Announce(vnis) = effect {
+                announced.push((bench.now, vnis.len()));
+                bench.observe(Event::Announced(vnis));
+            }
+        }
+        bench.now = bench.now + Duration::from_millis(10);
+    }
+    assert!(announced.iter().all(|&(_, count)| count <= 500));
+    assert!(announced.len() > 2);
+    for pair in announced.windows(2) {
+        assert!(pair[1].0.since(pair[0].0) >= Duration::from_millis(50));
+    }
+}
+
+/// Input: a settle time that is longer than the pause between two announcements. Output: the successor goes
+/// on that long after the first of them.
+#[test]
+fn repeated_announcements_do_not_hold_up_a_migration() {
+    let mut bench = Bench::ready(1);
+    bench.gateway.config.settle = secs(3);
+    bench.row(vni(1), 7, "gw2");
+    bench.change(
+        Key::Next(vni(1)),
+        Some(Value::Name(Some(name("gw1")))),
+        Some(LEASE),
+    );
+    for _ in 0..6 {
+        assert_eq!(bench.writes(), []);
+        bench.wait(secs(1) / 2);
+    }
+    let sent = crate::fsm::Phase::GratuitousArpSent;
+    assert_eq!(bench.writes(), [Write::Advance(sent)]);
+}
+
+/// Input: half a minute passes. Output: ARP is written again for every VNI, whatever it was believed to
+/// be, and nothing else happens.
+#[test]
+fn arp_is_audited() {
+    let mut bench = Bench::ready(2);
+    bench.own_all();
+    bench.wait(secs(31));
+    let on = (1..=2).map(|number| (vni(number), true)).collect();
+    let effects = bench.plan();
+    assert_eq!(effects[0], Effect::SwitchArp(on));
+}
+
+/// Input: FRR has lost what it was told of a VNI that is served here. Output: told once more, and no other.
+#[test]
+fn what_drifted_is_told_again() {
+    let mut bench = Bench::ready(2);
+    bench.own_all();
+    bench.observe(Event::Drifted(vec![vni(2)]));
+    let change = RouteChange {
+        vni: vni(2),
+        evpn: Some(true),
+        cost: Some(Cost::OWNER),
+    };
+    assert_eq!(bench.next(), [Effect::ChangeRoutes(vec![change])]);
+}
+
+/// Input: the kernel refuses to silence a bridge. Output: tried again and again, but not in a busy loop.
+#[test]
+fn a_bridge_that_cannot_be_silenced_is_no_busy_loop() {
+    let mut bench = Bench::new(1);
+    for _ in 0..10 {
+        assert_eq!(bench.plan()[0], all_off(1));
+        bench.observe(Event::ArpSwitched(vec![(vni(1), ArpOutcome::Failed)]));
+        let effects = bench.plan();
+        assert!(
+            !effects.contains(&all_off(1)),
+            "tried again without a pause"
+        );
+        let pause = bench.next_wake();
+        assert!(pause < secs(2), "{pause:?}");
+        bench.wait(secs(2));
+    }
+}
+
+/// Input: ARP is wanted, but there is no bridge. Output: tried now and then; served when it appears.
+#[test]
+fn a_bridge_that_appears_is_served() {
+    let mut bench = Bench::ready(1);
+    let rows = bench.settle();
+    bench.done(&rows);
+    let on = Effect::SwitchArp(vec![(vni(1), true)]);
+    assert!(bench.plan().contains(&on));
+    bench.observe(Event::ArpSwitched(vec![(vni(1), ArpOutcome::Absent)]));
+    assert!(!bench.plan().contains(&on));
+    bench.next_wake();
+    bench.observe(Event::Links(vec![vni(1)]));
+    assert!(bench.plan().contains(&on));
+}
+
+/// Input: bgpd is down and its reset is due, and a VNI goes to another node. Output: ospfd is told all
+/// the same.
+#[test]
+fn one_daemon_that_is_down_does_not_hold_up_the_other() {
+    let mut bench = Bench::ready(1);
+    bench.own_all();
+    bench.observe(Event::Health(Health {
+        bgpd: None,
+        ..healthy()
+    }));
+    bench.next();
+    bench.observe(Event::RoutesReset(Parts::NONE));
+    bench.row(vni(1), 1, "gw2");
+    let cost = RouteChange {
+        vni: vni(1),
+        evpn: None,
+        cost: Some(Cost::OTHERS),
+    };
+    let effects = bench.next();
+    assert_eq!(effects[0], Effect::ChangeRoutes(vec![cost]));
+}

@@ -1,0 +1,199 @@
+//! Whose a VNI is, and when a node writes that it is its own.
+
+use super::bench::*;
+use crate::fsm::Write;
+use crate::gateway::*;
+use crate::schema::Fate;
+
+/// Input: garbage in each key of an owned row. Output: the row is written again, and served all along.
+#[test]
+fn a_spoiled_row_is_said_again() {
+    let keys: [fn(Vni) -> Key; 3] = [Key::Kind, Key::Current, Key::Next];
+    for key in keys {
+        let mut bench = Bench::ready(1);
+        bench.own_all();
+        bench.change(key(vni(1)), Some(Value::Unreadable), None);
+        let rows = bench.settle();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].write, Write::Own);
+        bench.done(&rows);
+        assert_eq!(bench.settle(), []);
+    }
+    let mut bench = Bench::ready(1);
+    bench.own_all();
+    bench.change(Key::Kind(vni(1)), None, None);
+    assert_eq!(bench.writes(), [Write::Own]);
+    bench.change(Key::Kind(vni(1)), Some(Value::Unreadable), None);
+    assert_eq!(bench.writes(), [Write::Own], "what it held before is lost");
+}
+
+/// Input: a node meets a row whose owner it cannot read. Output: it waits until that owner would have
+/// mended it or lost its lease.
+#[test]
+fn an_unreadable_owner_is_given_its_time() {
+    let mut bench = Bench::new(1);
+    bench.lease();
+    bench.observe(Event::Health(healthy()));
+    let read = |key, value| Change {
+        key,
+        value: Some(value),
+        lease: None,
+        revision: Revision(1),
+    };
+    bench.observe(Event::Snapshot {
+        revision: Revision(1),
+        changes: vec![
+            read(Key::Kind(vni(1)), Value::Kind(crate::fsm::Kind::Idle)),
+            read(Key::Current(vni(1)), Value::Unreadable),
+        ],
+    });
+    assert_eq!(bench.writes(), []);
+    bench.wait(secs(6));
+    bench.wait(secs(5));
+    assert_eq!(bench.writes(), []);
+    bench.wait(secs(2));
+    assert_eq!(bench.writes(), [Write::Claim]);
+}
+
+/// Input: an owner that nobody answers for once its node is gone, although its name stays in the row.
+/// Output: claimed.
+#[test]
+fn a_remembered_owner_does_not_outlive_its_node() {
+    let mut bench = Bench::ready(1);
+    let node = || Key::Node(name("gw2"));
+    let points = Value::Points(vec![(1 << 63) + 1]);
+    bench.change(node(), Some(points), Some(OTHERS_LEASE));
+    bench.row(vni(1), 1, "gw2");
+    bench.change(Key::Current(vni(1)), Some(Value::Unreadable), None);
+    assert_eq!(bench.writes(), []);
+    bench.change(node(), None, None);
+    bench.wait(secs(7));
+    bench.wait(secs(7));
+    assert_eq!(bench.writes(), [Write::Claim]);
+}
+
+/// Input: a living owner; the ring says that the VNI is ours. Output: not pulled before the node has been
+/// registered for the hold-down; at once from an owner that has left the ring.
+#[test]
+fn a_living_owner_is_pulled_from_after_the_hold() {
+    let owned_by_gw2 = |points: Vec<u64>| {
+        let mut bench = Bench::ready(1);
+        bench.change(
+            Key::Node(name("gw2")),
+            Some(Value::Points(points)),
+            Some(OTHERS_LEASE),
+        );
+        bench.row(vni(1), 1, "gw2");
+        bench
+    };
+    // Position of VNI 1 lies above both points, so it wraps to the smaller.
+    let mut bench = owned_by_gw2(vec![(1 << 63) + 1]);
+    for _ in 0..JOIN_HOLD / 5 {
+        assert_eq!(bench.writes(), []);
+        bench.wait(secs(5));
+    }
+    assert_eq!(bench.writes(), [Write::Pull]);
+    assert_eq!(owned_by_gw2(Vec::new()).writes(), [Write::Pull]);
+}
+
+/// Input: a Go node writes 0 over a migration whose owner lives (its successor died). Output: claimed, but not
+/// before that owner had the time to hear of it.
+#[test]
+fn a_reset_owner_is_given_a_blink_to_let_go() {
+    let mut bench = Bench::ready(1);
+    bench.change(
+        Key::Node(name("gw2")),
+        Some(Value::Points(Vec::new())),
+        Some(OTHERS_LEASE),
+    );
+    bench.row(vni(1), 4, "gw2");
+    assert_eq!(bench.writes(), []);
+    bench.revision += 1;
+    let put = |key, value| Change {
+        key,
+        value: Some(value),
+        lease: None,
+        revision: Revision(bench.revision),
+    };
+    let reset = vec![
+        put(Key::Kind(vni(1)), Value::Kind(crate::fsm::Kind::Unassigned)),
+        put(Key::Current(vni(1)), Value::Name(None)),
+        put(Key::Next(vni(1)), Value::Name(None)),
+    ];
+    bench.observe(Event::Changed(reset));
+    bench.claims_after_a_blink();
+}
+
+/// Input: the same reset, but its keys are gone from a snapshot. Output: the same.
+#[test]
+fn an_owner_that_a_snapshot_does_not_name_is_given_a_blink_too() {
+    let mut bench = Bench::ready(1);
+    let put = |key, value, lease, revision| Change {
+        key,
+        value: Some(value),
+        lease: Some(lease),
+        revision: Revision(revision),
+    };
+    let points = Value::Points(vec![1 << 63]);
+    let me = put(Key::Node(name("gw1")), points, LEASE, bench.revision);
+    let other = Key::Node(name("gw2"));
+    bench.change(
+        other.clone(),
+        Some(Value::Points(Vec::new())),
+        Some(OTHERS_LEASE),
+    );
+    let other = put(
+        other,
+        Value::Points(Vec::new()),
+        OTHERS_LEASE,
+        bench.revision,
+    );
+    bench.row(vni(1), 4, "gw2");
+    assert_eq!(bench.writes(), []);
+    bench.revision += 1;
+    let kind = Change {
+        lease: None,
+        ..put(
+            Key::Kind(vni(1)),
+            Value::Kind(crate::fsm::Kind::Unassigned),
+            LEASE,
+            bench.revision,
+        )
+    };
+    bench.observe(Event::Snapshot {
+        revision: Revision(bench.revision),
+        changes: vec![me, other, kind],
+    });
+    bench.claims_after_a_blink();
+}
+
+/// Input: somebody was faster. Output: not tried again at once, but with a pause that ends.
+#[test]
+fn a_conflict_is_not_repeated_at_once() {
+    let mut bench = Bench::ready(1);
+    let rows = bench.settle();
+    let each = rows
+        .iter()
+        .map(|row| (row.vni, row.write, Fate::Beaten))
+        .collect();
+    bench.observe(Event::Committed(CommitOutcome::Done {
+        revision: Revision(9),
+        lease: LEASE,
+        each,
+    }));
+    assert_eq!(bench.settle(), []);
+    assert!(bench.next_wake() < secs(1));
+    bench.wait(secs(1));
+    assert_eq!(bench.writes(), [Write::Claim]);
+}
+
+/// Input: no answer from etcd. Output: no call for a moment; the same write again after it.
+#[test]
+fn an_unanswered_commit_is_repeated_after_a_pause() {
+    let mut bench = Bench::ready(1);
+    let rows = bench.settle();
+    bench.observe(Event::Committed(CommitOutcome::Failed(vec![vni(1)])));
+    assert_eq!(bench.settle(), []);
+    bench.wait(secs(1));
+    assert_eq!(bench.settle(), rows);
+}
