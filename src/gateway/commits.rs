@@ -3,17 +3,17 @@
 use super::Gateway;
 use crate::fsm::Write;
 use crate::schema::{Batch, Commit, neighbourhood};
-use crate::types::{Revision, Time, Vni};
+use crate::types::{Time, Vni};
 use std::time::Duration;
 
-/// Rows in one transaction at most. It bounds how long a failover waits for the transaction before it; twice as
-/// many take etcd no less for each.
-const MOST: usize = 512;
+/// Rows in one transaction at most. It bounds how long a failover waits for the transaction before it, and how
+/// much of a share nodes write at once that want not to cross each other; twice as many take no less for each.
+const MOST: usize = 256;
 /// Rows in one transaction after etcd did not answer in time again and again.
 const FEWEST: usize = 16;
 /// With fewer rows than this, each has its own say.
 const WORTHWHILE: usize = 4;
-/// How long each row has its own say after somebody wrote into a stretch: others are at work there.
+/// How long each row has its own say after most stretches were crossed: others are at work there.
 const CROSSED_PAUSE: Duration = Duration::from_millis(200);
 
 /// How rows are gathered into transactions.
@@ -45,9 +45,11 @@ impl Pace {
         self.room = (self.room / 2).max(FEWEST);
     }
 
-    /// Somebody wrote into a stretch.
-    pub fn cross(&mut self, now: Time) {
-        self.alone_until = now + CROSSED_PAUSE;
+    /// Of so many rows that were sent in stretches, so many were crossed.
+    pub fn crossed(&mut self, now: Time, crossed: usize, sent: usize) {
+        if 2 * crossed > sent {
+            self.alone_until = now + CROSSED_PAUSE;
+        }
     }
 }
 
@@ -59,28 +61,20 @@ pub struct Waiting {
     pub alone: bool,
 }
 
-impl Waiting {
-    /// Whether it may be written in a stretch with others: if it was as it is by then. What we wrote ourselves
-    /// after that, others may have written over.
-    fn is_known(&self, known: Revision) -> bool {
-        !self.alone && self.row.read <= known
-    }
-}
-
 impl Gateway {
     /// The next transaction: of the most urgent rows, as many as etcd is asked to write at once.
     pub(super) fn gather(&self, now: Time, mut waiting: Vec<Waiting>) -> Option<Batch> {
         let most_urgent = waiting.iter().map(|it| urgency(it.row.write)).min()?;
         if now >= self.pace.alone_until {
-            let known = waiting
+            let together = waiting
                 .iter()
-                .filter(|it| urgency(it.row.write) == most_urgent && it.is_known(self.told));
-            let known: Vec<Commit> = known.map(|it| it.row).collect();
-            if known.len() >= WORTHWHILE {
+                .filter(|it| urgency(it.row.write) == most_urgent && !it.alone);
+            let together: Vec<Commit> = together.map(|it| it.row).collect();
+            if together.len() >= WORTHWHILE {
                 let start = self.start_of_sweep();
                 let place = |row: &Commit| neighbourhood(row.vni).wrapping_sub(start);
-                let rows = first(known, self.pace.room, place);
-                let batch = Batch::stretches(&rows, self.told, self.config.range.last());
+                let rows = first(together, self.pace.room, place);
+                let batch = Batch::stretches(&rows, self.config.range.last());
                 if batch.is_some() {
                     return batch;
                 }

@@ -479,6 +479,8 @@ impl Gateway {
             } => {
                 self.etcd_retry.succeed();
                 self.pace.succeed();
+                let crossed = each.iter().filter(|(_, _, fate)| *fate == Fate::Crossed);
+                self.pace.crossed(now, crossed.count(), each.len());
                 let (me, cheap_until) = (self.config.me.clone(), now + plan::CHEAP);
                 for (vni, write, fate) in each {
                     let Some(slot) = self.slots.stir(vni) else {
@@ -493,7 +495,6 @@ impl Gateway {
                         }
                         Fate::Crossed => {
                             slot.alone = true;
-                            self.pace.cross(now);
                             continue;
                         }
                     }

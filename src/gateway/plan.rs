@@ -296,9 +296,12 @@ impl Gateway {
             write = self.mend(pass, batch, slot, &state, role);
         }
         if let Some(write) = write {
+            let read = slot.row.kind.revision;
             let row = Commit {
                 vni,
-                read: slot.row.kind.revision,
+                read,
+                // What is newer than all that etcd has told us, we wrote ourselves.
+                known: read.max(self.told),
                 write,
                 has_current: slot.row.has_current(),
             };

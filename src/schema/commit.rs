@@ -25,13 +25,16 @@ pub struct Commit {
     pub vni: Vni,
     /// The revision of its `type` key that the decision was made on.
     pub read: Revision,
+    /// Up to this revision, nobody has written the row since: all of it is known from etcd, or we wrote it then.
+    pub known: Revision,
     /// What to write.
     pub write: Write,
     /// `current` may hold something that a claim has to empty: a third less to write for each orphan without.
     pub has_current: bool,
 }
 
-/// Rows that stand close to each other in etcd, and are written or not written together.
+/// Rows that stand close to each other in etcd, all known up to the same revision, in the order of
+/// [`neighbourhood`]. They are written or not written together.
 pub type Stretch = Vec<Commit>;
 
 /// Rows to write in one transaction.
@@ -39,15 +42,10 @@ pub type Stretch = Vec<Commit>;
 pub enum Batch {
     /// Each is written if nobody has written its `type` since it was read.
     Rows(Vec<Commit>),
-    /// Each stretch is written if nobody has written any key from its first row to its last since `known`.
-    /// That is one condition for many rows, of which etcd's gateway takes less than half the time; but a write of
-    /// anybody to any row in between is in its way.
-    Stretches {
-        /// Up to this revision the writer knows every key.
-        known: Revision,
-        /// Each in the order of [`neighbourhood`].
-        stretches: Vec<Stretch>,
-    },
+    /// Each stretch is written if nobody has written any key from its first row to its last since its rows were
+    /// known. That is one condition for many rows, of which etcd's gateway takes less than half the time; but a
+    /// write of anybody to any row in between is in its way.
+    Stretches(Vec<Stretch>),
 }
 
 /// What became of one write.
@@ -68,16 +66,20 @@ impl Batch {
         Batch::Rows(rows)
     }
 
-    /// As many of `rows` as fit into one transaction in stretches, the first ones. Everything that stands in
-    /// etcd up to revision `known` is known, and no VNI of the cluster is greater than `greatest`. `None` if they
-    /// stand too far apart for that to be cheaper.
-    pub fn stretches(rows: &[Commit], known: Revision, greatest: Vni) -> Option<Batch> {
+    /// As many of `rows` as fit into one transaction in stretches, the first ones, if no VNI of the cluster is
+    /// greater than `greatest`. `None` if they stand too far apart for that to be cheaper.
+    pub fn stretches(rows: &[Commit], greatest: Vni) -> Option<Batch> {
         let mut stretches: Vec<Stretch> = Vec::new();
         let mut keys = 0;
         for &row in rows {
-            let fits = stretches.last().is_some_and(|stretch| {
-                keys + row.keys() <= STRETCH_KEYS && is_near(stretch, row.vni, greatest)
-            });
+            let fits = stretches
+                .last()
+                .and_then(|it| it.last())
+                .is_some_and(|last| {
+                    keys + row.keys() <= STRETCH_KEYS
+                        && row.known == last.known
+                        && is_near(last.vni, row.vni, greatest)
+                });
             if !fits {
                 if stretches.len() == STRETCHES {
                     break;
@@ -92,14 +94,14 @@ impl Batch {
         }
         let written: usize = stretches.iter().map(Vec::len).sum();
         let cheaper = written >= 4 * stretches.len();
-        cheaper.then_some(Batch::Stretches { known, stretches })
+        cheaper.then_some(Batch::Stretches(stretches))
     }
 
     /// All rows of the batch, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Commit> {
         let (rows, stretches): (&[Commit], &[Stretch]) = match self {
             Batch::Rows(rows) => (rows, &[]),
-            Batch::Stretches { stretches, .. } => (&[], stretches),
+            Batch::Stretches(stretches) => (&[], stretches),
         };
         rows.iter().chain(stretches.iter().flatten())
     }
@@ -135,11 +137,8 @@ fn aligned(vni: Vni) -> u64 {
     u64::from(vni.get()) * 10u64.pow(DIGITS - 1 - vni.get().ilog10())
 }
 
-/// Whether `vni` comes soon after the last row of a stretch, if there are VNIs up to `greatest`.
-fn is_near(stretch: &[Commit], vni: Vni, greatest: Vni) -> bool {
-    let Some(last) = stretch.last().map(|row| row.vni) else {
-        return true;
-    };
+/// Whether `vni` comes soon after `last`, if there are VNIs up to `greatest`.
+fn is_near(last: Vni, vni: Vni, greatest: Vni) -> bool {
     let of_length = |length: u32| {
         let unit = 10u64.pow(DIGITS - 1 - length);
         let end = (aligned(vni) / unit).min(greatest.get().into());
@@ -158,9 +157,9 @@ pub fn commit(me: &NodeName, lease: LeaseId, batch: &Batch, mark: Option<&Meta>)
             .iter()
             .map(|row| Op::Txn(row_txn(me, lease, row)))
             .collect(),
-        Batch::Stretches { known, stretches } => stretches
+        Batch::Stretches(stretches) => stretches
             .iter()
-            .map(|stretch| Op::Txn(stretch_txn(me, lease, stretch, *known)))
+            .map(|stretch| Op::Txn(stretch_txn(me, lease, stretch)))
             .collect(),
     };
     let mark = mark.filter(|_| then.len() < ROWS).map(|meta| Op::Put {
@@ -189,13 +188,13 @@ fn row_txn(me: &NodeName, lease: LeaseId, row: &Commit) -> Txn {
     }
 }
 
-fn stretch_txn(me: &NodeName, lease: LeaseId, stretch: &Stretch, known: Revision) -> Txn {
+fn stretch_txn(me: &NodeName, lease: LeaseId, stretch: &Stretch) -> Txn {
     let ends = stretch.first().zip(stretch.last());
     let condition = ends.map(|(first, last)| Compare::AllModRevisionsLess {
         key: format!("/wmgwd/vni/{}/", first.vni).into_bytes(),
         // What follows the last row's keys.
         end: format!("/wmgwd/vni/{}0", last.vni).into_bytes(),
-        than: known.next(),
+        than: last.known.next(),
     });
     Txn {
         compares: condition.into_iter().collect(),
@@ -245,7 +244,7 @@ pub fn committed(batch: &Batch, reply: &TxnReply) -> Option<Vec<(Vni, Write, Fat
             .enumerate()
             .map(|(at, row)| told(row, fate(reply.responses.get(at), Fate::Beaten)))
             .collect(),
-        Batch::Stretches { stretches, .. } => stretches
+        Batch::Stretches(stretches) => stretches
             .iter()
             .enumerate()
             .flat_map(|(at, stretch)| {

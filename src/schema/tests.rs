@@ -126,6 +126,7 @@ fn a_claim_empties_current_only_where_it_may_hold_something() {
         let claim = Commit {
             vni: vni(7),
             read: Revision(3),
+            known: Revision(8),
             write: Write::Claim,
             has_current,
         };
@@ -141,6 +142,7 @@ fn claim(number: u32) -> Commit {
     Commit {
         vni: vni(number),
         read: Revision(3),
+        known: Revision(8),
         write: Write::Claim,
         has_current: false,
     }
@@ -168,11 +170,9 @@ fn neighbours_stand_beside_each_other_in_etcd() {
 #[test]
 fn stretches_are_long_and_within_limits() {
     let rows = claims((1..=10_000).step_by(6));
-    let batch = Batch::stretches(&rows, Revision(9), vni(10_000));
-    let Some(Batch::Stretches { known, stretches }) = batch else {
-        panic!("{batch:?}");
+    let Some(Batch::Stretches(stretches)) = Batch::stretches(&rows, vni(10_000)) else {
+        panic!("no stretches");
     };
-    assert_eq!(known, Revision(9));
     let written: Vec<Commit> = stretches.iter().flatten().copied().collect();
     assert_eq!(written, rows[..written.len()]);
     assert!(written.len() > 1_000, "{}", written.len());
@@ -187,36 +187,32 @@ fn stretches_are_long_and_within_limits() {
     }
 }
 
-/// Input: rows far apart, also where few digits make them look close; rows that go back to the first key.
-/// Output: no stretch leads from one to the other, and where that leaves none there is no batch.
+/// Input: rows far apart, also where few digits make them look close; rows that go back to the first key; rows
+/// that are known up to another revision. Output: no stretch leads from one to the other, and where that leaves
+/// none there is no batch.
 #[test]
-fn a_stretch_has_no_long_gaps_and_never_goes_back() {
-    assert_eq!(
-        Batch::stretches(&claims([1, 2, 3, 4, 5, 6, 7, 8]), Revision(9), vni(64_000)),
-        None
-    );
+fn a_stretch_has_no_gaps_and_never_goes_back() {
+    assert_eq!(Batch::stretches(&claims(1..=8), vni(64_000)), None);
     let mut rows = claims(5_000..5_010);
     rows.extend(claims(1_000..1_010));
-    let Some(Batch::Stretches { stretches, .. }) = Batch::stretches(&rows, Revision(9), vni(9_999))
-    else {
+    rows.iter_mut()
+        .skip(15)
+        .for_each(|row| row.known = Revision(9));
+    let Some(Batch::Stretches(stretches)) = Batch::stretches(&rows, vni(9_999)) else {
         panic!("no stretches");
     };
-    let ends: Vec<(u32, u32)> = stretches
-        .iter()
-        .map(|it| (it[0].vni.get(), it[it.len() - 1].vni.get()))
-        .collect();
-    assert_eq!(ends, [(5_000, 5_009), (1_000, 1_009)]);
+    let ends = |it: &Stretch| (it[0].vni.get(), it[it.len() - 1].vni.get());
+    assert_eq!(
+        stretches.iter().map(ends).collect::<Vec<_>>(),
+        [(5_000, 5_009), (1_000, 1_004), (1_005, 1_009)]
+    );
 }
 
 /// Input: two stretches, and etcd's answer that one was written. Output: one condition each, from the first key
 /// of the first row to the last key of the last row; each row shares its stretch's fate.
 #[test]
 fn a_stretch_is_written_whole_or_not_at_all() {
-    let stretches = vec![claims([10, 11]), claims([500])];
-    let batch = Batch::Stretches {
-        known: Revision(8),
-        stretches,
-    };
+    let batch = Batch::Stretches(vec![claims([10, 11]), claims([500])]);
     let txn = commit(&name("gw1"), LeaseId(1), &batch, None);
     let condition = |op: &Op| match op {
         Op::Txn(txn) => (txn.compares.clone(), txn.then.len()),
