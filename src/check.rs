@@ -15,6 +15,7 @@ pub mod startup;
 pub mod system;
 
 use crate::host::frr::EvpnFilter;
+use crate::report::{runs, spans};
 use crate::types::{NodeName, Vni, VniRange};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -97,6 +98,24 @@ impl Finding {
             mend: Some(mend.into()),
             ..Finding::ok(about, text)
         }
+    }
+}
+
+impl Finding {
+    /// The same, said of `vnis` in one line; `$i` in what mends it stands for each of them. `None` if there are none.
+    fn of(self, vnis: &[Vni]) -> Option<Finding> {
+        if vnis.is_empty() {
+            return None;
+        }
+        let mend = self.mend.map(|mend| match mend.contains("$i") {
+            true => each(vnis, &mend),
+            false => mend,
+        });
+        Some(Finding {
+            text: format!("{}: VNIs {}", self.text, spans(vnis)),
+            mend,
+            ..self
+        })
     }
 }
 
@@ -192,7 +211,7 @@ fn absent(range: VniRange, there: &BTreeSet<Vni>) -> Vec<(u32, u32)> {
 /// A shell loop that runs `command` for each of `vnis`, in which `$i` stands for the VNI; without a loop for
 /// one. At most for the runs that a line names: what is left shows up when the check is run again.
 fn each(vnis: &[Vni], command: &str) -> String {
-    let runs = crate::report::runs(vnis);
+    let runs = runs(vnis);
     let words: Vec<String> = runs
         .iter()
         .take(SHOWN)

@@ -1,6 +1,6 @@
 //! Pure: whether the bridges and VXLAN interfaces of the range are there and as they must be.
 
-use super::{Finding, Purpose, SHOWN, absent, each};
+use super::{Finding, Purpose, SHOWN, absent};
 use crate::host::interfaces::{Interface, Port};
 use crate::report::{run_text, spans};
 use crate::types::{Vni, VniRange};
@@ -106,31 +106,24 @@ fn presence(range: VniRange, bridges: &Numbered, vxlans: &Numbered) -> Vec<Findi
         missing.copied().collect()
     };
     let no_bridge = lacks(vxlans, bridges);
-    if !no_bridge.is_empty() {
-        findings.push(Finding::fail(
+    findings.extend(
+        Finding::fail(
             ABOUT,
-            format!("vxlan<VNI> is there and br<VNI> is not: VNIs {}", spans(&no_bridge)),
-            each(
-                &no_bridge,
-                "ip link add br$i type bridge && ip link set vxlan$i master br$i && ip link set br$i up",
-            ),
-        ));
-    }
+            "vxlan<VNI> is there and br<VNI> is not",
+            "ip link add br$i type bridge && ip link set vxlan$i master br$i && ip link set br$i up",
+        )
+        .of(&no_bridge),
+    );
     let no_vxlan = lacks(bridges, vxlans);
-    if !no_vxlan.is_empty() {
-        findings.push(Finding::fail(
+    findings.extend(
+        Finding::fail(
             ABOUT,
-            format!(
-                "br<VNI> is there and vxlan<VNI> is not: VNIs {}",
-                spans(&no_vxlan)
-            ),
-            each(
-                &no_vxlan,
-                "ip link add vxlan$i type vxlan id $i local ADDRESS dstport 4789 nolearning && \
-                 ip link set vxlan$i master br$i up",
-            ),
-        ));
-    }
+            "br<VNI> is there and vxlan<VNI> is not",
+            "ip link add vxlan$i type vxlan id $i local ADDRESS dstport 4789 nolearning && \
+             ip link set vxlan$i master br$i up",
+        )
+        .of(&no_vxlan),
+    );
     findings
 }
 
@@ -139,10 +132,7 @@ fn shape(bridges: &Numbered, vxlans: &Numbered) -> Vec<Finding> {
     const ABOUT: &str = "interfaces";
     let mut findings = Vec::new();
     let mut fail = |vnis: Vec<Vni>, what: &str, command: &str| {
-        if !vnis.is_empty() {
-            let text = format!("{what}: VNIs {}", spans(&vnis));
-            findings.push(Finding::fail(ABOUT, text, each(&vnis, command)));
-        }
+        findings.extend(Finding::fail(ABOUT, what, command).of(&vnis));
     };
     let which = |interfaces: &Numbered, wrong: &dyn Fn(Vni, &Interface) -> bool| -> Vec<Vni> {
         let wrong = interfaces.iter().filter(|(vni, it)| wrong(**vni, it));
@@ -181,11 +171,8 @@ fn shape(bridges: &Numbered, vxlans: &Numbered) -> Vec<Finding> {
     );
     if findings.is_empty() && !bridges.is_empty() && bridges.len() == vxlans.len() {
         let vnis: Vec<Vni> = bridges.keys().copied().collect();
-        let text = format!(
-            "br<VNI> and vxlan<VNI> are there, joined and up: VNIs {}",
-            spans(&vnis)
-        );
-        findings.push(Finding::ok(ABOUT, text));
+        let text = "br<VNI> and vxlan<VNI> are there, joined and up";
+        findings.extend(Finding::ok(ABOUT, text).of(&vnis));
     }
     findings
 }
@@ -203,17 +190,12 @@ pub fn neigh_suppress(range: VniRange, links: &Links) -> Option<Finding> {
 }
 
 fn suppression(suppressed: &[Vni]) -> Option<Finding> {
-    (!suppressed.is_empty()).then(|| {
-        Finding::fail(
-            "neigh_suppress",
-            format!(
-                "on at vxlan<VNI>, so that gratuitous ARP does not reach the stations and they go on using a dead \
-                 gateway: VNIs {}",
-                spans(suppressed)
-            ),
-            each(suppressed, "bridge link set dev vxlan$i neigh_suppress off"),
-        )
-    })
+    Finding::fail(
+        "neigh_suppress",
+        "on at vxlan<VNI>, so that gratuitous ARP does not reach the stations and they go on using a dead gateway",
+        "bridge link set dev vxlan$i neigh_suppress off",
+    )
+    .of(suppressed)
 }
 
 /// What keeps gratuitous ARP in, or makes addresses move without EVPN.
@@ -227,31 +209,27 @@ fn flooding(vxlans: &Numbered) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(suppression(&ports(&|port| port.neigh_suppress)));
     let learning = ports(&|port| port.learning);
-    if !learning.is_empty() {
-        findings.push(Finding::warn(
+    findings.extend(
+        Finding::warn(
             "learning",
-            format!(
-                "the bridge learns at vxlan<VNI>, against what EVPN says: VNIs {}",
-                spans(&learning)
-            ),
-            each(&learning, "bridge link set dev vxlan$i learning off"),
-        ));
-    }
+            "the bridge learns at vxlan<VNI>, against what EVPN says",
+            "bridge link set dev vxlan$i learning off",
+        )
+        .of(&learning),
+    );
     let device: Vec<Vni> = vxlans
         .iter()
         .filter(|(_, it)| it.vxlan.is_some_and(|vxlan| vxlan.learning))
         .map(|(vni, _)| *vni)
         .collect();
-    if !device.is_empty() {
-        findings.push(Finding::warn(
+    findings.extend(
+        Finding::warn(
             "learning",
-            format!(
-                "vxlan<VNI> itself learns, against what EVPN says: VNIs {}",
-                spans(&device)
-            ),
-            each(&device, "ip link set vxlan$i type vxlan nolearning"),
-        ));
-    }
+            "vxlan<VNI> itself learns, against what EVPN says",
+            "ip link set vxlan$i type vxlan nolearning",
+        )
+        .of(&device),
+    );
     if findings.is_empty() && !vxlans.is_empty() {
         findings.push(Finding::ok(
             "neigh_suppress",
@@ -274,13 +252,14 @@ fn addresses(range: VniRange, links: &Links, bridges: &Numbered) -> Vec<Finding>
         .filter(|vni| v4(vni).is_empty())
         .copied()
         .collect();
-    if !bare.is_empty() {
-        findings.push(Finding::fail(
+    findings.extend(
+        Finding::fail(
             ABOUT,
-            format!("br<VNI> has no IPv4 address: VNIs {}", spans(&bare)),
-            each(&bare, "ip address add GATEWAY/LENGTH dev br$i"),
-        ));
-    }
+            "br<VNI> has no IPv4 address",
+            "ip address add GATEWAY/LENGTH dev br$i",
+        )
+        .of(&bare),
+    );
     let mut owners: BTreeMap<IpAddr, Vec<Vni>> = BTreeMap::new();
     for vni in bridges.keys() {
         for address in v4(vni) {
@@ -316,16 +295,14 @@ fn addresses(range: VniRange, links: &Links, bridges: &Numbered) -> Vec<Finding>
         })
         .copied()
         .collect();
-    if !v6.is_empty() {
-        findings.push(Finding::warn(
+    findings.extend(
+        Finding::warn(
             ABOUT,
-            format!(
-                "br<VNI> has an IPv6 address, which every gateway answers for at any time: VNIs {}",
-                spans(&v6)
-            ),
+            "br<VNI> has an IPv6 address, which every gateway answers for at any time",
             "take it away; IPv6 gateway addresses are not switched",
-        ));
-    }
+        )
+        .of(&v6),
+    );
     if findings.is_empty() && !bridges.is_empty() {
         let text = "each br<VNI> has an IPv4 address of its own (whether it is the other gateways' too cannot be seen from here)";
         findings.push(Finding::ok(ABOUT, text));
@@ -355,27 +332,27 @@ fn underlay(links: &Links, vxlans: &Numbered) -> Vec<Finding> {
             tight.push((*vni, it.mtu, &under.name, under.mtu));
         }
     }
-    if !nowhere.is_empty() {
-        findings.push(Finding::fail(
+    findings.extend(
+        Finding::fail(
             ABOUT,
-            format!(
-                "the local address of vxlan<VNI> is no address of this host: VNIs {}",
-                spans(&nowhere)
-            ),
-            each(&nowhere, "ip -d link show vxlan$i"),
-        ));
-    }
+            "the local address of vxlan<VNI> is no address of this host",
+            "ip -d link show vxlan$i",
+        )
+        .of(&nowhere),
+    );
     if let Some((_, mtu, under, has)) = tight.first() {
         let vnis: Vec<Vni> = tight.iter().map(|(vni, ..)| *vni).collect();
-        findings.push(Finding::warn(
-            ABOUT,
-            format!(
-                "packets of {mtu} bytes on vxlan<VNI> do not fit through {under} (MTU {has}) with the {AROUND} bytes \
-                 of VXLAN around them: VNIs {}",
-                spans(&vnis)
-            ),
-            format!("ip link set {under} mtu {}", mtu + AROUND),
-        ));
+        findings.extend(
+            Finding::warn(
+                ABOUT,
+                format!(
+                    "packets of {mtu} bytes on vxlan<VNI> do not fit through {under} (MTU {has}) with the {AROUND} \
+                     bytes of VXLAN around them"
+                ),
+                format!("ip link set {under} mtu {}", mtu + AROUND),
+            )
+            .of(&vnis),
+        );
     }
     if findings.is_empty() && !vxlans.is_empty() {
         let text =

@@ -234,39 +234,33 @@ fn ospf(interfaces: &[OspfInterface], bridges: &BTreeSet<Vni>, running: bool) ->
     let mut findings = Vec::new();
     let used = BTreeSet::from_iter(of_ours(&|_| true));
     let unused: Vec<Vni> = bridges.difference(&used).copied().collect();
-    if !unused.is_empty() {
-        findings.push(Finding::fail(
+    findings.extend(
+        Finding::fail(
             ABOUT,
-            format!(
-                "br<VNI> is in no OSPF area, so that nobody upstream hears of its network: VNIs {}",
-                spans(&unused)
-            ),
+            "br<VNI> is in no OSPF area, so that nobody upstream hears of its network",
             "vtysh -c 'configure terminal' -c 'router ospf' -c 'network NETWORK/LENGTH area 0.0.0.0'",
-        ));
-    }
+        )
+        .of(&unused),
+    );
     let active = of_ours(&|it| !it.passive);
-    if !active.is_empty() {
-        findings.push(Finding::warn(
+    findings.extend(
+        Finding::warn(
             ABOUT,
-            format!(
-                "br<VNI> is not passive, so that stations hear hellos and could become neighbours: VNIs {}",
-                spans(&active)
-            ),
+            "br<VNI> is not passive, so that stations hear hellos and could become neighbours",
             "vtysh -c 'configure terminal' -c 'router ospf' -c 'passive-interface default', then \
              'no ip ospf passive' on the uplink",
-        ));
-    }
-    let cheap = of_ours(&|it| it.cost < 65_535);
-    if !cheap.is_empty() && !running {
-        findings.push(Finding::warn(
+        )
+        .of(&active),
+    );
+    let cheap = of_ours(&|it| !running && it.cost < 65_535);
+    findings.extend(
+        Finding::warn(
             ABOUT,
-            format!(
-                "br<VNI> costs less than 65535 although no wmgwd runs here, and draws traffic: VNIs {}",
-                spans(&cheap)
-            ),
+            "br<VNI> costs less than 65535 although no wmgwd runs here, and draws traffic",
             "wmgwd withdraw with the same --minvni and --maxvni",
-        ));
-    }
+        )
+        .of(&cheap),
+    );
     let uplinks: Vec<&OspfInterface> = interfaces
         .iter()
         .filter(|it| vni(it).is_none() && !it.passive && it.name != "lo")

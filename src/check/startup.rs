@@ -5,7 +5,6 @@ use crate::host::Cost;
 use crate::host::frr::config::Entry;
 use crate::host::frr::script::{CLOSING, LIST, ROUTE_MAP, is_open};
 use crate::host::frr::survey::Survey;
-use crate::report::spans;
 use crate::types::Vni;
 use std::collections::BTreeSet;
 
@@ -47,16 +46,14 @@ pub fn findings(purpose: &Purpose, frr: &Survey, bridges: &BTreeSet<Vni>) -> Vec
                 mend,
             ));
         }
-        if !cheap.is_empty() {
-            findings.push(Finding::warn(
+        findings.extend(
+            Finding::warn(
                 ABOUT,
-                format!(
-                    "{file} gives br<VNI> a cost below 65535: at a boot this gateway would draw traffic for VNIs {}",
-                    spans(&cheap)
-                ),
+                format!("{file} gives br<VNI> a cost below 65535, and draws its traffic at a boot"),
                 format!("set `ip ospf cost 65535` for each br<VNI> in {file}"),
-            ));
-        }
+            )
+            .of(&cheap),
+        );
         if !saved.bgp.entries.is_empty() {
             filtered = true;
             if is_open(&saved.bgp) {
@@ -71,16 +68,14 @@ pub fn findings(purpose: &Purpose, frr: &Survey, bridges: &BTreeSet<Vni>) -> Vec
         }
     }
     let without: Vec<Vni> = bridges.difference(&costs).copied().collect();
-    if !without.is_empty() {
-        findings.push(Finding::warn(
+    findings.extend(
+        Finding::warn(
             ABOUT,
-            format!(
-                "no cost for br<VNI>: until wmgwd sets it, this gateway is better than any owner for VNIs {}",
-                spans(&without)
-            ),
+            "no cost for br<VNI>, so that until wmgwd sets it this gateway is better than any owner",
             "append `interface br<VNI>` and ` ip ospf cost 65535` for each, see the end of frr.conf.example",
-        ));
-    }
+        )
+        .of(&without),
+    );
     if findings.is_empty() && filtered {
         findings.push(Finding::ok(
             ABOUT,

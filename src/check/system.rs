@@ -1,7 +1,6 @@
 //! Pure: kernel switches, what this process may do, and who else is at work on this host.
 
-use super::{Finding, Purpose, each};
-use crate::report::spans;
+use super::{Finding, Purpose};
 use crate::types::Vni;
 use std::collections::BTreeMap;
 
@@ -89,19 +88,17 @@ fn switches(system: &System) -> Vec<Finding> {
     let loud: Vec<Vni> = system
         .arp_ignore
         .iter()
-        .filter(|(_, value)| **value != 8)
+        .filter(|(_, value)| system.guards.is_empty() && **value != 8)
         .map(|(vni, _)| *vni)
         .collect();
-    if !loud.is_empty() && system.guards.is_empty() {
-        findings.push(Finding::warn(
+    findings.extend(
+        Finding::warn(
             "arp_ignore",
-            format!(
-                "br<VNI> answers ARP although no wmgwd runs here, and would after a boot: VNIs {}",
-                spans(&loud)
-            ),
-            each(&loud, "sysctl -w net.ipv4.conf.br$i.arp_ignore=8"),
-        ));
-    }
+            "br<VNI> answers ARP although no wmgwd runs here, and would after a boot",
+            "sysctl -w net.ipv4.conf.br$i.arp_ignore=8",
+        )
+        .of(&loud),
+    );
     if findings.is_empty() {
         let text = match system.guards.is_empty() {
             true => "0 for all, 8 (silent) for each br<VNI>",
