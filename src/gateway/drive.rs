@@ -14,7 +14,7 @@ pub const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 /// Smaller ones cost more in all, as FRR takes two halves in longer than the whole.
 const CHANGES: usize = 1024;
 /// Gratuitous ARP is paced to this many VNIs every [`ANNOUNCE_PAUSE`]: 10 000 VNIs take a second.
-const ANNOUNCEMENTS: usize = 500;
+pub const ANNOUNCEMENTS: usize = 500;
 const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
 
 impl Gateway {
@@ -49,13 +49,15 @@ impl Gateway {
         rescue: bool,
     ) {
         let now = pass.now;
-        if slot.arp != Some(wanted.arp) || slot.recheck {
+        if slot.arp == Some(wanted.arp) {
+            slot.arp_asked = wanted.arp;
+            batch.found.arp = slot.arp;
+        } else {
             let retry = slot.arp_retry_for(wanted.arp);
             if !retry.is_over(now) {
                 batch.wake_at(retry.until());
             } else {
                 slot.arp_asked = wanted.arp;
-                slot.recheck = false;
                 let switches = if wanted.arp {
                     &mut batch.arp_on
                 } else {
@@ -157,15 +159,17 @@ impl Gateway {
         if !switches.is_empty() {
             effects.push(Effect::SwitchArp(switches));
         }
-        if !batch.announcements.is_empty() {
+        let mut announced = std::mem::take(&mut batch.refreshes);
+        if !batch.announcements.is_empty() || !announced.is_empty() {
             // The longest overdue first; the rest gets its turn after a pause.
             batch.announcements.sort_unstable();
-            batch.announcements.truncate(ANNOUNCEMENTS);
+            batch
+                .announcements
+                .truncate(ANNOUNCEMENTS - announced.len());
             self.next_announcement_slot = pass.now + ANNOUNCE_PAUSE;
             batch.wake_at(self.next_announcement_slot);
-            effects.push(Effect::Announce(
-                batch.announcements.iter().map(|&(_, vni)| vni).collect(),
-            ));
+            announced.extend(batch.announcements.iter().map(|&(_, vni)| vni));
+            effects.push(Effect::Announce(announced));
         }
         if self.frr.under_way.is_some() || !self.frr.looked {
             return;

@@ -19,6 +19,7 @@ mod slot;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use crate::fsm::{Kind, Write};
 use crate::host::{Cost, Health, Parts, RouteChange};
@@ -29,10 +30,11 @@ use commits::Pace;
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome, RowView};
 use fnv::FnvHashSet;
 use mirror::Nodes;
-use slot::Backoff;
+use slot::{Backoff, Slot};
 use slots::Slots;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use turns::Turns;
 
 /// What a node is told at its start.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -119,9 +121,7 @@ pub struct Gateway {
     etcd_retry: Backoff,
     pace: Pace,
     next_announcement_slot: Time,
-    next_audit: Time,
-    /// Where the audit goes on.
-    audited: usize,
+    turns: Turns,
     deadline: Option<Time>,
     /// Rows that changed since [`Gateway::take_changed`].
     changed: Vec<Vni>,
@@ -156,8 +156,7 @@ impl Gateway {
             etcd_retry: Backoff::default(),
             pace: Pace::default(),
             next_announcement_slot: Time::default(),
-            next_audit: Time::default(),
-            audited: 0,
+            turns: Turns::default(),
             deadline: None,
             changed: Vec::new(),
         }
@@ -188,7 +187,10 @@ impl Gateway {
             }
             Event::Announced(vnis) => {
                 for vni in vnis {
-                    if let Some(slot) = self.slots.stir(vni) {
+                    let heeds = |slot: &Slot| !slot.is_long_announced();
+                    if self.slots.get(vni).is_some_and(heeds)
+                        && let Some(slot) = self.slots.stir(vni)
+                    {
                         slot.announce_sent(now);
                     }
                 }
@@ -405,6 +407,14 @@ impl Gateway {
     }
 
     fn observe_arp(&mut self, now: Time, vni: Vni, outcome: ArpOutcome) {
+        let known = |answers| {
+            self.slots
+                .get(vni)
+                .is_some_and(|slot| slot.has_arp(answers))
+        };
+        if matches!(outcome, ArpOutcome::Answers(answers) if known(answers)) {
+            return;
+        }
         let Some(slot) = self.slots.stir(vni) else {
             return;
         };

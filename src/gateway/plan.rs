@@ -24,10 +24,6 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const LET_GO: Duration = Duration::from_millis(100);
 /// How long the ring owner waits for a Go wmgwd to mend a broken migration.
 const MEND_PATIENCE: Duration = Duration::from_secs(5);
-/// ARP of each VNI is written again every 30 s, whatever we believe that it is: a part of them every second, as
-/// whoever switches many holds up whoever must fence.
-const AUDIT: Duration = Duration::from_secs(1);
-const AUDIT_PARTS: usize = 30;
 
 /// What one pass collects.
 #[derive(Default)]
@@ -42,6 +38,7 @@ pub struct Batch {
     pub releases: Vec<RouteChange>,
     pub claims: Vec<RouteChange>,
     pub announcements: Vec<(Time, Vni)>,
+    pub refreshes: Vec<Vni>,
     pub commits: Vec<Waiting>,
     pub wake: Option<Time>,
 }
@@ -116,8 +113,6 @@ impl Gateway {
         if let Some(lease) = self.lease {
             batch.wake_at(lease.valid_until - self.config.fence_margin);
         }
-        self.audit(now);
-        batch.wake_at(self.next_audit);
         batch.wake_at(self.distrust_until);
 
         let pass = self.pass(now);
@@ -127,6 +122,7 @@ impl Gateway {
             return self.plan(now);
         }
         self.plan_life(&pass, &mut batch, &mut effects);
+        self.take_turns(now, &mut batch);
         self.plan_host(&pass, &mut batch, &mut effects);
         self.plan_registration(&pass, &mut batch, &mut effects);
         let rows = self.gather(now, std::mem::take(&mut batch.commits));
@@ -139,18 +135,6 @@ impl Gateway {
         }
         self.deadline = batch.wake;
         effects
-    }
-
-    /// Has the next part of the VNIs written again, or as many parts as are overdue.
-    fn audit(&mut self, now: Time) {
-        if self.next_audit > now {
-            return;
-        }
-        let overdue = now.since(self.next_audit).as_secs() / AUDIT.as_secs();
-        let parts = (usize::try_from(overdue).unwrap_or(AUDIT_PARTS) + 1).min(AUDIT_PARTS);
-        let count = self.slots.len().div_ceil(AUDIT_PARTS) * parts;
-        self.audited = self.slots.recheck(self.audited, count);
-        self.next_audit = now + AUDIT;
     }
 
     fn pass(&self, now: Time) -> Pass {
@@ -260,11 +244,12 @@ impl Gateway {
         }
 
         if wanted.arp && slot.arp == Some(true) && fsm::announces(&state, role) {
-            let due = slot.next_announcement(now);
-            if due <= now && self.next_announcement_slot <= now {
-                batch.announcements.push((due, vni));
-            } else {
-                batch.wake_at(due.max(self.next_announcement_slot));
+            match slot.next_announcement(now) {
+                None => batch.found.refreshed = true,
+                Some(due) if due <= now && self.next_announcement_slot <= now => {
+                    batch.announcements.push((due, vni));
+                }
+                Some(due) => batch.wake_at(due.max(self.next_announcement_slot)),
             }
         } else {
             slot.stop_announcing();

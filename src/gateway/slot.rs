@@ -6,11 +6,10 @@ use crate::host::{Cost, RouteChange};
 use crate::types::{Time, Vni};
 use std::time::Duration;
 
-/// How long after a takeover gratuitous ARP is repeated every [`ANNOUNCE_EARLY`], in repetitions.
+/// How long after a takeover gratuitous ARP is repeated every [`ANNOUNCE_PAUSE`], in repetitions. After that it is
+/// refreshed in turn with all others (see `turns`).
 const ANNOUNCE_REPEATS: u8 = 10;
-const ANNOUNCE_EARLY: Duration = Duration::from_secs(1);
-/// How often it is refreshed after that, for stations that missed all of them.
-const ANNOUNCE_LATE: Duration = Duration::from_secs(10);
+const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A bridge that cannot be silenced is tried at least this often.
 const SILENCE_PAUSE: Duration = Duration::from_secs(1);
@@ -66,9 +65,11 @@ impl Backoff {
 
 /// The next gratuitous ARP of a VNI that is served here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Announcing {
-    at: Time,
-    left: u8,
+enum Announcing {
+    /// Then, and so many times again.
+    Early { at: Time, left: u8 },
+    /// When its turn comes.
+    InTurn,
 }
 
 /// One VNI.
@@ -100,8 +101,6 @@ pub struct Slot {
     arp_on_retry: Backoff,
     /// When it may be switched off again: a bridge that could not be made to answer is silenced at once.
     arp_off_retry: Backoff,
-    /// ARP is to be written again, even if it is what it should be.
-    pub recheck: bool,
     /// What ARP was last switched to.
     pub arp_asked: bool,
     /// When FRR may be tried again.
@@ -134,7 +133,6 @@ impl Slot {
             cheap_until: Time::default(),
             arp_on_retry: Backoff::default(),
             arp_off_retry: Backoff::default(),
-            recheck: false,
             arp_asked: false,
             routes_retry: Backoff::default(),
             alone: false,
@@ -228,9 +226,9 @@ impl Slot {
         self.fail(now);
     }
 
-    /// Starts announcing anew: at once, then often, then now and then.
+    /// Starts announcing anew: at once, then often, then in turn.
     pub fn announce_from(&mut self, now: Time) {
-        self.announcing = Some(Announcing {
+        self.announcing = Some(Announcing::Early {
             at: now,
             left: ANNOUNCE_REPEATS,
         });
@@ -242,14 +240,28 @@ impl Slot {
         self.announced = None;
     }
 
-    /// When the next announcement is due; starts announcing if it had not.
-    pub fn next_announcement(&mut self, now: Time) -> Time {
-        self.announcing
-            .get_or_insert(Announcing {
-                at: now,
-                left: ANNOUNCE_REPEATS,
-            })
-            .at
+    /// When the next announcement is due, `None` if that is when its turn comes; starts announcing if it had not.
+    pub fn next_announcement(&mut self, now: Time) -> Option<Time> {
+        let first = Announcing::Early {
+            at: now,
+            left: ANNOUNCE_REPEATS,
+        };
+        match self.announcing.get_or_insert(first) {
+            Announcing::Early { at, .. } => Some(*at),
+            Announcing::InTurn => None,
+        }
+    }
+
+    /// Whether one more announcement changes nothing.
+    pub fn is_long_announced(&self) -> bool {
+        let announced = self.announced.is_some_and(|first| first >= self.entered);
+        announced && self.announcing == Some(Announcing::InTurn)
+    }
+
+    /// Whether it is known that the bridge is there, and answers ARP or does not as `answers` says.
+    pub fn has_arp(&self, answers: bool) -> bool {
+        let retries = [self.arp_on_retry, self.arp_off_retry];
+        self.arp == Some(answers) && !self.absent && retries == [Backoff::default(); 2]
     }
 
     /// An announcement went out.
@@ -259,14 +271,12 @@ impl Slot {
         if self.announced.is_none_or(|first| first < self.entered) {
             self.announced = Some(now);
         }
-        if let Some(announcing) = &mut self.announcing {
-            let pause = if announcing.left > 0 {
-                ANNOUNCE_EARLY
-            } else {
-                ANNOUNCE_LATE
-            };
-            announcing.left = announcing.left.saturating_sub(1);
-            announcing.at = now + pause;
+        if let Some(Announcing::Early { left, .. }) = self.announcing {
+            let next = left.checked_sub(1).map(|left| Announcing::Early {
+                at: now + ANNOUNCE_PAUSE,
+                left,
+            });
+            self.announcing = Some(next.unwrap_or(Announcing::InTurn));
         }
     }
 }
@@ -295,15 +305,18 @@ mod tests {
     }
 
     #[test]
-    fn announcements_are_early_then_late_for_ever() {
+    fn announcements_are_early_then_in_turn_for_ever() {
         let start = Time::since_boot(Duration::from_secs(100));
         let mut slot = Slot::new();
         let mut times = Vec::new();
-        for _ in 0..13 {
-            let at = slot.next_announcement(start);
+        while let Some(at) = slot.next_announcement(start) {
+            assert!(!slot.is_long_announced());
             slot.announce_sent(at);
             times.push(at.since(start).as_secs());
         }
-        assert_eq!(times, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30]);
+        assert_eq!(times, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        slot.announce_sent(start + Duration::from_secs(20));
+        assert_eq!(slot.next_announcement(start), None);
+        assert!(slot.is_long_announced());
     }
 }

@@ -16,6 +16,10 @@ pub struct Finding {
     pub exposed: bool,
     /// FRR, as far as we know, still shows something of it, excused or not.
     pub lingering: bool,
+    /// What ARP is and shall be; nothing while it is not what it shall be.
+    pub arp: Option<bool>,
+    /// It is served, and no announcement of it is due at a time of its own.
+    pub refreshed: bool,
     /// There is something to do that may not get its turn in this pass.
     pub restless: bool,
     /// When it wants to be looked at again, if nothing happens before.
@@ -98,14 +102,11 @@ impl Slots {
         self.all_stirred = true;
     }
 
-    /// Has the ARP of `count` of them written again, from index `from` on and round; the index after those.
-    pub fn recheck(&mut self, from: usize, count: usize) -> usize {
-        let all = self.slots.len();
-        for at in (from..from + count.min(all)).map(|at| at % all) {
-            self.slots[at].recheck = true;
-            self.stirred.push(at as u32);
-        }
-        (from + count.min(all)) % all
+    /// What the last pass found of each, from index `from` on and round.
+    pub fn findings_from(&self, from: usize) -> impl Iterator<Item = (Vni, Finding)> {
+        let first = self.range.first().get();
+        let indices = (from..self.findings.len()).chain(0..from);
+        indices.filter_map(move |at| Some((Vni::new(first + at as u32)?, self.findings[at])))
     }
 
     /// All of it, to be put back soon: while they are looked at, they are nobody else's.

@@ -34,6 +34,8 @@ pub struct Settings {
     pub lossy: bool,
     /// Whether some nodes serve a part of the VNIs only.
     pub ranges: bool,
+    /// Whether a node that starts again may have drawn other points.
+    pub redraws: bool,
     /// Whether a Go node resets every row that lacks a name, or only what the ring gives it.
     pub go_resets_all: bool,
 }
@@ -51,6 +53,7 @@ impl Default for Settings {
             rough: false,
             lossy: false,
             ranges: false,
+            redraws: false,
             go_resets_all: true,
         }
     }

@@ -345,6 +345,7 @@ pub fn random_settings(rng: &mut Rng, story: Story) -> Settings {
         lossy: matches!(story, Story::Rough | Story::Mixed),
         // Go knows nothing of ranges: its ring would be another one.
         ranges: story == Story::Rough && rng.chance(100),
+        redraws: true,
         go_resets_all: rng.chance(700),
     }
 }

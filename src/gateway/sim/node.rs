@@ -269,7 +269,8 @@ impl Cluster {
 
     /// A process starts.
     pub fn boot(&mut self, n: usize) {
-        let redraws = self.nodes[n].inc > 0 && self.rng.chance(300);
+        let may_redraw = self.settings.redraws && self.nodes[n].inc > 0;
+        let redraws = may_redraw && self.rng.chance(300);
         let redrawn: Vec<u64> = (0..8).map(|_| self.rng.next()).collect();
         let redrawn = if redraws { redrawn } else { Vec::new() };
         let node = &mut self.nodes[n];

@@ -49,18 +49,6 @@ fn repeated_announcements_do_not_hold_up_a_migration() {
     assert_eq!(bench.writes(), [Write::Advance(sent)]);
 }
 
-/// Input: half a minute passes. Output: ARP is written again for every VNI, whatever it was believed to
-/// be, and nothing else happens.
-#[test]
-fn arp_is_audited() {
-    let mut bench = Bench::ready(2);
-    bench.own_all();
-    bench.wait(secs(31));
-    let on = (1..=2).map(|number| (vni(number), true)).collect();
-    let effects = bench.plan();
-    assert_eq!(effects[0], Effect::SwitchArp(on));
-}
-
 /// Input: FRR has lost what it was told of a VNI that is served here. Output: told once more, and no other.
 #[test]
 fn what_drifted_is_told_again() {

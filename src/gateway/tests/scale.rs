@@ -4,6 +4,7 @@ use super::bench::*;
 use crate::fsm::Write;
 use crate::gateway::slot::Slot;
 use crate::gateway::*;
+use std::collections::BTreeMap;
 
 /// A third of 10 000, which a gateway of three owns.
 const SHARE: u32 = 3_334;
@@ -20,6 +21,76 @@ fn a_pass_looks_only_at_what_changed() {
     bench.row(vni(7), 1, "gw2");
     bench.plan();
     assert_eq!(bench.gateway.visited, 1);
+}
+
+/// Input: half a minute in which nothing happens to thousands of VNIs, of which this node serves all but one.
+/// Output: ARP of each is written once, whatever it was believed to be, and each that is served is announced
+/// three times, 10 s apart; for that none is looked at, and the worker wakes twice a second.
+#[test]
+fn an_idle_node_looks_at_nothing() {
+    let mut bench = Bench::ready(SHARE);
+    bench.row(vni(1), 1, "gw2");
+    bench.own_all();
+    // Until what is announced often is over, and the hold of one that joins.
+    for _ in 0..500 {
+        bench.wait(Duration::from_millis(50));
+        bench.settle();
+    }
+    let start = bench.now;
+    let (mut written, mut announced) = (BTreeMap::new(), BTreeMap::<Vni, Vec<Time>>::new());
+    let mut wakes = 0;
+    while bench.now < start + secs(30) {
+        bench.lease();
+        loop {
+            let effects = bench.plan();
+            assert_eq!(bench.gateway.visited, 0);
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::SwitchArp(switches) => {
+                        for &(vni, answers) in &switches {
+                            written
+                                .entry((vni, answers))
+                                .or_insert_with(Vec::new)
+                                .push(bench.now);
+                        }
+                        let done = |(vni, answers)| (vni, ArpOutcome::Answers(answers));
+                        let outcomes = switches.into_iter().map(done).collect();
+                        bench.observe(Event::ArpSwitched(outcomes));
+                    }
+                    Effect::Announce(vnis) => {
+                        for &vni in &vnis {
+                            announced.entry(vni).or_default().push(bench.now);
+                        }
+                        bench.observe(Event::Announced(vnis));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        wakes += 1;
+        bench.now = bench.now + bench.next_wake();
+    }
+    let as_wanted: Vec<(Vni, bool)> = (1..=SHARE).map(|it| (vni(it), it > 1)).collect();
+    assert!(written.keys().eq(&as_wanted));
+    // The parts are not whole numbers of VNIs, so that a few come round sooner.
+    let writes: usize = written.values().map(Vec::len).sum();
+    assert!(writes <= SHARE as usize * 101 / 100, "{writes}");
+    assert!(
+        announced
+            .keys()
+            .eq(as_wanted[1..].iter().map(|(vni, _)| vni))
+    );
+    for times in announced.values() {
+        assert!(times.len() == 3 || times.len() == 4, "{times:?}");
+        for pair in times.windows(2) {
+            let apart = pair[1].since(pair[0]);
+            assert!(apart >= secs(9) && apart <= secs(11), "{apart:?}");
+        }
+    }
+    assert!(wakes <= 60, "{wakes}");
 }
 
 /// Input: thousands of VNIs that nobody serves. Output: served after no more transactions than full ones take,
