@@ -78,9 +78,7 @@ fn a_restart_within_the_lease_costs_nothing() {
         guard,
         "the guard went from run to run"
     );
-    let report = sampler.finish();
-    report.assert_clean();
-    assert_eq!(report.longest_gap(), Duration::ZERO, "{:?}", report.gaps);
+    sampler.finish().assert_unbroken();
 }
 
 /// Input: the guard killed; then the daemon. Output: another guard, which knows enough to silence the node.
@@ -197,9 +195,7 @@ fn a_name_in_use_is_refused() {
 
     assert_eq!(table(&client), before);
     assert_eq!(unsettled(&client, &refs(&nodes), &[]), Ok(()));
-    let report = sampler.finish();
-    report.assert_clean();
-    assert_eq!(report.longest_gap(), Duration::ZERO);
+    sampler.finish().assert_unbroken();
 }
 
 /// Input: a node that is killed (its guard too) and started again and again, with a hold-down that it never

@@ -92,6 +92,12 @@ impl Report {
         assert!(self.doubles.is_empty(), "{}", self.doubles.join("\n"));
     }
 
+    /// No offences, and no VNI unserved for a moment, or the test fails.
+    pub fn assert_unbroken(&self) {
+        self.assert_clean();
+        assert_eq!(self.longest_gap(), Duration::ZERO, "{:?}", self.gaps);
+    }
+
     /// No offences, or the test fails.
     pub fn assert_clean(&self) {
         println!(
