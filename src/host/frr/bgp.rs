@@ -157,13 +157,12 @@ impl Filter {
         if vnis.is_empty() {
             return Vec::new();
         }
+        if let Err(error) = self.prepare(vtysh, bgpd) {
+            return all_failed(vnis.iter().copied(), &error);
+        }
         let jobs = match self.mode {
-            EvpnFilter::List => self.list_releases(vtysh, bgpd, vnis),
-            EvpnFilter::Entries => self.entry_releases(vtysh, bgpd, vnis),
-        };
-        let jobs = match jobs {
-            Ok(jobs) => jobs,
-            Err(error) => return all_failed(vnis.iter().copied(), &error),
+            EvpnFilter::List => self.list_releases(vnis),
+            EvpnFilter::Entries => self.entry_releases(vnis),
         };
         let failures = self.push(vtysh, batch, &jobs, None);
         let failed: BTreeSet<Vni> = failures.iter().map(|failure| failure.vni).collect();
@@ -191,10 +190,10 @@ impl Filter {
         if !permit() {
             return all_failed(vnis.iter().copied(), &Error::NotPermitted);
         }
-        let made = match self.mode {
-            EvpnFilter::List => self.list_claims(vtysh, bgpd, vnis),
-            EvpnFilter::Entries => self.entry_claims(vtysh, bgpd, vnis),
-        };
+        let made = self.prepare(vtysh, bgpd).and_then(|()| match self.mode {
+            EvpnFilter::List => self.list_claims(vtysh, vnis),
+            EvpnFilter::Entries => Ok(self.entry_claims(vnis)),
+        });
         let (jobs, mut failures) = match made {
             Ok(made) => made,
             Err(error) => return all_failed(vnis.iter().copied(), &error),
@@ -242,27 +241,19 @@ impl Filter {
         failures
     }
 
-    fn list_releases(
-        &mut self,
-        vtysh: &Vtysh,
-        bgpd: Option<u64>,
-        vnis: &[Vni],
-    ) -> Result<Vec<Job>, Error> {
-        self.prepare(vtysh, bgpd)?;
+    fn list_releases(&self, vnis: &[Vni]) -> Vec<Job> {
         let job = |vni: &Vni| {
             let lines = vec![script::list_remove(*vni, self.listed.get(vni)?)];
             Some(Job { vni: *vni, lines })
         };
-        Ok(vnis.iter().filter_map(job).collect())
+        vnis.iter().filter_map(job).collect()
     }
 
     fn list_claims(
         &mut self,
         vtysh: &Vtysh,
-        bgpd: Option<u64>,
         vnis: &[Vni],
     ) -> Result<(Vec<Job>, Vec<RouteFailure>), Error> {
-        self.prepare(vtysh, bgpd)?;
         let unknown = vnis.iter().any(|vni| !self.targets.knows(*vni));
         if unknown && self.targets_older_than(TARGETS_RETRY) {
             self.read_targets(vtysh)?;
@@ -339,13 +330,7 @@ impl Filter {
         self.push(vtysh, batch, &jobs, Some(permit))
     }
 
-    fn entry_releases(
-        &mut self,
-        vtysh: &Vtysh,
-        bgpd: Option<u64>,
-        vnis: &[Vni],
-    ) -> Result<Vec<Job>, Error> {
-        self.prepare(vtysh, bgpd)?;
+    fn entry_releases(&self, vnis: &[Vni]) -> Vec<Job> {
         let numbers = Numbers::new(self.range, &self.config);
         let jobs = vnis.iter().map(|vni| Job {
             vni: *vni,
@@ -355,16 +340,10 @@ impl Filter {
                 .map(|seq| script::entry_remove(*seq, true))
                 .collect(),
         });
-        Ok(jobs.filter(|job| !job.lines.is_empty()).collect())
+        jobs.filter(|job| !job.lines.is_empty()).collect()
     }
 
-    fn entry_claims(
-        &mut self,
-        vtysh: &Vtysh,
-        bgpd: Option<u64>,
-        vnis: &[Vni],
-    ) -> Result<(Vec<Job>, Vec<RouteFailure>), Error> {
-        self.prepare(vtysh, bgpd)?;
+    fn entry_claims(&self, vnis: &[Vni]) -> (Vec<Job>, Vec<RouteFailure>) {
         let mut numbers = Numbers::new(self.range, &self.config);
         let (mut jobs, mut failures) = (Vec::new(), Vec::new());
         for vni in vnis {
@@ -380,11 +359,11 @@ impl Filter {
                 }
             }
         }
-        Ok((jobs, failures))
+        (jobs, failures)
     }
 
-    /// Makes sure that the filter is in shape and that what is remembered of it is about the run of bgpd that
-    /// is there now. A bgpd that was restarted starts with nothing withdrawn, or with what somebody saved.
+    /// Before every change: makes sure that the filter is in shape and that what is remembered of it is about the
+    /// run of bgpd that is there now. A bgpd that was restarted starts with nothing withdrawn, or with what somebody saved.
     fn prepare(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
         let same = bgpd.is_some() && self.listed_in == bgpd;
         if same && !self.stale && self.mode == EvpnFilter::List {

@@ -62,6 +62,26 @@ impl Daemon {
     }
 }
 
+/// One run of vtysh.
+struct Run<'a> {
+    /// Whom it speaks to.
+    daemon: Daemon,
+    arguments: &'a [&'a str],
+    stdin: &'a str,
+    /// Its deadline.
+    after: Duration,
+    /// How much of its output is kept, in bytes.
+    keep: usize,
+    /// Asked right before it and while it goes on; `None` if it needs no permission.
+    permit: Option<&'a dyn Fn() -> bool>,
+}
+
+impl Run<'_> {
+    fn is_forbidden(&self) -> bool {
+        self.permit.is_some_and(|permit| !permit())
+    }
+}
+
 /// How to run vtysh.
 #[derive(Clone, Debug)]
 pub struct Vtysh {
@@ -88,11 +108,14 @@ impl Vtysh {
         lines: usize,
         permit: Option<&dyn Fn() -> bool>,
     ) -> Result<Verdict, Error> {
-        let after = self.timeout + self.timeout_per_line * u32::try_from(lines).unwrap_or(u32::MAX);
-        // Opened by vtysh as a file: with -f it numbers refused lines, which it does not from a pipe.
-        let arguments = ["-f", "/dev/stdin"];
-        self.until_unlocked(daemon, permit, || {
-            self.run(daemon, &arguments, script, after, SCRIPT_OUTPUT, permit)
+        self.until_unlocked(&Run {
+            daemon,
+            // Opened by vtysh as a file: with -f it numbers refused lines, which it does not from a pipe.
+            arguments: &["-f", "/dev/stdin"],
+            stdin: script,
+            after: self.deadline(lines),
+            keep: SCRIPT_OUTPUT,
+            permit,
         })
         .map(|(verdict, _)| verdict)
     }
@@ -107,15 +130,13 @@ impl Vtysh {
         command: &str,
         permit: Option<&dyn Fn() -> bool>,
     ) -> Result<String, Error> {
-        let (verdict, output) = self.until_unlocked(daemon, permit, || {
-            self.run(
-                daemon,
-                &["-c", command],
-                "",
-                self.timeout,
-                SHOW_OUTPUT,
-                permit,
-            )
+        let (verdict, output) = self.until_unlocked(&Run {
+            daemon,
+            arguments: &["-c", command],
+            stdin: "",
+            after: self.timeout,
+            keep: SHOW_OUTPUT,
+            permit,
         })?;
         match verdict {
             Verdict::Refused { summary, .. } => Err(Error::Refused {
@@ -136,9 +157,14 @@ impl Vtysh {
         for command in commands {
             arguments.extend(["-c", command]);
         }
-        let lines = u32::try_from(commands.len()).unwrap_or(u32::MAX);
-        let after = self.timeout + self.timeout_per_line * lines;
-        let output = self.run(daemon, &arguments, "", after, SHOW_OUTPUT, None)?;
+        let output = self.run(&Run {
+            daemon,
+            arguments: &arguments,
+            stdin: "",
+            after: self.deadline(commands.len()),
+            keep: SHOW_OUTPUT,
+            permit: None,
+        })?;
         match judge(&output) {
             Verdict::Down => Err(Error::Down {
                 daemon: daemon.name(),
@@ -147,71 +173,52 @@ impl Vtysh {
         }
     }
 
-    fn until_unlocked(
-        &self,
-        daemon: Daemon,
-        permit: Option<&dyn Fn() -> bool>,
-        run: impl Fn() -> Result<Output, Error>,
-    ) -> Result<(Verdict, Output), Error> {
+    /// The deadline of a run of `lines` lines.
+    fn deadline(&self, lines: usize) -> Duration {
+        self.timeout + self.timeout_per_line * u32::try_from(lines).unwrap_or(u32::MAX)
+    }
+
+    fn until_unlocked(&self, run: &Run) -> Result<(Verdict, Output), Error> {
+        let daemon = run.daemon.name();
         let mut waits = LOCK_WAITS.iter();
         loop {
-            let output = run()?;
+            let output = self.run(run)?;
             match judge(&output) {
-                Verdict::Down => {
-                    let daemon = daemon.name();
-                    return Err(Error::Down { daemon });
-                }
+                Verdict::Down => return Err(Error::Down { daemon }),
                 Verdict::Locked => match waits.next() {
                     Some(wait) => sleep(Duration::from_millis(*wait)),
                     None => {
-                        return Err(Error::Refused {
-                            daemon: daemon.name(),
-                            output: "another configuration session keeps it locked".to_string(),
-                        });
+                        let output = "another configuration session keeps it locked".to_string();
+                        return Err(Error::Refused { daemon, output });
                     }
                 },
                 verdict => return Ok((verdict, output)),
             }
-            if permit.is_some_and(|permit| !permit()) {
+            if run.is_forbidden() {
                 return Err(Error::NotPermitted);
             }
         }
     }
 
     /// One run, counted.
-    fn run(
-        &self,
-        daemon: Daemon,
-        arguments: &[&str],
-        stdin: &str,
-        after: Duration,
-        keep: usize,
-        permit: Option<&dyn Fn() -> bool>,
-    ) -> Result<Output, Error> {
+    fn run(&self, run: &Run) -> Result<Output, Error> {
         let begun = clock::now();
-        let result = self.run_once(daemon, arguments, stdin, after, keep, permit);
+        let result = self.run_uncounted(run);
         // What the lease did not permit is no fault of vtysh's.
         let is_error = match &result {
             Ok(output) => matches!(judge(output), Verdict::Down),
             Err(error) => !matches!(error, Error::NotPermitted),
         };
         let took = clock::now().since(begun);
-        self.metrics.vtysh_run(daemon.name(), took, is_error);
+        self.metrics.vtysh_run(run.daemon.name(), took, is_error);
         result
     }
 
-    fn run_once(
-        &self,
-        daemon: Daemon,
-        arguments: &[&str],
-        stdin: &str,
-        after: Duration,
-        keep: usize,
-        permit: Option<&dyn Fn() -> bool>,
-    ) -> Result<Output, Error> {
+    fn run_uncounted(&self, run: &Run) -> Result<Output, Error> {
+        let daemon = run.daemon.name();
         let spawn = |source: io::Error| Error::Spawn { source };
         let mut script = memfd::create().map_err(spawn)?;
-        script.write_all(stdin.as_bytes()).map_err(spawn)?;
+        script.write_all(run.stdin.as_bytes()).map_err(spawn)?;
         script.rewind().map_err(spawn)?;
         let (stdout, stderr) = (
             memfd::create().map_err(spawn)?,
@@ -219,8 +226,8 @@ impl Vtysh {
         );
         let mut command = child::command(&self.program);
         command
-            .args(["-d", daemon.name()])
-            .args(arguments)
+            .args(["-d", daemon])
+            .args(run.arguments)
             // Neither a pager nor a history file: vtysh works for a program here.
             .env("VTYSH_PAGER", "cat")
             .env("VTYSH_HISTFILE", "/dev/null")
@@ -230,21 +237,21 @@ impl Vtysh {
             // A group of its own: a kill reaches whatever it started, and a ^C at the terminal does not.
             .process_group(0);
         // The last moment: nothing that claims may start after the lease.
-        if permit.is_some_and(|permit| !permit()) {
+        if run.is_forbidden() {
             return Err(Error::NotPermitted);
         }
         die_with_us(&mut command);
         let mut child = command.spawn().map_err(spawn)?;
         let written = || size(&stdout) + size(&stderr);
-        match wait(&mut child, after, permit, &written) {
+        match wait(&mut child, run, &written) {
             Ok(Some(status)) => Ok(Output {
                 status: status.code(),
-                stdout: text(&stdout, keep).map_err(spawn)?,
+                stdout: text(&stdout, run.keep).map_err(spawn)?,
                 stderr: text(&stderr, SCRIPT_OUTPUT).map_err(spawn)?,
             }),
             Ok(None) => {
                 kill(&mut child);
-                let daemon = daemon.name();
+                let after = run.after;
                 Err(Error::TimedOut { daemon, after })
             }
             Err(error) => {
@@ -258,17 +265,16 @@ impl Vtysh {
 /// Waits for the end of `child`; `None` if that takes too long.
 fn wait(
     child: &mut Child,
-    after: Duration,
-    permit: Option<&dyn Fn() -> bool>,
+    run: &Run,
     written: &dyn Fn() -> u64,
 ) -> Result<Option<ExitStatus>, Error> {
-    let deadline = clock::now() + after;
+    let deadline = clock::now() + run.after;
     let mut step = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait().map_err(|source| Error::Spawn { source })? {
             return Ok(Some(status));
         }
-        if permit.is_some_and(|permit| !permit()) {
+        if run.is_forbidden() {
             return Err(Error::NotPermitted);
         }
         if written() > TOO_MUCH {
@@ -314,6 +320,7 @@ fn text(file: &File, keep: usize) -> io::Result<String> {
     file.read_exact_at(&mut bytes, 0)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
+
 /// Makes the child end with the thread that starts it: a vtysh that outlived its daemon could claim after the
 /// next run has withdrawn everything.
 #[allow(unsafe_code)]
