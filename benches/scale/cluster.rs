@@ -41,6 +41,10 @@ pub struct Step {
     pub revisions: u64,
     /// What etcd was asked, by all nodes.
     pub requests: Requests,
+    /// The CPU time that etcd took, in seconds.
+    pub cpu: f64,
+    /// How many nodes watched.
+    pub watches: usize,
 }
 
 /// How far things were when a step began.
@@ -48,6 +52,15 @@ struct Mark {
     puts: u64,
     revisions: u64,
     requests: Requests,
+    cpu: f64,
+}
+
+/// The CPU time that etcd has taken so far, in seconds.
+fn cpu_seconds(etcd: &Etcd) -> f64 {
+    let metrics = etcd.metrics();
+    let mut lines = metrics.lines();
+    let line = lines.find_map(|it| it.strip_prefix("process_cpu_seconds_total "));
+    line.and_then(|it| it.parse().ok()).unwrap_or(0.0)
 }
 
 impl Cluster {
@@ -67,7 +80,7 @@ impl Cluster {
         };
         let nodes: Vec<Node> = (1..=count).map(node).collect();
         let names: Vec<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
-        let observer = Observer::start(&etcd.endpoint(), &names, vnis);
+        let observer = Observer::start_in_hindsight(&etcd.endpoint(), &names, vnis);
         Cluster {
             etcd,
             nodes,
@@ -79,22 +92,28 @@ impl Cluster {
 
     fn mark(&self) -> Mark {
         let requests = Requests::of(&self.etcd);
+        let cpu = cpu_seconds(&self.etcd);
         self.observer.look(|view| Mark {
             puts: view.puts,
             revisions: view.revisions,
             requests,
+            cpu,
         })
     }
 
     /// The end of a step that began at `mark`.
     fn step(&self, mark: Mark, time: Duration, vnis: usize) -> Step {
         let requests = &Requests::of(&self.etcd) - &mark.requests;
+        let cpu = cpu_seconds(&self.etcd) - mark.cpu;
+        let watches = self.nodes.iter().filter(|it| it.is_started()).count();
         self.observer.look(|view| Step {
             time,
             vnis,
             puts: view.puts - mark.puts,
             revisions: view.revisions - mark.revisions,
             requests,
+            cpu,
+            watches,
         })
     }
 

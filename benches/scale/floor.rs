@@ -1,9 +1,12 @@
 //! How fast etcd takes puts from somebody who does nothing else: what no daemon can go below.
 
 use crate::common::etcd::Etcd;
+use crate::observe::Lines;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::sync::Barrier;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,6 +51,23 @@ impl Way {
     pub fn floor(&self, etcd: &Etcd, puts: u64) -> Duration {
         let times = (0..3).map(|_| self.time(etcd, puts));
         times.min().expect("three times")
+    }
+
+    /// The same, while so many others watch what is put, and do nothing with it.
+    pub fn watched_floor(&self, etcd: &Etcd, puts: u64, watches: usize) -> Duration {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..watches {
+                let mut lines = Lines::open(&etcd.endpoint(), "/floor/", None);
+                let over = &over;
+                scope.spawn(move || while lines.next().is_some() && !over.load(Relaxed) {});
+            }
+            let floor = self.floor(etcd, puts);
+            // Whatever is put last ends them.
+            over.store(true, Relaxed);
+            self.time(etcd, 1);
+            floor
+        })
     }
 
     fn time(&self, etcd: &Etcd, puts: u64) -> Duration {

@@ -152,15 +152,20 @@ fn part(figures: &mut Vec<Figure>, vnis: u32, idle: Option<Duration>) {
     let way = Way::best(&cluster.etcd);
     for (index, step) in steps {
         let floor = way.floor(&cluster.etcd, step.puts);
+        let watched = way.watched_floor(&cluster.etcd, step.puts, step.watches);
         let figure: &mut Figure = &mut figures[index];
         figure.floor = Some(floor.as_secs_f64());
         figure.note = format!(
-            "{} VNIs, {} puts in {} revisions; requests: {}; floor: {}",
+            "{} VNIs, {} puts in {} revisions; {:.2} s of etcd's CPU; requests: {}; \
+             floor: {}, and {:.2} s with the {} watches of the nodes open",
             step.vnis,
             step.puts,
             step.revisions,
+            step.cpu,
             step.requests,
             way.describe(),
+            watched.as_secs_f64(),
+            step.watches,
         );
     }
 }

@@ -1,10 +1,15 @@
-//! What happens in etcd, seen by one watch of rows and one of registrations.
+//! What happens in etcd to rows and registrations, from its watches.
 //!
-//! Owns a thread and a connection for each. Made to cost little beside what it watches: a line is searched
-//! for the few parts that count instead of being parsed, and whoever waits is told after each line.
+//! Registrations are watched as they happen, with a thread and a connection of their own; rows too, or they are
+//! read when it is over (see `replay`). Made to cost little beside what it watches: a line is searched for the
+//! few parts that count instead of being parsed, and whoever waits is told after each line.
+
+#[path = "replay.rs"]
+mod replay;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use replay::Replay;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,6 +20,8 @@ use wmgwd::types::NodeName;
 
 /// How often a long wait says how far it is.
 const REPORT: Duration = Duration::from_secs(5);
+/// Whoever waits looks this often, even if nothing is seen.
+const BLINK: Duration = Duration::from_millis(100);
 /// The values of `type` of an idle row and of one that is claimed from nobody, in base64.
 const IDLE: &str = "MQ==";
 const CLAIMED: &str = "MTA=";
@@ -57,6 +64,9 @@ struct Row {
 #[derive(Debug)]
 pub struct Stuck(pub String);
 
+/// Takes a change: the rest of its key, its value as it stands in JSON, whether it is a deletion.
+type Take = fn(&mut View, &str, &str, bool);
+
 struct Shared {
     view: Mutex<View>,
     changed: Condvar,
@@ -65,11 +75,39 @@ struct Shared {
 /// Watches until it is dropped with its etcd.
 pub struct Observer {
     shared: Arc<Shared>,
+    etcd: Endpoint,
+    /// `None` if rows are watched as they change.
+    replay: Option<Mutex<Replay>>,
 }
+
+/// Below this prefix stands every key that a node writes.
+const ALL: &str = "/wmgwd/";
+const NODES: &str = "/wmgwd/node/";
+const ROWS: &str = "/wmgwd/vni/";
 
 impl Observer {
     /// Watches the rows of VNIs 1 to `vnis` and the registrations of `names`, from now on.
+    #[allow(dead_code)]
     pub fn start(etcd: &Endpoint, names: &[NodeName], vnis: u32) -> Observer {
+        let observer = Observer::new(etcd, names, vnis, None);
+        let (shared, prefix) = (Arc::clone(&observer.shared), ROWS);
+        let lines = Lines::open(etcd, prefix, None);
+        thread::spawn(move || lines.follow(&shared, prefix, View::take_row));
+        observer
+    }
+
+    /// The same, where rows are read after they have changed, so that this is no load while they do.
+    #[allow(dead_code)]
+    pub fn start_in_hindsight(etcd: &Endpoint, names: &[NodeName], vnis: u32) -> Observer {
+        Observer::new(etcd, names, vnis, Some(Mutex::new(Replay::start(etcd))))
+    }
+
+    fn new(
+        etcd: &Endpoint,
+        names: &[NodeName],
+        vnis: u32,
+        replay: Option<Mutex<Replay>>,
+    ) -> Observer {
         let nobody = Row {
             is_idle: false,
             owner: NOBODY,
@@ -96,14 +134,37 @@ impl Observer {
             changed: Condvar::new(),
         });
         // Registrations on a connection of their own: a short line, before the long one of the same lease.
-        follow(etcd, "/wmgwd/node/", &shared, View::take_node);
-        follow(etcd, "/wmgwd/vni/", &shared, View::take_row);
-        Observer { shared }
+        let lines = Lines::open(etcd, NODES, None);
+        let view = Arc::clone(&shared);
+        thread::spawn(move || lines.follow(&view, NODES, View::take_node));
+        Observer {
+            shared,
+            etcd: etcd.clone(),
+            replay,
+        }
     }
 
     /// Looks at what is known.
     pub fn look<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        self.catch_up(true);
         look(&self.shared.view.lock().unwrap())
+    }
+
+    /// Reads what happened to rows, if they are not watched and it is time.
+    fn catch_up(&self, at_once: bool) {
+        let Some(replay) = &self.replay else { return };
+        let mut replay = replay.lock().unwrap();
+        let Some((first, last)) = replay.due(at_once) else {
+            return;
+        };
+        let clock = replay.clock();
+        let mut lines = Lines::open(&self.etcd, ALL, Some(first));
+        let mut read = 0;
+        while read < last {
+            let Some(line) = lines.next() else { return };
+            let mut view = self.shared.view.lock().unwrap();
+            read = view.digest(&line, ROWS, View::take_row, |revision| clock.of(revision));
+        }
     }
 
     /// Waits until `done` has an answer; says how far it is now and then.
@@ -118,8 +179,9 @@ impl Observer {
     ) -> Result<T, Stuck> {
         let begun = Instant::now();
         let mut report = begun + REPORT;
-        let mut view = self.shared.view.lock().unwrap();
         loop {
+            self.catch_up(false);
+            let view = self.shared.view.lock().unwrap();
             if let Some(answer) = done(&view) {
                 return Ok(answer);
             }
@@ -133,8 +195,7 @@ impl Observer {
                 let idle = view.idle();
                 return Err(Stuck(format!("{what}: not in {patience:?} ({idle} idle)")));
             }
-            let wait = self.shared.changed.wait_timeout(view, REPORT / 10);
-            view = wait.unwrap().0;
+            drop(self.shared.changed.wait_timeout(view, BLINK).unwrap());
         }
     }
 }
@@ -167,13 +228,41 @@ impl View {
         self.claims.iter().copied().find(|claim| *claim > mark)
     }
 
+    /// Hands the changes of a line that are below `prefix` to `take`; `when` knows when each revision came. The
+    /// last revision of the line, or 0.
+    fn digest(
+        &mut self,
+        line: &str,
+        prefix: &str,
+        take: Take,
+        when: impl Fn(u64) -> Instant,
+    ) -> u64 {
+        self.bytes += line.len() as u64;
+        let mut last = 0;
+        for (key, value, revision, deleted) in changes(line) {
+            let key = STANDARD.decode(key).unwrap_or_default();
+            let key = std::str::from_utf8(&key).unwrap_or_default();
+            last = revision.parse().unwrap_or(last);
+            let Some(rest) = key.strip_prefix(prefix) else {
+                continue;
+            };
+            if self.revision != revision {
+                self.revision.replace_range(.., revision);
+                self.revisions += 1;
+            }
+            self.at = when(last);
+            take(self, rest, value, deleted);
+        }
+        last
+    }
+
     fn take_node(&mut self, key: &str, _: &str, deleted: bool) {
         let name = key.to_owned();
         if deleted {
             self.registered.remove(&name);
-            self.gone.insert(name, Instant::now());
+            self.gone.insert(name, self.at);
         } else {
-            self.registered.entry(name).or_insert_with(Instant::now);
+            self.registered.entry(name).or_insert(self.at);
         }
     }
 
@@ -195,7 +284,7 @@ impl View {
             "type" => {
                 row.is_idle = value == IDLE;
                 if value == CLAIMED {
-                    self.claims.push(Instant::now());
+                    self.claims.push(self.at);
                 }
             }
             "current" => {
@@ -214,51 +303,45 @@ impl View {
     }
 }
 
-/// Hands each change below `prefix` to `take`, with the rest of its key and its value as it stands in JSON.
-/// Returns once etcd has confirmed the watch.
-fn follow(
-    etcd: &Endpoint,
-    prefix: &'static str,
-    shared: &Arc<Shared>,
-    take: fn(&mut View, &str, &str, bool),
-) {
-    let end = format!("{}0", prefix.trim_end_matches('/'));
-    let (key, end) = (STANDARD.encode(prefix), STANDARD.encode(end));
-    let request = format!(r#"{{"create_request":{{"key":"{key}","range_end":"{end}"}}}}"#);
-    let reply = ureq::post(format!("{etcd}/v3/watch"))
-        .send(request)
-        .unwrap();
-    let mut reader = BufReader::with_capacity(1 << 20, reply.into_body().into_reader());
-    let mut line = Vec::new();
-    reader.read_until(b'\n', &mut line).unwrap();
-    let shared = Arc::clone(shared);
-    thread::spawn(move || {
-        loop {
-            line.clear();
-            // An etcd that ends, ends this.
-            if !matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
-                return;
-            }
+/// The lines of a watch.
+pub struct Lines {
+    reader: BufReader<ureq::BodyReader<'static>>,
+}
+
+impl Lines {
+    /// Of all that happens below `prefix` from now on, or from a revision on. Returns once etcd has confirmed it.
+    pub fn open(etcd: &Endpoint, prefix: &str, from: Option<u64>) -> Lines {
+        let end = format!("{}0", prefix.trim_end_matches('/'));
+        let (key, end) = (STANDARD.encode(prefix), STANDARD.encode(end));
+        let from = from.map_or(String::new(), |it| format!(r#","start_revision":"{it}""#));
+        let request =
+            format!(r#"{{"create_request":{{"key":"{key}","range_end":"{end}"{from}}}}}"#);
+        let reply = ureq::post(format!("{etcd}/v3/watch"))
+            .send(request)
+            .unwrap();
+        let reader = BufReader::with_capacity(1 << 20, reply.into_body().into_reader());
+        let mut lines = Lines { reader };
+        lines.next().expect("etcd confirms the watch");
+        lines
+    }
+
+    /// The next line; an etcd that ends, ends this.
+    pub fn next(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.reader.read_line(&mut line);
+        matches!(read, Ok(1..)).then_some(line)
+    }
+
+    /// Hands each change to `take`, as it comes.
+    fn follow(mut self, shared: &Shared, prefix: &str, take: Take) {
+        while let Some(line) = self.next() {
             let at = Instant::now();
-            let text = std::str::from_utf8(&line).unwrap_or_default();
             let mut view = shared.view.lock().unwrap();
-            view.bytes += line.len() as u64;
-            for (key, value, revision, deleted) in changes(text) {
-                if view.revision != revision {
-                    view.revision.replace_range(.., revision);
-                    view.revisions += 1;
-                }
-                let key = STANDARD.decode(key).unwrap_or_default();
-                let key = std::str::from_utf8(&key).unwrap_or_default();
-                if let Some(rest) = key.strip_prefix(prefix) {
-                    take(&mut view, rest, value, deleted);
-                    view.at = at;
-                }
-            }
+            view.digest(&line, prefix, take, |_| at);
             drop(view);
             shared.changed.notify_all();
         }
-    });
+    }
 }
 
 /// The changes of a line: key, value, revision, and whether it is a deletion.

@@ -238,7 +238,9 @@ fn a_decision_does_not_outlive_its_lease() {
 
 /// A guard that remembers what it was told: on (`true`) or released. It has fenced if the test says so.
 #[derive(Clone, Default)]
-struct Hears(Arc<Mutex<(Vec<(u32, bool)>, bool)>>);
+struct Hears(Arc<Mutex<Heard>>);
+
+type Heard = (Vec<(u32, bool)>, bool);
 
 impl Hears {
     fn hear(&self, vnis: &[Vni], serves: bool) {
