@@ -7,23 +7,29 @@
 //! Owns the ARP half of the host and the line to the guard process. What is done under its lock is a write to
 //! the kernel or to the guard's socket, and nothing that may take long or block: no log, no process.
 
-use crate::clock;
+use crate::clock::{self, Alarm};
 use crate::gateway::ArpOutcome;
 use crate::guard::{self, Guard, Guards, Standing};
 use crate::host::{Error, Kernel};
 use crate::metrics::Metrics;
 use crate::types::{Lease, LeaseId, Time, Vni};
 use fnv::FnvHashSet;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeSet;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::sleep;
 use std::time::Duration;
 
 /// The lease, and what is on show because of it.
 pub struct Fence {
     margin: Duration,
     state: Mutex<State>,
-    /// Woken when the lease changes.
-    changed: Condvar,
+    /// Goes off when the fence has to come down. Set under the lock of `state`: a lease that is renewed puts it
+    /// off, and wakes nobody.
+    alarm: Alarm,
     /// Where the next guard comes from; locked before `state`, and for long.
     guards: Mutex<Box<dyn Guards>>,
     metrics: Arc<Metrics>,
@@ -63,12 +69,15 @@ pub enum Minded {
 
 impl Fence {
     /// A fence that comes down `margin` before the lease can end.
+    ///
+    /// # Errors
+    /// The kernel has no timer for it.
     pub fn new(
         margin: Duration,
         kernel: Box<dyn Kernel>,
         guard: Box<dyn Guard>,
         guards: Box<dyn Guards>,
-    ) -> Fence {
+    ) -> io::Result<Fence> {
         let state = State {
             lease: None,
             kernel,
@@ -78,13 +87,13 @@ impl Fence {
             dismissed: false,
             proved: false,
         };
-        Fence {
+        Ok(Fence {
             margin,
             state: Mutex::new(state),
-            changed: Condvar::new(),
+            alarm: Alarm::new()?,
             guards: Mutex::new(guards),
             metrics: Arc::default(),
-        }
+        })
     }
 
     /// The fence, counting in `metrics`.
@@ -106,12 +115,14 @@ impl Fence {
             self.metrics.fenced();
         }
         state.lease = lease;
+        state.proved |= state.permits(clock::now(), self.margin);
+        let end = lease.map(|lease| lease.valid_until - self.margin);
+        self.alarm.set(end.unwrap_or_default());
         self.metrics.lease(lease, self.margin);
         if let Some(lease) = lease {
             // The guard hears of it before anything is claimed under it.
             state.guard.lease(lease);
         }
-        self.changed.notify_all();
     }
 
     /// The lease, whether or not it still holds.
@@ -232,37 +243,42 @@ impl Fence {
     }
 
     /// Waits until the lease may end, then silences; for a thread of its own, so that neither a stuck worker
-    /// nor a slow etcd can delay it. Returns what it silenced, nothing whenever the lease was renewed.
+    /// nor a slow etcd can delay it. Returns what it silenced, nothing if the lease was renewed meanwhile.
     pub fn stand(&self) -> Silenced {
-        /// The wait follows CLOCK_MONOTONIC, which stands still while the machine sleeps: look up this often.
+        /// How often it looks up while there is no lease.
         const GLANCE: Duration = Duration::from_millis(250);
         /// How soon a switch that the kernel refused is tried again.
         const AGAIN: Duration = Duration::from_millis(20);
         let mut state = self.state();
         let now = clock::now();
         let mut outcome = Silenced::default();
-        let wait = match state.lease {
-            Some(lease) if state.permits(now, self.margin) => {
-                state.proved = true;
-                (lease.valid_until - self.margin).since(now)
+        if !state.permits(now, self.margin) {
+            outcome = state.silence();
+            if std::mem::take(&mut state.proved) {
+                self.metrics.fenced();
             }
-            _ => {
-                outcome = state.silence();
-                if std::mem::take(&mut state.proved) {
-                    self.metrics.fenced();
-                }
-                if state.answering.is_empty() {
-                    GLANCE
-                } else {
-                    AGAIN
-                }
-            }
-        };
+            let again = if state.answering.is_empty() {
+                GLANCE
+            } else {
+                AGAIN
+            };
+            self.alarm.set(now + again);
+        }
+        drop(state);
         if outcome.silenced == 0 {
-            let waited = self.changed.wait_timeout(state, wait.min(GLANCE));
-            drop(waited.expect("a thread that panics takes the process with it"));
+            self.wait();
         }
         outcome
+    }
+
+    /// Until the alarm goes off.
+    fn wait(&self) {
+        let mut alarm = [PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut alarm, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Short of memory: looks up soon, all the same.
+            Err(_) => sleep(Duration::from_millis(10)),
+        }
     }
 }
 

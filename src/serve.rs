@@ -203,7 +203,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         host.kernel(),
         Box::new(line),
         Box::new(keeper),
-    );
+    )?;
     let fence = Arc::new(fence.counting(metrics.clone()));
 
     let told = events.clone();

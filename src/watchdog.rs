@@ -310,7 +310,8 @@ mod tests {
 
     fn look(standing: Standing) -> (Vec<Event>, Complaint) {
         let stands = || Box::new(Stands(standing.clone()));
-        let fence = Fence::new(Duration::ZERO, Box::new(Nothing), stands(), stands());
+        let fence = Fence::new(Duration::ZERO, Box::new(Nothing), stands(), stands())
+            .expect("a timer can be had");
         fence.set_lease(Some(Lease {
             id: LeaseId(1),
             valid_until: Time::since_boot(Duration::MAX),
@@ -341,7 +342,8 @@ mod tests {
     fn an_adopted_lease_holds_from_the_start() {
         let stands = || Box::new(Stands(Standing::Well));
         let margin = Duration::ZERO;
-        let fence = Arc::new(Fence::new(margin, Box::new(Nothing), stands(), stands()));
+        let fence = Fence::new(margin, Box::new(Nothing), stands(), stands());
+        let fence = Arc::new(fence.expect("a timer can be had"));
         let adopted = Some(Lease {
             id: LeaseId(1),
             valid_until: Time::since_boot(Duration::MAX),

@@ -63,7 +63,7 @@ fn fence() -> (Arc<Fence>, FakeKernel) {
         Box::new(NoGuard),
         Box::new(NoGuard),
     );
-    (Arc::new(fence), kernel)
+    (Arc::new(fence.unwrap()), kernel)
 }
 
 fn vnis(numbers: std::ops::RangeInclusive<u32>) -> Vec<(Vni, bool)> {
@@ -192,12 +192,13 @@ fn a_guard_that_is_slow_to_start_does_not_hold_up_the_fence() {
     let (starting, started) = channel();
     let (go, wait) = channel();
     let (unused, _) = channel();
-    let fence = Arc::new(Fence::new(
+    let fence = Fence::new(
         MARGIN,
         Box::new(kernel.clone()),
         Box::new(Lost(unused, channel().1)),
         Box::new(Lost(starting, wait)),
-    ));
+    );
+    let fence = Arc::new(fence.unwrap());
     fence.set_lease(lease(Duration::from_secs(60)));
     fence.switch(ID, &vnis(1..=3));
     let minding = fence.clone();
@@ -219,7 +220,8 @@ fn a_guard_that_was_dismissed_is_not_replaced() {
         Box::new(FakeKernel::default()),
         Box::new(Lost(unused, channel().1)),
         Box::new(NoGuard),
-    );
+    )
+    .unwrap();
     fence.dismiss_guard();
     assert_eq!(fence.mind_guard().unwrap(), Minded::Well);
 }
@@ -274,7 +276,7 @@ impl Guard for Hears {
 fn guarded() -> (Fence, FakeKernel, Hears) {
     let (kernel, guard) = (FakeKernel::default(), Hears::default());
     let (host, line) = (Box::new(kernel.clone()), Box::new(guard.clone()));
-    let fence = Fence::new(MARGIN, host, line, Box::new(NoGuard));
+    let fence = Fence::new(MARGIN, host, line, Box::new(NoGuard)).unwrap();
     fence.set_lease(lease(Duration::from_secs(60)));
     (fence, kernel, guard)
 }

@@ -89,6 +89,8 @@ pub enum Error {
     Start(io::Error),
     /// The guard's socket could not be made, reached or read.
     Socket(io::Error),
+    /// The guard can have no timer.
+    Timer(io::Error),
     /// What came over the socket is not what a guard says.
     Protocol,
 }
@@ -101,6 +103,7 @@ impl fmt::Display for Error {
             ),
             Error::Start(_) => f.write_str("cannot start the guard process"),
             Error::Socket(_) => f.write_str("cannot talk to the guard process"),
+            Error::Timer(_) => f.write_str("the guard process can have no timer"),
             Error::Protocol => {
                 f.write_str("the process at the guard's socket is not a guard of this version")
             }
@@ -111,7 +114,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Start(source) | Error::Socket(source) => Some(source),
+            Error::Start(source) | Error::Socket(source) | Error::Timer(source) => Some(source),
             Error::NameInUse | Error::Protocol => None,
         }
     }

@@ -7,7 +7,7 @@ use super::Error;
 use super::address::{Address, credentials};
 use super::peer::Peer;
 use super::protocol::{Greeting, Order, Report};
-use crate::clock;
+use crate::clock::{self, Alarm};
 use crate::host::{self, Kernel, Parts, Router};
 use crate::report::{Complaint, chain};
 use crate::types::{Lease, Time, Vni};
@@ -27,8 +27,8 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(30);
 /// How long somebody who connects may take to say what for.
 const HELLO: Duration = Duration::from_secs(1);
-/// How long the wait is at most: poll(2) follows CLOCK_MONOTONIC, which stands still in a suspended machine.
-const GLANCE: Duration = Duration::from_millis(250);
+/// How long the wait is at most, for those who connect and say nothing, or who could not be let in.
+const GLANCE: Duration = Duration::from_secs(1);
 /// How soon a switch that the kernel refused is tried again.
 const ARP_AGAIN: Duration = Duration::from_millis(20);
 /// How soon after a failure FRR is tried again, and for how long after the daemon is gone.
@@ -53,6 +53,8 @@ pub fn settle_in(real: bool) {
 /// A guard.
 pub struct Process {
     door: Door,
+    /// Goes off when something is due.
+    alarm: Alarm,
     margin: Duration,
     kernel: Box<dyn Kernel>,
     router: Box<dyn Router>,
@@ -78,7 +80,7 @@ impl Process {
     /// Binds the address.
     ///
     /// # Errors
-    /// The address cannot be bound: `AddrInUse` if a guard lives there.
+    /// The address cannot be bound: `AddrInUse` if a guard lives there. Or the kernel has no timer.
     pub fn bind(
         address: &Address,
         margin: Duration,
@@ -94,6 +96,7 @@ impl Process {
                 shut_until: now,
                 complaint: Complaint::default(),
             },
+            alarm: Alarm::new().map_err(Error::Timer)?,
             margin,
             kernel,
             router,
@@ -238,14 +241,13 @@ impl Process {
         } else if let Some(lease) = self.lease.filter(|_| self.is_armed()) {
             until = until.min(lease.valid_until - self.margin);
         }
-        // Rounded up to the next millisecond: waking early would only spin.
-        let timeout = (until.since(now) + Duration::from_micros(999)).as_millis();
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
+        self.alarm.set(until);
         let mut fds = self.door.fds(now);
+        fds.push(PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN));
         if let Some(daemon) = &self.daemon {
             fds.push(PollFd::new(daemon.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut fds, timeout) {
+        match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             // Short of memory: no reason to leave anything on show.
             Err(_) => sleep(Duration::from_millis(10)),
