@@ -9,14 +9,15 @@ use crate::types::{Vni, VniRange};
 use log::{debug, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::Sender;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 
-/// How often FRR is looked at: a restart must be noticed within 5 s.
+/// How often FRR is looked at, if it does not say by itself that a daemon has ended: one may be stopped, or come.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long a busy kernel is left to itself: thousands of bridges that come up make one event, not thousands.
+/// How long a busy kernel is left to itself: thousands of bridges that come up make one event, not thousands; and a
+/// process whose connections are closed is dead a moment later.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// Starts the thread. It ends with the process. `bridges` is false for a mock host, which has none.
@@ -38,7 +39,7 @@ pub fn spawn(
                 health = Some(seen);
                 let _ = events.send(Event::Health(seen));
             }
-            wait(links.as_ref());
+            wait(links.as_ref(), &router.ends());
             if bridges && links.is_none() {
                 links = open();
             }
@@ -73,13 +74,11 @@ fn open() -> Option<LinkWatch> {
         .ok()
 }
 
-/// Until a link changes, or it is time to look at FRR.
-fn wait(links: Option<&LinkWatch>) {
-    let Some(links) = links else {
-        sleep(EVERY);
-        return;
-    };
-    let mut fds = [PollFd::new(links.as_fd(), PollFlags::POLLIN)];
+/// Until a link changes, a daemon of FRR ends, or it is time to look at FRR anyway.
+fn wait(links: Option<&LinkWatch>, ends: &[BorrowedFd<'_>]) {
+    let links = links.map(AsFd::as_fd);
+    let all = links.iter().chain(ends);
+    let mut fds: Vec<PollFd> = all.map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     let timeout = PollTimeout::try_from(EVERY).unwrap_or(PollTimeout::ZERO);
     if poll(&mut fds, timeout).is_ok_and(|ready| ready > 0) {
         sleep(GATHER);

@@ -15,6 +15,7 @@ use crate::types::Vni;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -203,6 +204,12 @@ pub trait Router: Send {
 
     /// Looks which daemons run. Cheap enough for once a second.
     fn health(&mut self) -> Health;
+
+    /// What becomes readable when a daemon that [`Router::health`] saw has ended: then it is time to look again. A
+    /// daemon may end without.
+    fn ends(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
 
     /// Looks whether FRR itself gave up routes that [`Router::apply`] let out, and brings them back. `permit`
     /// is asked before anything that claims. To be called soon after each [`Router::apply`] and

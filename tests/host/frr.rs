@@ -3,6 +3,7 @@
 use crate::namespace::{self, eventually};
 use crate::router::{self, PROGRAMS, advertised, configure, cost, running_config, signal};
 use crate::vni;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
@@ -279,8 +280,17 @@ fn daemons_that_stop_and_start() {
         applied(&mut frr, &[release(1), claim(2), claim(3)]);
         assert_eq!([cost(1), cost(3)], [65535, 100].map(Some));
 
+        let ended = |frr: &Frr| {
+            let ends = frr.ends();
+            let fds = ends.iter().map(|it| PollFd::new(*it, PollFlags::POLLIN));
+            let ended = poll(&mut fds.collect::<Vec<_>>(), PollTimeout::ZERO).unwrap();
+            (ends.len(), ended)
+        };
+        assert_eq!(ended(&frr), (3, 0), "bgpd, ospfd and zebra are tied");
         signal("bgpd", "KILL");
+        assert_eq!(ended(&frr), (3, 1), "its end is told");
         assert_eq!(frr.health().bgpd, None);
+        assert_eq!(ended(&frr), (2, 0), "once");
         let failures = frr.apply(&[release(2)], &|| true);
         assert!(
             matches!(&failures[..], [f] if matches!(f.error, Error::Down { daemon: "bgpd" })),
@@ -289,6 +299,7 @@ fn daemons_that_stop_and_start() {
         assert_eq!(cost(2), Some(65535));
         router::start_daemon("bgpd");
         let after = frr.health();
+        assert_eq!(ended(&frr), (3, 0), "the new one is tied");
         assert!(after.is_up() && after.bgpd != before.bgpd && after.ospfd == before.ospfd);
         // The new bgpd leaks until the filter is closed again; any change does that.
         applied(&mut frr, &[release(2)]);

@@ -26,10 +26,12 @@ use super::{Cost, Error, Health, Mended, Parts, RouteChange, RouteFailure, Route
 use crate::metrics::Metrics;
 use crate::types::{Vni, VniRange};
 use bgp::Filter;
+use health::Ties;
 use push::{Push, failure};
 use run::{Daemon, Vtysh};
 use script::Job;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +97,7 @@ pub struct Frr {
     range: VniRange,
     batch: usize,
     run_dirs: Vec<PathBuf>,
+    ties: Ties,
     filter: Filter,
     svi: Svi,
     /// The costs that ospfd took.
@@ -114,6 +117,7 @@ impl Frr {
             range: config.range,
             batch: config.batch,
             run_dirs: config.run_dirs,
+            ties: Ties::default(),
             filter: Filter::new(config.filter, config.range),
             svi: Svi::default(),
             costs: BTreeMap::new(),
@@ -234,7 +238,13 @@ impl Router for Frr {
     }
 
     fn health(&mut self) -> Health {
-        health::look(&self.run_dirs)
+        let health = health::look(&self.run_dirs);
+        self.ties.renew(&self.run_dirs, health);
+        health
+    }
+
+    fn ends(&self) -> Vec<BorrowedFd<'_>> {
+        self.ties.ends()
     }
 
     fn mend(&mut self, permit: &dyn Fn() -> bool) -> Result<Mended, Error> {
