@@ -56,7 +56,7 @@ struct Mark {
 }
 
 /// The CPU time that etcd has taken so far, in seconds.
-fn cpu_seconds(etcd: &Etcd) -> f64 {
+pub fn cpu_seconds(etcd: &Etcd) -> f64 {
     let metrics = etcd.metrics();
     let mut lines = metrics.lines();
     let line = lines.find_map(|it| it.strip_prefix("process_cpu_seconds_total "));

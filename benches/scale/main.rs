@@ -154,18 +154,20 @@ fn part(figures: &mut Vec<Figure>, vnis: u32, idle: Option<Duration>) {
         let floor = way.floor(&cluster.etcd, step.puts);
         let watched = way.watched_floor(&cluster.etcd, step.puts, step.watches);
         let figure: &mut Figure = &mut figures[index];
-        figure.floor = Some(floor.as_secs_f64());
+        figure.floor = Some(floor.time.as_secs_f64());
         figure.note = format!(
             "{} VNIs, {} puts in {} revisions; {:.2} s of etcd's CPU; requests: {}; \
-             floor: {}, and {:.2} s with the {} watches of the nodes open",
+             floor: {}, {:.2} s of etcd's CPU; with the {} watches of the nodes open {:.2} s, {:.2} s of CPU",
             step.vnis,
             step.puts,
             step.revisions,
             step.cpu,
             step.requests,
             way.describe(),
-            watched.as_secs_f64(),
+            floor.cpu,
             step.watches,
+            watched.time.as_secs_f64(),
+            watched.cpu,
         );
     }
 }
