@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::sleep;
 use std::time::Duration;
@@ -193,6 +193,11 @@ impl Fence {
             self.metrics.guard_fenced();
         }
         minded
+    }
+
+    /// The line to the guard, to wait at for its end.
+    pub fn guard_line(&self) -> Option<OwnedFd> {
+        self.state().guard.line()
     }
 
     fn look_after_guard(&self) -> Result<Minded, guard::Error> {

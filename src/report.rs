@@ -110,6 +110,9 @@ impl Complaints {
 
     /// All of `told` went well but for `failures`.
     pub fn hear(&mut self, told: impl Iterator<Item = Vni>, failures: Vec<(Vni, String)>) {
+        if failures.is_empty() && self.reasons.is_empty() {
+            return;
+        }
         let mut news: BTreeMap<String, Vec<Vni>> = BTreeMap::new();
         let failing: BTreeSet<Vni> = failures.iter().map(|(vni, _)| *vni).collect();
         for (vni, reason) in failures {

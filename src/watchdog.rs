@@ -11,7 +11,9 @@ use crate::gateway::Event;
 use crate::report::{Complaint, chain};
 use crate::types::{Lease, LeaseId, Time};
 use log::{debug, error, info, warn};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle, sleep};
@@ -111,12 +113,26 @@ fn stand(fence: &Fence) {
 
 /// Thread `keeper`.
 fn keep(fence: &Fence, events: &Sender<Event>) {
-    /// How often it looks after the guard.
-    const EVERY: Duration = Duration::from_millis(500);
     let mut complaint = Complaint::default();
     loop {
         look_after_guard(fence, events, &mut complaint);
-        sleep(EVERY);
+        wait_at(fence.guard_line());
+    }
+}
+
+/// Until the guard at the end of `line` is gone, or it is time to look after it.
+fn wait_at(line: Option<OwnedFd>) {
+    /// How often a guard is looked after that does not end, in milliseconds.
+    const EVERY: u16 = 1000;
+    /// How soon one that cannot be had is tried again.
+    const AGAIN: Duration = Duration::from_millis(500);
+    let Some(line) = line else {
+        return sleep(AGAIN);
+    };
+    // Nothing but its end: what it says can wait.
+    let mut line = [PollFd::new(line.as_fd(), PollFlags::empty())];
+    if poll(&mut line, PollTimeout::from(EVERY)).is_err() {
+        sleep(AGAIN);
     }
 }
 

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -413,6 +413,10 @@ impl Guard for Line {
         } else {
             Standing::Lost(self.lost.clone())
         }
+    }
+
+    fn line(&self) -> Option<OwnedFd> {
+        self.peer.as_ref()?.as_fd().try_clone_to_owned().ok()
     }
 
     fn dismiss(&mut self) {

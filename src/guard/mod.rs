@@ -19,6 +19,7 @@ pub mod protocol;
 use crate::types::{Lease, Vni};
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// The daemon's line to its guard. Told under the lock that fencing needs: it never blocks for long, and never
 /// logs.
@@ -31,6 +32,10 @@ pub trait Guard: Send {
     fn released(&mut self, vnis: &[Vni]);
     /// How it is with the guard.
     fn standing(&mut self) -> Standing;
+    /// The line to it, which hangs up when the guard ends; `None` if it is lost.
+    fn line(&self) -> Option<OwnedFd> {
+        None
+    }
     /// Everything is withdrawn: the guard shall end.
     fn dismiss(&mut self);
 }

@@ -6,8 +6,9 @@
 use super::{Error, Health, Kernel, Parts, RouteChange, RouteFailure, Router};
 use crate::host::Cost;
 use crate::types::{Vni, VniRange};
+use fnv::FnvHashMap;
 use log::debug;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -41,7 +42,7 @@ pub struct Mock {
 
 #[derive(Debug)]
 struct State {
-    exposures: BTreeMap<Vni, Exposure>,
+    exposures: FnvHashMap<Vni, Exposure>,
     mirror: Option<Mirror>,
 }
 
@@ -85,7 +86,7 @@ impl Mock {
     }
 
     fn with(range: VniRange, mirror: Option<Mirror>) -> Mock {
-        let exposures = BTreeMap::new();
+        let exposures = FnvHashMap::default();
         let state = Arc::new(Mutex::new(State { exposures, mirror }));
         Mock { range, state }
     }

@@ -126,3 +126,24 @@ fn a_guard_that_fenced_says_so_once() {
     drop(guard);
     assert!(matches!(line.standing(), Standing::Lost(_)));
 }
+
+/// Input: a guard that says something, then ends. Output: its line hangs up for the one, not for the other, and
+/// there is none to wait at once that was noticed.
+#[test]
+fn the_line_hangs_up_when_the_guard_ends() {
+    let (mut line, mut guard) = line();
+    let waited_at = Guard::line(&line).unwrap();
+    let hangs_up = |within| {
+        let mut fds = [PollFd::new(waited_at.as_fd(), PollFlags::empty())];
+        poll(&mut fds, within).unwrap() > 0
+    };
+    guard.write_all(b"fenced\n").unwrap();
+    assert!(!hangs_up(PollTimeout::ZERO));
+    drop(guard);
+    assert!(hangs_up(PollTimeout::NONE));
+    assert!(matches!(
+        line.standing(),
+        Standing::Lost(_) | Standing::Fenced
+    ));
+    assert!(Guard::line(&line).is_none());
+}
