@@ -300,7 +300,7 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
         (
             file("sed -i '/ip ospf cost 65535/d' /etc/frr/frr.conf"),
             "warn",
-            "no cost for br<VNI>: until wmgwd sets it",
+            "no cost for br<VNI>, so that until wmgwd sets it",
             back(),
         ),
         (
