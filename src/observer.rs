@@ -6,7 +6,7 @@
 //! not get there, it takes a snapshot itself.
 
 use crate::clock;
-use crate::etcd::{Client, Error, KeyValue, WatchEvent};
+use crate::etcd::{Client, Error, KeyValue, WatchBatch, WatchEvent};
 use crate::gateway::Event;
 use crate::metrics::Metrics;
 use crate::report::{Complaint, chain};
@@ -104,13 +104,13 @@ impl Observer {
         let mut last = None;
         let mut rewound = 0;
         loop {
-            let progress = *self.progress.lock().expect("no holder of this lock panics");
+            let progress = self.progress();
             if rewound != progress.rewound {
                 // The watch was opened at a revision that is yet to come.
                 rewound = progress.rewound;
                 last = None;
             }
-            match self.watch_once(last, &mut complaint) {
+            match self.watch_once(rewound, last, &mut complaint) {
                 Ok(seen) => {
                     last = Some(seen);
                     pause = PAUSE;
@@ -136,9 +136,11 @@ impl Observer {
         }
     }
 
-    /// Follows etcd for one bound, from a snapshot if there is no last revision; the last revision seen.
+    /// Follows etcd for one bound, or until it is found to have gone back once more than `rewound`, from a
+    /// snapshot if there is no last revision; the last revision seen.
     fn watch_once(
         &self,
+        rewound: u32,
         last: Option<Revision>,
         complaint: &mut Complaint,
     ) -> Result<Revision, Lost> {
@@ -161,55 +163,76 @@ impl Observer {
         }
         for batch in watch {
             let batch = batch.map_err(|error| lost(seen, error))?;
-            let revision = batch.revision;
-            let changes = batch
-                .events
-                .iter()
-                .filter_map(|event| self.read_event(event))
-                .collect();
-            let _ = self.events.send(Event::Changed(changes));
-            seen = seen.max(revision);
-            self.advance(revision, &batch.events);
+            seen = seen.max(batch.revision);
+            if !self.pass_on(rewound, &batch) {
+                break;
+            }
         }
         Ok(seen)
     }
 
-    fn advance(&self, revision: Revision, events: &[WatchEvent]) {
+    /// Tells what a watch brought, unless etcd has gone back since that was opened: its revisions are of another
+    /// history than those that were told last, or leave out what came before them.
+    fn pass_on(&self, rewound: u32, batch: &WatchBatch) -> bool {
+        let changes = batch
+            .events
+            .iter()
+            .filter_map(|event| self.read_event(event))
+            .collect();
+        // Held while it is told, so that nothing from before comes after the news that etcd went back.
         let mut progress = self.progress.lock().expect("no holder of this lock panics");
-        if revision <= progress.revision {
-            return;
+        if progress.rewound != rewound {
+            return false;
+        }
+        let _ = self.events.send(Event::Changed(changes));
+        if batch.revision <= progress.revision {
+            return true;
         }
         let before = progress.revision;
-        for event in events.iter().filter(|event| event.kv.mod_revision > before) {
+        let news = batch.events.iter();
+        for event in news.filter(|event| event.kv.mod_revision > before) {
             if event.deleted {
                 progress.count -= 1;
             } else if event.kv.create_revision == event.kv.mod_revision {
                 progress.count += 1;
             }
         }
-        progress.revision = revision;
-        self.metrics.seen(revision);
+        progress.revision = batch.revision;
+        self.metrics.seen(batch.revision);
+        true
     }
 
+    /// Tells all keys that there are; their revision.
     fn snapshot(&self) -> Result<Revision, Error> {
-        let reply = self.client.range(schema::PREFIX)?;
-        let changes = reply.kvs.iter().filter_map(|kv| self.read(kv)).collect();
-        let _ = self.events.send(Event::Snapshot {
-            revision: reply.revision,
-            changes,
-        });
-        let mut progress = self.progress.lock().expect("no holder of this lock panics");
-        if reply.revision >= progress.revision {
-            let count = i64::try_from(reply.count).unwrap_or(i64::MAX);
-            *progress = Progress {
+        loop {
+            let rewound = self.progress().rewound;
+            let reply = self.client.range(schema::PREFIX)?;
+            let changes = reply.kvs.iter().filter_map(|kv| self.read(kv)).collect();
+            let mut progress = self.progress.lock().expect("no holder of this lock panics");
+            if progress.rewound != rewound {
+                // It may be of what etcd has forgotten.
+                continue;
+            }
+            let _ = self.events.send(Event::Snapshot {
                 revision: reply.revision,
-                count,
-                ..*progress
-            };
-            self.metrics.seen(reply.revision);
+                changes,
+            });
+            if reply.revision >= progress.revision {
+                let count = i64::try_from(reply.count).unwrap_or(i64::MAX);
+                *progress = Progress {
+                    revision: reply.revision,
+                    count,
+                    ..*progress
+                };
+                self.metrics.seen(reply.revision);
+            }
+            debug!("rev={} snapshot keys={}", reply.revision, reply.count);
+            return Ok(reply.revision);
         }
-        debug!("rev={} snapshot keys={}", reply.revision, reply.count);
-        Ok(reply.revision)
+    }
+
+    fn progress(&self) -> Progress {
+        *self.progress.lock().expect("no holder of this lock panics")
     }
 
     fn poll(&self) {
@@ -220,7 +243,7 @@ impl Observer {
         let mut looked_through = Revision::default();
         loop {
             sleep(jittered(POLL));
-            let progress = *self.progress.lock().expect("no holder of this lock panics");
+            let progress = self.progress();
             let asked = clock::now();
             let revision = match self.client.revision(schema::PREFIX) {
                 Ok(revision) => revision,
@@ -363,7 +386,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc;
     use std::thread;
 
@@ -402,5 +425,73 @@ mod tests {
         assert_eq!(next(), Event::Rewound);
         let (revision, changes) = (Revision(9), Vec::new());
         assert_eq!(next(), Event::Snapshot { revision, changes });
+    }
+
+    /// Answers one request on `stream`: a watch with its confirmation and, once `go` says so, with a change at
+    /// revision 101; anything else with revision 100.
+    fn answer(mut stream: TcpStream, opened: &mpsc::Sender<()>, go: &Mutex<mpsc::Receiver<()>>) {
+        const CREATED: &str = r#"{"result":{"header":{"revision":"60"},"created":true}}"#;
+        const CHANGE: &str = r#"{"result":{"header":{"revision":"101"},"events":[{"kv":{
+            "key":"L3dtZ3dkL3ZuaS83L3R5cGU=","mod_revision":"101","value":"MQ=="}}]}}"#;
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|got| got > 0) {
+            head.push(byte[0]);
+        }
+        let start = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
+        if String::from_utf8_lossy(&head).contains("/v3/watch") {
+            let _ = write!(stream, "{start}\r\n{CREATED}\n");
+            let _ = opened.send(());
+            let _ = go.lock().unwrap().recv();
+            let _ = writeln!(stream, "{}", CHANGE.replace(['\n', ' '], ""));
+        } else {
+            let reply = r#"{"header":{"revision":"100"}}"#;
+            let _ = write!(
+                stream,
+                "{start}Content-Length: {}\r\n\r\n{reply}",
+                reply.len()
+            );
+        }
+        // The rest of the request, so that what was written is not cut off.
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    }
+
+    /// Input: etcd is found to have gone back while a watch is open, which then brings a change. Output: that is
+    /// not told any more, as nobody knows what came before it, but a snapshot.
+    #[test]
+    fn a_watch_from_before_etcd_went_back_is_not_believed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (opened, is_open) = mpsc::channel();
+        let (go, may_go) = mpsc::channel();
+        let may_go = Arc::new(Mutex::new(may_go));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, opened, may_go) = (stream.unwrap(), opened.clone(), may_go.clone());
+                thread::spawn(move || answer(stream, &opened, &may_go));
+            }
+        });
+        let (events, inbox) = mpsc::channel();
+        let observer = Observer {
+            client: Client::new(vec![endpoint.parse().unwrap()], Duration::from_secs(60)),
+            events,
+            progress: Arc::default(),
+            reported: Arc::default(),
+            metrics: Arc::default(),
+            doubt: Doubt::default(),
+        };
+        let watcher = observer.clone();
+        thread::spawn(move || watcher.watch());
+        let next = || inbox.recv_timeout(Duration::from_secs(60)).unwrap();
+        let snapshot = || Event::Snapshot {
+            revision: Revision(100),
+            changes: Vec::new(),
+        };
+        assert_eq!(next(), snapshot());
+        is_open.recv_timeout(Duration::from_secs(60)).unwrap();
+        observer.rewind();
+        assert_eq!(next(), Event::Rewound);
+        go.send(()).unwrap();
+        assert_eq!(next(), snapshot());
     }
 }

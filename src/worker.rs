@@ -433,6 +433,8 @@ impl Running {
             warn!("rev={} etcd has gone back to {answer}", self.known);
             self.observe(Event::Rewound);
             self.worker.doubt.raise();
+        } else {
+            self.known = answer;
         }
         rewound
     }
@@ -501,7 +503,7 @@ fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, Fate)], revi
     }
     for (vnis, why) in [
         (conflicts, "another node was faster"),
-        (crossed, "another node wrote in between"),
+        (crossed, "something near them was written meanwhile"),
     ] {
         if !vnis.is_empty() {
             let count = vnis.len();

@@ -74,7 +74,7 @@ impl Gateway {
                 let start = self.start_of_sweep();
                 let place = |row: &Commit| neighbourhood(row.vni).wrapping_sub(start);
                 let rows = first(together, self.pace.room, place);
-                let batch = Batch::stretches(&rows, self.config.range.last());
+                let batch = Batch::stretches(&rows, self.greatest);
                 if batch.is_some() {
                     return batch;
                 }

@@ -120,6 +120,8 @@ pub struct Gateway {
     register_retry: Backoff,
     etcd_retry: Backoff,
     pace: Pace,
+    /// The greatest VNI that anybody has a row of, also beyond our own range.
+    greatest: Vni,
     next_announcement_slot: Time,
     turns: Turns,
     deadline: Option<Time>,
@@ -131,6 +133,7 @@ impl Gateway {
     /// A node that has not heard of anything yet.
     pub fn new(config: Config) -> Gateway {
         let slots = Slots::new(config.range);
+        let greatest = config.range.last();
         Gateway {
             config,
             lease: None,
@@ -155,6 +158,7 @@ impl Gateway {
             register_retry: Backoff::default(),
             etcd_retry: Backoff::default(),
             pace: Pace::default(),
+            greatest,
             next_announcement_slot: Time::default(),
             turns: Turns::default(),
             deadline: None,
@@ -331,6 +335,7 @@ impl Gateway {
             match change.key.vni() {
                 None => ring_changed |= self.nodes.apply(change),
                 Some(vni) => {
+                    self.greatest = self.greatest.max(vni);
                     let Some(slot) = self.slots.stir(vni) else {
                         continue;
                     };

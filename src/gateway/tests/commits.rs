@@ -106,3 +106,12 @@ fn a_slow_etcd_is_asked_for_less() {
     assert!(rising.is_sorted() && rising[0] == 16, "{rising:?}");
     assert!(rising[10] > 200, "{rising:?}");
 }
+
+/// Input: rows of other gateways' VNIs, with more digits than any of ours, which stand between ours in etcd.
+/// Output: no stretches, as etcd would read all of those for each.
+#[test]
+fn stretches_do_not_lead_over_rows_of_others() {
+    let mut bench = Bench::ready(999);
+    bench.change(Key::Kind(vni(250_000)), Some(Value::Kind(Kind::Idle)), None);
+    assert!(!is_stretches(&next_batch(&mut bench)));
+}
