@@ -104,7 +104,7 @@ pub fn measure(figures: &mut Vec<Figure>, vnis: u32) -> Result<(), Stuck> {
     let share = before.iter().filter(|&&it| ring.owner(it) == Some(&name));
     let share = share.count();
     let (asked, bytes) = (Requests::of(&etcd), observer.look(|view| view.bytes));
-    let ticks = idle::cpu_ticks(node.pid());
+    let spent = idle::cpu_time(node.pid());
     client.lease_revoke(dead.lease).unwrap();
     let end = observer.until("its share", PATIENCE, |view| {
         let gone = *view.gone.get(dead.name.as_str())?;
@@ -112,7 +112,7 @@ pub fn measure(figures: &mut Vec<Figure>, vnis: u32) -> Result<(), Stuck> {
     })?;
     let which = &Requests::of(&etcd) - &asked;
     let bytes = observer.look(|view| view.bytes) - bytes;
-    let cpu = (idle::cpu_ticks(node.pid()) - ticks) as f64 / idle::hertz();
+    let cpu = (idle::cpu_time(node.pid()) - spent).as_secs_f64();
     let note = format!("{share} of {} VNIs; requests: {which}", before.len());
     add("failover: the daemon's share", end.as_secs_f64(), "s", note);
     add("failover: CPU time of the daemon", cpu, "s", String::new());

@@ -2,7 +2,7 @@
 
 use crate::common::etcd::Etcd;
 use crate::requests::Requests;
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::unistd::Pid;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,29 +19,38 @@ pub struct Idle {
 
 /// Looks at the daemons `pids` of `etcd` for `time`.
 pub fn measure(etcd: &Etcd, pids: &[Pid], time: Duration) -> Idle {
-    let ticks = || pids.iter().map(|pid| cpu_ticks(*pid)).collect::<Vec<u64>>();
-    let (requests, before, begun) = (Requests::of(etcd), ticks(), Instant::now());
+    let times = || {
+        pids.iter()
+            .map(|pid| cpu_time(*pid))
+            .collect::<Vec<Duration>>()
+    };
+    let (requests, before, begun) = (Requests::of(etcd), times(), Instant::now());
     thread::sleep(time);
-    let (seconds, after) = (begun.elapsed().as_secs_f64(), ticks());
+    let (seconds, after) = (begun.elapsed().as_secs_f64(), times());
     let which = &Requests::of(etcd) - &requests;
-    let most = before.iter().zip(&after).map(|(from, to)| to - from).max();
+    let most = before
+        .iter()
+        .zip(&after)
+        .map(|(from, to)| *to - *from)
+        .max();
     Idle {
-        cpu: most.unwrap_or(0) as f64 / hertz() / seconds * 100.0,
+        cpu: most.unwrap_or_default().as_secs_f64() / seconds * 100.0,
         requests: which.total() as f64 / seconds / pids.len() as f64,
         which,
     }
 }
 
-/// Clock ticks a second.
-pub fn hertz() -> f64 {
-    sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64
-}
-
-/// The time that a process had a CPU for so far, in clock ticks.
-pub fn cpu_ticks(pid: Pid) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // After the name, which may hold anything: state is field 3, utime 14, stime 15 (proc(5)).
-    let rest = stat.rsplit(") ").next().unwrap_or_default();
-    let fields: Vec<u64> = rest.split(' ').map(|it| it.parse().unwrap_or(0)).collect();
-    fields.get(11..13).map_or(0, |times| times.iter().sum())
+/// The time that the threads of a process had a CPU for so far. (The process's own counter is in clock ticks,
+/// of which an idle daemon takes a few in all.)
+pub fn cpu_time(pid: Pid) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    let nanos = threads.flatten().map(|thread| -> u64 {
+        let stat = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        // Its first number, in nanoseconds (kernel: Documentation/scheduler/sched-stats).
+        let first = stat.split(' ').next();
+        first.and_then(|it| it.parse().ok()).unwrap_or(0)
+    });
+    Duration::from_nanos(nanos.sum())
 }
