@@ -164,6 +164,8 @@ impl Observer {
             let Some(line) = lines.next() else { return };
             let mut view = self.shared.view.lock().unwrap();
             read = view.digest(&line, ROWS, View::take_row, |revision| clock.of(revision));
+            // It may be more than was asked for.
+            replay.has_read(read);
         }
     }
 

@@ -91,6 +91,11 @@ impl Replay {
         Some((first, newest))
     }
 
+    /// The changes up to `revision` were read.
+    pub fn has_read(&mut self, revision: u64) {
+        self.read = self.read.max(revision);
+    }
+
     /// When revisions were first seen.
     pub fn clock(&self) -> Clock {
         self.clock.clone()
