@@ -4,6 +4,7 @@ use super::{Key, Meta, meta_bytes};
 use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
 use crate::fsm::Write;
 use crate::types::{LeaseId, NodeName, Revision, Vni};
+use std::iter;
 
 /// Operations in one transaction, those of one nested transaction counted in: etcd refuses more, unless its
 /// `--max-txn-ops` says so.
@@ -14,8 +15,8 @@ const ROWS: usize = OPERATIONS - 3;
 const STRETCH_KEYS: usize = OPERATIONS / 2;
 /// Stretches in one batch; the mark of time goes along.
 const STRETCHES: usize = OPERATIONS - STRETCH_KEYS - 1;
-/// VNIs from one row of a stretch to the next at most, in the order of keys. etcd reads the keys of all VNIs of a stretch for its
-/// condition, which is cheap beside the text of a condition for each row, but not for nothing.
+/// VNIs from one row of a stretch to the next at most, in the order of keys. etcd reads the keys of all VNIs of a
+/// stretch for its condition, which is cheap beside the text of a condition for each row, but not for nothing.
 const GAP: u64 = 16;
 
 /// One row to write, if it is still the one that was read.
@@ -112,15 +113,30 @@ impl Batch {
     }
 }
 
+/// Whom a write puts into a key.
+#[derive(Clone, Copy)]
+enum Name {
+    Me,
+    Nobody,
+}
+
 impl Commit {
-    /// How many keys it writes.
-    fn keys(&self) -> usize {
+    /// What it puts into `current` and into `next`, where it writes them at all.
+    fn names(&self) -> [Option<Name>; 2] {
+        let (me, nobody) = (Some(Name::Me), Some(Name::Nobody));
         match self.write {
-            Write::Vacate | Write::Own => 3,
-            Write::Claim => 2 + usize::from(self.has_current),
-            Write::Pull | Write::Cancel => 2,
-            Write::Advance(_) => 1,
+            Write::Vacate => [nobody, nobody],
+            Write::Claim => [nobody.filter(|_| self.has_current), me],
+            Write::Pull => [None, me],
+            Write::Advance(_) => [None, None],
+            Write::Own => [me, nobody],
+            Write::Cancel => [None, nobody],
         }
+    }
+
+    /// How many keys it writes, `type` among them.
+    fn keys(&self) -> usize {
+        1 + self.names().into_iter().flatten().count()
     }
 }
 
@@ -212,23 +228,17 @@ fn puts(me: &NodeName, lease: LeaseId, row: &Commit) -> Vec<Op> {
         value: value.to_vec(),
         lease,
     };
-    let mine = |key| put(key, me.as_str().as_bytes(), Some(lease));
-    let nobody = |key| put(key, b"", None);
-    let (current, next) = (Key::Current(row.vni), Key::Next(row.vni));
     let kind = row.write.kind().number().to_string();
-    let mut puts = vec![put(Key::Kind(row.vni), kind.as_bytes(), None)];
-    match row.write {
-        Write::Vacate => puts.extend([nobody(current), nobody(next)]),
-        Write::Claim => {
-            puts.extend(row.has_current.then(|| nobody(current)));
-            puts.push(mine(next));
-        }
-        Write::Pull => puts.push(mine(next)),
-        Write::Advance(_) => {}
-        Write::Own => puts.extend([mine(current), nobody(next)]),
-        Write::Cancel => puts.push(nobody(next)),
-    }
-    puts
+    let kind = put(Key::Kind(row.vni), kind.as_bytes(), None);
+    let keys = [Key::Current(row.vni), Key::Next(row.vni)];
+    let names = keys.into_iter().zip(row.names());
+    let names = names.filter_map(|(key, name)| {
+        Some(match name? {
+            Name::Me => put(key, me.as_str().as_bytes(), Some(lease)),
+            Name::Nobody => put(key, b"", None),
+        })
+    });
+    iter::once(kind).chain(names).collect()
 }
 
 /// What became of the rows of a [`commit`]; `None` if the node is not registered under that lease any more.
