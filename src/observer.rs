@@ -390,6 +390,20 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
+    /// One of the etcd at `endpoint` that has got as far as `progress`, and where it tells what it sees.
+    fn observer(endpoint: &str, progress: Progress) -> (Observer, mpsc::Receiver<Event>) {
+        let (events, inbox) = mpsc::channel();
+        let observer = Observer {
+            client: Client::new(vec![endpoint.parse().unwrap()], Duration::from_secs(60)),
+            events,
+            progress: Arc::new(Mutex::new(progress)),
+            reported: Arc::default(),
+            metrics: Arc::default(),
+            doubt: Doubt::default(),
+        };
+        (observer, inbox)
+    }
+
     /// Input: etcd went back, which the worker alone saw, and is newer than before by the next poll. Output:
     /// all is begun anew, from a snapshot.
     #[test]
@@ -407,18 +421,13 @@ mod tests {
                 let _ = write!(stream, "{head} {}\r\n\r\n{reply}", reply.len());
             }
         });
-        let (events, inbox) = mpsc::channel();
-        let observer = Observer {
-            client: Client::new(vec![endpoint.parse().unwrap()], Duration::from_secs(60)),
-            events,
-            progress: Arc::new(Mutex::new(Progress {
+        let (observer, inbox) = observer(
+            &endpoint,
+            Progress {
                 revision: Revision(8),
                 ..Progress::default()
-            })),
-            reported: Arc::default(),
-            metrics: Arc::default(),
-            doubt: Doubt::default(),
-        };
+            },
+        );
         observer.doubt.raise();
         thread::spawn(move || observer.poll());
         let next = || inbox.recv_timeout(Duration::from_secs(60)).unwrap();
@@ -471,15 +480,7 @@ mod tests {
                 thread::spawn(move || answer(stream, &opened, &may_go));
             }
         });
-        let (events, inbox) = mpsc::channel();
-        let observer = Observer {
-            client: Client::new(vec![endpoint.parse().unwrap()], Duration::from_secs(60)),
-            events,
-            progress: Arc::default(),
-            reported: Arc::default(),
-            metrics: Arc::default(),
-            doubt: Doubt::default(),
-        };
+        let (observer, inbox) = observer(&endpoint, Progress::default());
         let watcher = observer.clone();
         thread::spawn(move || watcher.watch());
         let next = || inbox.recv_timeout(Duration::from_secs(60)).unwrap();

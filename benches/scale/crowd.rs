@@ -3,6 +3,7 @@
 //! One daemon is real. The others are registrations, leases and rows that this program writes for them; they
 //! never act, so that what is measured is the one daemon and etcd.
 
+use crate::cluster::figure;
 use crate::common::etcd::Etcd;
 use crate::common::node::{Node, peak_memory, scatter};
 use crate::common::{put, put_leased, then};
@@ -55,14 +56,9 @@ pub fn measure(figures: &mut Vec<Figure>, vnis: u32) -> Result<(), Stuck> {
         });
     };
     let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
-    let gauge = |name: &str| {
-        let metrics = etcd.metrics();
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|it| it.trim().parse().ok()).unwrap_or(0.0)
-    };
-    let size = gauge("etcd_mvcc_db_total_size_in_bytes ");
+    let size = figure(&etcd, "etcd_mvcc_db_total_size_in_bytes");
     add("etcd's database", mebibytes(size), "MiB", String::new());
-    let memory = gauge("process_resident_memory_bytes ");
+    let memory = figure(&etcd, "process_resident_memory_bytes");
     add("etcd's memory", mebibytes(memory), "MiB", String::new());
 
     let points: Vec<u64> = (0..POINTS).map(|i| scatter(1000 + i)).collect();
