@@ -63,14 +63,7 @@ impl Ring {
 
     /// Whether a node has points in the ring.
     pub fn has(&self, node: &NodeName) -> bool {
-        self.place(node).is_some()
-    }
-
-    /// Which of the nodes in the ring a node is, in the order of their names and from 0 on, and how many there
-    /// are; `None` if it is not in the ring.
-    pub fn place(&self, node: &NodeName) -> Option<(usize, usize)> {
-        let place = self.nodes.iter().position(|(name, _)| name == node)?;
-        Some((place, self.nodes.len()))
+        self.nodes.iter().any(|(name, _)| name == node)
     }
 }
 

@@ -14,7 +14,7 @@ mod commit;
 #[cfg(test)]
 mod tests;
 
-pub use commit::{Batch, Commit, Fate, Stretch, commit, committed, neighbourhood};
+pub use commit::{Batch, Bundle, Commit, Fate, commit, committed};
 
 /// Everything that wmgwd reads stands below this prefix.
 pub const PREFIX: &[u8] = b"/wmgwd/";

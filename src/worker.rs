@@ -468,12 +468,12 @@ fn told(health: &Health) -> String {
 fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, Fate)], revision: Revision) {
     let mut written: BTreeMap<(Kind, Kind), Vec<Vni>> = BTreeMap::new();
     let mut conflicts = Vec::new();
-    let mut crossed = Vec::new();
+    let mut undecided = Vec::new();
     for (&(vni, write, fate), &from) in each.iter().zip(before) {
         match fate {
             Fate::Written => written.entry((from, write.kind())).or_default().push(vni),
             Fate::Beaten => conflicts.push(vni),
-            Fate::Crossed => crossed.push(vni),
+            Fate::Undecided => undecided.push(vni),
         }
     }
     for ((from, to), vnis) in written {
@@ -503,7 +503,7 @@ fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, Fate)], revi
     }
     for (vnis, why) in [
         (conflicts, "another node was faster"),
-        (crossed, "something near them was written meanwhile"),
+        (undecided, "another node was faster on some of them"),
     ] {
         if !vnis.is_empty() {
             let count = vnis.len();

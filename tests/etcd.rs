@@ -124,11 +124,6 @@ fn every_condition_decides() {
         key: key.into(),
         than,
     };
-    let all_less = |key: &str, end: &str, than| Compare::AllModRevisionsLess {
-        key: key.into(),
-        end: end.into(),
-        than,
-    };
     let changed_at = |key: &str, revision| Compare::ModRevisionIs {
         key: key.into(),
         revision,
@@ -150,10 +145,6 @@ fn every_condition_decides() {
         (less("k", changed.next()), true),
         (less("k", changed), false),
         (less("gone", Revision(1)), true),
-        (all_less("a", "l", changed.next()), true),
-        (all_less("a", "l", changed), false),
-        (all_less("a", "k", Revision(1)), true),
-        (all_less("k", "k0", changed), false),
         (changed_at("k", changed), true),
         (changed_at("k", made), false),
         (changed_at("gone", none), true),

@@ -88,16 +88,6 @@ pub enum Compare {
         /// The first revision that is too new.
         than: Revision,
     },
-    /// Every key from `key` up to `end`, itself not included, was last changed before revision `than`; where
-    /// there is none, this is as with one key that does not exist.
-    AllModRevisionsLess {
-        /// The first key.
-        key: Vec<u8>,
-        /// What follows the last key.
-        end: Vec<u8>,
-        /// The first revision that is too new.
-        than: Revision,
-    },
     /// The key was last changed at `revision`; 0 means that it does not exist.
     ModRevisionIs {
         /// The key.

@@ -103,7 +103,7 @@ pub struct Gateway {
     visited: usize,
     /// Nothing is decided before the first snapshot.
     snapshot: Option<Revision>,
-    /// Up to here etcd has told us everything; of our own writes we may know more.
+    /// Up to here etcd has told us everything.
     told: Revision,
     /// Nothing is shown before then: others may not have noticed yet that etcd is an older one.
     distrust_until: Time,
@@ -120,8 +120,6 @@ pub struct Gateway {
     register_retry: Backoff,
     etcd_retry: Backoff,
     pace: Pace,
-    /// The greatest VNI that anybody has a row of, also beyond our own range.
-    greatest: Vni,
     next_announcement_slot: Time,
     turns: Turns,
     deadline: Option<Time>,
@@ -133,7 +131,6 @@ impl Gateway {
     /// A node that has not heard of anything yet.
     pub fn new(config: Config) -> Gateway {
         let slots = Slots::new(config.range);
-        let greatest = config.range.last();
         Gateway {
             config,
             lease: None,
@@ -158,7 +155,6 @@ impl Gateway {
             register_retry: Backoff::default(),
             etcd_retry: Backoff::default(),
             pace: Pace::default(),
-            greatest,
             next_announcement_slot: Time::default(),
             turns: Turns::default(),
             deadline: None,
@@ -335,7 +331,6 @@ impl Gateway {
             match change.key.vni() {
                 None => ring_changed |= self.nodes.apply(change),
                 Some(vni) => {
-                    self.greatest = self.greatest.max(vni);
                     let Some(slot) = self.slots.stir(vni) else {
                         continue;
                     };
@@ -494,8 +489,8 @@ impl Gateway {
             } => {
                 self.etcd_retry.succeed();
                 self.pace.succeed();
-                let crossed = each.iter().filter(|(_, _, fate)| *fate == Fate::Crossed);
-                self.pace.crossed(now, crossed.count(), each.len());
+                let undecided = each.iter().filter(|it| it.2 == Fate::Undecided).count();
+                self.pace.undecided(now, undecided, each.len());
                 let (me, cheap_until) = (self.config.me.clone(), now + plan::CHEAP);
                 for (vni, write, fate) in each {
                     let Some(slot) = self.slots.stir(vni) else {
@@ -508,7 +503,7 @@ impl Gateway {
                             slot.write_retry.fail(now, vni.get());
                             continue;
                         }
-                        Fate::Crossed => {
+                        Fate::Undecided => {
                             slot.alone = true;
                             continue;
                         }

@@ -1,6 +1,5 @@
 //! What is to be done now: one pass over the VNIs that something happened to, or over all.
 
-use super::commits::Waiting;
 use super::slot::Slot;
 use super::slots::Finding;
 use super::{Effect, Exit, Gateway, Life, drive};
@@ -39,7 +38,7 @@ pub struct Batch {
     pub claims: Vec<RouteChange>,
     pub announcements: Vec<(Time, Vni)>,
     pub refreshes: Vec<Vni>,
-    pub commits: Vec<Waiting>,
+    pub commits: Vec<Commit>,
     pub wake: Option<Time>,
 }
 
@@ -281,17 +280,13 @@ impl Gateway {
             write = self.mend(pass, batch, slot, &state, role);
         }
         if let Some(write) = write {
-            let read = slot.row.kind.revision;
-            let row = Commit {
+            batch.commits.push(Commit {
                 vni,
-                read,
-                // What is newer than all that etcd has told us, we wrote ourselves.
-                known: read.max(self.told),
+                read: slot.row.kind.revision,
                 write,
                 has_current: slot.row.has_current(),
-            };
-            let alone = slot.alone;
-            batch.commits.push(Waiting { row, alone });
+                alone: slot.alone,
+            });
         }
     }
 

@@ -105,7 +105,7 @@ pub struct Slot {
     pub arp_asked: bool,
     /// When FRR may be tried again.
     pub routes_retry: Backoff,
-    /// The row was in a stretch that somebody else wrote into: it is written by itself.
+    /// The row was in a bundle of which another node was faster on a row: it is written alone.
     pub alone: bool,
     /// When the next row may be tried again.
     pub write_retry: Backoff,

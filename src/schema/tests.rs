@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::fsm::Write;
+use crate::fsm::{Phase, Write};
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
@@ -124,13 +124,10 @@ fn broken_values_are_unreadable_with_a_reason() {
 fn a_claim_empties_current_only_where_it_may_hold_something() {
     let puts = |has_current| {
         let claim = Commit {
-            vni: vni(7),
-            read: Revision(3),
-            known: Revision(8),
-            write: Write::Claim,
             has_current,
+            ..claim(7)
         };
-        match &commit(&name("gw1"), LeaseId(1), &Batch::Rows(vec![claim]), None).then[..] {
+        match &commit(&name("gw1"), LeaseId(1), &Batch::new([claim]), None).then[..] {
             [Op::Txn(row)] => row.then.len(),
             other => panic!("{other:?}"),
         }
@@ -142,92 +139,85 @@ fn claim(number: u32) -> Commit {
     Commit {
         vni: vni(number),
         read: Revision(3),
-        known: Revision(8),
         write: Write::Claim,
         has_current: false,
+        alone: false,
     }
 }
 
-/// Claims of `numbers`, in the order of their keys.
-fn claims(numbers: impl IntoIterator<Item = u32>) -> Vec<Commit> {
-    let mut rows: Vec<Commit> = numbers.into_iter().map(claim).collect();
-    rows.sort_by_key(|row| neighbourhood(row.vni));
-    rows
-}
-
-/// Input: numbers of any length. Output: their neighbourhood is the order of their keys in etcd.
-#[test]
-fn neighbours_stand_beside_each_other_in_etcd() {
-    let mut by_key: Vec<u32> = (1..12_000).chain([99_999, 100_000, 16_777_215]).collect();
-    let mut by_neighbourhood = by_key.clone();
-    by_key.sort_by_key(|&number| Key::Kind(vni(number)).bytes());
-    by_neighbourhood.sort_by_key(|&number| neighbourhood(vni(number)));
-    assert_eq!(by_key, by_neighbourhood);
-}
-
-/// Input: every sixth of 10 000 VNIs. Output: every row is in a stretch, within etcd's limits, and no stretch
-/// covers many VNIs more than it has rows.
-#[test]
-fn stretches_are_long_and_within_limits() {
-    let rows = claims((1..=10_000).step_by(6));
-    let Some(Batch::Stretches(stretches)) = Batch::stretches(&rows, vni(10_000)) else {
-        panic!("no stretches");
+/// Whether etcd takes a transaction in one piece, by its own count: of each level, with the most of any below.
+fn fits(batch: &Batch) -> bool {
+    let mark = Meta {
+        version: "1".to_owned(),
+        range: VniRange::new(vni(1), vni(9)).unwrap(),
+        time: Some(1),
     };
-    let written: Vec<Commit> = stretches.iter().flatten().copied().collect();
-    assert_eq!(written, rows[..written.len()]);
-    assert!(written.len() > 1_000, "{}", written.len());
-    assert!(stretches.len() < 64, "{}", stretches.len());
-    assert!(stretches.iter().all(|stretch| stretch.len() <= 32));
-    for stretch in &stretches {
-        let ends = [&stretch[0], &stretch[stretch.len() - 1]];
-        let [first, last] = ends.map(|row| Key::Kind(row.vni).bytes());
-        let keys = (1..=10_000).map(|number| Key::Kind(vni(number)).bytes());
-        let covered = keys.filter(|key| (&first..=&last).contains(&key)).count();
-        assert!(covered <= 16 * stretch.len(), "{covered}: {stretch:?}");
+    let txn = commit(&name("gw1"), LeaseId(1), batch, Some(&mark));
+    let nested = txn.then.iter().map(|op| match op {
+        Op::Txn(inner) => inner.compares.len().max(inner.then.len()),
+        _ => 0,
+    });
+    txn.then.len() + nested.max().unwrap_or(0) <= 128
+}
+
+/// Input: rows of all kinds, some of which go alone, more than fit. Output: the first ones, in bundles of many and
+/// within etcd's limits; who goes alone has nobody along, before or behind.
+#[test]
+fn bundles_are_large_and_within_limits() {
+    let writes = [Write::Claim, Write::Own, Write::Advance(Phase::Decided)];
+    for write in writes {
+        for alone_each in [1, 2, 7, 100, usize::MAX] {
+            let rows = (1..=3_000).map(|number| Commit {
+                write,
+                alone: number as usize % alone_each == alone_each - 1,
+                ..claim(number)
+            });
+            let batch = Batch::new(rows);
+            let numbers: Vec<u32> = batch.iter().map(|row| row.vni.get()).collect();
+            assert!(numbers.iter().copied().eq(1..=numbers.len() as u32));
+            assert!(fits(&batch), "{write:?} {alone_each}");
+            let expected = match alone_each {
+                1 => 125,
+                2 => 120,
+                7 => 350,
+                _ => 1_000,
+            };
+            assert!(numbers.len() >= expected, "{alone_each}: {}", numbers.len());
+            for bundle in batch.bundles() {
+                assert!(!bundle.is_empty());
+                let alone = bundle.iter().any(|row| row.alone);
+                assert!(!alone || bundle.len() == 1, "{bundle:?}");
+            }
+        }
     }
+    assert!(Batch::new([]).bundles().is_empty());
 }
 
-/// Input: rows far apart, also where few digits make them look close; rows that go back to the first key; rows
-/// that are known up to another revision. Output: no stretch leads from one to the other, and where that leaves
-/// none there is no batch.
+/// Input: two bundles, and etcd's answer that one was written. Output: a condition on each row, at the revision that
+/// was read of it; each row shares the fate of its bundle, and a row that went alone knows why.
 #[test]
-fn a_stretch_has_no_gaps_and_never_goes_back() {
-    assert_eq!(Batch::stretches(&claims(1..=8), vni(64_000)), None);
-    let mut rows = claims(5_000..5_010);
-    rows.extend(claims(1_000..1_010));
-    rows.iter_mut()
-        .skip(15)
-        .for_each(|row| row.known = Revision(9));
-    let Some(Batch::Stretches(stretches)) = Batch::stretches(&rows, vni(9_999)) else {
-        panic!("no stretches");
+fn a_bundle_is_written_whole_or_not_at_all() {
+    let alone = Commit {
+        alone: true,
+        read: Revision(5),
+        ..claim(12)
     };
-    let ends = |it: &Stretch| (it[0].vni.get(), it[it.len() - 1].vni.get());
-    assert_eq!(
-        stretches.iter().map(ends).collect::<Vec<_>>(),
-        [(5_000, 5_009), (1_000, 1_004), (1_005, 1_009)]
-    );
-}
-
-/// Input: two stretches, and etcd's answer that one was written. Output: one condition each, from the first key
-/// of the first row to the last key of the last row; each row shares its stretch's fate.
-#[test]
-fn a_stretch_is_written_whole_or_not_at_all() {
-    let batch = Batch::Stretches(vec![claims([10, 11]), claims([500])]);
+    let batch = Batch::new([claim(10), claim(11), alone, claim(500)]);
     let txn = commit(&name("gw1"), LeaseId(1), &batch, None);
     let condition = |op: &Op| match op {
         Op::Txn(txn) => (txn.compares.clone(), txn.then.len()),
         other => panic!("{other:?}"),
     };
-    let none_after = |key: &[u8], end: &[u8]| Compare::AllModRevisionsLess {
-        key: key.to_vec(),
-        end: end.to_vec(),
-        than: Revision(9),
+    let unchanged = |number, since: i64| Compare::ModRevisionLess {
+        key: Key::Kind(vni(number)).bytes(),
+        than: Revision(since + 1),
     };
     assert_eq!(
         txn.then.iter().map(condition).collect::<Vec<_>>(),
         [
-            (vec![none_after(b"/wmgwd/vni/10/", b"/wmgwd/vni/110")], 4),
-            (vec![none_after(b"/wmgwd/vni/500/", b"/wmgwd/vni/5000")], 2),
+            (vec![unchanged(10, 3), unchanged(11, 3)], 4),
+            (vec![unchanged(12, 5)], 2),
+            (vec![unchanged(500, 3)], 2),
         ]
     );
     let answer = |succeeded| {
@@ -239,7 +229,7 @@ fn a_stretch_is_written_whole_or_not_at_all() {
     let mut reply = TxnReply {
         revision: Revision(9),
         succeeded: true,
-        responses: vec![answer(false), answer(true)],
+        responses: vec![answer(false), answer(false), answer(true)],
     };
     let fates = |reply: &TxnReply| {
         let each = committed(&batch, reply)?;
@@ -252,8 +242,9 @@ fn a_stretch_is_written_whole_or_not_at_all() {
     assert_eq!(
         fates(&reply),
         Some(vec![
-            (10, Fate::Crossed),
-            (11, Fate::Crossed),
+            (10, Fate::Undecided),
+            (11, Fate::Undecided),
+            (12, Fate::Beaten),
             (500, Fate::Written)
         ])
     );

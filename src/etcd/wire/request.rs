@@ -136,9 +136,7 @@ fn write_list<T>(text: &mut String, name: &str, items: &[T], write: fn(&mut Stri
 
 fn write_compare(text: &mut String, compare: &Compare) {
     let (key, target, result) = match compare {
-        Compare::ModRevisionLess { key, .. } | Compare::AllModRevisionsLess { key, .. } => {
-            (key, "MOD", "LESS")
-        }
+        Compare::ModRevisionLess { key, .. } => (key, "MOD", "LESS"),
         Compare::ModRevisionIs { key, .. } => (key, "MOD", "EQUAL"),
         Compare::CreateRevisionIs { key, .. } => (key, "CREATE", "EQUAL"),
         Compare::LeaseIs { key, .. } => (key, "LEASE", "EQUAL"),
@@ -146,15 +144,11 @@ fn write_compare(text: &mut String, compare: &Compare) {
     };
     text.push('{');
     write_bytes(text, "key", key);
-    if let Compare::AllModRevisionsLess { end, .. } = compare {
-        write_bytes(text, "range_end", end);
-    }
     write_text(text, "target", target);
     write_text(text, "result", result);
     // Also where it is zero: an operand of another kind than the target's is refused, and so may be none.
     match compare {
         Compare::ModRevisionLess { than: revision, .. }
-        | Compare::AllModRevisionsLess { than: revision, .. }
         | Compare::ModRevisionIs { revision, .. } => {
             write_number(text, "mod_revision", revision.0);
         }

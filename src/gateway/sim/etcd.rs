@@ -188,14 +188,6 @@ impl ModelEtcd {
         let modified = |key: &Vec<u8>| self.get(key).map_or(Revision(0), |kv| kv.mod_revision);
         match compare {
             Compare::ModRevisionLess { key, than } => modified(key) < *than,
-            Compare::AllModRevisionsLess { key, end, than } => {
-                // A range that ends before it begins is empty. No key counts as one that was never changed.
-                let keys = self.keys.range(key.clone()..end.max(key).clone());
-                keys.map(|(_, kv)| kv.mod_revision)
-                    .max()
-                    .unwrap_or_default()
-                    < *than
-            }
             Compare::ModRevisionIs { key, revision } => modified(key) == *revision,
             Compare::CreateRevisionIs { key, revision } => {
                 self.get(key).map_or(Revision(0), |kv| kv.create_revision) == *revision

@@ -133,12 +133,7 @@ impl Writer {
     fn compare(&mut self) -> Compare {
         let key = self.key();
         let revision = Revision(self.rng.within(0, self.newest as u64 + 1) as i64);
-        match self.rng.below(6) {
-            5 => Compare::AllModRevisionsLess {
-                key,
-                end: self.key(),
-                than: revision,
-            },
+        match self.rng.below(5) {
             0 => Compare::ModRevisionLess {
                 key,
                 than: revision,
@@ -244,11 +239,6 @@ impl<S: Store> Run<'_, S> {
         let compares = txn.compares.iter().cloned().map(|compare| match compare {
             Compare::ModRevisionLess { key, than } => Compare::ModRevisionLess {
                 key,
-                than: shift(than),
-            },
-            Compare::AllModRevisionsLess { key, end, than } => Compare::AllModRevisionsLess {
-                key,
-                end,
                 than: shift(than),
             },
             Compare::ModRevisionIs { key, revision } => Compare::ModRevisionIs {

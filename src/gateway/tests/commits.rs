@@ -32,33 +32,23 @@ fn decided(bench: &mut Bench, batch: &Batch, fate: Fate) {
     }));
 }
 
-fn is_stretches(batch: &Batch) -> bool {
-    matches!(batch, Batch::Stretches { .. })
+/// How many rows share their fate with others.
+fn together(batch: &Batch) -> usize {
+    let shared = batch.bundles().iter().filter(|bundle| bundle.len() > 1);
+    shared.map(Vec::len).sum()
 }
 
-/// Input: 600 VNIs that nobody serves, and a watch that tells nothing. Output: claimed in stretches, 256 at once,
-/// each VNI once; then owned in stretches, each of which holds under what one of those transactions wrote.
+/// Input: 600 VNIs that nobody serves. Output: claimed in bundles, 256 at once, each VNI once; then owned in bundles.
 #[test]
-fn stretches_hold_what_is_known() {
+fn many_rows_go_together() {
     let mut bench = Bench::ready(600);
-    for (write, known) in [(Write::Claim, 1), (Write::Own, bench.revision + 1)] {
+    for write in [Write::Claim, Write::Own] {
         let mut written = Vec::new();
-        let first = bench.revision + 1;
         while written.len() < 600 {
             let batch = next_batch(&mut bench);
-            let Batch::Stretches(stretches) = &batch else {
-                panic!("{batch:?}");
-            };
             assert!(batch.vnis().len() <= 256);
+            assert_eq!(together(&batch), batch.vnis().len());
             assert!(batch.iter().all(|row| row.write == write));
-            for stretch in stretches {
-                assert!(stretch.iter().all(|row| row.known == stretch[0].known));
-                assert!(stretch.iter().all(|row| row.read <= row.known));
-                assert!(
-                    (known..first.max(2)).contains(&stretch[0].known.0),
-                    "{stretch:?}"
-                );
-            }
             written.extend(batch.vnis());
             decided(&mut bench, &batch, Fate::Written);
             // Announcements are paced.
@@ -69,19 +59,34 @@ fn stretches_hold_what_is_known() {
     }
 }
 
-/// Input: somebody wrote into the stretches. Output: their rows are tried at once, each by itself, and for a
-/// moment all others, too; then there are stretches again, without those rows.
+/// Input: another node was faster on some row of each bundle. Output: all rows are tried at once, each alone, and
+/// for a moment all others, too; then the others go together again.
 #[test]
-fn rows_of_a_crossed_stretch_are_written_by_themselves() {
+fn rows_of_a_bundle_that_failed_go_alone() {
     let mut bench = Bench::ready(2_000);
-    let crossed = next_batch(&mut bench);
-    decided(&mut bench, &crossed, Fate::Crossed);
-    let at_once = next_batch(&mut bench);
-    assert!(!is_stretches(&at_once));
+    let failed = next_batch(&mut bench).vnis();
+    let revision = Revision(bench.revision);
+    let each = failed
+        .iter()
+        .map(|&vni| (vni, Write::Claim, Fate::Undecided));
+    bench.observe(Event::Committed(CommitOutcome::Done {
+        revision,
+        lease: LEASE,
+        each: each.collect(),
+    }));
+    let mut alone = Vec::new();
+    while alone.len() < failed.len() {
+        let batch = next_batch(&mut bench);
+        assert_eq!(together(&batch), 0);
+        alone.extend(batch.vnis());
+        decided(&mut bench, &batch, Fate::Written);
+    }
+    assert_eq!(alone[..failed.len()], failed);
+    let others = next_batch(&mut bench);
+    assert_eq!(together(&others), 0);
     bench.wait(Duration::from_millis(300));
-    let later = next_batch(&mut bench);
-    assert!(is_stretches(&later));
-    assert!(later.iter().all(|row| !crossed.vnis().contains(&row.vni)));
+    let batch = next_batch(&mut bench);
+    assert_eq!(together(&batch), batch.vnis().len());
 }
 
 /// Input: etcd does not answer in time, time and again, then does. Output: asked for less and less, but always
@@ -105,13 +110,4 @@ fn a_slow_etcd_is_asked_for_less() {
     let rising: Vec<usize> = (0..11).map(|_| size(Some(Fate::Written))).collect();
     assert!(rising.is_sorted() && rising[0] == 16, "{rising:?}");
     assert!(rising[10] > 200, "{rising:?}");
-}
-
-/// Input: rows of other gateways' VNIs, with more digits than any of ours, which stand between ours in etcd.
-/// Output: no stretches, as etcd would read all of those for each.
-#[test]
-fn stretches_do_not_lead_over_rows_of_others() {
-    let mut bench = Bench::ready(999);
-    bench.change(Key::Kind(vni(250_000)), Some(Value::Kind(Kind::Idle)), None);
-    assert!(!is_stretches(&next_batch(&mut bench)));
 }

@@ -51,11 +51,6 @@ fn a_transaction_leaves_out_what_is_zero() {
                 key: key(),
                 than: Revision(9),
             },
-            Compare::AllModRevisionsLess {
-                key: key(),
-                end: b"l".to_vec(),
-                than: Revision(8),
-            },
             Compare::ModRevisionIs {
                 key: key(),
                 revision: Revision(0),
@@ -91,10 +86,6 @@ fn a_transaction_leaves_out_what_is_zero() {
     let expected = json!({
         "compare": [
             {"key": "aw==", "target": "MOD", "result": "LESS", "mod_revision": "9"},
-            {
-                "key": "aw==", "range_end": "bA==",
-                "target": "MOD", "result": "LESS", "mod_revision": "8",
-            },
             {"key": "aw==", "target": "MOD", "result": "EQUAL", "mod_revision": "0"},
             {"key": "aw==", "target": "CREATE", "result": "EQUAL", "create_revision": "3"},
             {"key": "aw==", "target": "LEASE", "result": "EQUAL", "lease": "9223372036854775807"},
