@@ -56,6 +56,7 @@ pub mod metrics;
 pub mod notify;
 pub mod observer;
 pub mod report;
+pub mod rest;
 pub mod ring;
 pub mod schema;
 pub mod signal;

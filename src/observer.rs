@@ -10,6 +10,7 @@ use crate::etcd::{Client, Error, KeyValue, WatchBatch, WatchEvent};
 use crate::gateway::Event;
 use crate::metrics::Metrics;
 use crate::report::{Complaint, chain};
+use crate::rest::Rest;
 use crate::schema::{self, Change, Foreign, Key};
 use crate::types::Revision;
 use log::{debug, info, warn};
@@ -25,6 +26,9 @@ use std::time::Duration;
 const BOUND: Duration = Duration::from_secs(10);
 /// How often etcd is asked how new it is.
 const POLL: Duration = Duration::from_secs(2);
+/// So many deletions at once mean that a node died that served many VNIs: those who take them over may wish that
+/// the watch rests.
+const HERD: usize = 256;
 /// How long a failing thread pauses, at first and at most.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -66,6 +70,7 @@ struct Observer {
     reported: Arc<Mutex<BTreeSet<Foreign>>>,
     metrics: Arc<Metrics>,
     doubt: Doubt,
+    rest: Rest,
 }
 
 /// Starts the threads `watch` and `poll`. They end with the process: a blocked read cannot be woken, and
@@ -78,6 +83,7 @@ pub fn spawn(
     events: &Sender<Event>,
     metrics: &Arc<Metrics>,
     doubt: &Doubt,
+    rest: &Rest,
 ) -> io::Result<()> {
     let observer = Observer {
         client: client.clone(),
@@ -86,6 +92,7 @@ pub fn spawn(
         reported: Arc::default(),
         metrics: metrics.clone(),
         doubt: doubt.clone(),
+        rest: rest.clone(),
     };
     let poller = observer.clone();
     Builder::new()
@@ -150,25 +157,54 @@ impl Observer {
                 .snapshot()
                 .map_err(|error| Lost { seen: None, error })?,
         };
-        let lost = |seen, error| Lost {
-            seen: Some(seen),
-            error,
-        };
-        let watch = self
-            .client
-            .watch(schema::PREFIX, seen.next(), BOUND)
-            .map_err(|error| lost(seen, error))?;
+        let mut rested = false;
+        while self
+            .follow(rewound, &mut seen, rested, complaint)
+            .map_err(|error| Lost {
+                seen: Some(seen),
+                error,
+            })?
+        {
+            self.rest.wait_for_end();
+            rested = true;
+        }
+        Ok(seen)
+    }
+
+    /// Follows etcd on one connection; whether the watch is to rest now.
+    fn follow(
+        &self,
+        rewound: u32,
+        seen: &mut Revision,
+        rested: bool,
+        complaint: &mut Complaint,
+    ) -> Result<bool, Error> {
+        let watch = self.client.watch(schema::PREFIX, seen.next(), BOUND)?;
         if complaint.settle() {
             info!("rev={seen} watching etcd again");
         }
+        // What came together during a rest is much, too, and it may have been too short.
+        let mut may_rest = rested;
         for batch in watch {
-            let batch = batch.map_err(|error| lost(seen, error))?;
-            seen = seen.max(batch.revision);
+            let batch = batch?;
+            *seen = (*seen).max(batch.revision);
+            let deletions = batch.events.iter().filter(|event| event.deleted);
+            may_rest |= deletions.count() >= HERD;
+            if may_rest {
+                self.rest.ask();
+            }
             if !self.pass_on(rewound, &batch) {
                 break;
             }
+            if std::mem::take(&mut may_rest) {
+                let _ = self.events.send(Event::MayRest);
+                // Until then nothing is read, and with the connection it is not even written.
+                if self.rest.is_wished() {
+                    return Ok(true);
+                }
+            }
         }
-        Ok(seen)
+        Ok(false)
     }
 
     /// Tells what a watch brought, unless etcd has gone back since that was opened: its revisions are of another
@@ -400,6 +436,7 @@ mod tests {
             reported: Arc::default(),
             metrics: Arc::default(),
             doubt: Doubt::default(),
+            rest: Rest::default(),
         };
         (observer, inbox)
     }

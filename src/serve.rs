@@ -28,6 +28,7 @@ use wmgwd::metrics::server::{About, Server};
 use wmgwd::notify::Notifier;
 use wmgwd::observer::{self, Doubt};
 use wmgwd::report::{Complaint, chain, spans, value};
+use wmgwd::rest::Rest;
 use wmgwd::schema::{self, Key, Meta, Value};
 use wmgwd::signal::Signals;
 use wmgwd::supervisor::Supervisor;
@@ -232,7 +233,8 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         adopted,
     )?;
     let doubt = Doubt::default();
-    observer::spawn(&client, &events, &metrics, &doubt)?;
+    let rest = Rest::default();
+    observer::spawn(&client, &events, &metrics, &doubt, &rest)?;
     lookout::spawn(host.router(), !host.is_mock(), config.range, events.clone())?;
     let worker = Worker {
         gateway,
@@ -247,6 +249,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         client,
         inbox,
         doubt,
+        rest,
         supervisor,
         metrics,
         notifier: notifier.clone(),

@@ -15,6 +15,7 @@ use crate::metrics::{Metrics, Standing};
 use crate::notify::Notifier;
 use crate::observer::Doubt;
 use crate::report::{Complaint, Complaints, chain, spans, value};
+use crate::rest::Rest;
 use crate::schema::{self, Batch, Commit, Fate, Meta};
 use crate::supervisor::Supervisor;
 use crate::tally::Tally;
@@ -51,6 +52,8 @@ pub struct Worker {
     pub inbox: Receiver<Event>,
     /// To be raised when etcd has gone back.
     pub doubt: Doubt,
+    /// Whether the watch is to rest.
+    pub rest: Rest,
     /// Who wants to know how it goes.
     pub supervisor: Supervisor,
     /// Where it is counted.
@@ -303,6 +306,11 @@ impl Running {
                 let outcome = self.register(lease, points);
                 self.observe(Event::Registered(outcome));
             }
+            Effect::RestWatch => {
+                debug!("the watch rests while VNIs are taken over");
+                self.worker.rest.begin();
+            }
+            Effect::FollowWatch => self.worker.rest.end(),
             Effect::Exit(exit) => return Some(exit),
         }
         None

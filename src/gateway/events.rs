@@ -18,6 +18,8 @@ pub enum Event {
     },
     /// What whole revisions changed, in order.
     Changed(Vec<Change>),
+    /// The watch has told of much at once, and waits for [`Effect::RestWatch`] or [`Effect::FollowWatch`].
+    MayRest,
     /// etcd is older than it has been: its data are lost, or it was set back to a backup. Nothing that was known
     /// of it holds.
     Rewound,
@@ -127,6 +129,10 @@ pub enum Effect {
         /// The ring points.
         points: Vec<u64>,
     },
+    /// Let the watch rest until [`Effect::FollowWatch`].
+    RestWatch,
+    /// Have the watch go on.
+    FollowWatch,
     /// All is withdrawn: end.
     Exit(Exit),
 }

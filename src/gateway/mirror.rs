@@ -178,6 +178,12 @@ impl Nodes {
             .is_some_and(|cell| cell.value.is_some())
     }
 
+    /// Whether all that are registered are of our kind.
+    pub fn are_of_our_kind(&self) -> bool {
+        let mut registered = self.points.iter().filter(|(_, cell)| cell.value.is_some());
+        registered.all(|(name, _)| self.is_of_our_kind(name))
+    }
+
     /// Whether an operator has taken the node out.
     pub fn is_drained(&self, name: &NodeName) -> bool {
         self.drains

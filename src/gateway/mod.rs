@@ -13,6 +13,7 @@ mod drive;
 mod events;
 mod mirror;
 mod plan;
+mod rest;
 #[cfg(test)]
 mod sim;
 mod slot;
@@ -30,6 +31,7 @@ use commits::Pace;
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome, RowView};
 use fnv::FnvHashSet;
 use mirror::Nodes;
+use rest::Watch;
 use slot::{Backoff, Slot};
 use slots::Slots;
 use std::collections::BTreeSet;
@@ -120,6 +122,7 @@ pub struct Gateway {
     register_retry: Backoff,
     etcd_retry: Backoff,
     pace: Pace,
+    watch: Watch,
     next_announcement_slot: Time,
     turns: Turns,
     deadline: Option<Time>,
@@ -155,6 +158,7 @@ impl Gateway {
             register_retry: Backoff::default(),
             etcd_retry: Backoff::default(),
             pace: Pace::default(),
+            watch: Watch::default(),
             next_announcement_slot: Time::default(),
             turns: Turns::default(),
             deadline: None,
@@ -178,6 +182,7 @@ impl Gateway {
         match event {
             Event::Snapshot { revision, changes } => self.observe_snapshot(now, revision, &changes),
             Event::Changed(changes) => self.observe_changes(now, &changes),
+            Event::MayRest => self.watch = Watch::Asks,
             Event::Rewound => self.rewind(now),
             Event::Lease(lease) => self.observe_lease(now, lease),
             Event::ArpSwitched(outcomes) => {
@@ -280,10 +285,7 @@ impl Gateway {
         for (vni, slot) in self.slots.stir_all() {
             let named = slot.row.names_anybody();
             if mirror::missing_from_row(&mut slot.row, vni, revision, |key| present.contains(key)) {
-                slot.enter(now);
-                if named && !slot.row.names_anybody() {
-                    slot.freed = now;
-                }
+                slot.change(now, named);
                 self.changed.push(vni);
             }
         }
@@ -336,10 +338,7 @@ impl Gateway {
                     };
                     let named = slot.row.names_anybody();
                     if mirror::apply_to_row(&mut slot.row, change) {
-                        slot.enter(now);
-                        if named && !slot.row.names_anybody() {
-                            slot.freed = now;
-                        }
+                        slot.change(now, named);
                         self.changed.push(vni);
                     }
                 }

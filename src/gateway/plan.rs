@@ -3,7 +3,7 @@
 use super::slot::Slot;
 use super::slots::Finding;
 use super::{Effect, Exit, Gateway, Life, drive};
-use crate::fsm::{self, Exposure, Kind, Role, State, View, Write};
+use crate::fsm::{self, Exposure, Role, State, View, Write};
 use crate::host::{Health, Parts, RouteChange};
 use crate::schema::Commit;
 use crate::types::{LeaseId, Time, Vni};
@@ -17,9 +17,9 @@ pub const CHEAP: Duration = Duration::from_secs(45);
 pub const STOP: Duration = Duration::from_secs(20);
 /// How long a host that fails to take a VNI is given before the node gives it up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a VNI that lost its owner is left alone: etcd may end a lease that its holder has renewed (a leader
-/// that was stopped and goes on does so, seen with 3.4.23), and then the owner lets go when it hears of that. A Go
-/// wmgwd writes 0 over a broken migration although its owner lives, which hears of it no sooner than we do.
+/// How long nothing is shown of a VNI that lost its owner: etcd may end a lease that its holder has renewed (a
+/// leader that was stopped and goes on does so, seen with 3.4.23), and then the owner lets go when it hears of that.
+/// A Go wmgwd writes 0 over a broken migration although its owner lives, which hears of it no sooner than we do.
 const LET_GO: Duration = Duration::from_millis(100);
 /// How long the ring owner waits for a Go wmgwd to mend a broken migration.
 const MEND_PATIENCE: Duration = Duration::from_secs(5);
@@ -68,6 +68,8 @@ pub struct Setting {
     pub may_write: bool,
     pub may_take: bool,
     pub stable: bool,
+    /// No Go wmgwd is registered.
+    pub uniform: bool,
     /// What of FRR is to be reset, which daemons run, whether it was tried, since when it fails, and whether
     /// that excuses it.
     frr: (Parts, Health, bool, Option<Time>, bool),
@@ -116,6 +118,8 @@ impl Gateway {
 
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
+        // Before what takes longer.
+        self.plan_watch(&pass, &mut batch, &mut effects);
         if self.drain_is_over(&pass) {
             self.stop(now, Exit::Stopped);
             return self.plan(now);
@@ -156,6 +160,7 @@ impl Gateway {
             stable: self
                 .in_ring_since
                 .is_some_and(|since| now.since(since) >= self.config.join_hold),
+            uniform: self.nodes.are_of_our_kind(),
             frr: (frr.reset, frr.health, frr.tried, frr.failing_since, excused),
         };
         Pass {
@@ -227,7 +232,12 @@ impl Gateway {
         slot.giving_up =
             may_give_up && (slot.giving_up || failing || (pass.draining && may_turn_back));
 
-        let wanted = if !pass.serving || pass.stopping || slot.giving_up {
+        let is_let_go = slot.freed + LET_GO;
+        let too_early = matches!(&state, State::FailingOver { .. }) && is_let_go > now;
+        if too_early {
+            batch.wake_at(is_let_go);
+        }
+        let wanted = if !pass.serving || pass.stopping || slot.giving_up || too_early {
             Exposure::NOTHING
         } else {
             self.dearer_or_cheaper(now, batch, slot, fsm::wanted(&state, role))
@@ -263,7 +273,9 @@ impl Gateway {
         }
         let reached = self.has_reached(now, batch, slot, &state, role, wanted);
         let view = View {
-            ours: pass.may_take && ring_owner == Some(me) && self.is_free(now, batch, slot, &state),
+            ours: pass.may_take
+                && ring_owner == Some(me)
+                && self.is_free(pass, batch, slot, &state),
             elsewhere,
             may_pull: self.may_pull(pass, batch, slot, &state),
             reached,
@@ -279,6 +291,8 @@ impl Gateway {
         if write.is_none() && slot.row.is_spoiled() {
             write = self.mend(pass, batch, slot, &state, role);
         }
+        let takes = matches!(&state, State::FailingOver { .. }) && role == Role::Successor;
+        batch.found.taken = write == Some(Write::Claim) || (takes && !slot.giving_up);
         if let Some(write) = write {
             batch.commits.push(Commit {
                 vni,
@@ -328,21 +342,16 @@ impl Gateway {
 
     /// Whether a row that seems to name nobody really does. One that cannot be read may have an owner that
     /// others remember: if it lives it mends the row, and if it cannot its lease ends. One that had an owner
-    /// until now is left for a blink, see [`LET_GO`].
-    fn is_free(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
-        let was_owned = slot
-            .row
-            .kind
-            .value
-            .is_some_and(|kind| kind != Kind::Unassigned);
+    /// until now is claimed at once, and shown later (see [`LET_GO`]); beside a Go wmgwd it is left for that long,
+    /// which would write over the claim without having read it.
+    fn is_free(&self, pass: &Pass, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
         let due = match state {
             State::Vacant if slot.row.is_spoiled() => slot.entered + self.config.name_wait,
-            State::Vacant if was_owned => slot.entered + LET_GO,
-            State::Vacant => slot.freed + LET_GO,
+            State::Vacant if !pass.uniform => slot.freed + LET_GO,
             _ => return true,
         };
         batch.wake_at(due);
-        due <= now
+        due <= pass.now
     }
 
     fn other_is_idle(&self, now: Time, batch: &mut Batch, slot: &Slot, state: &State) -> bool {

@@ -1,7 +1,7 @@
 //! One VNI as this node handles it: its row, what the host really shows of it, and what is due when.
 
 use super::mirror::Row;
-use crate::fsm::Exposure;
+use crate::fsm::{Exposure, Kind};
 use crate::host::{Cost, RouteChange};
 use crate::types::{Time, Vni};
 use std::time::Duration;
@@ -79,7 +79,7 @@ pub struct Slot {
     pub row: Row,
     /// Since when it says so.
     pub entered: Time,
-    /// When it last stopped naming anybody.
+    /// When it was last seen to name nobody any more.
     pub freed: Time,
     /// Whether the bridge answers ARP; `None` while we cannot know.
     pub arp: Option<bool>,
@@ -174,6 +174,15 @@ impl Slot {
     pub fn arp_unblocked(&mut self) {
         self.arp_on_retry.succeed();
         self.arp_off_retry.succeed();
+    }
+
+    /// etcd says that the row has changed, which `named` somebody before or nobody.
+    pub fn change(&mut self, now: Time, named: bool) {
+        self.enter(now);
+        let kind = self.row.kind.value.unwrap_or(Kind::Unassigned);
+        if !self.row.names_anybody() && (named || kind != Kind::Unassigned) {
+            self.freed = now;
+        }
     }
 
     /// The row has changed.

@@ -16,6 +16,8 @@ pub struct Finding {
     pub exposed: bool,
     /// FRR, as far as we know, still shows something of it, excused or not.
     pub lingering: bool,
+    /// Nobody serves it, and this node is about to.
+    pub taken: bool,
     /// What ARP is and shall be; nothing while it is not what it shall be.
     pub arp: Option<bool>,
     /// It is served, and no announcement of it is due at a time of its own.
@@ -32,6 +34,7 @@ pub struct Totals {
     pub remaining: usize,
     pub exposed: usize,
     pub lingering: usize,
+    pub taken: usize,
 }
 
 impl Totals {
@@ -42,6 +45,7 @@ impl Totals {
         count(&mut self.remaining, was.remaining, is.remaining);
         count(&mut self.exposed, was.exposed, is.exposed);
         count(&mut self.lingering, was.lingering, is.lingering);
+        count(&mut self.taken, was.taken, is.taken);
     }
 }
 

@@ -145,10 +145,25 @@ impl Cluster {
         self.after(delay, Ev::Watch { n, inc });
     }
 
+    /// The watch rests, as the worker wishes; for no longer than it does by itself.
+    pub fn rest_watch(&mut self, n: usize) {
+        let longest = ms(2_000);
+        self.nodes[n].feed.rests_until = Some(self.now + longest);
+        let inc = self.nodes[n].inc;
+        self.after(longest, Ev::Watch { n, inc });
+    }
+
     /// The watch delivers, or is opened again.
     pub fn watch(&mut self, n: usize) {
         let inc = self.nodes[n].inc;
         self.nodes[n].feed.scheduled = false;
+        if self.nodes[n]
+            .feed
+            .rests_until
+            .is_some_and(|until| until > self.now)
+        {
+            return;
+        }
         if self.nodes[n].cut || !self.etcd.up || self.nodes[n].watch_hangs {
             let again = self.rng.millis(500, 2_000);
             self.nodes[n].feed.scheduled = true;
@@ -191,6 +206,8 @@ impl Cluster {
                 })
             })
             .collect();
+        // Of any deletion, as there are few VNIs here.
+        let asks = !self.nodes[n].go && changes.iter().any(|change| change.value.is_none());
         self.nodes[n].feed.next = Some(until.next());
         if until < revisions {
             self.tell_watch(n);
@@ -204,6 +221,9 @@ impl Cluster {
             self.after(late, Ev::Inbox { n, inc, event });
         }
         self.tell(n, Event::Changed(changes));
+        if asks && self.rng.chance(700) {
+            self.tell(n, Event::MayRest);
+        }
     }
 
     /// The poll reads everything; its answer may come late, and out of order with the watch.

@@ -168,6 +168,8 @@ pub struct Feed {
     pub next: Option<Revision>,
     pub scheduled: bool,
     pub ranges: Vec<u64>,
+    /// It rests until then, if it is not told to follow before.
+    pub rests_until: Option<Time>,
 }
 
 impl Node {

@@ -226,6 +226,11 @@ impl Cluster {
                 let txn = schema::register(&config.me, lease, &points, &meta);
                 self.ask(n, txn, Reason::Register { lease, points });
             }
+            Effect::RestWatch => self.rest_watch(n),
+            Effect::FollowWatch => {
+                self.nodes[n].feed.rests_until = None;
+                self.tell_watch(n);
+            }
             Effect::Exit(exit) => self.exit(n, exit),
         }
     }
