@@ -6,6 +6,7 @@ mod commits;
 mod host;
 mod leaving;
 mod owners;
+mod rest;
 mod scale;
 
 use super::*;

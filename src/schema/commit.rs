@@ -28,7 +28,7 @@ pub struct Commit {
 }
 
 /// Rows that are written or not written together: one transaction within the whole, under a condition on each of
-/// them. A transaction a row would take etcd's gateway half as long again.
+/// them. A transaction a row takes etcd's gateway a third longer.
 pub type Bundle = Vec<Commit>;
 
 /// Rows to write in one transaction.

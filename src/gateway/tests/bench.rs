@@ -3,7 +3,7 @@
 use crate::fsm::{Kind, Write};
 use crate::gateway::*;
 use crate::host::Cost;
-use crate::schema::{Commit, Fate};
+use crate::schema::{Commit, Fate, Meta};
 use crate::types::LeaseId;
 
 pub const LEASE: LeaseId = LeaseId(7);
@@ -27,6 +27,8 @@ pub struct Bench {
     pub gateway: Gateway,
     pub now: Time,
     pub revision: i64,
+    /// What the node wished of its watch, oldest first.
+    pub watch: Vec<Effect>,
 }
 
 impl Bench {
@@ -46,6 +48,7 @@ impl Bench {
             gateway: Gateway::new(config),
             now: Time::since_boot(secs(1_000)),
             revision: 1,
+            watch: Vec::new(),
         }
     }
 
@@ -137,6 +140,7 @@ impl Bench {
                         // Later: the test says what becomes of it.
                         return commits;
                     }
+                    Effect::RestWatch | Effect::FollowWatch => self.watch.push(effect),
                     other => panic!("{other:?}"),
                 }
             }
@@ -181,6 +185,16 @@ impl Bench {
             revision,
         };
         self.observe(Event::Changed(vec![change]));
+    }
+
+    /// A node says of itself what a Go wmgwd does not.
+    pub fn is_of_our_kind(&mut self, node: &str, lease: LeaseId) {
+        let meta = Meta {
+            version: "1".to_owned(),
+            range: self.gateway.config.range,
+            time: None,
+        };
+        self.change(Key::Meta(name(node)), Some(Value::Meta(meta)), Some(lease));
     }
 
     /// A row of another node, without a `next`.

@@ -124,6 +124,50 @@ fn a_reset_owner_is_given_a_blink_to_let_go() {
     bench.claims_after_a_blink();
 }
 
+/// Input: as above without a Go node: the owner's lease ends. Output: claimed at once, but nothing is shown before
+/// that owner, if it lives, had the time to hear of it.
+#[test]
+fn an_orphan_is_claimed_at_once_and_shown_after_a_blink() {
+    let mut bench = Bench::ready(1);
+    bench.is_of_our_kind("gw1", LEASE);
+    let points = Value::Points(vec![(1 << 63) + 1]);
+    bench.change(Key::Node(name("gw2")), Some(points), Some(OTHERS_LEASE));
+    bench.is_of_our_kind("gw2", OTHERS_LEASE);
+    bench.row(vni(1), 1, "gw2");
+    assert_eq!(bench.writes(), []);
+    bench.change(Key::Current(vni(1)), None, None);
+    let rows = bench.settle();
+    assert_eq!(rows[0].write, Write::Claim);
+    bench.done(&rows);
+    let claims = |effects: &[Effect]| {
+        effects.iter().any(|effect| match effect {
+            Effect::ChangeRoutes(changes) => changes.iter().any(RouteChange::claims),
+            Effect::SwitchArp(switches) => switches.iter().any(|&(_, answers)| answers),
+            _ => false,
+        })
+    };
+    assert!(!claims(&bench.plan()));
+    bench.wait(Duration::from_millis(90));
+    assert!(!claims(&bench.plan()));
+    assert!(bench.next_wake() <= Duration::from_millis(10));
+    bench.wait(Duration::from_millis(20));
+    assert!(claims(&bench.plan()));
+}
+
+/// Input: a node starts and finds an orphan. Output: the same, since when that lost its owner is not known.
+#[test]
+fn an_orphan_that_was_found_is_shown_after_a_blink_too() {
+    let mut bench = Bench::ready(1);
+    bench.is_of_our_kind("gw1", LEASE);
+    bench.change(Key::Kind(vni(1)), Some(Value::Kind(Kind::Idle)), None);
+    let rows = bench.settle();
+    assert_eq!(rows[0].write, Write::Claim);
+    bench.done(&rows);
+    assert_eq!(bench.plan(), []);
+    bench.wait(Duration::from_millis(110));
+    assert_ne!(bench.plan(), []);
+}
+
 /// Input: the same reset, but its keys are gone from a snapshot. Output: the same.
 #[test]
 fn an_owner_that_a_snapshot_does_not_name_is_given_a_blink_too() {

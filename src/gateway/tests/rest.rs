@@ -1,0 +1,121 @@
+//! When the watch rests.
+
+use super::bench::*;
+use crate::gateway::*;
+use crate::types::LeaseId;
+
+const VNIS: u32 = 600;
+
+/// `gw1`, and `gw2` with all VNIs, which is of our kind or a Go wmgwd.
+fn pair(of_our_kind: bool) -> Bench {
+    let mut bench = Bench::ready(VNIS);
+    bench.is_of_our_kind("gw1", LEASE);
+    let node = Key::Node(name("gw2"));
+    let points = Value::Points(vec![1 << 63]);
+    bench.change(node, Some(points), Some(OTHERS_LEASE));
+    if of_our_kind {
+        bench.is_of_our_kind("gw2", OTHERS_LEASE);
+    }
+    for number in 1..=VNIS {
+        bench.row(vni(number), 1, "gw2");
+    }
+    assert_eq!(bench.settle(), []);
+    bench
+}
+
+/// All that hangs on `lease` is gone at once, of `node` and of its VNIs, and the watch asks.
+fn ends(bench: &mut Bench, node: &str) {
+    bench.revision += 1;
+    let keys = [Key::Node(name(node)), Key::Meta(name(node))];
+    let keys = keys
+        .into_iter()
+        .chain((1..=VNIS).map(|number| Key::Current(vni(number))));
+    let gone = keys.map(|key| Change {
+        key,
+        value: None,
+        lease: None,
+        revision: Revision(bench.revision),
+    });
+    bench.observe(Event::Changed(gone.collect()));
+    bench.observe(Event::MayRest);
+}
+
+/// Input: a node dies with many VNIs, and all of them are ours now. Output: the watch rests before anything is
+/// written, and goes on when all are ours.
+#[test]
+fn the_watch_rests_while_a_share_is_taken() {
+    let mut bench = pair(true);
+    ends(&mut bench, "gw2");
+    assert_eq!(bench.plan()[0], Effect::RestWatch);
+    let mut written = 0;
+    while written < 2 * VNIS as usize {
+        let rows = bench.settle();
+        assert_eq!(bench.watch, [], "{written}");
+        bench.done(&rows);
+        written += rows.len();
+        bench.wait(Duration::from_millis(40));
+    }
+    assert_eq!(bench.settle(), []);
+    assert_eq!(bench.watch, [Effect::FollowWatch]);
+}
+
+/// Input: the same, and etcd does not take our writes, or FRR does not take the VNIs. Output: the watch goes on after
+/// a second, or as soon as there is nothing to write.
+#[test]
+fn a_rest_is_no_longer_than_a_second() {
+    for etcd_answers in [false, true] {
+        let mut bench = pair(true);
+        ends(&mut bench, "gw2");
+        let mut rests = false;
+        let begun = bench.now;
+        while bench.now.since(begun) < Duration::from_millis(1_500) {
+            for effect in bench.next() {
+                match effect {
+                    Effect::RestWatch => rests = true,
+                    Effect::FollowWatch => rests = false,
+                    Effect::Commit { rows, .. } if etcd_answers => {
+                        let rows: Vec<_> = rows.iter().copied().collect();
+                        bench.done(&rows);
+                    }
+                    Effect::Commit { rows, .. } => {
+                        bench.observe(Event::Committed(CommitOutcome::Failed(rows.vnis())));
+                    }
+                    // No answer.
+                    Effect::ChangeRoutes(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            let passed = bench.now.since(begun);
+            match etcd_answers {
+                true => assert_eq!(rests, passed < secs(1), "{passed:?}"),
+                false => assert!(!rests || passed.is_zero(), "{passed:?}"),
+            }
+            bench.wait(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Input: the watch asks, but a Go wmgwd is there, or what is gone is not ours. Output: it is told to go on at once.
+#[test]
+fn the_watch_goes_on_where_a_rest_is_of_no_use() {
+    for (of_our_kind, points) in [(false, Vec::new()), (true, vec![1 << 63])] {
+        let mut bench = pair(true);
+        let node = Key::Node(name("gw3"));
+        bench.change(node, Some(Value::Points(points)), Some(LeaseId(9)));
+        if of_our_kind {
+            bench.is_of_our_kind("gw3", LeaseId(9));
+        }
+        bench.settle();
+        ends(&mut bench, "gw2");
+        assert_eq!(bench.plan()[0], Effect::FollowWatch);
+        assert!(!bench.plan().contains(&Effect::FollowWatch), "said once");
+    }
+}
+
+/// Input: it was the only Go wmgwd that died. Output: the watch rests, as it follows from those who are left.
+#[test]
+fn a_dead_go_node_is_no_reason_not_to_rest() {
+    let mut bench = pair(false);
+    ends(&mut bench, "gw2");
+    assert_eq!(bench.plan()[0], Effect::RestWatch);
+}

@@ -1,0 +1,149 @@
+//! The threads that follow etcd, with a real etcd: when the watch rests, and that nothing is lost by it.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::etcd::Etcd;
+use common::{DEADLINE, LONG, eventually, put, put_leased, then};
+use std::sync::mpsc::{self, Receiver};
+use wmgwd::etcd::Client;
+use wmgwd::gateway::Event;
+use wmgwd::observer::{self, Doubt};
+use wmgwd::rest::Rest;
+use wmgwd::types::Revision;
+
+/// Keys that end together: enough for the watch to ask whether it may rest.
+const HERD: usize = 300;
+
+/// An observed etcd.
+struct Observed {
+    etcd: Etcd,
+    client: Client,
+    rest: Rest,
+    inbox: Receiver<Event>,
+}
+
+impl Observed {
+    fn start() -> Observed {
+        let etcd = Etcd::start();
+        let client = etcd.client();
+        let rest = Rest::default();
+        let (events, inbox) = mpsc::channel();
+        let watched = Client::new(vec![etcd.endpoint()], DEADLINE);
+        observer::spawn(&watched, &events, &<_>::default(), &Doubt::default(), &rest).unwrap();
+        let observed = Observed {
+            etcd,
+            client,
+            rest,
+            inbox,
+        };
+        assert!(matches!(observed.next(), Event::Snapshot { .. }));
+        observed.until_watched(true);
+        observed
+    }
+
+    fn next(&self) -> Event {
+        self.inbox.recv_timeout(DEADLINE).unwrap()
+    }
+
+    /// How many changes come next, and the newest of their revisions.
+    fn changes(&self) -> (usize, Revision) {
+        match self.next() {
+            Event::Changed(changes) => {
+                let newest = changes.iter().map(|change| change.revision).max();
+                (changes.len(), newest.unwrap())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn until_watched(&self, expected: bool) {
+        eventually("etcd's watchers", || {
+            let metrics = self.etcd.metrics();
+            let line = metrics
+                .lines()
+                .find(|line| line.starts_with("etcd_debugging_mvcc_watcher_total "))?;
+            (line.ends_with(" 1") == expected).then_some(())
+        });
+    }
+
+    /// The VNIs of a node come and go, with its lease.
+    fn herd(&self) {
+        let lease = self.client.lease_grant(LONG).unwrap().id;
+        let current = |vni: usize| {
+            let key = format!("/wmgwd/vni/{vni}/current");
+            put_leased(key, "gw1", Some(lease))
+        };
+        for first in (1..=HERD).step_by(100) {
+            let puts = (first..first + 100).map(current).collect();
+            self.client.txn(&then(puts)).unwrap();
+        }
+        let mut told = 0;
+        while told < HERD {
+            told += self.changes().0;
+        }
+        self.client.lease_revoke(lease).unwrap();
+        assert_eq!(self.changes().0, HERD);
+        assert_eq!(self.next(), Event::MayRest);
+    }
+
+    fn put(&self) -> Revision {
+        let puts = vec![put("/wmgwd/vni/7/type", "1")];
+        self.client.txn(&then(puts)).unwrap().revision
+    }
+
+    /// The next change is told.
+    fn tells(&self) {
+        let revision = self.put();
+        assert_eq!(self.changes(), (1, revision));
+    }
+}
+
+// Input: many keys end at once, and the worker wishes the watch to rest, then to follow; then to rest again.
+// Output: etcd has no watch during the rest, and what happens then is told after it; with that, the watch asks
+// again.
+#[test]
+fn a_rest_loses_nothing() {
+    let observed = Observed::start();
+    observed.herd();
+    for _ in 0..2 {
+        observed.rest.begin();
+        observed.until_watched(false);
+        let revision = observed.put();
+        observed.rest.end();
+        assert_eq!(observed.changes(), (1, revision));
+        assert_eq!(observed.next(), Event::MayRest);
+    }
+    observed.rest.end();
+    observed.tells();
+    observed.until_watched(true);
+}
+
+// Input: the worker does not want a rest, or does not answer, or forgets that the watch rests.
+// Output: the watch goes on by itself, without asking again until there is a reason.
+#[test]
+fn a_watch_goes_on_without_the_worker() {
+    let observed = Observed::start();
+    observed.herd();
+    observed.rest.end();
+    observed.tells();
+
+    observed.herd();
+    observed.tells();
+
+    observed.herd();
+    observed.rest.begin();
+    observed.until_watched(false);
+    observed.tells();
+    assert_eq!(observed.next(), Event::MayRest);
+}
+
+// Input: a wish to rest that nobody asked for. Output: the watch follows, also when it asks later on.
+#[test]
+fn a_wish_from_before_does_not_count() {
+    let observed = Observed::start();
+    observed.rest.begin();
+    observed.tells();
+    observed.herd();
+    observed.tells();
+}
