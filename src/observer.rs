@@ -193,15 +193,12 @@ impl Observer {
             if may_rest {
                 self.rest.ask();
             }
-            if !self.pass_on(rewound, &batch) {
+            if !self.pass_on(rewound, &batch, may_rest) {
                 break;
             }
-            if std::mem::take(&mut may_rest) {
-                let _ = self.events.send(Event::MayRest);
-                // Until then nothing is read, and with the connection it is not even written.
-                if self.rest.is_wished() {
-                    return Ok(true);
-                }
+            // Until then nothing is read, and with the connection it is not even written.
+            if std::mem::take(&mut may_rest) && self.rest.is_wished() {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -209,7 +206,7 @@ impl Observer {
 
     /// Tells what a watch brought, unless etcd has gone back since that was opened: its revisions are of another
     /// history than those that were told last, or leave out what came before them.
-    fn pass_on(&self, rewound: u32, batch: &WatchBatch) -> bool {
+    fn pass_on(&self, rewound: u32, batch: &WatchBatch, may_rest: bool) -> bool {
         let changes = batch
             .events
             .iter()
@@ -220,7 +217,10 @@ impl Observer {
         if progress.rewound != rewound {
             return false;
         }
-        let _ = self.events.send(Event::Changed(changes));
+        let _ = self.events.send(match may_rest {
+            true => Event::Herd(changes),
+            false => Event::Changed(changes),
+        });
         if batch.revision <= progress.revision {
             return true;
         }

@@ -235,7 +235,7 @@ impl Running {
     fn observe(&mut self, event: Event) {
         match &event {
             Event::Snapshot { revision, .. } => self.known = self.known.max(*revision),
-            Event::Changed(changes) => {
+            Event::Changed(changes) | Event::Herd(changes) => {
                 let newest = changes.iter().map(|change| change.revision).max();
                 self.known = self.known.max(newest.unwrap_or_default());
             }

@@ -18,8 +18,8 @@ pub enum Event {
     },
     /// What whole revisions changed, in order.
     Changed(Vec<Change>),
-    /// The watch has told of much at once, and waits for [`Effect::RestWatch`] or [`Effect::FollowWatch`].
-    MayRest,
+    /// The same, of so many keys that the watch waits for [`Effect::RestWatch`] or [`Effect::FollowWatch`].
+    Herd(Vec<Change>),
     /// etcd is older than it has been: its data are lost, or it was set back to a backup. Nothing that was known
     /// of it holds.
     Rewound,

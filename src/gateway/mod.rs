@@ -182,7 +182,10 @@ impl Gateway {
         match event {
             Event::Snapshot { revision, changes } => self.observe_snapshot(now, revision, &changes),
             Event::Changed(changes) => self.observe_changes(now, &changes),
-            Event::MayRest => self.watch = Watch::Asks,
+            Event::Herd(changes) => {
+                self.observe_changes(now, &changes);
+                self.watch = Watch::Asks;
+            }
             Event::Rewound => self.rewind(now),
             Event::Lease(lease) => self.observe_lease(now, lease),
             Event::ArpSwitched(outcomes) => {

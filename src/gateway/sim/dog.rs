@@ -220,10 +220,12 @@ impl Cluster {
             let event = Box::new(Event::Changed(changes.clone()));
             self.after(late, Ev::Inbox { n, inc, event });
         }
-        self.tell(n, Event::Changed(changes));
-        if asks && self.rng.chance(700) {
-            self.tell(n, Event::MayRest);
-        }
+        let event = if asks && self.rng.chance(700) {
+            Event::Herd(changes)
+        } else {
+            Event::Changed(changes)
+        };
+        self.tell(n, event);
     }
 
     /// The poll reads everything; its answer may come late, and out of order with the watch.

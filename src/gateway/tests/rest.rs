@@ -36,8 +36,7 @@ fn ends(bench: &mut Bench, node: &str) {
         lease: None,
         revision: Revision(bench.revision),
     });
-    bench.observe(Event::Changed(gone.collect()));
-    bench.observe(Event::MayRest);
+    bench.observe(Event::Herd(gone.collect()));
 }
 
 /// Input: a node dies with many VNIs, and all of them are ours now. Output: the watch rests before anything is
