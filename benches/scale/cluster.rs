@@ -143,6 +143,25 @@ impl Cluster {
         self.observer.until("balance", self.patience, balanced)
     }
 
+    /// Has `put` write to etcd what is nobody's row, while the nodes have nothing to do.
+    pub fn aside<T>(&self, put: impl FnOnce(&Etcd) -> T) -> T {
+        let look = Duration::from_millis(500);
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let before = cpu_seconds(&self.etcd);
+            std::thread::sleep(look);
+            let busy = cpu_seconds(&self.etcd) - before;
+            if busy < look.as_secs_f64() / 3.0 || Instant::now() > deadline {
+                break;
+            }
+        }
+        self.observer.look(|_| ());
+        let result = put(&self.etcd);
+        let revision = self.etcd.client().revision(b"/wmgwd/").unwrap();
+        self.observer.skip(revision);
+        result
+    }
+
     /// The index of the node that ought to own each VNI, of those that run.
     fn owners(&self) -> Vec<usize> {
         let running: Vec<&Node> = self.nodes.iter().filter(|it| it.is_started()).collect();

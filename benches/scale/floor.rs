@@ -20,6 +20,7 @@ const SHAPES: [(usize, usize); 3] = [(1, 127), (125, 3), (64, 64)];
 const CONNECTIONS: [usize; 3] = [1, 2, 4];
 
 /// What puts take.
+#[derive(Clone, Copy, Debug)]
 pub struct Floor {
     /// From the first request to the last answer.
     pub time: Duration,
@@ -56,15 +57,16 @@ impl Way {
         format!("{each} puts a request, {} connections", self.connections)
     }
 
-    /// What `puts` of them take: the fastest of three.
+    /// What `puts` of them take: the second of three, as what it stands beside was no lucky one either.
     pub fn floor(&self, etcd: &Etcd, puts: u64) -> Floor {
-        let floors = (0..3).map(|_| {
+        let mut floors = [(); 3].map(|()| {
             let cpu = cpu_seconds(etcd);
             let time = self.time(etcd, puts);
             let cpu = cpu_seconds(etcd) - cpu;
             Floor { time, cpu }
         });
-        floors.min_by_key(|floor| floor.time).expect("three times")
+        floors.sort_by_key(|floor| floor.time);
+        floors[1]
     }
 
     /// The same, while so many others watch what is put, and do nothing with it.

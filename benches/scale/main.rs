@@ -1,8 +1,8 @@
 //! How fast a cluster is with many VNIs: three daemons with mock hosts, one etcd in memory.
 //!
 //! `cargo bench --bench scale`, with options after `--`: see [`Options`]. Each time stands beside a floor,
-//! measured in the same run: the same number of puts, sent to the same etcd by nobody but this program, in
-//! the best batches it could find.
+//! measured right after it, as a shared machine is not equally fast for long: the same number of puts, sent to the
+//! same etcd by nobody but this program, in the best batches it could find.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../tests/common/mod.rs"]
@@ -19,7 +19,7 @@ mod requests;
 
 use argh::FromArgs;
 use cluster::{Cluster, Step, TTL};
-use floor::Way;
+use floor::{Floor, Way};
 use observe::Stuck;
 use report::Figure;
 use std::path::PathBuf;
@@ -133,6 +133,15 @@ fn main() {
     report::publish(&figures, &path);
 }
 
+/// A step, and what stands beside it.
+struct Timed {
+    /// Of its figure.
+    index: usize,
+    step: Step,
+    way: Way,
+    floor: Floor,
+}
+
 /// All figures of one size. With `idle`, also those of idling, join and drain.
 fn part(figures: &mut Vec<Figure>, vnis: u32, idle: Option<Duration>) {
     let patience = Duration::from_secs(60 + u64::from(vnis) / 500);
@@ -146,12 +155,15 @@ fn part(figures: &mut Vec<Figure>, vnis: u32, idle: Option<Duration>) {
             ..Figure::default()
         });
     }
-    // By nobody but this program.
     cluster.nodes.clear();
-    eprintln!("{vnis} VNIs: looking for the best way to put");
-    let way = Way::best(&cluster.etcd);
-    for (index, step) in steps {
-        let floor = way.floor(&cluster.etcd, step.puts);
+    eprintln!("{vnis} VNIs: what etcd takes beside watches");
+    for Timed {
+        index,
+        step,
+        way,
+        floor,
+    } in steps
+    {
         let watched = way.watched_floor(&cluster.etcd, step.puts, step.watches);
         let figure: &mut Figure = &mut figures[index];
         figure.floor = Some(floor.time.as_secs_f64());
@@ -174,30 +186,40 @@ fn part(figures: &mut Vec<Figure>, vnis: u32, idle: Option<Duration>) {
 
 fn measure(
     figures: &mut Vec<Figure>,
-    steps: &mut Vec<(usize, Step)>,
+    steps: &mut Vec<Timed>,
     cluster: &mut Cluster,
     idle: Option<Duration>,
 ) -> Result<(), Stuck> {
     let vnis = cluster.vnis;
     let targets = targets(vnis);
-    let mut timed = |what: &str, step: Step, target, target_ratio, original| {
-        steps.push((figures.len(), step.clone()));
+    let mut way = None;
+    let mut timed = |cluster: &Cluster, what: &str, step: Step, target, target_ratio, original| {
+        eprintln!("{vnis} VNIs: {what}: {:.2?}", step.time);
+        let step_time = step.time.as_secs_f64();
+        let (way, floor) = cluster.aside(|etcd| {
+            let way = *way.get_or_insert_with(|| Way::best(etcd));
+            (way, way.floor(etcd, step.puts))
+        });
+        steps.push(Timed {
+            index: figures.len(),
+            step,
+            way,
+            floor,
+        });
         figures.push(Figure {
             what: format!("{vnis} VNIs: {what}"),
-            measured: Some(step.time.as_secs_f64()),
+            measured: Some(step_time),
             unit: "s",
             target,
             target_ratio,
             original,
             ..Figure::default()
         });
-        eprintln!("{vnis} VNIs: {what}: {:.2?}", step.time);
-        figures.len()
     };
     let original = targets.original;
     let step = cluster.start()?;
-    timed("start", step, targets.start, None, original[0]);
     cluster.balance()?;
+    timed(cluster, "start", step, targets.start, None, original[0]);
     let mut plain = Vec::new();
     let figure = |what: &str, measured, unit, target, original| Figure {
         what: format!("{vnis} VNIs: {what}"),
@@ -229,7 +251,7 @@ fn measure(
     let failover = cluster.failover(0)?;
     let requests = failover.requests.clone();
     let (target, ratio) = (targets.failover, targets.failover_ratio);
-    timed("failover", failover, target, ratio, original[1]);
+    timed(cluster, "failover", failover, target, ratio, original[1]);
     let total = requests.total() as f64;
     let what = "failover: etcd requests, all daemons";
     let mut asked = figure(what, total, "", targets.requests, original[4]);
@@ -238,10 +260,10 @@ fn measure(
     let mut peak = cluster.peak_memory();
     if idle.is_some() {
         let step = cluster.join(0)?;
-        timed("join", step, targets.join, None, original[2]);
+        timed(cluster, "join", step, targets.join, None, original[2]);
         peak = peak.max(cluster.peak_memory());
         let step = cluster.drain(1)?;
-        timed("drain", step, targets.drain, None, original[3]);
+        timed(cluster, "drain", step, targets.drain, None, original[3]);
         peak = peak.max(cluster.peak_memory());
     }
     let mebibytes = peak as f64 / 1024.0;
