@@ -118,12 +118,12 @@ impl Gateway {
 
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
-        // Before what takes longer.
-        self.plan_watch(&pass, &mut batch, &mut effects);
         if self.drain_is_over(&pass) {
             self.stop(now, Exit::Stopped);
             return self.plan(now);
         }
+        // Before what takes longer.
+        self.plan_watch(&pass, &mut batch, &mut effects);
         self.plan_life(&pass, &mut batch, &mut effects);
         self.take_turns(now, &mut batch);
         self.plan_host(&pass, &mut batch, &mut effects);
@@ -291,8 +291,9 @@ impl Gateway {
         if write.is_none() && slot.row.is_spoiled() {
             write = self.mend(pass, batch, slot, &state, role);
         }
-        let takes = matches!(&state, State::FailingOver { .. }) && role == Role::Successor;
-        batch.found.taken = write == Some(Write::Claim) || (takes && !slot.giving_up);
+        // Not while only the host is waited for: who rests does not hear that its own lease was ended.
+        let takes = matches!(&state, State::FailingOver { .. }) && write == Some(Write::Own);
+        batch.found.taken = takes || write == Some(Write::Claim);
         if let Some(write) = write {
             batch.commits.push(Commit {
                 vni,

@@ -16,7 +16,7 @@ pub struct Finding {
     pub exposed: bool,
     /// FRR, as far as we know, still shows something of it, excused or not.
     pub lingering: bool,
-    /// Nobody serves it, and this node is about to.
+    /// It lost its owner, and this node has to write that it takes it over.
     pub taken: bool,
     /// What ARP is and shall be; nothing while it is not what it shall be.
     pub arp: Option<bool>,

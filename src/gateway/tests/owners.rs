@@ -194,6 +194,7 @@ fn an_owner_that_a_snapshot_does_not_name_is_given_a_blink_too() {
     );
     bench.row(vni(1), 4, "gw2");
     assert_eq!(bench.writes(), []);
+    bench.wait(secs(1));
     bench.revision += 1;
     let kind = Change {
         lease: None,
