@@ -59,11 +59,8 @@ impl Observed {
 
     fn until_watched(&self, expected: bool) {
         eventually("etcd's watchers", || {
-            let metrics = self.etcd.metrics();
-            let line = metrics
-                .lines()
-                .find(|line| line.starts_with("etcd_debugging_mvcc_watcher_total "))?;
-            (line.ends_with(" 1") == expected).then_some(())
+            let watchers = self.etcd.figure("etcd_debugging_mvcc_watcher_total")?;
+            ((watchers == 1.0) == expected).then_some(())
         });
     }
 

@@ -57,15 +57,7 @@ struct Mark {
 
 /// The CPU time that etcd has taken so far, in seconds.
 pub fn cpu_seconds(etcd: &Etcd) -> f64 {
-    figure(etcd, "process_cpu_seconds_total")
-}
-
-/// What etcd says of itself under `name`; 0 if it does not.
-pub fn figure(etcd: &Etcd, name: &str) -> f64 {
-    let metrics = etcd.metrics();
-    let mut lines = metrics.lines();
-    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.and_then(|it| it.trim().parse().ok()).unwrap_or(0.0)
+    etcd.figure("process_cpu_seconds_total").unwrap_or(0.0)
 }
 
 impl Cluster {

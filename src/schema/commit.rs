@@ -46,6 +46,16 @@ pub enum Fate {
     Undecided,
 }
 
+/// Whether etcd takes so many bundles at once, of which one writes `most` keys and no other more.
+fn fits(bundles: usize, most: usize) -> bool {
+    bundles + most <= OPERATIONS
+}
+
+/// How many keys a bundle writes.
+fn keys(bundle: &Bundle) -> usize {
+    bundle.iter().map(Commit::keys).sum()
+}
+
 impl Batch {
     /// As many of `rows` as fit into one transaction, the first ones.
     pub fn new(rows: impl IntoIterator<Item = Commit>) -> Batch {
@@ -55,14 +65,13 @@ impl Batch {
         for row in rows {
             let joined = keys + row.keys();
             let is_open = |last: &Bundle| !row.alone && last.iter().all(|row| !row.alone);
-            let fits = |bundles: usize, keys: usize| bundles + keys.max(most) <= OPERATIONS;
             let count = bundles.len();
             match bundles.last_mut().filter(|last| is_open(last)) {
-                Some(last) if joined <= BUNDLE_KEYS && fits(count, joined) => {
+                Some(last) if joined <= BUNDLE_KEYS && fits(count, most.max(joined)) => {
                     last.push(row);
                     keys = joined;
                 }
-                _ if fits(count + 1, row.keys()) => {
+                _ if fits(count + 1, most.max(row.keys())) => {
                     bundles.push(vec![row]);
                     keys = row.keys();
                 }
@@ -121,11 +130,10 @@ impl Commit {
 /// cost, unless the batch is full.
 pub fn commit(me: &NodeName, lease: LeaseId, batch: &Batch, mark: Option<&Meta>) -> Txn {
     let bundles = batch.bundles();
-    let most = bundles
-        .iter()
-        .map(|it| it.iter().map(Commit::keys).sum::<usize>());
-    let is_full = bundles.len() + most.max().unwrap_or(0) >= OPERATIONS;
-    let mark = mark.filter(|_| !is_full).map(|meta| Op::Put {
+    let most = bundles.iter().map(keys).max().unwrap_or(0);
+    // An operation as a bundle is.
+    let has_room = fits(bundles.len() + 1, most);
+    let mark = mark.filter(|_| has_room).map(|meta| Op::Put {
         key: Key::Meta(me.clone()).bytes(),
         value: meta_bytes(meta),
         lease: Some(lease),

@@ -354,6 +354,14 @@ impl Etcd {
         reply.body_mut().read_to_string().unwrap()
     }
 
+    /// The one of them that has this name and no labels.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        let metrics = self.metrics();
+        let mut lines = metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        value.trim().parse().ok()
+    }
+
     /// SIGSTOP: it is silent, its kernel still takes connections.
     pub fn stop(&self) {
         self.0.stop(0);
