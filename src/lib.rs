@@ -28,41 +28,26 @@
 //! late. `log` writes the lines of all of them, but at a terminal. `metrics` answers Prometheus and `notify`
 //! runs the operator's command, if asked for; both only read what the others have left for them.
 //!
-//! What to do is decided by pure code: [`types`], [`ring`], [`fsm`], [`gateway`], [`schema`] and the wire
-//! format of [`etcd`]; [`tally`] counts what has become of the VNIs. Doing it is dumb code: [`worker`],
-//! [`lane`] (thread `frr`), [`watchdog`], [`observer`], [`lookout`], [`host`], [`guard`]. Between the two stands [`fence`]: whatever claims a VNI
+//! What to do is decided by pure code: [`model::types`], [`model::ring`], [`model::fsm`], [`gateway`], [`schema`] and the wire
+//! format of [`etcd`]; [`telemetry::counters`] counts what has become of the VNIs. Doing it is dumb code: [`daemon::worker`],
+//! [`daemon::frr_thread`] (thread `frr`), [`daemon::lease`], [`daemon::observer`], [`daemon::host_monitor`], [`host`], [`guard`]. Between the two stands [`daemon::fence`]: whatever claims a VNI
 //! asks it right before it acts.
 #![deny(unsafe_code)]
 
-pub mod check;
-pub mod child;
 pub mod cli;
-pub mod clock;
+pub mod commands;
+pub mod daemon;
 pub mod etcd;
-pub mod fence;
-pub mod fsm;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
 pub mod guard;
 pub mod host;
-pub mod lane;
-pub mod logging;
-pub mod lookout;
-pub mod memfd;
-pub mod mending;
-pub mod metrics;
-pub mod notify;
-pub mod observer;
-pub mod report;
-pub mod rest;
-pub mod ring;
+pub mod model;
 pub mod schema;
-pub mod signal;
-pub mod status;
-pub mod supervisor;
-pub mod tally;
-pub mod types;
-pub mod watchdog;
-pub mod worker;
+pub mod sys;
+pub mod telemetry;
+
+/// Why a process could not do what it is for: the end of the chain that `main` logs.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;

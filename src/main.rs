@@ -1,16 +1,16 @@
 //! The process: reads the command line, starts the threads, and turns how it ended into an exit status.
 #![deny(unsafe_code)]
 
-mod operate;
-mod serve;
-
 use log::error;
 use std::env;
 use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
-use wmgwd::check::{self, Fitness, look::look, show};
 use wmgwd::cli::{self, CheckConfig, Command};
-use wmgwd::{logging, signal};
+use wmgwd::commands::check::{self, Fitness, look::look, show};
+use wmgwd::commands::{operate, withdraw};
+use wmgwd::daemon::{self, signal};
+use wmgwd::telemetry::logging;
+use wmgwd::{Failure, guard};
 
 /// The status for a command line that cannot be taken, or a question that cannot be answered.
 const USAGE: u8 = 2;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let status = match run(command) {
         Ok(status) => status,
         Err(failure) => {
-            error!("{}", wmgwd::report::chain(failure.as_ref()));
+            error!("{}", wmgwd::telemetry::log_text::chain(failure.as_ref()));
             ExitCode::FAILURE
         }
     };
@@ -41,17 +41,17 @@ fn main() -> ExitCode {
     status
 }
 
-fn run(command: Command) -> Result<ExitCode, serve::Failure> {
+fn run(command: Command) -> Result<ExitCode, Failure> {
     // Before any thread, so that all of them inherit it.
     let signals = signal::block()?;
     match command {
         Command::Run(config) => {
             logging::init(config.debug)?;
-            serve::run(config, signals)?;
+            daemon::run(config, signals)?;
         }
         Command::Withdraw(config) => {
             logging::init(config.debug)?;
-            serve::withdraw(&config)?;
+            withdraw::withdraw(&config)?;
         }
         Command::Status(config) => return operate::status(&config, signals),
         Command::Drain(config) => {
@@ -66,7 +66,7 @@ fn run(command: Command) -> Result<ExitCode, serve::Failure> {
             signals.unblock()?;
             return Ok(check(&config)?);
         }
-        Command::Guard(arguments) => serve::guard(&arguments)?,
+        Command::Guard(arguments) => guard::run::run(&arguments)?,
         Command::Print(_) => {}
     }
     Ok(ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use wmgwd::etcd::{
     Client, Compare, Error, KeyValue, Op, OpReply, Txn, TxnReply, WatchBatch, WatchEvent,
 };
-use wmgwd::types::{LeaseId, Revision};
+use wmgwd::model::types::{LeaseId, Revision};
 
 // Input: the server that the tests were told to use.
 // Output: it is that one: what `etcd --version` says and what the running server says agree.

@@ -9,7 +9,7 @@ use common::{LONG, endpoint, eventually, free_ports, loopback, put, then};
 use std::thread;
 use std::time::{Duration, Instant};
 use wmgwd::etcd::{Client, Error};
-use wmgwd::types::{LeaseId, Revision};
+use wmgwd::model::types::{LeaseId, Revision};
 
 // Input: etcd ends, in order or not, or its connection is cut, while it is watched.
 // Output: an error (never a clean end), and the same client goes on when etcd is back.

@@ -18,9 +18,9 @@ use std::process::{Child, ChildStderr, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
-use wmgwd::clock;
 use wmgwd::guard::protocol::{Greeting, Order, Report};
-use wmgwd::types::{Lease, LeaseId, Time, Vni};
+use wmgwd::model::types::{Lease, LeaseId, Time, Vni};
+use wmgwd::sys::clock;
 
 /// How long before the end of the lease the guard acts.
 const MARGIN: Duration = Duration::from_millis(700);

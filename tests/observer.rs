@@ -6,11 +6,11 @@ mod common;
 use common::etcd::Etcd;
 use common::{DEADLINE, LONG, eventually, put, put_leased, then};
 use std::sync::mpsc::{self, Receiver};
+use wmgwd::daemon::observer::{self, Doubt};
+use wmgwd::daemon::watch_pause::Rest;
 use wmgwd::etcd::Client;
 use wmgwd::gateway::Event;
-use wmgwd::observer::{self, Doubt};
-use wmgwd::rest::Rest;
-use wmgwd::types::Revision;
+use wmgwd::model::types::Revision;
 
 /// Keys that end together: enough for the watch to ask whether it may rest.
 const HERD: usize = 300;

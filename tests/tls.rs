@@ -15,7 +15,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use wmgwd::etcd::{Access, Client, Error, Identity, Login, Op, Password, Txn};
-use wmgwd::report::chain;
+use wmgwd::telemetry::log_text::chain;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const USER: &str = "wmgwd";
@@ -73,7 +73,11 @@ fn certificates_are_wanted_shown_and_looked_at() {
     assert_eq!(proxy.accepted(), 1, "a handshake for each call");
     let from = one.get(b"/wmgwd/x").unwrap().revision;
     let mut watch = one
-        .watch(b"/wmgwd/", wmgwd::types::Revision(from.0 + 1), common::LONG)
+        .watch(
+            b"/wmgwd/",
+            wmgwd::model::types::Revision(from.0 + 1),
+            common::LONG,
+        )
         .unwrap();
     one.txn(&put(b"/wmgwd/y")).unwrap();
     assert_eq!(watch.next().unwrap().unwrap().events.len(), 1);
@@ -341,7 +345,7 @@ fn tokens_end_and_are_renewed_with_the_least_role() {
     one.txn(&put(b"/wmgwd/x")).unwrap();
     let lease = one.lease_grant(Duration::from_secs(60)).unwrap().id;
     let from = one.get(b"/wmgwd/x").unwrap().revision;
-    let next = wmgwd::types::Revision(from.0 + 1);
+    let next = wmgwd::model::types::Revision(from.0 + 1);
     let mut watch = one.watch(b"/wmgwd/", next, common::LONG).unwrap();
 
     // Its token is never used again by anyone else: it ends while the watch stands.

@@ -28,7 +28,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use vtysh::Recorder;
-use wmgwd::types::NodeName;
+use wmgwd::model::types::NodeName;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 

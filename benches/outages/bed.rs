@@ -6,8 +6,8 @@ use crate::rows::{GATEWAYS, Row};
 use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wmgwd::ring::{Member, Ring};
-use wmgwd::types::{NodeName, Vni};
+use wmgwd::model::ring::{Member, Ring};
+use wmgwd::model::types::{NodeName, Vni};
 
 /// How long a row is watched at least: some faults show late (OSPF's retransmissions, BGP's timers).
 const LEAST: Duration = Duration::from_secs(20);

@@ -5,7 +5,7 @@ use crate::common::node::{Node, peak_memory, ring_of, scatter};
 use crate::observe::{Observer, Stuck};
 use crate::requests::Requests;
 use std::time::{Duration, Instant};
-use wmgwd::types::{NodeName, Vni};
+use wmgwd::model::types::{NodeName, Vni};
 
 /// The lease of the daemons, in seconds.
 pub const TTL: u64 = 3;

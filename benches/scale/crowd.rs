@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use wmgwd::etcd::{Client, Op};
-use wmgwd::ring::{Member, Ring};
-use wmgwd::types::{LeaseId, NodeName, Vni};
+use wmgwd::model::ring::{Member, Ring};
+use wmgwd::model::types::{LeaseId, NodeName, Vni};
 
 /// Gateways, the real one among them.
 const GATEWAYS: u64 = 20;

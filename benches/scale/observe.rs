@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use wmgwd::etcd::Endpoint;
-use wmgwd::types::{NodeName, Revision};
+use wmgwd::model::types::{NodeName, Revision};
 
 /// How often a long wait says how far it is.
 const REPORT: Duration = Duration::from_secs(5);

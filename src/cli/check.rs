@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::options::{Options, with_etcd};
 use super::{Timing, values};
-use crate::check::Purpose;
+use crate::commands::check::Purpose;
 use crate::etcd;
 use argh::{ArgsInfo, FromArgs};
 

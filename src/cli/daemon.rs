@@ -6,7 +6,7 @@ use super::timing::Timing;
 use super::values;
 use crate::etcd;
 use crate::host::frr::EvpnFilter;
-use crate::types::{NodeName, VniRange};
+use crate::model::types::{NodeName, VniRange};
 use argh::{ArgsInfo, FromArgs};
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use super::environment;
 use crate::etcd::EndpointError;
-use crate::types::Vni;
+use crate::model::types::Vni;
 use std::fmt;
 
 /// Where the value of an option comes from.

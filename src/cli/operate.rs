@@ -4,7 +4,7 @@ use super::error::Error;
 use super::options::{Options, with_etcd};
 use super::values;
 use crate::etcd;
-use crate::types::{NodeName, Vni};
+use crate::model::types::{NodeName, Vni};
 use argh::{ArgsInfo, FromArgs};
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 use super::arguments::{self, Normal};
 use super::environment;
 use super::error::{Error, Given};
-use crate::types::VniRange;
+use crate::model::types::VniRange;
 use argh::{ArgsInfo, FlagInfo, FromArgs};
 use std::ffi::OsString;
 

@@ -4,7 +4,7 @@ use super::error::Error;
 use super::options::Options;
 use super::values;
 use crate::host::frr::EvpnFilter;
-use crate::types::VniRange;
+use crate::model::types::VniRange;
 use argh::{ArgsInfo, FromArgs};
 
 /// How `wmgwd withdraw` is to run, checked.

@@ -3,7 +3,7 @@
 //! Owns no state and touches nothing. The variants differ by what the caller can do.
 
 use super::{AccessError, Endpoint};
-use crate::types::Revision;
+use crate::model::types::Revision;
 use std::fmt;
 use std::time::Duration;
 

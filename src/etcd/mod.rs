@@ -30,9 +30,9 @@ pub use ops::{
 };
 pub use watch::Watch;
 
-use crate::clock;
-use crate::metrics::Metrics;
-use crate::types::{LeaseId, Revision};
+use crate::model::types::{LeaseId, Revision};
+use crate::sys::clock;
+use crate::telemetry::metrics::Metrics;
 use auth::{Session, Token};
 use connect::AddressResolver;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};

@@ -2,7 +2,7 @@
 //!
 //! Owns no state and touches nothing. Keys and values are bytes: etcd does not promise UTF-8.
 
-use crate::types::{LeaseId, Revision};
+use crate::model::types::{LeaseId, Revision};
 use std::time::Duration;
 
 /// One key of the store as it was read.

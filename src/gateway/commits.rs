@@ -1,9 +1,9 @@
 //! Which rows are written next, and how many of them in one transaction.
 
 use super::Gateway;
-use crate::fsm::Write;
+use crate::model::fsm::Write;
+use crate::model::types::Time;
 use crate::schema::{Batch, Commit};
-use crate::types::Time;
 use std::time::Duration;
 
 /// Rows in one transaction at most. It bounds how long a failover waits for the transaction before it; twice as

@@ -3,9 +3,9 @@
 use super::plan::{Batch, Pass};
 use super::slot::Slot;
 use super::{Effect, Gateway, UnderWay};
-use crate::fsm::{self, Exposure, Role, State};
-use crate::host::{Cost, Parts};
-use crate::types::{Time, Vni};
+use crate::model::frr::{Cost, Parts};
+use crate::model::fsm::{self, Exposure, Role, State};
+use crate::model::types::{Time, Vni};
 use std::time::Duration;
 
 /// How long a failing FRR may keep an owner from letting go: it cannot advertise much then either.

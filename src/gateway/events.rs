@@ -1,9 +1,9 @@
 //! What a node is told, and what it wants done: the language between the core and the threads around it.
 
-use crate::fsm::{Kind, Write};
-use crate::host::{Health, Parts, RouteChange};
+use crate::model::frr::{Health, Parts, RouteChange};
+use crate::model::fsm::{Kind, Write};
+use crate::model::types::{Lease, LeaseId, NodeName, Revision, Vni};
 use crate::schema::{Batch, Change, Fate};
-use crate::types::{Lease, LeaseId, NodeName, Revision, Vni};
 use std::collections::BTreeSet;
 
 /// Something that happened.

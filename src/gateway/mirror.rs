@@ -3,10 +3,10 @@
 //! Snapshots, watch events and this node's own commits arrive in any order and overlap. Each cell takes
 //! only what is newer than what it holds, so that none of them can undo another.
 
-use crate::fsm::{Kind, State, Write};
-use crate::ring::{Member, Ring};
+use crate::model::fsm::{Kind, State, Write};
+use crate::model::ring::{Member, Ring};
+use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::{Change, Key, Meta, Value};
-use crate::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use std::collections::BTreeMap;
 
 /// One key of etcd as last seen.

@@ -5,7 +5,7 @@
 //! Whole clusters of it run under faults in `sim`.
 //!
 //! It is level-triggered: a plan drives the host from what it shows to what it should show (see
-//! [`fsm::wanted`](crate::fsm::wanted)), whatever the way there was. A missed event, a failed vtysh run and
+//! [`fsm::wanted`](crate::model::fsm::wanted)), whatever the way there was. A missed event, a failed vtysh run and
 //! a restarted FRR are mended by the same code that handles the normal case.
 
 mod commits;
@@ -22,11 +22,11 @@ mod slots;
 mod tests;
 mod turns;
 
-use crate::fsm::{Kind, Write};
-use crate::host::{Cost, Health, Parts, RouteChange};
-use crate::ring::Ring;
+use crate::model::frr::{Cost, Health, Parts, RouteChange};
+use crate::model::fsm::{Kind, Write};
+use crate::model::ring::Ring;
+use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use crate::schema::{Change, Fate, Key, Value};
-use crate::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use commits::Pace;
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome, RowView};
 use fnv::FnvHashSet;

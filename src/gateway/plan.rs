@@ -3,10 +3,10 @@
 use super::slot::Slot;
 use super::slots::Finding;
 use super::{Effect, Exit, Gateway, Life, drive};
-use crate::fsm::{self, Exposure, Role, State, View, Write};
-use crate::host::{Health, Parts, RouteChange};
+use crate::model::frr::{Health, Parts, RouteChange};
+use crate::model::fsm::{self, Exposure, Role, State, View, Write};
+use crate::model::types::{LeaseId, Time, Vni};
 use crate::schema::Commit;
-use crate::types::{LeaseId, Time, Vni};
 use std::ops::Deref;
 use std::time::Duration;
 

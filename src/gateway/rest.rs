@@ -5,7 +5,7 @@
 
 use super::plan::{Batch, Pass};
 use super::{Effect, Gateway};
-use crate::types::Time;
+use crate::model::types::Time;
 use std::time::Duration;
 
 /// How long a rest lasts at most. That much later a node hears that another one has died, too, or that it is to

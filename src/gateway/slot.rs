@@ -1,9 +1,9 @@
 //! One VNI as this node handles it: its row, what the host really shows of it, and what is due when.
 
 use super::mirror::Row;
-use crate::fsm::{Exposure, Kind};
-use crate::host::{Cost, RouteChange};
-use crate::types::{Time, Vni};
+use crate::model::frr::{Cost, RouteChange};
+use crate::model::fsm::{Exposure, Kind};
+use crate::model::types::{Time, Vni};
 use std::time::Duration;
 
 /// How long after a takeover gratuitous ARP is repeated every [`ANNOUNCE_PAUSE`], in repetitions. After that it is

@@ -2,7 +2,7 @@
 //! what still waits for its turn. All others would only say once more what they said last.
 
 use super::slot::Slot;
-use crate::types::{Time, Vni, VniRange};
+use crate::model::types::{Time, Vni, VniRange};
 use std::collections::BTreeSet;
 
 /// What a look at one VNI came to, beside what is to be done.

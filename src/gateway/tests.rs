@@ -191,7 +191,7 @@ fn news_out_of_order_undoes_nothing() {
     });
     bench.observe(Event::Changed(vec![Change {
         key: Key::Kind(vni(1)),
-        value: Some(Value::Kind(crate::fsm::Kind::Unassigned)),
+        value: Some(Value::Kind(crate::model::fsm::Kind::Unassigned)),
         lease: None,
         revision: Revision(2),
     }]));

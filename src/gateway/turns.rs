@@ -5,7 +5,7 @@
 use super::Gateway;
 use super::drive::ANNOUNCEMENTS;
 use super::plan::Batch;
-use crate::types::Time;
+use crate::model::types::Time;
 use std::time::Duration;
 
 /// How often some of them get their turn.

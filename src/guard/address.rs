@@ -1,7 +1,7 @@
 //! Where the guard of one node listens, and who may speak to it.
 
-use crate::clock;
-use crate::types::NodeName;
+use crate::model::types::NodeName;
+use crate::sys::clock;
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, UnixCredentials};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};

@@ -15,8 +15,9 @@ pub mod keeper;
 mod peer;
 pub mod process;
 pub mod protocol;
+pub mod run;
 
-use crate::types::{Lease, Vni};
+use crate::model::types::{Lease, Vni};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;

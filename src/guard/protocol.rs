@@ -13,7 +13,7 @@
 //!   guard:  fenced                                   it ended: whatever was on show is not, or not for long
 //! ```
 
-use crate::types::{Lease, LeaseId, Time, Vni};
+use crate::model::types::{Lease, LeaseId, Time, Vni};
 use std::time::Duration;
 
 /// What the daemon tells the guard.

@@ -4,8 +4,8 @@
 //! receives anything. The frame is a pure function of (MAC, address).
 
 use super::Error;
-use crate::clock;
-use crate::types::{Time, Vni};
+use crate::model::types::{Time, Vni};
+use crate::sys::clock;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{

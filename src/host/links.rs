@@ -6,7 +6,7 @@
 use super::netlink::{
     DATAGRAM, IFLA_IFNAME, INFO, RTM_DELLINK, RTM_NEWLINK, attributes, messages, number, text,
 };
-use crate::types::Vni;
+use crate::model::types::Vni;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,

@@ -5,7 +5,7 @@
 
 use super::{Error, Health, Kernel, Parts, RouteChange, RouteFailure, Router};
 use crate::host::Cost;
-use crate::types::{Vni, VniRange};
+use crate::model::types::{Vni, VniRange};
 use fnv::FnvHashMap;
 use log::debug;
 use std::collections::BTreeSet;

@@ -3,6 +3,7 @@
 //! Two lanes, so that ARP never waits behind vtysh: [`Kernel`] is fast (file writes and packets) and is
 //! called by the worker itself; [`Router`] is slow (one vtysh run a batch) and is called on the `frr` thread.
 
+pub mod factory;
 pub mod frr;
 pub mod garp;
 pub mod interfaces;
@@ -11,42 +12,14 @@ pub mod mock;
 mod netlink;
 pub mod proc;
 
-use crate::types::Vni;
+pub use crate::model::frr::{Cost, Health, Parts, RouteChange};
+use crate::model::types::Vni;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// An OSPF interface cost, 1 to 65535 (RFC 2328 appendix C.3).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Cost(pub u16);
-
-impl Cost {
-    /// What the owner of a VNI announces its subnet with.
-    pub const OWNER: Cost = Cost(100);
-    /// What every other gateway announces it with: as far away as OSPF can say.
-    pub const OTHERS: Cost = Cost(u16::MAX);
-}
-
-/// What FRR shall do from now on for one VNI; `None` leaves that part as it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RouteChange {
-    /// The VNI.
-    pub vni: Vni,
-    /// Whether its EVPN type-2 and type-5 routes leave through `filter-vni`.
-    pub evpn: Option<bool>,
-    /// The OSPF cost of its bridge.
-    pub cost: Option<Cost>,
-}
-
-impl RouteChange {
-    /// Whether the change draws traffic to this node, so that it needs a valid lease.
-    pub fn claims(&self) -> bool {
-        self.evpn == Some(true) || self.cost.is_some_and(|cost| cost < Cost::OTHERS)
-    }
-}
 
 /// A part of a batch that FRR did not take.
 #[derive(Debug)]
@@ -55,68 +28,6 @@ pub struct RouteFailure {
     pub vni: Vni,
     /// Why.
     pub error: Error,
-}
-
-/// Parts of FRR.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Parts {
-    /// EVPN, in bgpd.
-    pub bgpd: bool,
-    /// OSPF costs, in ospfd.
-    pub ospfd: bool,
-}
-
-impl Parts {
-    /// Both.
-    pub const ALL: Parts = Parts {
-        bgpd: true,
-        ospfd: true,
-    };
-
-    /// Neither.
-    pub const NONE: Parts = Parts {
-        bgpd: false,
-        ospfd: false,
-    };
-
-    /// The parts, one by one.
-    pub fn each(self) -> impl Iterator<Item = Parts> {
-        let bgpd = Parts {
-            ospfd: false,
-            ..self
-        };
-        let ospfd = Parts {
-            bgpd: false,
-            ..self
-        };
-        [bgpd, ospfd]
-            .into_iter()
-            .filter(|part| *part != Parts::NONE)
-    }
-
-    /// What is in both.
-    pub fn and(self, other: Parts) -> Parts {
-        Parts {
-            bgpd: self.bgpd && other.bgpd,
-            ospfd: self.ospfd && other.ospfd,
-        }
-    }
-
-    /// What is in one or the other.
-    pub fn or(self, other: Parts) -> Parts {
-        Parts {
-            bgpd: self.bgpd || other.bgpd,
-            ospfd: self.ospfd || other.ospfd,
-        }
-    }
-
-    /// What is not in this.
-    pub fn others(self) -> Parts {
-        Parts {
-            bgpd: !self.bgpd,
-            ospfd: !self.ospfd,
-        }
-    }
 }
 
 /// What [`Router::mend`] found.
@@ -128,32 +39,6 @@ pub struct Mended {
     pub given_up: Vec<Vni>,
     /// How soon to look again; `None` if nothing is under way.
     pub again: Option<Duration>,
-}
-
-/// Which of the FRR daemons that wmgwd needs are running, and since which start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Health {
-    /// Process identity of bgpd (changes when it restarts), `None` while it is not running.
-    pub bgpd: Option<u64>,
-    /// The same for ospfd.
-    pub ospfd: Option<u64>,
-    /// The same for zebra.
-    pub zebra: Option<u64>,
-}
-
-impl Health {
-    /// The parts whose daemon runs.
-    pub fn parts(&self) -> Parts {
-        Parts {
-            bgpd: self.bgpd.is_some(),
-            ospfd: self.ospfd.is_some(),
-        }
-    }
-
-    /// Whether all of them run.
-    pub fn is_up(&self) -> bool {
-        self.bgpd.is_some() && self.ospfd.is_some() && self.zebra.is_some()
-    }
 }
 
 /// The kernel's part of a VNI: whether `br<VNI>` answers ARP, and gratuitous ARP.

@@ -6,7 +6,7 @@
 
 use super::garp::Announcer;
 use super::{Error, Kernel};
-use crate::types::{Vni, VniRange};
+use crate::model::types::{Vni, VniRange};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

@@ -2,8 +2,8 @@
 
 use super::{Key, Meta, meta_bytes};
 use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
-use crate::fsm::Write;
-use crate::types::{LeaseId, NodeName, Revision, Vni};
+use crate::model::fsm::Write;
+use crate::model::types::{LeaseId, NodeName, Revision, Vni};
 use std::iter;
 
 /// Operations in one transaction, those of one nested transaction counted in: etcd refuses more, unless its

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::fsm::{Phase, Write};
+use crate::model::fsm::{Phase, Write};
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 pub use wmgwd::etcd::Op;
 use wmgwd::etcd::{Endpoint, Txn};
-use wmgwd::types::LeaseId;
+use wmgwd::model::types::LeaseId;
 
 /// How long a test waits for what must happen: generous, as the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -84,7 +84,7 @@ pub fn loopback(port: u16) -> SocketAddr {
 }
 
 /// Compacts the whole history of an etcd.
-pub fn compact(at: &Endpoint, revision: wmgwd::types::Revision) {
+pub fn compact(at: &Endpoint, revision: wmgwd::model::types::Revision) {
     let reply = ureq::post(format!("{at}/v3/kv/compaction"))
         .send(format!(r#"{{"revision":"{revision}","physical":true}}"#))
         .unwrap();

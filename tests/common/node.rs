@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use wmgwd::ring::{Member, Ring};
-use wmgwd::types::{NodeName, Vni};
+use wmgwd::model::ring::{Member, Ring};
+use wmgwd::model::types::{NodeName, Vni};
 
 /// The VNIs of a test: 1 to this one, if it does not say otherwise.
 pub const VNIS: u32 = 24;

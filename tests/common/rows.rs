@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 use wmgwd::etcd::{Client, KeyValue};
-use wmgwd::types::{LeaseId, Vni};
+use wmgwd::model::types::{LeaseId, Vni};
 
 /// An etcd and `count` nodes on it, all running and settled.
 pub fn cluster(count: u64) -> (Etcd, Vec<Node>) {

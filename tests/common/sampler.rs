@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use wmgwd::etcd::Client;
-use wmgwd::types::Revision;
+use wmgwd::model::types::Revision;
 
 /// Below the prefix that is watched here, and not below the one that the daemons watch.
 const MARKER: &[u8] = b"/wmgwd-sampler-ends";

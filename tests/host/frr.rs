@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
 use wmgwd::host::{Cost, Error, RouteChange, Router};
-use wmgwd::types::VniRange;
+use wmgwd::model::types::VniRange;
 
 fn frr(last: u32, filter: EvpnFilter) -> Frr {
     let range = VniRange::new(vni(1), vni(last)).unwrap();

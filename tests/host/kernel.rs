@@ -4,11 +4,11 @@ use crate::namespace::{self, eventually, sh, try_sh};
 use crate::vni;
 use std::cell::RefCell;
 use std::process::{Command, Stdio};
-use wmgwd::check::look::at_start;
+use wmgwd::commands::check::look::at_start;
 use wmgwd::host::links::{LinkWatch, Risen};
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{Error, Kernel};
-use wmgwd::types::VniRange;
+use wmgwd::model::types::VniRange;
 
 /// br7 with two addresses and vxlan7 here; behind it a station in a network namespace.
 fn bridge_with_station() {

@@ -9,7 +9,7 @@ mod measure;
 mod namespace;
 mod router;
 
-use wmgwd::types::Vni;
+use wmgwd::model::types::Vni;
 
 fn vni(number: u32) -> Vni {
     Vni::new(number).unwrap()

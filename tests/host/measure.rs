@@ -7,7 +7,7 @@ use std::time::Instant;
 use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{Cost, Kernel, RouteChange, Router};
-use wmgwd::types::VniRange;
+use wmgwd::model::types::VniRange;
 
 fn timed<T>(what: &str, act: impl FnOnce() -> T) -> T {
     let start = Instant::now();

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use wmgwd::ring::{Member, Ring};
-use wmgwd::types::{NodeName, Vni};
+use wmgwd::model::ring::{Member, Ring};
+use wmgwd::model::types::{NodeName, Vni};
 
 /// How long a test waits for what must happen: generous, as the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(90);

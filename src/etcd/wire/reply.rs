@@ -4,7 +4,7 @@ use crate::etcd::Error;
 use crate::etcd::ops::{
     Grant, KeyValue, MemberStatus, Newest, OpReply, RangeReply, TxnReply, WatchBatch, WatchEvent,
 };
-use crate::types::{LeaseId, Revision};
+use crate::model::types::{LeaseId, Revision};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, Visitor};

@@ -1,7 +1,7 @@
 //! Requests, as bytes.
 
 use crate::etcd::ops::{Compare, Op, Txn};
-use crate::types::{LeaseId, Revision};
+use crate::model::types::{LeaseId, Revision};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};

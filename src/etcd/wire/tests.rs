@@ -6,7 +6,7 @@ use crate::etcd::Error;
 use crate::etcd::ops::{
     Compare, Grant, KeyValue, MemberStatus, Newest, Op, OpReply, RangeReply, Txn, TxnReply,
 };
-use crate::types::{LeaseId, Revision};
+use crate::model::types::{LeaseId, Revision};
 use serde_json::{Value, json};
 use std::time::Duration;
 

@@ -4,9 +4,9 @@ use super::cluster::{Cluster, ms};
 use super::etcd::ModelEtcd;
 use super::table::{Row, collect_vnis, judge, row};
 use crate::etcd::Txn;
-use crate::ring::{Member, Ring};
+use crate::model::ring::{Member, Ring};
+use crate::model::types::{NodeName, Time, Vni};
 use crate::schema::{self, Key, Value};
-use crate::types::{NodeName, Time, Vni};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

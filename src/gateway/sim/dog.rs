@@ -3,8 +3,8 @@
 use super::cluster::{Call, Cluster, Reply, ms, note, to_changes};
 use super::node::{Ev, Process};
 use crate::gateway::Event;
+use crate::model::types::{Lease, Revision};
 use crate::schema::{self, Change, Key};
-use crate::types::{Lease, Revision};
 
 impl Cluster {
     /// The watchdog's turn: renew the lease, or get one.
@@ -65,7 +65,12 @@ impl Cluster {
         }
     }
 
-    fn renewed(&mut self, n: usize, id: crate::types::LeaseId, valid_until: crate::types::Time) {
+    fn renewed(
+        &mut self,
+        n: usize,
+        id: crate::model::types::LeaseId,
+        valid_until: crate::model::types::Time,
+    ) {
         let inc = self.nodes[n].inc;
         let lease = Lease { id, valid_until };
         if self.nodes[n].clock.is_none_or(|clock| clock.id != id) {

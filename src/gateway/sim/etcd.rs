@@ -4,7 +4,7 @@
 //! operations against it and against a real etcd.
 
 use crate::etcd::{Compare, Grant, KeyValue, Op, OpReply, RangeReply, Txn, TxnReply, WatchEvent};
-use crate::types::{LeaseId, Revision, Time};
+use crate::model::types::{LeaseId, Revision, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -6,8 +6,8 @@ use super::node::Ev;
 use super::rng::Rng;
 use crate::etcd::{Op, Txn};
 use crate::gateway::{Event, Exit, Gateway, Parts};
+use crate::model::types::Vni;
 use crate::schema::{self, Key};
-use crate::types::Vni;
 use std::time::Duration;
 
 /// One thing that happens to the cluster.

@@ -15,7 +15,7 @@ use super::etcd::ModelEtcd;
 use super::node::{Ev, Process};
 use crate::etcd::{Compare, Op, Txn};
 use crate::gateway::{Event, Exit};
-use crate::types::{LeaseId, Revision, Time, Vni};
+use crate::model::types::{LeaseId, Revision, Time, Vni};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! A model of one gateway's kernel and FRR: what the network really sees of it.
 
 use crate::gateway::ArpOutcome;
-use crate::host::{Cost, Health, Parts, RouteChange};
-use crate::types::Vni;
+use crate::model::frr::{Cost, Health, Parts, RouteChange};
+use crate::model::types::Vni;
 use std::collections::BTreeSet;
 
 /// What an OSPF interface without a configured cost announces: better than any owner.

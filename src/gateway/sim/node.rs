@@ -6,8 +6,8 @@ use super::go::Go;
 use super::host::ModelHost;
 use super::worker::Own;
 use crate::gateway::{Config, Event, Exit, Gateway};
-use crate::host::Health;
-use crate::types::{Lease, LeaseId, NodeName, Revision, Time};
+use crate::model::frr::Health;
+use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time};
 use std::time::Duration;
 
 /// Something that happens at a point in time. `inc` is the run of the process that it is meant for.

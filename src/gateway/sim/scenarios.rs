@@ -5,8 +5,8 @@ use super::faults::Fault;
 use super::node::Process;
 use super::table;
 use crate::gateway::{Exit, Parts};
+use crate::model::types::Vni;
 use crate::schema::Key;
-use crate::types::Vni;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(120);

@@ -4,7 +4,7 @@
 use super::etcd::ModelEtcd;
 use super::rng::Rng;
 use crate::etcd::{Client, Compare, Endpoint, Error, Op, OpReply, Txn, TxnReply};
-use crate::types::{LeaseId, Revision, Time};
+use crate::model::types::{LeaseId, Revision, Time};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -2,9 +2,9 @@
 
 use super::etcd::ModelEtcd;
 use crate::etcd::{Op, Txn};
-use crate::fsm::Phase;
+use crate::model::fsm::Phase;
+use crate::model::types::{LeaseId, NodeName, Vni};
 use crate::schema::{self, Key, Value};
-use crate::types::{LeaseId, NodeName, Vni};
 use std::collections::BTreeSet;
 
 /// A name in a row.

@@ -4,9 +4,9 @@ use super::cluster::{Call, Cluster, Reason, Reply, ms, note};
 use super::node::{Ev, Process};
 use crate::etcd::{Op, Txn};
 use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
-use crate::host::{Parts, RouteChange};
+use crate::model::frr::{Parts, RouteChange};
+use crate::model::types::{LeaseId, Time, Vni};
 use crate::schema::{self, Meta};
-use crate::types::{LeaseId, Time, Vni};
 use std::collections::{BTreeSet, VecDeque};
 
 /// A worker that asks more often within a second does not batch, or does not back off.

@@ -1,10 +1,10 @@
 //! A node on a bench: its clock, its etcd and its host are the test's own.
 
-use crate::fsm::{Kind, Write};
 use crate::gateway::*;
-use crate::host::Cost;
+use crate::model::frr::Cost;
+use crate::model::fsm::{Kind, Write};
+use crate::model::types::LeaseId;
 use crate::schema::{Commit, Fate, Meta};
-use crate::types::LeaseId;
 
 pub const LEASE: LeaseId = LeaseId(7);
 pub const OTHERS_LEASE: LeaseId = LeaseId(8);

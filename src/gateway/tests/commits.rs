@@ -1,8 +1,8 @@
 //! How many rows one transaction writes, and under which condition.
 
 use super::bench::*;
-use crate::fsm::Write;
 use crate::gateway::*;
+use crate::model::fsm::Write;
 use crate::schema::{Batch, Fate};
 
 /// The next transaction, with nothing else to do before it.

@@ -1,8 +1,8 @@
 //! What the host is told, and what becomes of that.
 
 use super::bench::*;
-use crate::fsm::Write;
 use crate::gateway::*;
+use crate::model::fsm::Write;
 
 /// Input: 1 200 VNIs are owned at once. Output: announced 500 at a time with a pause between.
 #[test]
@@ -45,7 +45,7 @@ fn repeated_announcements_do_not_hold_up_a_migration() {
         assert_eq!(bench.writes(), []);
         bench.wait(secs(1) / 2);
     }
-    let sent = crate::fsm::Phase::GratuitousArpSent;
+    let sent = crate::model::fsm::Phase::GratuitousArpSent;
     assert_eq!(bench.writes(), [Write::Advance(sent)]);
 }
 

@@ -1,8 +1,8 @@
 //! Whose a VNI is, and when a node writes that it is its own.
 
 use super::bench::*;
-use crate::fsm::Write;
 use crate::gateway::*;
+use crate::model::fsm::Write;
 use crate::schema::Fate;
 
 /// Input: garbage in each key of an owned row. Output: the row is written again, and served all along.
@@ -43,7 +43,10 @@ fn an_unreadable_owner_is_given_its_time() {
     bench.observe(Event::Snapshot {
         revision: Revision(1),
         changes: vec![
-            read(Key::Kind(vni(1)), Value::Kind(crate::fsm::Kind::Idle)),
+            read(
+                Key::Kind(vni(1)),
+                Value::Kind(crate::model::fsm::Kind::Idle),
+            ),
             read(Key::Current(vni(1)), Value::Unreadable),
         ],
     });
@@ -116,7 +119,10 @@ fn a_reset_owner_is_given_a_blink_to_let_go() {
         revision: Revision(bench.revision),
     };
     let reset = vec![
-        put(Key::Kind(vni(1)), Value::Kind(crate::fsm::Kind::Unassigned)),
+        put(
+            Key::Kind(vni(1)),
+            Value::Kind(crate::model::fsm::Kind::Unassigned),
+        ),
         put(Key::Current(vni(1)), Value::Name(None)),
         put(Key::Next(vni(1)), Value::Name(None)),
     ];
@@ -200,7 +206,7 @@ fn an_owner_that_a_snapshot_does_not_name_is_given_a_blink_too() {
         lease: None,
         ..put(
             Key::Kind(vni(1)),
-            Value::Kind(crate::fsm::Kind::Unassigned),
+            Value::Kind(crate::model::fsm::Kind::Unassigned),
             LEASE,
             bench.revision,
         )

@@ -2,7 +2,7 @@
 
 use super::bench::*;
 use crate::gateway::*;
-use crate::types::LeaseId;
+use crate::model::types::LeaseId;
 
 const VNIS: u32 = 600;
 

@@ -1,9 +1,9 @@
 //! What size costs, in counts: VNIs looked at, transactions, bytes.
 
 use super::bench::*;
-use crate::fsm::Write;
 use crate::gateway::slot::Slot;
 use crate::gateway::*;
+use crate::model::fsm::Write;
 use std::collections::BTreeMap;
 
 /// A third of 10 000, which a gateway of three owns.

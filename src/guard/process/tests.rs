@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::host::mock::Mock;
-use crate::types::{LeaseId, VniRange};
+use crate::model::types::{LeaseId, VniRange};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::thread::{JoinHandle, spawn};

@@ -9,9 +9,9 @@ use super::run::{Daemon, Vtysh};
 use super::script::{self, Job, Numbers, ROUTE_MAP};
 use super::targets::{Targets, parse_targets};
 use super::verdict::Verdict;
-use crate::clock;
 use crate::host::{Error, RouteFailure};
-use crate::types::{Time, Vni, VniRange};
+use crate::model::types::{Time, Vni, VniRange};
+use crate::sys::clock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

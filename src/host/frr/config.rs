@@ -5,7 +5,7 @@
 use super::script::{LIST, ROUTE_MAP};
 use super::svi;
 use crate::host::Cost;
-use crate::types::Vni;
+use crate::model::types::Vni;
 use std::collections::BTreeMap;
 
 /// One entry of the route-map.

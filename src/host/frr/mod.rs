@@ -23,8 +23,8 @@ pub(crate) mod verdict;
 
 use super::proc::existing_bridges;
 use super::{Cost, Error, Health, Mended, Parts, RouteChange, RouteFailure, Router};
-use crate::metrics::Metrics;
-use crate::types::{Vni, VniRange};
+use crate::model::types::{Vni, VniRange};
+use crate::telemetry::metrics::Metrics;
 use bgp::Filter;
 use health::Ties;
 use push::{Push, failure};

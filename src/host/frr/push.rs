@@ -4,7 +4,7 @@ use super::run::{Daemon, Vtysh};
 use super::script::{Job, Script};
 use super::verdict::Verdict;
 use crate::host::{Error, RouteFailure};
-use crate::types::Vni;
+use crate::model::types::Vni;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 

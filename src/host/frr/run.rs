@@ -3,11 +3,11 @@
 //! Owns the child process while it runs. Script and output go through anonymous memory.
 
 use super::verdict::{Output, Verdict, judge};
-use crate::child;
-use crate::clock;
 use crate::host::Error;
-use crate::memfd;
-use crate::metrics::Metrics;
+use crate::sys::child;
+use crate::sys::clock;
+use crate::sys::memfd;
+use crate::telemetry::metrics::Metrics;
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};

@@ -6,7 +6,7 @@
 use super::EvpnFilter;
 use super::config::{BgpConfig, Entry};
 use crate::host::Cost;
-use crate::types::{Vni, VniRange};
+use crate::model::types::{Vni, VniRange};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The outbound route-map that the operator's configuration applies to the fabric.

@@ -26,9 +26,9 @@
 use super::push::Push;
 use super::run::{Daemon, Vtysh};
 use super::script::Job;
-use crate::clock;
 use crate::host::{Error, Mended};
-use crate::types::{Time, Vni};
+use crate::model::types::{Time, Vni};
+use crate::sys::clock;
 use nix::ifaddrs::getifaddrs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! Pure: the export route targets of each VNI, by which the list filter tells VNIs apart.
 
-use crate::types::Vni;
+use crate::model::types::Vni;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

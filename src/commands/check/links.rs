@@ -1,0 +1,485 @@
+//! Pure: whether the bridges and VXLAN interfaces of the range are there and as they must be.
+
+use super::{Finding, Purpose, SHOWN, absent};
+use crate::host::interfaces::{Interface, Port};
+use crate::model::types::{Vni, VniRange};
+use crate::telemetry::log_text::{run_text, spans};
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What VXLAN over IPv4 puts around a frame, in bytes (RFC 7348 section 4.3: outer Ethernet header left out,
+/// inner one counted).
+const AROUND: u32 = 50;
+
+/// The interfaces of this host.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Links {
+    /// All of them, or why the kernel did not tell.
+    pub interfaces: Vec<Interface>,
+    /// Why the kernel did not tell.
+    pub refused: Option<String>,
+    /// The addresses of each interface.
+    pub addresses: Vec<(String, IpAddr)>,
+}
+
+impl Links {
+    /// The VNIs of `range` that have a bridge.
+    pub fn bridges(&self, range: VniRange) -> BTreeSet<Vni> {
+        self.numbered("br", range).into_keys().collect()
+    }
+
+    /// The interfaces `<prefix><VNI>` of `range`.
+    fn numbered(&self, prefix: &str, range: VniRange) -> BTreeMap<Vni, &Interface> {
+        let vni = |it: &Interface| it.name.strip_prefix(prefix)?.parse::<Vni>().ok();
+        self.interfaces
+            .iter()
+            .filter_map(|it| Some((vni(it)?, it)))
+            .filter(|(vni, _)| range.contains(*vni))
+            .collect()
+    }
+
+    /// The addresses of the bridges of `range`.
+    fn gateway_addresses(&self, range: VniRange) -> BTreeMap<Vni, Vec<IpAddr>> {
+        let mut addresses: BTreeMap<Vni, Vec<IpAddr>> = BTreeMap::new();
+        for (name, address) in &self.addresses {
+            let vni = name.strip_prefix("br").and_then(|vni| vni.parse().ok());
+            if let Some(vni) = vni.filter(|vni| range.contains(*vni)) {
+                addresses.entry(vni).or_default().push(*address);
+            }
+        }
+        addresses
+    }
+}
+
+/// What there is to say of the interfaces.
+pub fn findings(purpose: &Purpose, links: &Links) -> Vec<Finding> {
+    if let Some(reason) = &links.refused {
+        let mend = "see whether `ip link` works";
+        let text = format!("the kernel does not tell of its interfaces: {reason}");
+        return vec![Finding::unknown("interfaces", text, mend)];
+    }
+    let bridges = links.numbered("br", purpose.range);
+    let vxlans = links.numbered("vxlan", purpose.range);
+    let mut findings = presence(purpose.range, &bridges, &vxlans);
+    findings.extend(shape(&bridges, &vxlans));
+    findings.extend(flooding(&vxlans));
+    findings.extend(addresses(purpose.range, links, &bridges));
+    findings.extend(underlay(links, &vxlans));
+    findings
+}
+
+type Numbered<'a> = BTreeMap<Vni, &'a Interface>;
+
+fn presence(range: VniRange, bridges: &Numbered, vxlans: &Numbered) -> Vec<Finding> {
+    const ABOUT: &str = "interfaces";
+    let both: BTreeSet<Vni> = bridges.keys().chain(vxlans.keys()).copied().collect();
+    if both.is_empty() {
+        let text = format!(
+            "no br<VNI> and no vxlan<VNI> exists for VNIs {}-{}",
+            range.first(),
+            range.last()
+        );
+        let mend = "make them as README.md says, or give other --minvni and --maxvni";
+        return vec![Finding::fail(ABOUT, text, mend)];
+    }
+    let mut findings = Vec::new();
+    let neither = absent(range, &both);
+    if !neither.is_empty() {
+        let shown: Vec<String> = neither.iter().take(SHOWN).map(run_text).collect();
+        let count: u64 = neither
+            .iter()
+            .map(|(first, last)| u64::from(last - first) + 1)
+            .sum();
+        let more = if neither.len() > SHOWN { ",..." } else { "" };
+        findings.push(Finding::warn(
+            ABOUT,
+            format!(
+                "{count} VNIs of the range have neither bridge nor VXLAN interface: {}{more}; \
+                 a failover to here would leave them unserved",
+                shown.join(",")
+            ),
+            "narrow --minvni and --maxvni, or make them as README.md says",
+        ));
+    }
+    let lacks = |here: &Numbered, there: &Numbered| -> Vec<Vni> {
+        let missing = here.keys().filter(|vni| !there.contains_key(vni));
+        missing.copied().collect()
+    };
+    let no_bridge = lacks(vxlans, bridges);
+    findings.extend(
+        Finding::fail(
+            ABOUT,
+            "vxlan<VNI> is there and br<VNI> is not",
+            "ip link add br$i type bridge && ip link set vxlan$i master br$i && ip link set br$i up",
+        )
+        .of(&no_bridge),
+    );
+    let no_vxlan = lacks(bridges, vxlans);
+    findings.extend(
+        Finding::fail(
+            ABOUT,
+            "br<VNI> is there and vxlan<VNI> is not",
+            "ip link add vxlan$i type vxlan id $i local ADDRESS dstport 4789 nolearning && \
+             ip link set vxlan$i master br$i up",
+        )
+        .of(&no_vxlan),
+    );
+    findings
+}
+
+/// Kind, VNI, joined, up.
+fn shape(bridges: &Numbered, vxlans: &Numbered) -> Vec<Finding> {
+    const ABOUT: &str = "interfaces";
+    let mut findings = Vec::new();
+    let mut fail = |vnis: Vec<Vni>, what: &str, command: &str| {
+        findings.extend(Finding::fail(ABOUT, what, command).of(&vnis));
+    };
+    let which = |interfaces: &Numbered, wrong: &dyn Fn(Vni, &Interface) -> bool| -> Vec<Vni> {
+        let wrong = interfaces.iter().filter(|(vni, it)| wrong(**vni, it));
+        wrong.map(|(vni, _)| *vni).collect()
+    };
+    let no_bridge = which(bridges, &|_, it| it.kind != "bridge");
+    fail(no_bridge, "br<VNI> is no bridge", "ip -d link show br$i");
+    let wrong_id = which(vxlans, &|vni, it| {
+        it.vxlan.is_none_or(|vxlan| vxlan.id != vni.get())
+    });
+    fail(
+        wrong_id,
+        "vxlan<VNI> carries another VNI, or is no VXLAN interface",
+        "ip link delete vxlan$i && ip link add vxlan$i type vxlan id $i local ADDRESS dstport 4789 nolearning && \
+         ip link set vxlan$i master br$i up",
+    );
+    let apart = which(vxlans, &|vni, it| {
+        let bridge = bridges.get(&vni);
+        bridge.is_some_and(|bridge| it.master != Some(bridge.index))
+    });
+    fail(
+        apart,
+        "vxlan<VNI> is not in br<VNI>",
+        "ip link set vxlan$i master br$i",
+    );
+    let down = |it: &Interface| !it.up;
+    fail(
+        which(bridges, &|_, it| down(it)),
+        "br<VNI> is down",
+        "ip link set br$i up",
+    );
+    fail(
+        which(vxlans, &|_, it| down(it)),
+        "vxlan<VNI> is down",
+        "ip link set vxlan$i up",
+    );
+    if findings.is_empty() && !bridges.is_empty() && bridges.len() == vxlans.len() {
+        let vnis: Vec<Vni> = bridges.keys().copied().collect();
+        let text = "br<VNI> and vxlan<VNI> are there, joined and up";
+        findings.extend(Finding::ok(ABOUT, text).of(&vnis));
+    }
+    findings
+}
+
+/// What keeps gratuitous ARP from the stations of some VNIs of `range`.
+pub fn neigh_suppress(range: VniRange, links: &Links) -> Option<Finding> {
+    let suppresses = |it: &Interface| it.port.is_some_and(|port| port.neigh_suppress);
+    let suppressed: Vec<Vni> = links
+        .numbered("vxlan", range)
+        .into_iter()
+        .filter(|(_, it)| suppresses(it))
+        .map(|(vni, _)| vni)
+        .collect();
+    suppression(&suppressed)
+}
+
+fn suppression(suppressed: &[Vni]) -> Option<Finding> {
+    Finding::fail(
+        "neigh_suppress",
+        "on at vxlan<VNI>, so that gratuitous ARP does not reach the stations and they go on using a dead gateway",
+        "bridge link set dev vxlan$i neigh_suppress off",
+    )
+    .of(suppressed)
+}
+
+/// What keeps gratuitous ARP in, or makes addresses move without EVPN.
+fn flooding(vxlans: &Numbered) -> Vec<Finding> {
+    let ports = |wrong: &dyn Fn(&Port) -> bool| -> Vec<Vni> {
+        let wrong = vxlans
+            .iter()
+            .filter(|(_, it)| it.port.as_ref().is_some_and(wrong));
+        wrong.map(|(vni, _)| *vni).collect()
+    };
+    let mut findings = Vec::new();
+    findings.extend(suppression(&ports(&|port| port.neigh_suppress)));
+    let learning = ports(&|port| port.learning);
+    findings.extend(
+        Finding::warn(
+            "learning",
+            "the bridge learns at vxlan<VNI>, against what EVPN says",
+            "bridge link set dev vxlan$i learning off",
+        )
+        .of(&learning),
+    );
+    let device: Vec<Vni> = vxlans
+        .iter()
+        .filter(|(_, it)| it.vxlan.is_some_and(|vxlan| vxlan.learning))
+        .map(|(vni, _)| *vni)
+        .collect();
+    findings.extend(
+        Finding::warn(
+            "learning",
+            "vxlan<VNI> itself learns, against what EVPN says",
+            "ip link set vxlan$i type vxlan nolearning",
+        )
+        .of(&device),
+    );
+    if findings.is_empty() && !vxlans.is_empty() {
+        findings.push(Finding::ok(
+            "neigh_suppress",
+            "off at vxlan<VNI>, and learning is",
+        ));
+    }
+    findings
+}
+
+fn addresses(range: VniRange, links: &Links, bridges: &Numbered) -> Vec<Finding> {
+    const ABOUT: &str = "addresses";
+    let of = links.gateway_addresses(range);
+    let v4 = |vni: &Vni| -> Vec<IpAddr> {
+        let all = of.get(vni).into_iter().flatten();
+        all.filter(|ip| ip.is_ipv4()).copied().collect()
+    };
+    let mut findings = Vec::new();
+    let bare: Vec<Vni> = bridges
+        .keys()
+        .filter(|vni| v4(vni).is_empty())
+        .copied()
+        .collect();
+    findings.extend(
+        Finding::fail(
+            ABOUT,
+            "br<VNI> has no IPv4 address",
+            "ip address add GATEWAY/LENGTH dev br$i",
+        )
+        .of(&bare),
+    );
+    let mut owners: BTreeMap<IpAddr, Vec<Vni>> = BTreeMap::new();
+    for vni in bridges.keys() {
+        for address in v4(vni) {
+            owners.entry(address).or_default().push(*vni);
+        }
+    }
+    let shared: Vec<(IpAddr, Vec<Vni>)> = owners
+        .into_iter()
+        .filter(|(_, vnis)| vnis.len() > 1)
+        .collect();
+    if let Some((address, vnis)) = shared.first() {
+        let more = match shared.len() {
+            1 => String::new(),
+            more => format!(" ({} more such addresses)", more - 1),
+        };
+        findings.push(Finding::fail(
+            ABOUT,
+            format!(
+                "{address} is on the bridges of several VNIs: {}{more}",
+                spans(vnis)
+            ),
+            format!("ip address show to {address}"),
+        ));
+    }
+    let v6: Vec<Vni> = bridges
+        .keys()
+        .filter(|vni| {
+            let global = |ip: &IpAddr| match ip {
+                IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+                IpAddr::V4(_) => false,
+            };
+            of.get(vni).is_some_and(|all| all.iter().any(global))
+        })
+        .copied()
+        .collect();
+    findings.extend(
+        Finding::warn(
+            ABOUT,
+            "br<VNI> has an IPv6 address, which every gateway answers for at any time",
+            "take it away; IPv6 gateway addresses are not switched",
+        )
+        .of(&v6),
+    );
+    if findings.is_empty() && !bridges.is_empty() {
+        let text = "each br<VNI> has an IPv4 address of its own (whether it is the other gateways' too cannot be seen from here)";
+        findings.push(Finding::ok(ABOUT, text));
+    }
+    findings
+}
+
+/// Where the packets of the overlays leave.
+fn underlay(links: &Links, vxlans: &Numbered) -> Vec<Finding> {
+    const ABOUT: &str = "underlay";
+    let mut findings = Vec::new();
+    let mut nowhere: Vec<Vni> = Vec::new();
+    let mut tight: Vec<(Vni, u32, &str, u32)> = Vec::new();
+    for (vni, it) in vxlans {
+        let Some(local) = it.vxlan.and_then(|vxlan| vxlan.local) else {
+            continue;
+        };
+        let holds = |(_, address): &&(String, IpAddr)| *address == IpAddr::V4(local);
+        let Some((holder, _)) = links.addresses.iter().find(holds) else {
+            nowhere.push(*vni);
+            continue;
+        };
+        // A loopback address says nothing about the interface that packets leave through.
+        let under = links.interfaces.iter().find(|it| it.name == *holder);
+        let under = under.filter(|under| under.name != "lo" && under.kind != "dummy");
+        if let Some(under) = under.filter(|under| it.mtu + AROUND > under.mtu) {
+            tight.push((*vni, it.mtu, &under.name, under.mtu));
+        }
+    }
+    findings.extend(
+        Finding::fail(
+            ABOUT,
+            "the local address of vxlan<VNI> is no address of this host",
+            "ip -d link show vxlan$i",
+        )
+        .of(&nowhere),
+    );
+    if let Some((_, mtu, under, has)) = tight.first() {
+        let vnis: Vec<Vni> = tight.iter().map(|(vni, ..)| *vni).collect();
+        findings.extend(
+            Finding::warn(
+                ABOUT,
+                format!(
+                    "packets of {mtu} bytes on vxlan<VNI> do not fit through {under} (MTU {has}) with the {AROUND} \
+                     bytes of VXLAN around them"
+                ),
+                format!("ip link set {under} mtu {}", mtu + AROUND),
+            )
+            .of(&vnis),
+        );
+    }
+    if findings.is_empty() && !vxlans.is_empty() {
+        let text =
+            "the local addresses of vxlan<VNI> are this host's, and the MTU has room for VXLAN";
+        findings.push(Finding::ok(ABOUT, text));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::Level;
+    use super::super::tests::{purpose, said};
+    use super::*;
+    use crate::host::interfaces::Vxlan;
+    use core::net::Ipv4Addr;
+
+    const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 11);
+
+    /// A host whose VNIs are as the README has them.
+    fn host(vnis: std::ops::RangeInclusive<u32>) -> Links {
+        let mut links = Links::default();
+        links.interfaces.push(Interface {
+            name: "underlay".into(),
+            index: 1,
+            up: true,
+            mtu: 1600,
+            ..Interface::default()
+        });
+        links.addresses.push(("underlay".into(), LOCAL.into()));
+        for i in vnis {
+            links.interfaces.push(Interface {
+                name: format!("br{i}"),
+                index: 2 * i,
+                up: true,
+                mtu: 1500,
+                kind: "bridge".into(),
+                ..Interface::default()
+            });
+            links.interfaces.push(Interface {
+                name: format!("vxlan{i}"),
+                index: 2 * i + 1,
+                up: true,
+                mtu: 1500,
+                master: Some(2 * i),
+                kind: "vxlan".into(),
+                vxlan: Some(Vxlan {
+                    id: i,
+                    local: Some(LOCAL),
+                    learning: false,
+                }),
+                port: Some(Port::default()),
+            });
+            let address = Ipv4Addr::from(0x0a40_0001 + (i << 8));
+            links.addresses.push((format!("br{i}"), address.into()));
+        }
+        links
+    }
+
+    #[test]
+    fn a_host_that_is_as_it_must_be() {
+        let findings = findings(&purpose(1, 1000), &host(1..=1000));
+        assert_eq!(said(&findings), []);
+        let longest = findings.iter().map(|it| it.text.len()).max();
+        assert!(longest < Some(200), "{findings:?}");
+    }
+
+    /// Input: each second of a thousand ports suppresses. Output: one finding, of bounded length.
+    #[test]
+    fn many_vnis_make_one_short_line() {
+        let mut links = host(1..=1000);
+        for it in links.interfaces.iter_mut() {
+            if let Some(port) = it.port.as_mut() {
+                port.neigh_suppress = it.index % 4 == 1;
+            }
+        }
+        let findings = findings(&purpose(1, 1000), &links);
+        let bad: Vec<&Finding> = findings
+            .iter()
+            .filter(|it| it.level == Level::Fail)
+            .collect();
+        assert_eq!(bad.len(), 1);
+        assert!(
+            bad[0].text.ends_with("VNIs 2,4,6,8,10,12,14,16,+492"),
+            "{bad:?}"
+        );
+        assert_eq!(
+            bad[0].mend.as_deref(),
+            Some(
+                "for i in 2 4 6 8 10 12 14 16; do bridge link set dev vxlan$i neigh_suppress off; done"
+            )
+        );
+    }
+
+    #[test]
+    fn what_the_range_lacks() {
+        let nothing = findings(&purpose(1, 16777215), &Links::default());
+        assert_eq!(
+            said(&nothing),
+            [(
+                Level::Fail,
+                "no br<VNI> and no vxlan<VNI> exists for VNIs 1-16777215"
+            )]
+        );
+        let some = findings(&purpose(1, 16777215), &host(3..=4));
+        let text = "16777213 VNIs of the range have neither bridge nor VXLAN interface: 1-2,5-16777215; \
+                    a failover to here would leave them unserved";
+        assert_eq!(said(&some), [(Level::Warn, text)]);
+        let silent = Links {
+            refused: Some("no netlink".into()),
+            ..Links::default()
+        };
+        assert_eq!(
+            said(&findings(&purpose(1, 2), &silent))[0].0,
+            Level::Unknown
+        );
+    }
+
+    #[test]
+    fn a_local_address_of_another_host() {
+        let mut links = host(1..=2);
+        links.addresses.remove(0);
+        let text = "the local address of vxlan<VNI> is no address of this host: VNIs 1-2";
+        assert_eq!(
+            said(&findings(&purpose(1, 2), &links)),
+            [(Level::Fail, text)]
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! Collects what `wmgwd check` judges. Only looks, but for one short lease in etcd, which it revokes.
+
+use super::database::{Database, Registered, Trial};
+use super::links::{self, Links};
+use super::refusal::Refusal;
+use super::system::{self, System};
+use super::{Facts, Finding, Purpose};
+use crate::cli::CheckConfig;
+use crate::etcd::{Client, Compare, Error, KeyValue, Op, Txn};
+use crate::guard::address::Address;
+use crate::host::frr::FrrConfig;
+use crate::host::frr::survey::survey;
+use crate::host::garp::packet_socket;
+use crate::host::interfaces::dump;
+use crate::model::types::{NodeName, Revision, Vni, VniRange};
+use crate::schema::{self, Key, Value};
+use crate::sys::clock;
+use nix::ifaddrs::getifaddrs;
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// Where the kernel's switches for IPv4 stand.
+const IPV4: &str = "/proc/sys/net/ipv4";
+
+/// Looks at what `config` says: this host, unless it is left out, and etcd.
+pub fn look(config: &CheckConfig) -> Facts {
+    let mut facts = match config.mock {
+        true => Facts::default(),
+        false => host(&config.purpose),
+    };
+    facts.etcd = Some(database(config));
+    facts
+}
+
+/// What a daemon says at its start: what on this host defeats its ARP switch or its announcements.
+pub fn at_start(range: VniRange) -> Vec<Finding> {
+    let links = Links {
+        interfaces: dump().unwrap_or_default(),
+        ..Links::default()
+    };
+    let all = number(&Path::new(IPV4).join("conf/all/arp_ignore"));
+    let mut findings: Vec<Finding> = all
+        .and_then(system::arp_ignore_of_all)
+        .into_iter()
+        .collect();
+    findings.extend(links::neigh_suppress(range, &links));
+    findings
+}
+
+/// Looks at this host: its kernel and its FRR.
+fn host(purpose: &Purpose) -> Facts {
+    let links = look_at_links();
+    let frr = FrrConfig {
+        filter: purpose.filter,
+        ..FrrConfig::new(purpose.range)
+    };
+    Facts {
+        system: Some(look_at_system(purpose.range, &links)),
+        frr: Some(survey(&frr)),
+        links: Some(links),
+        etcd: None,
+    }
+}
+
+fn look_at_links() -> Links {
+    let mut links = Links::default();
+    match dump() {
+        Ok(interfaces) => links.interfaces = interfaces,
+        Err(error) => links.refused = Some(error.to_string()),
+    }
+    for entry in getifaddrs().into_iter().flatten() {
+        let Some(address) = entry.address else {
+            continue;
+        };
+        let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(address), _) => IpAddr::V4(address.ip()),
+            (_, Some(address)) => IpAddr::V6(address.ip()),
+            _ => continue,
+        };
+        // A label (`br7:1`) stands in for the name of the interface of a labelled address.
+        let name = entry.interface_name.split(':').next().unwrap_or_default();
+        links.addresses.push((name.to_owned(), address));
+    }
+    links
+}
+
+fn look_at_system(range: VniRange, links: &Links) -> System {
+    let ipv4 = Path::new(IPV4);
+    let arp_ignore = |interface: &str| ipv4.join("conf").join(interface).join("arp_ignore");
+    let of_bridge = |vni: Vni| Some((vni, number(&arp_ignore(&vni.bridge()))?));
+    let writable = OpenOptions::new().write(true).open(arp_ignore("default"));
+    System {
+        arp_ignore_all: number(&arp_ignore("all")),
+        arp_ignore: links
+            .bridges(range)
+            .into_iter()
+            .filter_map(of_bridge)
+            .collect(),
+        forwards: number(&ipv4.join("ip_forward")),
+        neighbours: number(&ipv4.join("neigh/default/gc_thresh3")),
+        sysctl: writable.err().map(|error| error.to_string()),
+        packets: packet_socket()
+            .err()
+            .map(|errno| io::Error::from(errno).to_string()),
+        guards: Address::guards(),
+    }
+}
+
+/// The number in a file.
+fn number(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Looks at etcd through `client`, and at each member by itself through one of `members`. `timeout` is how long
+/// one call may take.
+fn database(config: &CheckConfig) -> Database {
+    let (purpose, timeout) = (&config.purpose, config.timing.etcd_timeout);
+    let mut database = Database {
+        timeout,
+        warnings: config.etcd.warnings(),
+        ..Database::default()
+    };
+    let client = Client::open(&config.etcd, timeout).map_err(|error| Refusal::from(&error));
+    for endpoint in &config.etcd.endpoints {
+        let status = client.as_ref().map_err(Refusal::clone).and_then(|client| {
+            let member = client.only(endpoint.clone());
+            member.status().map_err(|error| Refusal::from(&error))
+        });
+        database.members.push((endpoint.to_string(), status));
+    }
+    let Ok(client) = &client else { return database };
+    // Each of these would take all endpoints' deadlines to say the same again.
+    if database.members.iter().all(|(_, status)| status.is_err()) {
+        return database;
+    }
+    database.lease = Some(try_lease(purpose, client).map_err(|error| Refusal::from(&error)));
+    database.write = client
+        .txn(&never(purpose))
+        .err()
+        .map(|error| Refusal::from(&error));
+    database.nodes = Some(nodes(client).map_err(|error| Refusal::from(&error)));
+    database
+}
+
+/// Gets a lease as the node would, renews it once, and gives it back.
+fn try_lease(purpose: &Purpose, client: &Client) -> Result<Trial, Error> {
+    let begun = clock::now();
+    let grant = client.lease_grant(purpose.ttl)?;
+    let granted = clock::now();
+    let renewed = client.lease_keepalive(grant.id);
+    let done = clock::now();
+    // Whatever it did: it ends by itself, but not before its time.
+    client.lease_revoke(grant.id)?;
+    Ok(Trial {
+        granted: grant.ttl,
+        renewed: renewed?,
+        slowest: granted.since(begun).max(done.since(granted)),
+    })
+}
+
+/// A transaction that would write what the node writes, under a condition that never holds: etcd asks first
+/// whether the user may write there (`checkTxnAuth` in etcd's server/etcdserver/apply_auth.go).
+fn never(purpose: &Purpose) -> Txn {
+    let key = Key::Kind(purpose.range.first()).bytes();
+    let put = |key| Op::Put {
+        key,
+        value: Vec::new(),
+        lease: None,
+    };
+    let name = purpose.name.clone();
+    Txn {
+        compares: vec![Compare::ModRevisionLess {
+            key: key.clone(),
+            than: Revision(0),
+        }],
+        then: [Some(key), name.map(|name| Key::Node(name).bytes())]
+            .into_iter()
+            .flatten()
+            .map(put)
+            .collect(),
+        otherwise: Vec::new(),
+    }
+}
+
+fn nodes(client: &Client) -> Result<BTreeMap<NodeName, Registered>, Error> {
+    let mut nodes = BTreeMap::new();
+    for kv in client.range(schema::NODES)?.kvs {
+        if let Ok(Key::Node(name)) = Key::read(&kv.key) {
+            let lives = kv.lease.is_some();
+            nodes.insert(name, Registered { lives, meta: None });
+        }
+    }
+    for kv in client.range(schema::METAS)?.kvs {
+        if let Some((name, meta)) = read_meta(&kv)
+            && let Some(node) = nodes.get_mut(&name)
+        {
+            node.meta = Some(meta);
+        }
+    }
+    Ok(nodes)
+}
+
+fn read_meta(kv: &KeyValue) -> Option<(NodeName, schema::Meta)> {
+    let key = Key::read(&kv.key).ok()?;
+    match (schema::read_value(&key, &kv.value).0, key) {
+        (Value::Meta(meta), Key::Meta(name)) => Some((name, meta)),
+        _ => None,
+    }
+}

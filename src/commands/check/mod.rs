@@ -1,0 +1,289 @@
+//! `wmgwd check`: whether this host is fit to serve, and what mends it where it is not.
+//!
+//! What was found (`Facts`) is collected by [`look`], which only looks; the one thing that it leaves anywhere is
+//! a lease in etcd, for the moment until it is revoked. What it means is said by pure functions, one module a
+//! part of the host: [`links`], [`system`], [`routing`], [`startup`], [`database`] (with [`refusal`]). [`show`]
+//! writes it down.
+
+pub mod database;
+pub mod links;
+pub mod look;
+pub mod refusal;
+pub mod routing;
+pub mod show;
+pub mod startup;
+pub mod system;
+
+use crate::host::frr::EvpnFilter;
+use crate::model::types::{NodeName, Vni, VniRange};
+use crate::telemetry::log_text::{runs, spans};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How it is with one thing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// As it must be.
+    Ok,
+    /// It serves, but worse than it could, or wmgwd has to mend it.
+    Warn,
+    /// It could not be looked at.
+    Unknown,
+    /// With this it must not, or cannot, serve.
+    Fail,
+}
+
+impl Level {
+    /// As it stands in front of a line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Unknown => "unknown",
+            Level::Fail => "fail",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// How it is.
+    pub level: Level,
+    /// What was looked at, in a word.
+    pub about: &'static str,
+    /// What was found, and what follows from it.
+    pub text: String,
+    /// The command that mends it; or, where no command can, what is to be done.
+    pub mend: Option<String>,
+}
+
+impl Finding {
+    /// It is as it must be.
+    pub fn ok(about: &'static str, text: impl Into<String>) -> Finding {
+        Finding {
+            level: Level::Ok,
+            about,
+            text: text.into(),
+            mend: None,
+        }
+    }
+
+    /// It serves, but worse than it could.
+    pub fn warn(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Finding {
+        Finding {
+            level: Level::Warn,
+            mend: Some(mend.into()),
+            ..Finding::ok(about, text)
+        }
+    }
+
+    /// With this it must not, or cannot, serve.
+    pub fn fail(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Finding {
+        Finding {
+            level: Level::Fail,
+            mend: Some(mend.into()),
+            ..Finding::ok(about, text)
+        }
+    }
+
+    /// It could not be looked at.
+    pub fn unknown(
+        about: &'static str,
+        text: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            level: Level::Unknown,
+            mend: Some(mend.into()),
+            ..Finding::ok(about, text)
+        }
+    }
+}
+
+impl Finding {
+    /// The same, said of `vnis` in one line; `$i` in what mends it stands for each of them. `None` if there are none.
+    fn of(self, vnis: &[Vni]) -> Option<Finding> {
+        if vnis.is_empty() {
+            return None;
+        }
+        let mend = self.mend.map(|mend| match mend.contains("$i") {
+            true => each(vnis, &mend),
+            false => mend,
+        });
+        Some(Finding {
+            text: format!("{}: VNIs {}", self.text, spans(vnis)),
+            mend,
+            ..self
+        })
+    }
+}
+
+/// What all findings come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fitness {
+    /// It may serve.
+    May,
+    /// It may not.
+    MayNot,
+    /// Not everything that matters could be looked at.
+    CannotTell,
+}
+
+/// Whether a host with these findings may serve.
+pub fn fitness(findings: &[Finding]) -> Fitness {
+    match findings.iter().map(|finding| finding.level).max() {
+        Some(Level::Fail) => Fitness::MayNot,
+        Some(Level::Unknown) => Fitness::CannotTell,
+        _ => Fitness::May,
+    }
+}
+
+/// What the host is to be fit for.
+#[derive(Clone, Debug)]
+pub struct Purpose {
+    /// The name that the node will have, if it was given.
+    pub name: Option<NodeName>,
+    /// The VNIs that it will serve.
+    pub range: VniRange,
+    /// How `filter-vni` will tell VNIs apart.
+    pub filter: EvpnFilter,
+    /// How long its lease will last.
+    pub ttl: Duration,
+}
+
+/// Everything that was found. `None` for what was not looked at, as the host of a mock node.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Interfaces and addresses.
+    pub links: Option<links::Links>,
+    /// Kernel switches, rights, other runs.
+    pub system: Option<system::System>,
+    /// FRR.
+    pub frr: Option<crate::host::frr::survey::Survey>,
+    /// etcd.
+    pub etcd: Option<database::Database>,
+}
+
+/// What the facts mean, in the order in which they are best mended.
+pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let guarded = facts.system.as_ref().map(|it| !it.guards.is_empty());
+    let running = guarded.unwrap_or(false);
+    if let Some(system) = &facts.system {
+        findings.extend(system::findings(purpose, system));
+    }
+    let mut bridges = None;
+    if let Some(links) = &facts.links {
+        findings.extend(links::findings(purpose, links));
+        bridges = Some(links.bridges(purpose.range));
+    }
+    if let Some(frr) = &facts.frr {
+        let bridges = bridges.unwrap_or_default();
+        findings.extend(routing::findings(purpose, frr, &bridges, running));
+        findings.extend(startup::findings(purpose, frr, &bridges));
+    }
+    if let Some(etcd) = &facts.etcd {
+        findings.extend(database::findings(purpose, etcd, guarded));
+    }
+    findings
+}
+
+/// Runs of VNIs that a line names at most.
+const SHOWN: usize = 8;
+
+/// The VNIs of `range` that are not in `there`, as runs: a range of millions is walked by what exists.
+fn absent(range: VniRange, there: &BTreeSet<Vni>) -> Vec<(u32, u32)> {
+    let mut runs = Vec::new();
+    let mut next = range.first().get();
+    for vni in there.iter().filter(|vni| range.contains(**vni)) {
+        if vni.get() > next {
+            runs.push((next, vni.get() - 1));
+        }
+        next = vni.get() + 1;
+    }
+    if next <= range.last().get() {
+        runs.push((next, range.last().get()));
+    }
+    runs
+}
+
+/// A shell loop that runs `command` for each of `vnis`, in which `$i` stands for the VNI; without a loop for
+/// one. At most for the runs that a line names: what is left shows up when the check is run again.
+fn each(vnis: &[Vni], command: &str) -> String {
+    let runs = runs(vnis);
+    let words: Vec<String> = runs
+        .iter()
+        .take(SHOWN)
+        .map(|(first, last)| match last - first {
+            0 => first.to_string(),
+            1 => format!("{first} {last}"),
+            _ => format!("$(seq {first} {last})"),
+        })
+        .collect();
+    match &runs[..] {
+        [(first, last)] if first == last => command.replace("$i", &first.to_string()),
+        _ => format!("for i in {}; do {command}; done", words.join(" ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    pub fn vnis(numbers: &[u32]) -> Vec<Vni> {
+        numbers.iter().map(|n| Vni::new(*n).unwrap()).collect()
+    }
+
+    pub fn purpose(first: u32, last: u32) -> Purpose {
+        let ends = vnis(&[first, last]);
+        Purpose {
+            name: "gw1".parse().ok(),
+            range: VniRange::new(ends[0], ends[1]).unwrap(),
+            filter: EvpnFilter::List,
+            ttl: Duration::from_secs(5),
+        }
+    }
+
+    /// What is not as it must be: level and text of each finding.
+    pub fn said(findings: &[Finding]) -> Vec<(Level, &str)> {
+        let bad = findings.iter().filter(|it| it.level != Level::Ok);
+        bad.map(|it| (it.level, it.text.as_str())).collect()
+    }
+
+    #[test]
+    fn a_command_for_each_is_one_that_a_shell_takes() {
+        assert_eq!(
+            each(&vnis(&[7]), "ip link set br$i up"),
+            "ip link set br7 up"
+        );
+        assert_eq!(
+            each(&vnis(&[1, 2, 3, 7, 9, 10]), "ip link set br$i up"),
+            "for i in $(seq 1 3) 7 9 10; do ip link set br$i up; done"
+        );
+    }
+
+    #[test]
+    fn what_is_absent_is_drawn_together() {
+        let range = VniRange::new(Vni::MIN, Vni::MAX).unwrap();
+        let there = BTreeSet::from_iter(vnis(&[1, 2, 5, 16777215]));
+        assert_eq!(absent(range, &there), [(3, 4), (6, 16777214)]);
+        let range = VniRange::new(Vni::MIN, Vni::MIN).unwrap();
+        assert_eq!(absent(range, &there), []);
+        assert_eq!(absent(range, &BTreeSet::new()), [(1, 1)]);
+    }
+
+    /// Contract: what cannot be told is worse than a warning, and a failure is worse than both.
+    #[test]
+    fn the_worst_finding_decides() {
+        let ok = Finding::ok("a", "b");
+        let warn = Finding::warn("a", "b", "c");
+        let unknown = Finding::unknown("a", "b", "c");
+        let fail = Finding::fail("a", "b", "c");
+        assert_eq!(fitness(&[]), Fitness::May);
+        assert_eq!(fitness(&[ok.clone(), warn.clone()]), Fitness::May);
+        assert_eq!(fitness(&[unknown.clone(), warn]), Fitness::CannotTell);
+        assert_eq!(fitness(&[fail, unknown, ok]), Fitness::MayNot);
+    }
+}

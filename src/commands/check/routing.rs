@@ -1,0 +1,421 @@
+//! Pure: whether FRR runs, and whether its running configuration is one that wmgwd can work with.
+
+use super::{Finding, Level, Purpose};
+use crate::host::frr::EvpnFilter;
+use crate::host::frr::config::BgpConfig;
+use crate::host::frr::fate::faults;
+use crate::host::frr::script::{CLOSING, ROUTE_MAP, is_open};
+use crate::host::frr::survey::{Answer, OspfInterface, Survey};
+use crate::model::types::Vni;
+use crate::telemetry::log_text::spans;
+use std::collections::BTreeSet;
+
+/// How many links one gateway's router-LSA holds: what is beyond is cut off in silence (FRR 8.4.4, measured:
+/// 5 000 stub networks were fine, of 6 000 links 5 334 were left).
+const LINKS: usize = 5_334;
+/// A dead interval that needs no BFD, in seconds.
+const SHORT: u64 = 5;
+/// The greatest number of VNIs for which each has an entry of its own between the operator's and the closing
+/// one (FRR takes sequence numbers up to 65535).
+const ENTRIES: usize = 65_535 - 11;
+
+/// What there is to say of FRR. `running` is whether a wmgwd runs here.
+pub fn findings(
+    purpose: &Purpose,
+    frr: &Survey,
+    bridges: &BTreeSet<Vni>,
+    running: bool,
+) -> Vec<Finding> {
+    let mut findings = daemons(frr);
+    if let Some(bgp) = &frr.bgp {
+        findings.extend(filter(bgp, running));
+        findings.extend(evpn(frr, bgp));
+    }
+    if let (Some(bgp), Some(_)) = (&frr.bgp, &frr.targets) {
+        findings.extend(targets(purpose, frr, bgp, bridges));
+    }
+    if let Some(interfaces) = &frr.ospf {
+        findings.extend(ospf(interfaces, bridges, running));
+        findings.extend(sizes(interfaces, bridges));
+    }
+    findings
+}
+
+fn daemons(frr: &Survey) -> Vec<Finding> {
+    const ABOUT: &str = "FRR";
+    if let Some(reason) = &frr.vtysh {
+        let text = format!("vtysh cannot be run: {reason}");
+        return vec![Finding::fail(ABOUT, text, "install FRR, and look at PATH")];
+    }
+    let mut findings = Vec::new();
+    let mut well = Vec::new();
+    let mut denied = Vec::new();
+    for (daemon, answer) in &frr.daemons {
+        // BFD makes a failover fast; all others are needed.
+        let missing = |text: String, mend: String| Finding {
+            level: match *daemon {
+                "bfdd" => Level::Warn,
+                _ => Level::Fail,
+            },
+            ..Finding::fail(ABOUT, text, mend)
+        };
+        match answer {
+            Some(Answer::Answers) => well.push(*daemon),
+            Some(Answer::Denied) => denied.push(*daemon),
+            Some(Answer::Down) => findings.push(missing(
+                format!("{daemon} does not run"),
+                format!("set {daemon}=yes in /etc/frr/daemons and run: systemctl restart frr"),
+            )),
+            Some(Answer::Silent(reason)) => findings.push(missing(
+                format!("{daemon} runs and does not answer: {reason}"),
+                "systemctl restart frr".to_owned(),
+            )),
+            None => {}
+        }
+    }
+    if !denied.is_empty() {
+        let text = format!("{} may not be spoken to by this user", denied.join(", "));
+        let mend = "usermod -aG frrvty USER, or run this as root";
+        findings.push(Finding::unknown(ABOUT, text, mend));
+    }
+    if !well.is_empty() {
+        let text = format!("{} answer", well.join(", "));
+        findings.push(Finding::ok(ABOUT, text));
+    }
+    findings
+}
+
+fn filter(bgp: &BgpConfig, running: bool) -> Vec<Finding> {
+    const ABOUT: &str = ROUTE_MAP;
+    let mut findings: Vec<Finding> = faults(bgp)
+        .into_iter()
+        .map(|fault| match fault.is_certain {
+            true => Finding::fail(ABOUT, fault.text, fault.mend),
+            false => Finding::warn(ABOUT, fault.text, fault.mend),
+        })
+        .collect();
+    if !bgp.entries.is_empty() && is_open(bgp) && !running {
+        findings.push(Finding::warn(
+            ABOUT,
+            "is not closed by a deny: until wmgwd closes it, this gateway advertises every VNI",
+            format!("vtysh -c 'configure terminal' -c 'route-map {ROUTE_MAP} deny {CLOSING}'"),
+        ));
+    }
+    if findings.is_empty() {
+        let text = "applied outbound, holds type 2 and 5, lets type 3 out";
+        findings.push(Finding::ok(ABOUT, text));
+    }
+    findings
+}
+
+fn evpn(frr: &Survey, bgp: &BgpConfig) -> Vec<Finding> {
+    const ABOUT: &str = "EVPN";
+    let asn = bgp.asn.map_or("AS".to_owned(), |asn| asn.to_string());
+    let add = |line: &str| {
+        format!(
+            "vtysh -c 'configure terminal' -c 'router bgp {asn}' -c 'address-family l2vpn evpn' -c '{line}'"
+        )
+    };
+    let mut findings = Vec::new();
+    if !frr.all_vnis {
+        findings.push(Finding::fail(
+            ABOUT,
+            "without advertise-all-vni bgpd does not learn the VNIs",
+            add("advertise-all-vni"),
+        ));
+    }
+    if !frr.svi {
+        findings.push(Finding::warn(
+            ABOUT,
+            "without advertise-svi-ip the gateway addresses are not advertised: access points flood for them",
+            add("advertise-svi-ip"),
+        ));
+    }
+    if bgp.yields {
+        findings.push(Finding::warn(
+            ABOUT,
+            "bgpd gives up its own route for the shared gateway address when it hears another gateway's: wmgwd \
+             brings it back, later than need be",
+            "take `set community` and the route-map not-from-gateways from frr.conf.example",
+        ));
+    }
+    match frr.neighbours {
+        Some((0, 0)) => findings.push(Finding::fail(
+            ABOUT,
+            "no neighbour is activated in address-family l2vpn evpn",
+            add("neighbor fabric activate"),
+        )),
+        Some((0, all)) => findings.push(Finding::warn(
+            ABOUT,
+            format!("none of {all} neighbours is established: nobody hears this gateway now"),
+            "vtysh -c 'show bgp l2vpn evpn summary'",
+        )),
+        Some((up, all)) => {
+            let text = format!("{up} of {all} neighbours established");
+            findings.push(Finding::ok(ABOUT, text));
+        }
+        None => {}
+    }
+    findings
+}
+
+fn targets(
+    purpose: &Purpose,
+    frr: &Survey,
+    bgp: &BgpConfig,
+    bridges: &BTreeSet<Vni>,
+) -> Vec<Finding> {
+    const ABOUT: &str = "route targets";
+    let Some(targets) = &frr.targets else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    let unknown: Vec<Vni> = bridges
+        .iter()
+        .filter(|vni| !targets.knows(**vni))
+        .copied()
+        .collect();
+    if !unknown.is_empty() && frr.all_vnis {
+        findings.push(Finding::fail(
+            ABOUT,
+            format!("bgpd does not know VNIs {}", spans(&unknown)),
+            "vtysh -c 'show evpn vni' shows what zebra knows; if vxlan<VNI> is there and up: systemctl restart frr",
+        ));
+    }
+    match purpose.filter {
+        EvpnFilter::List => {
+            let asn = bgp.asn.unwrap_or_default();
+            let shared: Vec<(Vni, Vni)> = bridges
+                .iter()
+                .filter_map(|vni| {
+                    let other = targets.also_carried_by(&targets.of(*vni, asn), *vni)?;
+                    Some((*vni, other))
+                })
+                .collect();
+            if let Some((one, other)) = shared.first() {
+                let vnis: Vec<Vni> = shared.iter().map(|(vni, _)| *vni).collect();
+                findings.push(Finding::fail(
+                    ABOUT,
+                    format!(
+                        "the export route targets do not tell these VNIs from others (as {one} from {other}): {}",
+                        spans(&vnis)
+                    ),
+                    "give each VNI a route-target export of its own, or use --evpn-filter entries",
+                ));
+            }
+        }
+        EvpnFilter::Entries if purpose.range.len() > ENTRIES => findings.push(Finding::fail(
+            ABOUT,
+            format!(
+                "a route-map has no room for an entry for each of {} VNIs",
+                purpose.range.len()
+            ),
+            "use --evpn-filter list",
+        )),
+        EvpnFilter::Entries => {}
+    }
+    if findings.is_empty() && !bridges.is_empty() {
+        let text = "bgpd knows each VNI, and tells it from the others";
+        findings.push(Finding::ok(ABOUT, text));
+    }
+    findings
+}
+
+fn ospf(interfaces: &[OspfInterface], bridges: &BTreeSet<Vni>, running: bool) -> Vec<Finding> {
+    const ABOUT: &str = "OSPF";
+    let vni = |it: &OspfInterface| it.name.strip_prefix("br")?.parse::<Vni>().ok();
+    let of_ours = |wrong: &dyn Fn(&OspfInterface) -> bool| -> Vec<Vni> {
+        interfaces
+            .iter()
+            .filter(|it| wrong(it))
+            .filter_map(|it| vni(it).filter(|vni| bridges.contains(vni)))
+            .collect()
+    };
+    let mut findings = Vec::new();
+    let used = BTreeSet::from_iter(of_ours(&|_| true));
+    let unused: Vec<Vni> = bridges.difference(&used).copied().collect();
+    findings.extend(
+        Finding::fail(
+            ABOUT,
+            "br<VNI> is in no OSPF area, so that nobody upstream hears of its network",
+            "vtysh -c 'configure terminal' -c 'router ospf' -c 'network NETWORK/LENGTH area 0.0.0.0'",
+        )
+        .of(&unused),
+    );
+    let active = of_ours(&|it| !it.passive);
+    findings.extend(
+        Finding::warn(
+            ABOUT,
+            "br<VNI> is not passive, so that stations hear hellos and could become neighbours",
+            "vtysh -c 'configure terminal' -c 'router ospf' -c 'passive-interface default', then \
+             'no ip ospf passive' on the uplink",
+        )
+        .of(&active),
+    );
+    let cheap = of_ours(&|it| !running && it.cost < 65_535);
+    findings.extend(
+        Finding::warn(
+            ABOUT,
+            "br<VNI> costs less than 65535 although no wmgwd runs here, and draws traffic",
+            "wmgwd withdraw with the same --minvni and --maxvni",
+        )
+        .of(&cheap),
+    );
+    let uplinks: Vec<&OspfInterface> = interfaces
+        .iter()
+        .filter(|it| vni(it).is_none() && !it.passive && it.name != "lo")
+        .collect();
+    if uplinks.is_empty() {
+        findings.push(Finding::fail(
+            ABOUT,
+            "no interface towards the upstream router",
+            "vtysh -c 'configure terminal' -c 'interface UPLINK' -c 'no ip ospf passive'",
+        ));
+        return findings;
+    }
+    let names: Vec<&str> = uplinks.iter().map(|it| it.name.as_str()).collect();
+    if uplinks.iter().all(|it| it.adjacent == 0) {
+        findings.push(Finding::warn(
+            ABOUT,
+            format!(
+                "no full neighbour on {}: nobody upstream hears this gateway now",
+                names.join(", ")
+            ),
+            "vtysh -c 'show ip ospf neighbor'",
+        ));
+    }
+    for uplink in uplinks
+        .iter()
+        .filter(|it| !it.bfd && it.dead_interval > SHORT)
+    {
+        let (name, dead) = (&uplink.name, uplink.dead_interval);
+        findings.push(Finding::warn(
+            "BFD",
+            format!("none on {name}: the upstream router goes on using a dead gateway for up to {dead} s"),
+            format!(
+                "vtysh -c 'configure terminal' -c 'interface {name}' -c 'ip ospf bfd', and the same on the upstream \
+                 router; without BFD there: --takeover-cost 90"
+            ),
+        ));
+    }
+    if findings.is_empty() {
+        let text = format!("br<VNI> passive; neighbours on {}", names.join(", "));
+        findings.push(Finding::ok(ABOUT, text));
+    }
+    findings
+}
+
+fn sizes(interfaces: &[OspfInterface], bridges: &BTreeSet<Vni>) -> Vec<Finding> {
+    const ABOUT: &str = "size";
+    let links = interfaces.len().max(bridges.len());
+    if links <= LINKS {
+        return vec![Finding::ok(
+            ABOUT,
+            format!("{links} OSPF links of the {LINKS} that a router-LSA holds"),
+        )];
+    }
+    vec![Finding::fail(
+        ABOUT,
+        format!(
+            "{links} OSPF links, and a router-LSA holds {LINKS}: FRR leaves out the rest in silence"
+        ),
+        "give the gateways several ranges, with --minvni and --maxvni, or announce one network for many VNIs",
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{purpose, said, vnis};
+    use super::*;
+    use crate::host::frr::config::parse_bgp;
+    use crate::host::frr::targets::parse_targets;
+
+    const ROUTER: &str = "router bgp 65000\n address-family l2vpn evpn\n  neighbor fabric route-map filter-vni out\n";
+    /// Input: route-maps that are open, and one that is not there at all. Output: what is wmgwd's to close is a
+    /// warning while none runs.
+    #[test]
+    fn a_route_map_that_is_not_closed() {
+        let map = "route-map filter-vni permit 1\n match evpn route-type macip\n on-match goto 4\n\
+            route-map filter-vni permit 2\n match evpn route-type prefix\n on-match goto 4\n\
+            route-map filter-vni permit 3\n";
+        let open = parse_bgp(&format!("{ROUTER}{map}"));
+        let found = filter(&open, false);
+        assert!(
+            matches!(&said(&found)[..], [(Level::Warn, text)] if text.starts_with("is not closed")),
+            "{found:?}"
+        );
+        assert_eq!(said(&filter(&open, true)), []);
+        let levels = |text: &str| -> Vec<Level> {
+            let found = filter(&parse_bgp(text), false);
+            found.iter().map(|it| it.level).collect()
+        };
+        let closed = format!("{ROUTER}{map}route-map filter-vni deny 65535\n");
+        assert_eq!(levels(&closed), [Level::Ok]);
+        let peer = closed.replace("match evpn route-type prefix", "match peer 10.0.0.1");
+        assert_eq!(levels(&peer), [Level::Warn]);
+        assert_eq!(levels(ROUTER), [Level::Fail]);
+    }
+
+    #[test]
+    fn daemons_by_how_they_answer() {
+        let frr = Survey {
+            daemons: vec![
+                ("zebra", Some(Answer::Answers)),
+                ("bgpd", Some(Answer::Denied)),
+                ("ospfd", Some(Answer::Down)),
+                ("bfdd", Some(Answer::Down)),
+            ],
+            ..Survey::default()
+        };
+        let levels: Vec<Level> = daemons(&frr).iter().map(|it| it.level).collect();
+        assert_eq!(
+            levels,
+            [Level::Fail, Level::Warn, Level::Unknown, Level::Ok]
+        );
+        let none = Survey {
+            vtysh: Some("No such file or directory".into()),
+            ..frr
+        };
+        assert_eq!(daemons(&none).len(), 1);
+    }
+
+    #[test]
+    fn more_vnis_than_ospf_can_say() {
+        let bridges: BTreeSet<Vni> = purpose(1, 5334).range.iter().collect();
+        assert_eq!(sizes(&[], &bridges)[0].level, Level::Ok);
+        let bridges: BTreeSet<Vni> = purpose(1, 5335).range.iter().collect();
+        assert_eq!(sizes(&[], &bridges)[0].level, Level::Fail);
+    }
+
+    #[test]
+    fn vnis_that_bgpd_lacks_or_cannot_tell_apart() {
+        let json = r#"{"1":{"exportRTs":["65000:9"]},"2":{"exportRTs":["65000:9"]},"3":{"exportRTs":["65000:3"]}}"#;
+        let frr = Survey {
+            all_vnis: true,
+            targets: parse_targets(json).ok(),
+            ..Survey::default()
+        };
+        let bgp = parse_bgp(ROUTER);
+        let bridges = BTreeSet::from_iter(vnis(&[1, 2, 3, 4]));
+        let found = targets(&purpose(1, 4), &frr, &bgp, &bridges);
+        let expected = [
+            (Level::Fail, "bgpd does not know VNIs 4"),
+            (
+                Level::Fail,
+                "the export route targets do not tell these VNIs from others (as 1 from 2): 1-2",
+            ),
+        ];
+        assert_eq!(said(&found), expected);
+        // With an entry for each VNI route targets do not matter.
+        let entries = Purpose {
+            filter: EvpnFilter::Entries,
+            ..purpose(1, 4)
+        };
+        assert_eq!(targets(&entries, &frr, &bgp, &bridges).len(), 1);
+        let many = Purpose {
+            filter: EvpnFilter::Entries,
+            ..purpose(1, 70_000)
+        };
+        assert_eq!(targets(&many, &frr, &bgp, &bridges).len(), 2);
+    }
+}

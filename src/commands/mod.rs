@@ -1,0 +1,6 @@
+//! What an operator runs beside the daemon, one module a command.
+
+pub mod check;
+pub mod operate;
+pub mod status;
+pub mod withdraw;

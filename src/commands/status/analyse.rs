@@ -1,0 +1,341 @@
+//! Pure: from keys to a report.
+
+use super::{Health, Marks, Node, Report, STUCK, Since, Snapshot, VniReport, VniState};
+use crate::model::fsm::{Kind, State};
+use crate::model::ring::{Member, Ring};
+use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
+use crate::schema::{self, Key, Meta, Value};
+use crate::telemetry::log_text::spans;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// More than this many keys that nobody can read are counted, not named.
+const NAMED: usize = 5;
+
+/// The keys, sorted by what they are about.
+#[derive(Default)]
+struct Read {
+    nodes: BTreeMap<NodeName, Registered>,
+    metas: BTreeMap<NodeName, Meta>,
+    drains: BTreeSet<NodeName>,
+    rows: BTreeMap<Vni, Row>,
+    foreign: Vec<String>,
+}
+
+struct Registered {
+    points: Vec<u64>,
+    lease: Option<LeaseId>,
+}
+
+#[derive(Default)]
+struct Row {
+    kind: Option<Kind>,
+    current: Option<(NodeName, Option<LeaseId>)>,
+    next: Option<(NodeName, Option<LeaseId>)>,
+    revision: Revision,
+}
+
+/// What the cluster does. `marks` are those known from before; what the snapshot itself says is added.
+pub fn report(snapshot: &Snapshot, marks: &mut Marks) -> Report {
+    marks.add(snapshot.revision, snapshot.time);
+    let read = read(snapshot, marks);
+    let ring = read.ring();
+    let vnis: Vec<VniReport> = read
+        .wanted()
+        .into_iter()
+        .map(|vni| read.vni(vni, &ring, marks, snapshot.time))
+        .collect();
+    let nodes = read.nodes(snapshot, &vnis);
+    let warnings = read.warnings(&nodes, &vnis);
+    Report {
+        revision: snapshot.revision,
+        time: snapshot.time,
+        nodes,
+        vnis,
+        warnings,
+    }
+}
+
+fn read(snapshot: &Snapshot, marks: &mut Marks) -> Read {
+    let mut read = Read::default();
+    for kv in &snapshot.keys {
+        let key = match Key::read(&kv.key) {
+            Ok(key) => key,
+            Err(foreign) => {
+                read.foreign.push(foreign.to_string());
+                continue;
+            }
+        };
+        let (value, foreign) = schema::read_value(&key, &kv.value);
+        read.foreign.extend(foreign.map(|it| it.to_string()));
+        if let Some(vni) = key.vni() {
+            let row = read.rows.entry(vni).or_default();
+            row.revision = row.revision.max(kv.mod_revision);
+            match (key, value) {
+                (Key::Kind(_), Value::Kind(kind)) => row.kind = Some(kind),
+                (Key::Current(_), Value::Name(name)) => {
+                    row.current = name.map(|name| (name, kv.lease));
+                }
+                (Key::Next(_), Value::Name(name)) => row.next = name.map(|name| (name, kv.lease)),
+                _ => {}
+            }
+            continue;
+        }
+        match (key, value) {
+            (Key::Node(name), value) => {
+                let points = match value {
+                    Value::Points(points) => points,
+                    _ => Vec::new(),
+                };
+                let lease = kv.lease;
+                read.nodes.insert(name, Registered { points, lease });
+            }
+            (Key::Meta(name), Value::Meta(meta)) => {
+                if let Some(time) = meta.time {
+                    marks.add(kv.mod_revision, time);
+                }
+                read.metas.insert(name, meta);
+            }
+            (Key::Drain(name), _) => drop(read.drains.insert(name)),
+            _ => {}
+        }
+    }
+    read
+}
+
+impl Read {
+    /// The ring as the nodes compute it: a key that hangs on no lease is nobody's.
+    fn ring(&self) -> Ring {
+        let living = self.nodes.iter().filter(|(_, node)| node.lease.is_some());
+        Ring::new(living.map(|(name, node)| Member {
+            name,
+            points: &node.points,
+            range: self.metas.get(name).map(|meta| meta.range),
+        }))
+    }
+
+    /// The ranges of the nodes that live and say so.
+    fn ranges(&self) -> impl Iterator<Item = (&NodeName, VniRange)> {
+        let living = |name: &NodeName| self.nodes.contains_key(name);
+        self.metas
+            .iter()
+            .filter(move |(name, _)| living(name))
+            .map(|(name, meta)| (name, meta.range))
+    }
+
+    /// What should be served: what the nodes say that they serve. Where none says so (all are Go's, or none
+    /// lives), what has a row. Rows outside of it count while they name somebody.
+    fn wanted(&self) -> BTreeSet<Vni> {
+        let mut wanted: BTreeSet<Vni> = self.ranges().flat_map(|(_, range)| range.iter()).collect();
+        let all = wanted.is_empty();
+        for (vni, row) in &self.rows {
+            if all || row.current.is_some() || row.next.is_some() {
+                wanted.insert(*vni);
+            }
+        }
+        wanted
+    }
+
+    /// The name in a row, if a node that lives can have written it.
+    fn living<'a>(&self, cell: &'a Option<(NodeName, Option<LeaseId>)>) -> Option<&'a NodeName> {
+        let (name, lease) = cell.as_ref()?;
+        (lease.is_some() || self.nodes.contains_key(name)).then_some(name)
+    }
+
+    /// One VNI, whether or not it has a row.
+    fn vni(&self, vni: Vni, ring: &Ring, marks: &Marks, now: u64) -> VniReport {
+        let ring_owner = ring.owner(vni).cloned();
+        let Some(row) = self.rows.get(&vni) else {
+            return VniReport {
+                vni,
+                state: VniState::Orphaned,
+                row: Kind::Unassigned.name(),
+                owner: None,
+                successor: None,
+                ring_owner,
+                since: None,
+            };
+        };
+        let kind = row.kind.unwrap_or(Kind::Unassigned);
+        let (current, next) = (self.living(&row.current), self.living(&row.next));
+        let since = marks.since(row.revision, now);
+        let stuck = since.is_some_and(|since: Since| since.at_least >= STUCK);
+        let state = match State::of(kind, current, next) {
+            State::Idle { owner } => match &ring_owner {
+                Some(ring_owner) if *ring_owner != owner => VniState::Away,
+                _ => VniState::Served,
+            },
+            State::Migrating { .. } | State::SuccessorLost { .. } if stuck => VniState::MoveStuck,
+            State::Migrating { .. } | State::SuccessorLost { .. } => VniState::Moving,
+            State::FailingOver { .. } | State::OwnerLost { .. } if stuck => VniState::FailoverStuck,
+            State::FailingOver { .. } | State::OwnerLost { .. } => VniState::FailingOver,
+            State::Vacant | State::Unknown => VniState::Orphaned,
+        };
+        VniReport {
+            vni,
+            state,
+            row: kind.name(),
+            owner: current.cloned(),
+            successor: next.cloned(),
+            ring_owner,
+            since,
+        }
+    }
+
+    fn nodes(&self, snapshot: &Snapshot, vnis: &[VniReport]) -> Vec<Node> {
+        let mut nodes: BTreeMap<&NodeName, Node> = self
+            .nodes
+            .iter()
+            .map(|(name, registered)| {
+                let meta = self.metas.get(name);
+                let lease = registered.lease.and_then(|id| snapshot.leases.get(&id));
+                let node = Node {
+                    name: name.clone(),
+                    health: Health::Ok,
+                    version: meta.map(|meta| meta.version.clone()),
+                    range: meta.map(|meta| meta.range),
+                    points: registered.points.len(),
+                    share: 0,
+                    lease: lease.copied().flatten(),
+                    owns: 0,
+                    gains: 0,
+                    loses: 0,
+                };
+                (name, node)
+            })
+            .collect();
+        let mut count = |name: &Option<NodeName>, add: fn(&mut Node)| {
+            if let Some(node) = name.as_ref().and_then(|name| nodes.get_mut(name)) {
+                add(node);
+            }
+        };
+        for vni in vnis {
+            count(&vni.ring_owner, |node| node.share += 1);
+            count(&vni.owner, |node| node.owns += 1);
+            if vni.state != VniState::Served && vni.state != VniState::Away {
+                count(&vni.successor, |node| node.gains += 1);
+                if vni.successor.is_some() {
+                    count(&vni.owner, |node| node.loses += 1);
+                }
+            }
+        }
+        nodes
+            .into_iter()
+            .map(|(name, node)| Node {
+                health: self.health(name, &node),
+                ..node
+            })
+            .collect()
+    }
+
+    fn health(&self, name: &NodeName, node: &Node) -> Health {
+        let registered = self.nodes.get(name);
+        let drained = self.drains.contains(name) && node.version.is_some();
+        match node {
+            _ if registered.is_none_or(|it| it.lease.is_none()) => Health::NoLease,
+            _ if drained && node.points == 0 && node.owns == 0 && node.gains == 0 => {
+                Health::Drained
+            }
+            _ if drained => Health::Draining,
+            _ if node.points == 0 => Health::NoPoints,
+            _ => Health::Ok,
+        }
+    }
+
+    fn warnings(&self, nodes: &[Node], vnis: &[VniReport]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if nodes.is_empty() {
+            warnings.push("no node is registered".to_owned());
+        } else if nodes.iter().all(|node| node.points == 0) {
+            warnings.push("no node takes VNIs: what loses its owner now stays unserved".to_owned());
+        }
+        self.warn_of_ranges(nodes, &mut warnings);
+        self.warn_of_points(&mut warnings);
+        for (name, node) in &self.nodes {
+            if node.lease.is_none() {
+                warnings.push(format!(
+                    "the key of node {name} hangs on no lease, so it never goes and takes no VNI: delete it if no such node runs"
+                ));
+            }
+        }
+        for name in &self.drains {
+            match self.nodes.contains_key(name) {
+                false => warnings.push(format!(
+                    "{name} is to be drained, but is not registered: it will take no VNI when it comes"
+                )),
+                true if !self.metas.contains_key(name) => warnings.push(format!(
+                    "{name} is to be drained, but is a Go wmgwd, which does not obey: stop it instead"
+                )),
+                true => {}
+            }
+        }
+        let unread: Vec<Vni> = vnis
+            .iter()
+            .filter(|it| self.rows.get(&it.vni).is_some_and(|row| row.kind.is_none()))
+            .map(|it| it.vni)
+            .collect();
+        if !unread.is_empty() {
+            let vnis = spans(&unread);
+            warnings.push(format!(
+                "the rows of VNIs {vnis} have no state that can be read"
+            ));
+        }
+        warnings.extend(self.foreign.iter().take(NAMED).cloned());
+        if let Some(more @ 1..) = self.foreign.len().checked_sub(NAMED) {
+            warnings.push(format!("{more} more keys in etcd cannot be read"));
+        }
+        warnings
+    }
+
+    fn warn_of_ranges(&self, nodes: &[Node], warnings: &mut Vec<String>) {
+        let mut ranges: BTreeMap<(Vni, Vni), Vec<&str>> = BTreeMap::new();
+        for (name, range) in self.ranges() {
+            let ends = (range.first(), range.last());
+            ranges.entry(ends).or_default().push(name.as_str());
+        }
+        if ranges.len() > 1 {
+            let each: Vec<String> = ranges
+                .iter()
+                .take(NAMED)
+                .map(|((first, last), names)| format!("{first}-{last} ({})", some(names)))
+                .collect();
+            let and = if nodes.iter().any(|node| node.version.is_none()) {
+                "; Go nodes are taken to serve all of them"
+            } else {
+                ""
+            };
+            warnings.push(format!(
+                "nodes serve different VNIs: {}{and}",
+                each.join(", ")
+            ));
+        }
+    }
+
+    fn warn_of_points(&self, warnings: &mut Vec<String>) {
+        let mut holders: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+        for (name, node) in self.nodes.iter().filter(|(_, node)| node.lease.is_some()) {
+            for point in node.points.iter().collect::<BTreeSet<_>>() {
+                holders.entry(*point).or_default().push(name.as_str());
+            }
+        }
+        let mut shared: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
+        for names in holders.into_values().filter(|names| names.len() > 1) {
+            *shared.entry(names).or_default() += 1;
+        }
+        for (names, count) in shared.iter().take(NAMED) {
+            let has = names.last().copied().unwrap_or_default();
+            warnings.push(format!(
+                "nodes {} have {count} points in common, which count for {has}: give each its own --uids",
+                some(names)
+            ));
+        }
+    }
+}
+
+/// A few of the names.
+fn some(names: &[&str]) -> String {
+    let mut text = names[..names.len().min(NAMED)].join(", ");
+    if names.len() > NAMED {
+        text.push_str(&format!(" and {} more", names.len() - NAMED));
+    }
+    text
+}

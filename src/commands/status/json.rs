@@ -1,0 +1,83 @@
+//! Pure: a report as one JSON object.
+
+use super::{Report, Since, VniReport, VniState};
+use crate::model::types::Vni;
+use serde_json::{Map, Value, json};
+
+/// The report, and the single VNIs that were asked for, on one line. Times are seconds.
+///
+/// The VNIs of a state are runs of first and last, so that 64 000 of them stay a short line.
+pub fn json(report: &Report, asked: &[VniReport]) -> String {
+    let nodes: Vec<Value> = report
+        .nodes
+        .iter()
+        .map(|node| {
+            json!({
+                "name": node.name.as_str(),
+                "state": node.health.word(),
+                "version": node.version,
+                "range": node.range.map(|range| [range.first().get(), range.last().get()]),
+                "points": node.points,
+                "share": node.share,
+                "lease": node.lease.map(|left| left.as_secs()),
+                "owns": node.owns,
+                "gains": node.gains,
+                "loses": node.loses,
+            })
+        })
+        .collect();
+    let mut states = Map::new();
+    for state in VniState::ALL {
+        let in_state = report.vnis.iter().filter(|vni| vni.state == state);
+        let which: Vec<Vni> = in_state.clone().map(|vni| vni.vni).collect();
+        let oldest = in_state.filter_map(|vni| vni.since).max();
+        states.insert(
+            state.word().replace(' ', "_"),
+            json!({"count": which.len(), "longest": oldest.map(since), "vnis": runs(&which)}),
+        );
+    }
+    let rows: Vec<Value> = asked.iter().map(row).collect();
+    json!({
+        "all_served": report.all_served(),
+        "revision": report.revision.0,
+        "time": report.time,
+        "nodes": nodes,
+        "states": states,
+        "vnis": rows,
+        "warnings": report.warnings,
+    })
+    .to_string()
+        + "\n"
+}
+
+fn row(vni: &VniReport) -> Value {
+    let name =
+        |name: &Option<crate::model::types::NodeName>| name.as_ref().map(|it| it.to_string());
+    json!({
+        "vni": vni.vni.get(),
+        "state": vni.state.word().replace(' ', "_"),
+        "served": vni.state.is_served(),
+        "owner": name(&vni.owner),
+        "successor": name(&vni.successor),
+        "ring_owner": name(&vni.ring_owner),
+        "since": vni.since.map(since),
+        "row": vni.row,
+    })
+}
+
+/// At least and at most so many seconds.
+fn since(since: Since) -> Value {
+    json!({"at_least": since.at_least.as_secs(), "at_most": since.at_most.map(|it| it.as_secs())})
+}
+
+/// First and last of each run of `vnis`, which ascend.
+fn runs(vnis: &[Vni]) -> Vec<[u32; 2]> {
+    let mut runs: Vec<[u32; 2]> = Vec::new();
+    for vni in vnis.iter().map(|vni| vni.get()) {
+        match runs.last_mut() {
+            Some([_, last]) if *last + 1 == vni => *last = vni,
+            _ => runs.push([vni, vni]),
+        }
+    }
+    runs
+}

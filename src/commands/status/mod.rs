@@ -1,0 +1,207 @@
+//! What the cluster does, as etcd tells it: `wmgwd status`.
+//!
+//! Pure but for `look`, which reads: the keys as they stand (a [`Snapshot`]) become a [`Report`] (`analyse`),
+//! which becomes lines for people (`show`) or JSON (`json`). Etcd knows revisions, not times; how long something
+//! has been so is bounded by marks, at which a revision and a time were seen together (`since`).
+
+mod analyse;
+mod json;
+pub mod look;
+mod show;
+mod since;
+#[cfg(test)]
+mod tests;
+
+pub use analyse::report;
+pub use json::json;
+pub use show::{Line, Screen, Tone, clip, complaint, lines, paint, rows};
+pub use since::{Marks, Since};
+
+use crate::etcd::KeyValue;
+use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A VNI that has moved, or been taken over, for longer than this is stuck.
+pub const STUCK: Duration = Duration::from_secs(30);
+
+/// What was read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// The revision of the store at which it was read.
+    pub revision: Revision,
+    /// Every key below the prefix.
+    pub keys: Vec<KeyValue>,
+    /// What is left of the leases of nodes; `None` where etcd does not have the lease any more, or would not say.
+    pub leases: BTreeMap<LeaseId, Option<Duration>>,
+    /// When it was read: seconds since 1970 (UTC).
+    pub time: u64,
+}
+
+/// What the cluster does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// The revision at which all of it was so.
+    pub revision: Revision,
+    /// When it was read: seconds since 1970 (UTC).
+    pub time: u64,
+    /// The registered nodes, by name.
+    pub nodes: Vec<Node>,
+    /// The VNIs that should be served, and those that have rows that name somebody.
+    pub vnis: Vec<VniReport>,
+    /// What an operator should know, each in one line.
+    pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// Whether every VNI is served; `None` if it cannot be told which should be.
+    pub fn all_served(&self) -> Option<bool> {
+        (!self.vnis.is_empty()).then(|| self.vnis.iter().all(|vni| vni.state.is_served()))
+    }
+
+    /// These VNIs: one that nobody is to serve, and that nobody is named for, is orphaned.
+    pub fn pick(&self, vnis: &[Vni]) -> Vec<VniReport> {
+        let at = |vni| self.vnis.binary_search_by_key(&vni, |report| report.vni);
+        let nobody = |vni| VniReport {
+            vni,
+            state: VniState::Orphaned,
+            row: "in no range",
+            owner: None,
+            successor: None,
+            ring_owner: None,
+            since: None,
+        };
+        let one = |&vni: &Vni| at(vni).map_or_else(|_| nobody(vni), |at| self.vnis[at].clone());
+        vnis.iter().map(one).collect()
+    }
+
+    /// The node of that name.
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == *name)
+    }
+}
+
+/// One node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// How it is.
+    pub health: Health,
+    /// Its version; `None` for a Go wmgwd, which says nothing of itself.
+    pub version: Option<String>,
+    /// The VNIs that it serves, if it says so.
+    pub range: Option<VniRange>,
+    /// How many points it has on the ring.
+    pub points: usize,
+    /// How many VNIs belong to it by the ring.
+    pub share: usize,
+    /// What is left of its lease.
+    pub lease: Option<Duration>,
+    /// How many VNIs it owns.
+    pub owns: usize,
+    /// How many VNIs are on their way to it.
+    pub gains: usize,
+    /// How many of those that it owns are on their way to another.
+    pub loses: usize,
+}
+
+/// How a node is, as far as etcd can tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Health {
+    /// It takes its share.
+    Ok,
+    /// An operator has taken it out, and it still has VNIs.
+    Draining,
+    /// An operator has taken it out, and it has no VNI any more.
+    Drained,
+    /// It has no points, and no operator asked for that: its FRR is down, or it is about to end.
+    NoPoints,
+    /// Its key hangs on no lease: no node of either program writes such a one.
+    NoLease,
+}
+
+impl Health {
+    /// In one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Health::Ok => "ok",
+            Health::Draining => "draining",
+            Health::Drained => "drained",
+            Health::NoPoints => "no points",
+            Health::NoLease => "no lease",
+        }
+    }
+}
+
+/// One VNI.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VniReport {
+    /// Which.
+    pub vni: Vni,
+    /// Its state.
+    pub state: VniState,
+    /// The name that its row has for the state.
+    pub row: &'static str,
+    /// Who serves it.
+    pub owner: Option<NodeName>,
+    /// Who is about to.
+    pub successor: Option<NodeName>,
+    /// Whose it is by the ring.
+    pub ring_owner: Option<NodeName>,
+    /// Since when its row is as it is.
+    pub since: Option<Since>,
+}
+
+/// What becomes of a VNI.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum VniState {
+    /// Nobody serves it and nobody is about to.
+    Orphaned,
+    /// A node takes it over; nobody serves it yet.
+    FailingOver,
+    /// The same, for longer than [`STUCK`].
+    FailoverStuck,
+    /// It moves, and is served all the while.
+    Moving,
+    /// The same, for longer than [`STUCK`].
+    MoveStuck,
+    /// Its owner serves it, but it belongs to another, which will pull it.
+    Away,
+    /// Its owner serves it.
+    Served,
+}
+
+impl VniState {
+    /// All of them, the worst first.
+    pub const ALL: [VniState; 7] = [
+        VniState::Orphaned,
+        VniState::FailoverStuck,
+        VniState::FailingOver,
+        VniState::MoveStuck,
+        VniState::Moving,
+        VniState::Away,
+        VniState::Served,
+    ];
+
+    /// In a word or two.
+    pub fn word(self) -> &'static str {
+        match self {
+            VniState::Orphaned => "orphaned",
+            VniState::FailingOver => "failing over",
+            VniState::FailoverStuck => "failover stuck",
+            VniState::Moving => "moving",
+            VniState::MoveStuck => "move stuck",
+            VniState::Away => "to move",
+            VniState::Served => "served",
+        }
+    }
+
+    /// Whether somebody serves it.
+    pub fn is_served(self) -> bool {
+        matches!(
+            self,
+            VniState::Served | VniState::Away | VniState::Moving | VniState::MoveStuck
+        )
+    }
+}

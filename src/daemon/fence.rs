@@ -1,0 +1,355 @@
+//! The lease as all threads see it, and the ARP switch that obeys it.
+//!
+//! Everything that claims a VNI (ARP on, gratuitous ARP, routes, rows) asks [`Fence::permits`] right before
+//! it acts. ARP itself goes through [`Fence::switch`], which checks and acts under one lock, so that once
+//! [`Fence::silence`] has run nothing is switched on behind it.
+//!
+//! Owns the ARP half of the host and the line to the guard process. What is done under its lock is a write to
+//! the kernel or to the guard's socket, and nothing that may take long or block: no log, no process.
+
+use crate::gateway::ArpOutcome;
+use crate::guard::{self, Guard, Guards, Standing};
+use crate::host::{Error, Kernel};
+use crate::model::types::{Lease, LeaseId, Time, Vni};
+use crate::sys::clock::{self, Alarm};
+use crate::telemetry::metrics::Metrics;
+use fnv::FnvHashSet;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// The lease, and what is on show because of it.
+pub struct Fence {
+    margin: Duration,
+    state: Mutex<State>,
+    /// Goes off when the fence has to come down. Set under the lock of `state`: a lease that is renewed puts it
+    /// off, and wakes nobody.
+    alarm: Alarm,
+    /// Where the next guard comes from; locked before `state`, and for long.
+    guards: Mutex<Box<dyn Guards>>,
+    metrics: Arc<Metrics>,
+}
+
+struct State {
+    lease: Option<Lease>,
+    kernel: Box<dyn Kernel>,
+    answering: BTreeSet<Vni>,
+    guard: Box<dyn Guard>,
+    /// What the guard was told to silence in time, and not to forget since.
+    guarded: FnvHashSet<Vni>,
+    dismissed: bool,
+    /// The lease could be proved when it was looked at last.
+    proved: bool,
+}
+
+/// What came of silencing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Silenced {
+    /// How many VNIs answered and do not any more.
+    pub silenced: usize,
+    /// How many still answer, as the kernel refused, and why.
+    pub refused: Option<(usize, String)>,
+}
+
+/// What a look after the guard brought to light.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Minded {
+    /// It is there.
+    Well,
+    /// It has fenced: ARP may be off although [`Fence::switch`] switched it on.
+    Fenced,
+    /// It was gone, and there is another; why.
+    Replaced(String),
+}
+
+impl Fence {
+    /// A fence that comes down `margin` before the lease can end.
+    ///
+    /// # Errors
+    /// The kernel has no timer for it.
+    pub fn new(
+        margin: Duration,
+        kernel: Box<dyn Kernel>,
+        guard: Box<dyn Guard>,
+        guards: Box<dyn Guards>,
+    ) -> io::Result<Fence> {
+        let state = State {
+            lease: None,
+            kernel,
+            answering: BTreeSet::new(),
+            guard,
+            guarded: FnvHashSet::default(),
+            dismissed: false,
+            proved: false,
+        };
+        Ok(Fence {
+            margin,
+            state: Mutex::new(state),
+            alarm: Alarm::new()?,
+            guards: Mutex::new(guards),
+            metrics: Arc::default(),
+        })
+    }
+
+    /// The fence, counting in `metrics`.
+    pub fn counting(self, metrics: Arc<Metrics>) -> Fence {
+        Fence { metrics, ..self }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("a thread that panics takes the process with it")
+    }
+
+    /// Sets the lease that proves what this node may claim. Called by the watchdog alone.
+    pub fn set_lease(&self, lease: Option<Lease>) {
+        let mut state = self.state();
+        let is_same = state.lease.map(|lease| lease.id) == lease.map(|lease| lease.id);
+        if !is_same && std::mem::take(&mut state.proved) {
+            self.metrics.fenced();
+        }
+        state.lease = lease;
+        state.proved |= state.permits(clock::now(), self.margin);
+        let end = lease.map(|lease| lease.valid_until - self.margin);
+        self.alarm.set(end.unwrap_or_default());
+        self.metrics.lease(lease, self.margin);
+        if let Some(lease) = lease {
+            // The guard hears of it before anything is claimed under it.
+            state.guard.lease(lease);
+        }
+    }
+
+    /// The lease, whether or not it still holds.
+    pub fn lease(&self) -> Option<Lease> {
+        self.state().lease
+    }
+
+    /// Whether a claim that was decided on `under` a lease is allowed at this very moment: a decision does not
+    /// outlive its lease, even if there is a new one by now.
+    pub fn permits(&self, under: Option<LeaseId>) -> bool {
+        self.state().permits_under(under, self.margin)
+    }
+
+    /// Switches ARP, each VNI under its own check as in [`Fence::permits`]; returns the outcomes, and what went wrong.
+    pub fn switch(
+        &self,
+        under: Option<LeaseId>,
+        switches: &[(Vni, bool)],
+    ) -> Vec<(Vni, ArpOutcome, Option<Error>)> {
+        let mut state = self.state();
+        // What the guard knows already, as most of what is only written again, it is not told once more.
+        let on: Vec<Vni> = switches
+            .iter()
+            .filter(|(vni, answer)| *answer && !state.guarded.contains(vni))
+            .map(|&(vni, _)| vni)
+            .collect();
+        if !on.is_empty() {
+            // Before the first of them answers: a guard that knows too much silences what is silent.
+            state.guard.serves(&on);
+            state.guarded.extend(on);
+        }
+        let outcomes: Vec<(Vni, ArpOutcome, Option<Error>)> = switches
+            .iter()
+            .map(|&(vni, answer)| state.switch_one(under, vni, answer, self.margin))
+            .collect();
+        // Not what the kernel refused to silence: that is what the guard is for.
+        let off: Vec<Vni> = switches
+            .iter()
+            .zip(&outcomes)
+            .filter(|((_, answer), (_, outcome, _))| !*answer && *outcome != ArpOutcome::Failed)
+            .map(|(&(vni, _), _)| vni)
+            .filter(|vni| state.guarded.remove(vni))
+            .collect();
+        if !off.is_empty() {
+            state.guard.released(&off);
+        }
+        outcomes
+    }
+
+    /// Switches ARP off for every VNI that answers, without asking anybody.
+    pub fn silence(&self) -> Silenced {
+        self.state().silence()
+    }
+
+    /// The VNIs that answer now.
+    pub fn answering(&self) -> BTreeSet<Vni> {
+        self.state().answering.clone()
+    }
+
+    /// Looks after the guard, and starts another if it is not well. Takes time then.
+    ///
+    /// # Errors
+    /// There is no guard and none could be started.
+    pub fn mind_guard(&self) -> Result<Minded, guard::Error> {
+        let minded = self.look_after_guard();
+        self.metrics.guard(minded.is_ok());
+        if matches!(minded, Ok(Minded::Fenced)) {
+            self.metrics.guard_fenced();
+        }
+        minded
+    }
+
+    /// The line to the guard, to wait at for its end.
+    pub fn guard_line(&self) -> Option<OwnedFd> {
+        self.state().guard.line()
+    }
+
+    fn look_after_guard(&self) -> Result<Minded, guard::Error> {
+        let mut guards = self.guards();
+        let why = {
+            let mut state = self.state();
+            if state.dismissed {
+                return Ok(Minded::Well);
+            }
+            match state.guard.standing() {
+                Standing::Well => return Ok(Minded::Well),
+                Standing::Fenced => {
+                    // It has forgotten what it has silenced.
+                    state.guarded.clear();
+                    return Ok(Minded::Fenced);
+                }
+                Standing::Lost(why) => why,
+            }
+        };
+        // Without the state's lock: meanwhile the fence must be able to come down.
+        let guard = guards.relieve()?;
+        let mut state = self.state();
+        state.guard = guard;
+        if let Some(lease) = state.lease {
+            state.guard.lease(lease);
+        }
+        let answering: Vec<Vni> = state.answering.iter().copied().collect();
+        state.guard.serves(&answering);
+        state.guarded = answering.into_iter().collect();
+        Ok(Minded::Replaced(why))
+    }
+
+    fn guards(&self) -> MutexGuard<'_, Box<dyn Guards>> {
+        self.guards
+            .lock()
+            .expect("a thread that panics takes the process with it")
+    }
+
+    /// Everything is withdrawn: the guard is not needed any more.
+    pub fn dismiss_guard(&self) {
+        let mut guards = self.guards();
+        {
+            let mut state = self.state();
+            state.dismissed = true;
+            state.guard.dismiss();
+        }
+        guards.dismiss();
+    }
+
+    /// Waits until the lease may end, then silences; for a thread of its own, so that neither a stuck worker
+    /// nor a slow etcd can delay it. Returns what it silenced, nothing if the lease was renewed meanwhile.
+    pub fn stand(&self) -> Silenced {
+        /// How often it looks up while there is no lease.
+        const GLANCE: Duration = Duration::from_millis(250);
+        /// How soon a switch that the kernel refused is tried again.
+        const AGAIN: Duration = Duration::from_millis(20);
+        let mut state = self.state();
+        let now = clock::now();
+        let mut outcome = Silenced::default();
+        if !state.permits(now, self.margin) {
+            outcome = state.silence();
+            if std::mem::take(&mut state.proved) {
+                self.metrics.fenced();
+            }
+            let again = if state.answering.is_empty() {
+                GLANCE
+            } else {
+                AGAIN
+            };
+            self.alarm.set(now + again);
+        }
+        drop(state);
+        if outcome.silenced == 0 {
+            self.wait();
+        }
+        outcome
+    }
+
+    /// Until the alarm goes off.
+    fn wait(&self) {
+        let mut alarm = [PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut alarm, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Short of memory: looks up soon, all the same.
+            Err(_) => sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+impl State {
+    fn permits_under(&self, under: Option<LeaseId>, margin: Duration) -> bool {
+        self.lease.map(|lease| lease.id) == under && self.permits(clock::now(), margin)
+    }
+
+    fn permits(&self, now: Time, margin: Duration) -> bool {
+        self.lease
+            .is_some_and(|lease| now < lease.valid_until - margin)
+    }
+
+    fn switch_one(
+        &mut self,
+        under: Option<LeaseId>,
+        vni: Vni,
+        answer: bool,
+        margin: Duration,
+    ) -> (Vni, ArpOutcome, Option<Error>) {
+        if answer && !self.permits_under(under, margin) {
+            return (vni, ArpOutcome::Failed, Some(Error::NotPermitted));
+        }
+        match self.kernel.set_arp(vni, answer) {
+            Ok(()) if answer => {
+                self.answering.insert(vni);
+                // The process may have been stopped between the look at the clock and the switch.
+                if !self.permits_under(under, margin) {
+                    self.silence();
+                    return (vni, ArpOutcome::Failed, Some(Error::NotPermitted));
+                }
+                (vni, ArpOutcome::Answers(true), None)
+            }
+            Ok(()) => {
+                self.answering.remove(&vni);
+                (vni, ArpOutcome::Answers(false), None)
+            }
+            Err(error @ Error::NoInterface { .. }) => {
+                self.answering.remove(&vni);
+                (vni, ArpOutcome::Absent, Some(error))
+            }
+            Err(error) => (vni, ArpOutcome::Failed, Some(error)),
+        }
+    }
+
+    fn silence(&mut self) -> Silenced {
+        let mut outcome = Silenced::default();
+        let vnis: Vec<Vni> = self.answering.iter().copied().collect();
+        for &vni in &vnis {
+            // What cannot be written now is tried again by the next call: it stays in the set.
+            match self.kernel.set_arp(vni, false) {
+                Ok(()) | Err(Error::NoInterface { .. }) => {
+                    self.answering.remove(&vni);
+                    outcome.silenced += 1;
+                }
+                Err(error) => {
+                    let (count, _) = outcome
+                        .refused
+                        .get_or_insert_with(|| (0, crate::telemetry::log_text::chain(&error)));
+                    *count += 1;
+                }
+            }
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests;

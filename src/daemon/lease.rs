@@ -1,0 +1,383 @@
+//! The lease: granted, renewed and at the end revoked by the thread `watchdog`, the only one that sets it.
+//!
+//! Beside it the thread `fence` stands ready to switch ARP off when the lease may end, whatever the worker,
+//! etcd or FRR are doing, and the thread `keeper` looks after the guard. Each acts first and logs then.
+
+use crate::cli::Timing;
+use crate::daemon::fence::{Fence, Minded};
+use crate::etcd::{Client, Error};
+use crate::gateway::Event;
+use crate::model::types::{Lease, LeaseId, Time};
+use crate::sys::clock;
+use crate::telemetry::log_text::{Complaint, chain};
+use log::{debug, error, info, warn};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle, sleep};
+use std::time::Duration;
+
+/// The running thread.
+pub struct Watchdog {
+    thread: JoinHandle<()>,
+    /// Tells the thread to end, and whether to revoke the lease.
+    stop: Sender<bool>,
+}
+
+/// What the thread has.
+struct Renewer {
+    client: Client,
+    timing: Timing,
+    fence: Arc<Fence>,
+    events: Sender<Event>,
+    complaint: Complaint,
+}
+
+impl Watchdog {
+    /// Starts the threads `watchdog`, `fence` and `keeper`. `adopted` is a lease that was just renewed for a predecessor.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn spawn(
+        client: Client,
+        timing: Timing,
+        fence: Arc<Fence>,
+        events: Sender<Event>,
+        adopted: Option<Lease>,
+    ) -> io::Result<Watchdog> {
+        // Before anybody looks: a worker that found no lease would withdraw what is to be kept.
+        fence.set_lease(adopted);
+        let (stop, stopped) = channel();
+        // Both end with the process: while there is one, they stand.
+        let standing = fence.clone();
+        Builder::new()
+            .name("fence".to_owned())
+            .spawn(move || stand(&standing))?;
+        let (kept, told) = (fence.clone(), events.clone());
+        Builder::new()
+            .name("keeper".to_owned())
+            .spawn(move || keep(&kept, &told))?;
+        let renewer = Renewer {
+            client,
+            timing,
+            fence,
+            events,
+            complaint: Complaint::default(),
+        };
+        let thread = Builder::new()
+            .name("watchdog".to_owned())
+            .spawn(move || renewer.run(adopted, &stopped))?;
+        Ok(Watchdog { thread, stop })
+    }
+
+    /// Revokes the lease, so that the others need not wait for its end, and ends the thread.
+    pub fn revoke(self) {
+        self.end(true);
+    }
+
+    /// Ends the thread and lets the lease run out: while something may still answer, nobody else must.
+    pub fn let_run_out(self) {
+        self.end(false);
+    }
+
+    fn end(self, revoke: bool) {
+        // The receiver is gone only if the thread is.
+        let _ = self.stop.send(revoke);
+        let _ = self.thread.join();
+    }
+}
+
+/// Thread `fence`.
+fn stand(fence: &Fence) {
+    let mut complaint = Complaint::default();
+    loop {
+        let outcome = fence.stand();
+        if outcome.silenced > 0 {
+            warn!(
+                "fenced: count={} VNIs do not answer ARP any more",
+                outcome.silenced
+            );
+        }
+        match outcome.refused {
+            None => drop(complaint.settle()),
+            Some((count, reason)) => {
+                if complaint.raise(&reason) {
+                    error!("count={count} VNIs answer ARP without a lease, trying again: {reason}");
+                }
+            }
+        }
+    }
+}
+
+/// Thread `keeper`.
+fn keep(fence: &Fence, events: &Sender<Event>) {
+    let mut complaint = Complaint::default();
+    loop {
+        look_after_guard(fence, events, &mut complaint);
+        wait_at(fence.guard_line());
+    }
+}
+
+/// Until the guard at the end of `line` is gone, or it is time to look after it.
+fn wait_at(line: Option<OwnedFd>) {
+    /// How often a guard is looked after that does not end, in milliseconds.
+    const EVERY: u16 = 1000;
+    /// How soon one that cannot be had is tried again.
+    const AGAIN: Duration = Duration::from_millis(500);
+    let Some(line) = line else {
+        return sleep(AGAIN);
+    };
+    // Nothing but its end: what it says can wait.
+    let mut line = [PollFd::new(line.as_fd(), PollFlags::empty())];
+    if poll(&mut line, PollTimeout::from(EVERY)).is_err() {
+        sleep(AGAIN);
+    }
+}
+
+fn look_after_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Complaint) {
+    let minded = match fence.mind_guard() {
+        Ok(minded) => minded,
+        Err(error) => {
+            let reason = chain(&error);
+            if complaint.raise(&reason) {
+                warn!(
+                    "no guard: {reason}; if this process dies now, this host goes on serving its VNIs"
+                );
+            }
+            return;
+        }
+    };
+    if complaint.settle() {
+        info!("there is a guard again");
+    }
+    match minded {
+        Minded::Well => {}
+        Minded::Replaced(why) => warn!("the guard was gone, there is another: {why}"),
+        Minded::Fenced => {
+            // The lease may have been renewed since, and nobody here seen it end. Told as a lease that was
+            // over, and is not: nothing that was known of the host holds.
+            let lease = fence.lease();
+            let over = lease.map(|lease| Lease {
+                valid_until: Time::default(),
+                ..lease
+            });
+            for lease in [over, lease] {
+                // The worker is gone only when the process ends.
+                let _ = events.send(Event::Lease(lease));
+            }
+            warn!("the guard has fenced: everything is looked at anew");
+        }
+    }
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Renewed(Lease),
+    Gone(LeaseId),
+    Failed(Error),
+}
+
+impl Renewer {
+    fn run(mut self, mut lease: Option<Lease>, stopped: &Receiver<bool>) {
+        self.set(lease);
+        let revoke = loop {
+            match self.attempt(lease) {
+                Attempt::Renewed(renewed) => {
+                    let is_new = lease.is_none_or(|lease| lease.id != renewed.id);
+                    lease = Some(renewed);
+                    self.set(lease);
+                    if self.complaint.settle() {
+                        info!("lease={} etcd answers again", renewed.id);
+                    }
+                    if is_new {
+                        info!("lease={} granted", renewed.id);
+                    }
+                }
+                Attempt::Gone(id) => {
+                    lease = None;
+                    self.set(lease);
+                    self.fence.silence();
+                    warn!(
+                        "lease={id} is gone from etcd: everything is withdrawn until there is a new one"
+                    );
+                    // At once, not after an interval: nobody is served meanwhile.
+                    continue;
+                }
+                Attempt::Failed(error) => {
+                    let what = if lease.is_some() {
+                        "renew the lease"
+                    } else {
+                        "get a lease"
+                    };
+                    let reason = chain(&error);
+                    if self.complaint.raise(&reason) {
+                        warn!("cannot {what}: {reason}");
+                    } else {
+                        debug!("cannot {what}: {reason}");
+                    }
+                    self.remind_if_over(lease);
+                }
+            }
+            match stopped.recv_timeout(self.pause(lease)) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(revoke) => break revoke,
+                Err(RecvTimeoutError::Disconnected) => break false,
+            }
+        };
+        if let Some(lease) = lease.filter(|_| revoke) {
+            match self.client.lease_revoke(lease.id) {
+                Ok(()) => info!("lease={} revoked", lease.id),
+                Err(error) => warn!(
+                    "cannot revoke lease={}, it ends by itself: {}",
+                    lease.id,
+                    chain(&error)
+                ),
+            }
+        }
+    }
+
+    fn attempt(&self, lease: Option<Lease>) -> Attempt {
+        let sent = clock::now();
+        let reply = match lease {
+            Some(lease) => match self.client.lease_keepalive(lease.id) {
+                Ok(Some(ttl)) => Ok((lease.id, ttl)),
+                Ok(None) => return Attempt::Gone(lease.id),
+                Err(error) => Err(error),
+            },
+            None => self
+                .client
+                .lease_grant(self.timing.ttl)
+                .map(|grant| (grant.id, grant.ttl)),
+        };
+        match reply {
+            // Counted from before the request left: etcd cannot have started its clock earlier. No longer
+            // than asked for, whatever etcd grants: the next keepalive is counted back from there.
+            Ok((id, ttl)) => Attempt::Renewed(Lease {
+                id,
+                valid_until: sent + ttl.min(self.timing.ttl),
+            }),
+            Err(error) => Attempt::Failed(error),
+        }
+    }
+
+    /// A lease that is over for us may be alive in etcd, and then it is renewed like any other: nothing
+    /// that it protects was touched meanwhile. It is forgotten only when etcd says that it is gone.
+    fn remind_if_over(&self, lease: Option<Lease>) {
+        if lease.is_some_and(|lease| lease.valid_until <= clock::now()) {
+            // So that the worker hears of it even if it missed the moment.
+            let _ = self.events.send(Event::Lease(lease));
+        }
+    }
+
+    fn set(&self, lease: Option<Lease>) {
+        self.fence.set_lease(lease);
+        // The worker is gone only when the process ends.
+        let _ = self.events.send(Event::Lease(lease));
+    }
+
+    /// Until the next attempt: a regular interval while all is well, less when it is not.
+    fn pause(&self, lease: Option<Lease>) -> Duration {
+        const AGAIN: Duration = Duration::from_millis(200);
+        let last = lease.map(|lease| lease.valid_until - self.timing.ttl);
+        let due = last.unwrap_or_default() + self.timing.keepalive_interval;
+        due.since(clock::now()).max(AGAIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::{self, Guard, Guards, Standing};
+    use crate::host::{self, Kernel};
+    use crate::model::types::Vni;
+
+    struct Nothing;
+
+    impl Kernel for Nothing {
+        fn set_arp(&mut self, _: Vni, _: bool) -> Result<(), host::Error> {
+            Ok(())
+        }
+        fn announce(&mut self, _: &[Vni], _: &dyn Fn() -> bool) -> Vec<(Vni, host::Error)> {
+            Vec::new()
+        }
+    }
+
+    /// A guard that stands as it was made.
+    struct Stands(Standing);
+
+    impl Guard for Stands {
+        fn lease(&mut self, _: Lease) {}
+        fn serves(&mut self, _: &[Vni]) {}
+        fn released(&mut self, _: &[Vni]) {}
+        fn standing(&mut self) -> Standing {
+            self.0.clone()
+        }
+        fn dismiss(&mut self) {}
+    }
+
+    impl Guards for Stands {
+        fn relieve(&mut self) -> Result<Box<dyn Guard>, guard::Error> {
+            Err(guard::Error::Protocol)
+        }
+        fn dismiss(&mut self) {}
+    }
+
+    fn look(standing: Standing) -> (Vec<Event>, Complaint) {
+        let stands = || Box::new(Stands(standing.clone()));
+        let fence = Fence::new(Duration::ZERO, Box::new(Nothing), stands(), stands())
+            .expect("a timer can be had");
+        fence.set_lease(Some(Lease {
+            id: LeaseId(1),
+            valid_until: Time::since_boot(Duration::MAX),
+        }));
+        let (events, inbox) = channel();
+        let mut complaint = Complaint::default();
+        look_after_guard(&fence, &events, &mut complaint);
+        (inbox.try_iter().collect(), complaint)
+    }
+
+    /// Input: a guard that has fenced while the lease is held. Output: the worker hears of a lease that was
+    /// over and is valid again, so that it takes nothing for granted.
+    #[test]
+    fn a_guard_that_fenced_makes_the_worker_look_anew() {
+        let (events, _) = look(Standing::Fenced);
+        let leases: Vec<Time> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Lease(lease) => lease.map(|lease| lease.valid_until),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(leases, [Time::default(), Time::since_boot(Duration::MAX)]);
+    }
+
+    /// Input: a lease that was adopted. Output: it holds as soon as the threads are started, whichever runs first.
+    #[test]
+    fn an_adopted_lease_holds_from_the_start() {
+        let stands = || Box::new(Stands(Standing::Well));
+        let margin = Duration::ZERO;
+        let fence = Fence::new(margin, Box::new(Nothing), stands(), stands());
+        let fence = Arc::new(fence.expect("a timer can be had"));
+        let adopted = Some(Lease {
+            id: LeaseId(1),
+            valid_until: Time::since_boot(Duration::MAX),
+        });
+        let (events, _inbox) = channel();
+        let timing = Timing::new(Duration::from_secs(5)).expect("long enough");
+        // No endpoint: nothing is ever renewed.
+        let client = Client::new(Vec::new(), timing.etcd_timeout);
+        let spawned = Watchdog::spawn(client, timing, fence.clone(), events, adopted);
+        assert_eq!(fence.lease(), adopted);
+        spawned.expect("threads can be started").revoke();
+    }
+
+    #[test]
+    fn a_guard_that_cannot_be_had_is_complained_of() {
+        assert!(!look(Standing::Well).1.settle());
+        let (events, mut complaint) = look(Standing::Lost("killed".into()));
+        assert_eq!(events, []);
+        assert!(complaint.settle());
+    }
+}

@@ -1,0 +1,278 @@
+//! The daemon: makes the parts, starts the threads, and waits for their end. One file a thread.
+
+mod adopt;
+pub mod fence;
+pub mod frr_thread;
+pub mod host_monitor;
+pub mod lease;
+pub mod observer;
+pub mod readvertise;
+pub mod signal;
+pub mod watch_pause;
+pub mod worker;
+
+use crate::Failure;
+use crate::cli::Config;
+use crate::commands::check;
+use crate::etcd::Client;
+use crate::gateway::{self, Event, Exit, Gateway};
+use crate::guard::Guard;
+use crate::guard::address::Address;
+use crate::guard::keeper::{Attached, Keeper};
+use crate::host::Cost;
+use crate::host::factory::HostFactory;
+use crate::host::frr::EvpnFilter;
+use crate::model::types::Lease;
+use crate::schema::Meta;
+use crate::telemetry::log_text::{chain, value};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::server::{About, Server};
+use crate::telemetry::notify::Notifier;
+use crate::telemetry::sd_notify::Supervisor;
+use fence::Fence;
+use lease::Watchdog;
+use log::{info, warn};
+use observer::Doubt;
+use signal::Signals;
+use std::error::Error;
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+use watch_pause::Rest;
+use worker::Worker;
+
+/// Another node lives under this name.
+#[derive(Debug)]
+struct NameTaken(String);
+
+impl fmt::Display for NameTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.0;
+        write!(
+            f,
+            "the name {name} is registered in etcd by another live wmgwd: stop it, or choose another --name"
+        )
+    }
+}
+
+impl Error for NameTaken {}
+
+/// Not everything could be withdrawn.
+#[derive(Debug)]
+struct Unfinished;
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "not everything is withdrawn: the guard goes on trying for a while; if it gives up, run wmgwd withdraw",
+        )
+    }
+}
+
+impl Error for Unfinished {}
+
+/// Serves VNIs until told to stop; then everything is withdrawn and the lease revoked.
+pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
+    // Before anything is touched: an address that is taken is a mistake to be told at once.
+    let server = config.metrics.map(Server::bind).transpose()?;
+    let metrics: Arc<Metrics> = Arc::default();
+    let host = HostFactory::open(config.mock, config.range, config.evpn_filter)?.counting(&metrics);
+    info!(
+        "starting version={} name={} vnis={}-{}",
+        env!("CARGO_PKG_VERSION"),
+        value(config.name.as_str()),
+        config.range.first(),
+        config.range.last()
+    );
+    let supervisor = Supervisor::from_environment().unwrap_or_else(|error| {
+        warn!("cannot tell the service manager how it goes: NOTIFY_SOCKET: {error}");
+        Supervisor::default()
+    });
+    if let HostFactory::Real { range, .. } = &host {
+        for finding in check::look::at_start(*range) {
+            let mend = finding.mend.unwrap_or_default();
+            warn!("{}: {}; run: {mend}", finding.about, finding.text);
+        }
+    }
+    for warning in config.etcd.warnings() {
+        warn!("{warning}");
+    }
+    let client = Client::open(&config.etcd, config.timing.etcd_timeout)?.counting(metrics.clone());
+    let Attached {
+        keeper,
+        mut line,
+        predecessor,
+        retired,
+    } = Keeper::attach(guard_address(&config), guard_arguments(&config))?;
+    if let Some(lease) = retired {
+        // Nothing of it is on show any more: nobody need wait for its end, this run least of all.
+        match client.lease_revoke(lease.id) {
+            Ok(()) => info!("lease={} of the run before revoked", lease.id),
+            Err(error) => warn!(
+                "cannot revoke lease={} of the run before, it ends by itself: {}",
+                lease.id,
+                chain(&error)
+            ),
+        }
+    }
+    let adopted = predecessor.and_then(|lease| adopt::adopt(&client, lease));
+    if let Some(lease) = adopted {
+        // At once: it holds on to what the run before shows, and that run's time is nearly over.
+        line.lease(lease);
+    }
+
+    let mut gateway = Gateway::new(gateway_config(&config, &client, adopted));
+    if let Some(lease) = adopted {
+        info!(
+            "lease={} taken over from the run before, with what it serves",
+            lease.id
+        );
+        gateway.adopt(lease);
+    }
+    let (events, inbox) = channel();
+    let fence = Fence::new(
+        config.timing.fence_margin,
+        host.kernel(),
+        Box::new(line),
+        Box::new(keeper),
+    )?;
+    let fence = Arc::new(fence.counting(metrics.clone()));
+
+    let told = events.clone();
+    signals.spawn(move |count| {
+        let event = if count == 1 {
+            Event::Drain
+        } else {
+            Event::Stop
+        };
+        // Nobody listens any more once everything is withdrawn: nothing is left to end.
+        let _ = told.send(event);
+    })?;
+    if let Some(server) = server {
+        let about = About {
+            name: config.name.clone(),
+            range: config.range,
+        };
+        server.spawn(metrics.clone(), about, stillness(&config))?;
+    }
+    let notifier = notifier(&config, &metrics)?;
+    let watchdog = Watchdog::spawn(
+        client.clone(),
+        config.timing,
+        fence.clone(),
+        events.clone(),
+        adopted,
+    )?;
+    let doubt = Doubt::default();
+    let rest = Rest::default();
+    observer::spawn(&client, &events, &metrics, &doubt, &rest)?;
+    host_monitor::spawn(host.router(), !host.is_mock(), config.range, events.clone())?;
+    let worker = Worker {
+        gateway,
+        me: config.name.clone(),
+        meta: Meta {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            range: config.range,
+            time: None,
+        },
+        fence: fence.clone(),
+        kernel: host.kernel(),
+        client,
+        inbox,
+        doubt,
+        rest,
+        supervisor,
+        metrics,
+        notifier: notifier.clone(),
+    };
+    let exit = worker
+        .spawn(host.router(), events)?
+        .join()
+        .expect("a thread that panics takes the process with it");
+    if exit == Exit::Unfinished && !fence.answering().is_empty() {
+        watchdog.let_run_out();
+    } else {
+        watchdog.revoke();
+    }
+    if exit != Exit::Unfinished {
+        fence.dismiss_guard();
+    }
+    notifier.finish();
+    match exit {
+        // The guard stays behind: it silences when the lease ends, and goes on trying.
+        Exit::Unfinished => Err(Unfinished.into()),
+        Exit::Stopped => {
+            info!("everything is withdrawn");
+            Ok(())
+        }
+        Exit::NameTaken => Err(NameTaken(config.name.to_string()).into()),
+    }
+}
+
+/// How long the worker may stand still: it waits for etcd, endpoint after endpoint, and for nobody else.
+fn stillness(config: &Config) -> Duration {
+    const LEAST: Duration = Duration::from_secs(10);
+    let endpoints = u32::try_from(config.etcd.endpoints.len()).unwrap_or(u32::MAX);
+    LEAST + config.timing.etcd_timeout * endpoints
+}
+
+fn notifier(config: &Config, metrics: &Arc<Metrics>) -> Result<Notifier, Failure> {
+    let Some(program) = &config.notify else {
+        return Ok(Notifier::default());
+    };
+    let is_runnable = std::fs::metadata(program)
+        .is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
+    if !is_runnable {
+        let program = program.display();
+        warn!("--notify {program} is no program that can be run: nobody is told until it is");
+    }
+    Ok(Notifier::spawn(program, &config.name, metrics.clone())?)
+}
+
+fn gateway_config(config: &Config, client: &Client, adopted: Option<Lease>) -> gateway::Config {
+    // A run that goes on where another died keeps its place on the ring, or its VNIs would move.
+    let kept = adopted
+        .filter(|_| !config.points_given)
+        .and_then(|lease| adopt::registered_points(client, config, lease));
+    gateway::Config {
+        me: config.name.clone(),
+        range: config.range,
+        points: kept.unwrap_or_else(|| config.points.clone()),
+        fence_margin: config.timing.fence_margin,
+        settle: config.settle,
+        join_hold: config.join_hold,
+        drain_timeout: config.drain_timeout,
+        // A lease that a new etcd leader has extended lives that long.
+        name_wait: 2 * config.timing.ttl,
+        takeover_cost: Cost(config.takeover_cost),
+    }
+}
+
+fn guard_address(config: &Config) -> Address {
+    let etcd = config
+        .etcd
+        .endpoints
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    Address::new(&config.name, config.mock.then_some(&etcd))
+}
+
+/// What [`guard::run`](crate::guard::run::run) reads.
+fn guard_arguments(config: &Config) -> Vec<std::ffi::OsString> {
+    let filter = match config.evpn_filter {
+        EvpnFilter::List => "list",
+        EvpnFilter::Entries => "entries",
+    };
+    vec![
+        guard_address(config).argument(),
+        config.timing.guard_margin.as_millis().to_string().into(),
+        config.range.first().to_string().into(),
+        config.range.last().to_string().into(),
+        filter.into(),
+        if config.mock { "mock" } else { "real" }.into(),
+        if config.debug { "debug" } else { "info" }.into(),
+    ]
+}

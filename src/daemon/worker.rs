@@ -1,0 +1,521 @@
+//! The loop that does what the [`Gateway`] decides: thread `worker`.
+//!
+//! One round empties the inbox, asks for a plan, carries it out and hands the outcomes back, until nothing
+//! is left to do. It owns the gateway and an etcd client of its own. ARP goes through the [`Fence`], FRR
+//! through the thread `frr`, so that a slow vtysh never holds up the rest.
+
+use crate::daemon::fence::Fence;
+use crate::daemon::frr_thread::{self, Order};
+use crate::daemon::observer::Doubt;
+use crate::daemon::watch_pause::Rest;
+use crate::etcd::{self, Client};
+use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
+use crate::host::{self, Health, Kernel, Router};
+use crate::model::fsm::{Kind, Write};
+use crate::model::types::{LeaseId, NodeName, Revision, Time, Vni};
+use crate::schema::{self, Batch, Commit, Fate, Meta};
+use crate::sys::clock;
+use crate::telemetry::counters::Tally;
+use crate::telemetry::log_text::{Complaint, Complaints, chain, spans, value};
+use crate::telemetry::metrics::{Metrics, Standing};
+use crate::telemetry::notify::Notifier;
+use crate::telemetry::sd_notify::Supervisor;
+use log::{Level, debug, info, log, warn};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// Lines about single VNIs in one batch; more are counted in one line.
+const FEW: usize = 5;
+
+/// How often a commit marks the time at most.
+const MARK: Duration = Duration::from_secs(5);
+
+/// What the worker works with.
+pub struct Worker {
+    /// The decisions.
+    pub gateway: Gateway,
+    /// Who we are.
+    pub me: NodeName,
+    /// What we say of ourselves beside our points.
+    pub meta: Meta,
+    /// The lease and the ARP switch.
+    pub fence: Arc<Fence>,
+    /// For gratuitous ARP.
+    pub kernel: Box<dyn Kernel>,
+    /// The worker's own connections.
+    pub client: Client,
+    /// What happened.
+    pub inbox: Receiver<Event>,
+    /// To be raised when etcd has gone back.
+    pub doubt: Doubt,
+    /// Whether the watch is to rest.
+    pub rest: Rest,
+    /// Who wants to know how it goes.
+    pub supervisor: Supervisor,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// Who is told what happens to the VNIs.
+    pub notifier: Notifier,
+}
+
+struct Running {
+    worker: Worker,
+    /// The lease that the gateway knew when it made the present plan.
+    planned_under: Option<LeaseId>,
+    /// The newest revision that the gateway knows of.
+    known: Revision,
+    tally: Tally,
+    standing: Standing,
+    /// The tally has numbers that are not published yet.
+    unpublished: bool,
+    frr: Sender<Order>,
+    /// When this node last marked the time in etcd.
+    marked: Time,
+    /// The gateway said last that it is drained.
+    drained: bool,
+    etcd_complaint: Complaint,
+    name_complaint: Complaint,
+    arp_complaints: Complaints,
+    announce_complaints: Complaints,
+}
+
+impl Worker {
+    /// Starts the threads `worker` and `frr`; the first ends when everything is withdrawn.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn spawn(
+        self,
+        router: Box<dyn Router>,
+        events: Sender<Event>,
+    ) -> io::Result<JoinHandle<Exit>> {
+        let frr = frr_thread::spawn(router, self.fence.clone(), events)?;
+        let tally = Tally::new(self.me.clone());
+        let running = Running {
+            worker: self,
+            planned_under: None,
+            known: Revision::default(),
+            tally,
+            standing: Standing::default(),
+            unpublished: true,
+            frr,
+            marked: Time::default(),
+            drained: false,
+            etcd_complaint: Complaint::default(),
+            name_complaint: Complaint::default(),
+            arp_complaints: Complaints::new("ARP"),
+            announce_complaints: Complaints::new("gratuitous ARP"),
+        };
+        Builder::new()
+            .name("worker".to_owned())
+            .spawn(move || running.run())
+    }
+}
+
+impl Running {
+    fn run(mut self) -> Exit {
+        loop {
+            self.wait();
+            self.account();
+            loop {
+                let effects = self.worker.gateway.plan(clock::now());
+                if effects.is_empty() {
+                    break;
+                }
+                for effect in effects {
+                    if let Some(exit) = self.execute(effect) {
+                        self.account();
+                        self.tally.leaves();
+                        self.account();
+                        return exit;
+                    }
+                }
+                self.drain_inbox();
+                self.account();
+            }
+        }
+    }
+
+    /// Until something happens or is due.
+    fn wait(&mut self) {
+        // At most a second: the wait follows CLOCK_MONOTONIC, which stands still while the machine sleeps.
+        let longest = self.worker.supervisor.interval();
+        let due = self
+            .worker
+            .gateway
+            .next_deadline()
+            .map_or(longest, |due| due.since(clock::now()));
+        match self.worker.inbox.recv_timeout(due.min(longest)) {
+            Ok(event) => self.observe(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        self.drain_inbox();
+    }
+
+    /// Tells those around how it goes: the service manager, the numbers, the notify command.
+    fn account(&mut self) {
+        let now = clock::now();
+        let gateway = &mut self.worker.gateway;
+        let changed = gateway.take_changed();
+        for &vni in &changed {
+            if let Some(row) = gateway.row(vni) {
+                self.tally.row(now, vni, &row, gateway.owns(vni));
+            }
+        }
+        let standing = Standing {
+            in_sync: gateway.is_in_sync(),
+            leaving: gateway.is_leaving(),
+            drained: gateway.is_drained(),
+        };
+        self.look_at_proof(now);
+        self.unpublished |= !changed.is_empty() || standing != self.standing;
+        if standing.leaving && !self.standing.leaving {
+            self.tally.drains();
+        }
+        self.standing = standing;
+        for (news, vnis) in self.tally.take_news() {
+            self.worker.notifier.tell(news, &vnis);
+        }
+        self.worker.metrics.turned(now);
+        if std::mem::take(&mut self.unpublished) {
+            self.worker.metrics.publish(self.tally.summary(), standing);
+        }
+        self.tell_supervisor(now);
+    }
+
+    /// Has the tally look whether the lease is proved.
+    fn look_at_proof(&mut self, now: Time) {
+        let gateway = &self.worker.gateway;
+        let (lease, is_proved) = gateway.proof(now);
+        self.unpublished |= self.tally.proves(lease, is_proved, |vni| gateway.owns(vni));
+    }
+
+    fn tell_supervisor(&mut self, now: Time) {
+        let Standing {
+            in_sync,
+            leaving,
+            drained,
+        } = self.standing;
+        let supervisor = &mut self.worker.supervisor;
+        if in_sync {
+            supervisor.ready();
+        }
+        if leaving {
+            supervisor.stopping();
+        }
+        let (tally, gateway) = (&self.tally, &self.worker.gateway);
+        supervisor.turn(now, || {
+            let doing = match (leaving, in_sync) {
+                (true, _) => "leaving",
+                (false, false) => "waiting for etcd",
+                (false, true) if drained => "drained",
+                (false, true) => "in sync",
+            };
+            let (_, is_proved) = gateway.proof(now);
+            let held = if is_proved { "held" } else { "none" };
+            let served = tally.summary().served;
+            format!("{doing}: serves {served} VNIs, lease {held}")
+        });
+    }
+
+    fn drain_inbox(&mut self) {
+        while let Ok(event) = self.worker.inbox.try_recv() {
+            self.observe(event);
+        }
+        // Read at its source, so that a lease that was lost is known before its event is.
+        let lease = self.worker.fence.lease();
+        self.planned_under = lease.map(|lease| lease.id);
+        self.observe(Event::Lease(lease));
+    }
+
+    fn observe(&mut self, event: Event) {
+        match &event {
+            Event::Snapshot { revision, .. } => self.known = self.known.max(*revision),
+            Event::Changed(changes) | Event::Herd(changes) => {
+                let newest = changes.iter().map(|change| change.revision).max();
+                self.known = self.known.max(newest.unwrap_or_default());
+            }
+            Event::Drain => {
+                info!("draining: the VNIs go to other nodes; another signal ends this at once")
+            }
+            Event::Stop => info!("stopping: withdrawing at once"),
+            Event::Rewound => {
+                warn!("everything is withdrawn for a while, until all have noticed");
+                self.known = Revision::default();
+            }
+            Event::Health(health) => {
+                self.worker.metrics.health(health);
+                match health.is_up() {
+                    true => debug!("FRR is up"),
+                    false => warn!("FRR is not up: {}; this node takes no VNIs", told(health)),
+                }
+            }
+            _ => {}
+        }
+        let is_lease = matches!(event, Event::Lease(_));
+        let now = clock::now();
+        self.worker.gateway.observe(now, event);
+        if is_lease {
+            // At once: a lease that was over and is renewed by now was over all the same.
+            self.look_at_proof(now);
+        }
+        let drained = self.worker.gateway.is_drained();
+        if std::mem::replace(&mut self.drained, drained) != drained {
+            match drained {
+                true => info!(
+                    "drained by an operator: this node hands its VNIs over and takes none, until wmgwd undrain {}",
+                    self.worker.me
+                ),
+                false => info!("not drained any more: this node takes VNIs again"),
+            }
+        }
+    }
+
+    fn execute(&mut self, effect: Effect) -> Option<Exit> {
+        match effect {
+            Effect::SwitchArp(switches) => {
+                let outcome = self.switch_arp(&switches);
+                self.observe(outcome);
+            }
+            Effect::Announce(vnis) => {
+                self.announce(&vnis);
+                self.observe(Event::Announced(vnis));
+            }
+            // The thread lives as long as this sender.
+            Effect::ResetRoutes { parts, keep } => {
+                drop(self.frr.send(Order::Reset { parts, keep }))
+            }
+            Effect::ChangeRoutes(changes) => {
+                let under = self.planned_under;
+                drop(self.frr.send(Order::Change { changes, under }));
+            }
+            Effect::Commit { lease, rows } => {
+                let outcome = self.commit(lease, &rows);
+                let kind = |row: &Commit| self.worker.gateway.row(row.vni).map(|row| row.kind);
+                let before: Vec<Kind> = rows.iter().filter_map(kind).collect();
+                self.observe(Event::Committed(outcome.clone()));
+                if let CommitOutcome::Done { revision, each, .. } = outcome {
+                    narrate(&self.worker.gateway, &before, &each, revision);
+                }
+            }
+            Effect::Register { lease, points } => {
+                let outcome = self.register(lease, points);
+                self.observe(Event::Registered(outcome));
+            }
+            Effect::RestWatch => {
+                debug!("the watch rests while VNIs are taken over");
+                self.worker.rest.begin();
+            }
+            Effect::FollowWatch => self.worker.rest.end(),
+            Effect::Exit(exit) => return Some(exit),
+        }
+        None
+    }
+
+    fn switch_arp(&mut self, switches: &[(Vni, bool)]) -> Event {
+        let results = self.worker.fence.switch(self.planned_under, switches);
+        let mut failures = Vec::new();
+        let mut outcomes = Vec::with_capacity(results.len());
+        let (mut on, mut off) = (Vec::new(), Vec::new());
+        for (vni, outcome, error) in results {
+            match (outcome, error) {
+                (_, Some(host::Error::NotPermitted)) => {}
+                (_, Some(error)) => failures.push((vni, chain(&error))),
+                (ArpOutcome::Answers(true), None) => on.push(vni),
+                _ => off.push(vni),
+            }
+            outcomes.push((vni, outcome));
+        }
+        for (vnis, what) in [(on, "answer"), (off, "silent")] {
+            if !vnis.is_empty() {
+                debug!("arp={what} vnis={}", spans(&vnis));
+            }
+        }
+        let told = switches.iter().map(|&(vni, _)| vni);
+        self.arp_complaints.hear(told, failures);
+        Event::ArpSwitched(outcomes)
+    }
+
+    fn announce(&mut self, vnis: &[Vni]) {
+        let fence = self.worker.fence.clone();
+        let under = self.planned_under;
+        let failures = self.worker.kernel.announce(vnis, &|| fence.permits(under));
+        let sent = vnis.len().saturating_sub(failures.len());
+        self.worker.metrics.announced(sent);
+        let failures = failures
+            .into_iter()
+            .filter(|(_, error)| !matches!(error, host::Error::NotPermitted))
+            .map(|(vni, error)| (vni, chain(&error)))
+            .collect();
+        self.announce_complaints
+            .hear(vnis.iter().copied(), failures);
+    }
+
+    fn commit(&mut self, lease: LeaseId, rows: &Batch) -> CommitOutcome {
+        let failed = || CommitOutcome::Failed(rows.vnis());
+        if !self.worker.fence.permits(Some(lease)) {
+            return failed();
+        }
+        let now = clock::now();
+        let mark = (now.since(self.marked) >= MARK).then(|| self.meta());
+        let txn = schema::commit(&self.worker.me, lease, rows, mark.as_ref());
+        match self.worker.client.txn(&txn) {
+            Ok(reply) if self.is_rewound(reply.revision) => failed(),
+            Ok(reply) => {
+                self.settle_etcd();
+                if mark.is_some() {
+                    self.marked = now;
+                }
+                let Some(each) = schema::committed(rows, &reply) else {
+                    warn!("etcd has this node not registered any more: registering again");
+                    return CommitOutcome::Fenced;
+                };
+                CommitOutcome::Done {
+                    revision: reply.revision,
+                    lease,
+                    each,
+                }
+            }
+            Err(error) => {
+                self.complain_of_etcd("write rows", &error);
+                failed()
+            }
+        }
+    }
+
+    /// What this node says of itself now.
+    fn meta(&self) -> Meta {
+        Meta {
+            time: Some(clock::unix_seconds()),
+            ..self.worker.meta.clone()
+        }
+    }
+
+    fn register(&mut self, lease: LeaseId, points: Vec<u64>) -> RegisterOutcome {
+        if !self.worker.fence.permits(Some(lease)) {
+            return RegisterOutcome::Failed;
+        }
+        let txn = schema::register(&self.worker.me, lease, &points, &self.meta());
+        match self.worker.client.txn(&txn) {
+            Ok(reply) if self.is_rewound(reply.revision) => RegisterOutcome::Failed,
+            Ok(reply) if schema::registered(&reply) => {
+                self.settle_etcd();
+                self.name_complaint.settle();
+                info!(
+                    "registered name={} points={} lease={lease}",
+                    value(self.worker.me.as_str()),
+                    points.len()
+                );
+                RegisterOutcome::Done {
+                    points,
+                    lease,
+                    revision: reply.revision,
+                }
+            }
+            Ok(_) => {
+                self.settle_etcd();
+                if self.name_complaint.raise("taken") {
+                    let me = &self.worker.me;
+                    warn!(
+                        "the name {me} is registered under another lease: waiting for that to end"
+                    );
+                }
+                RegisterOutcome::NameTaken
+            }
+            Err(error) => {
+                self.complain_of_etcd("register", &error);
+                RegisterOutcome::Failed
+            }
+        }
+    }
+
+    /// Whether etcd answers with a revision that is older than what was known when it was asked: then its data
+    /// are lost, or from a backup, and what was decided on what is known must not go on.
+    fn is_rewound(&mut self, answer: Revision) -> bool {
+        let rewound = answer < self.known;
+        if rewound {
+            warn!("rev={} etcd has gone back to {answer}", self.known);
+            self.observe(Event::Rewound);
+            self.worker.doubt.raise();
+        } else {
+            self.known = answer;
+        }
+        rewound
+    }
+
+    fn settle_etcd(&mut self) {
+        if self.etcd_complaint.settle() {
+            info!("etcd takes writes again");
+        }
+    }
+
+    fn complain_of_etcd(&mut self, what: &str, error: &etcd::Error) {
+        let reason = chain(error);
+        let level = if self.etcd_complaint.raise(&reason) {
+            Level::Warn
+        } else {
+            Level::Debug
+        };
+        log!(level, "cannot {what}: {reason}");
+    }
+}
+
+/// Which of FRR's daemons run, in pairs.
+fn told(health: &Health) -> String {
+    let said = |start: Option<u64>| if start.is_some() { "up" } else { "down" };
+    let [bgpd, ospfd, zebra] = [health.bgpd, health.ospfd, health.zebra].map(said);
+    format!("bgpd={bgpd} ospfd={ospfd} zebra={zebra}")
+}
+
+/// One line for each transition of a few VNIs, one line in all for many. `before` holds the kinds that the
+/// rows had; `gateway` knows the rows as they are now.
+fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, Fate)], revision: Revision) {
+    let mut written: BTreeMap<(Kind, Kind), Vec<Vni>> = BTreeMap::new();
+    let mut conflicts = Vec::new();
+    let mut undecided = Vec::new();
+    for (&(vni, write, fate), &from) in each.iter().zip(before) {
+        match fate {
+            Fate::Written => written.entry((from, write.kind())).or_default().push(vni),
+            Fate::Beaten => conflicts.push(vni),
+            Fate::Undecided => undecided.push(vni),
+        }
+    }
+    for ((from, to), vnis) in written {
+        let (from, to) = (from.name(), to.name());
+        if vnis.len() > FEW {
+            info!(
+                "vnis={} count={} from={from} to={to} rev={revision}",
+                spans(&vnis),
+                vnis.len()
+            );
+            continue;
+        }
+        for vni in vnis {
+            let row = gateway.row(vni);
+            let name =
+                |name: Option<&NodeName>| value(name.map_or("-", NodeName::as_str)).into_owned();
+            let (owner, successor) = (
+                row.and_then(|row| row.owner),
+                row.and_then(|row| row.successor),
+            );
+            info!(
+                "vni={vni} from={from} to={to} owner={} successor={} rev={revision}",
+                name(owner),
+                name(successor)
+            );
+        }
+    }
+    for (vnis, why) in [
+        (conflicts, "another node was faster"),
+        (undecided, "another node was faster on some of them"),
+    ] {
+        if !vnis.is_empty() {
+            let count = vnis.len();
+            debug!("vnis={} count={count} rev={revision} {why}", spans(&vnis));
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The process of a guard, from its arguments to its end.
+
+use super::address::Address;
+use super::process::{self, Process};
+use crate::Failure;
+use crate::host::factory::HostFactory;
+use crate::host::frr::EvpnFilter;
+use crate::model::types::VniRange;
+use crate::telemetry::logging;
+use std::thread::Builder;
+use std::time::Duration;
+
+/// Guards a daemon. The arguments come from `guard_arguments` of the same binary, never from a person.
+pub fn run(arguments: &[String]) -> Result<(), Failure> {
+    let usage = || Failure::from("wmgwd guard is started by wmgwd itself");
+    let [address, margin, first, last, filter, mock, level] = arguments else {
+        return Err(usage());
+    };
+    logging::init_unattended(level == "debug")?;
+    let margin = Duration::from_millis(margin.parse().map_err(|_| usage())?);
+    let range = first
+        .parse()
+        .ok()
+        .zip(last.parse().ok())
+        .and_then(|(first, last)| VniRange::new(first, last));
+    let filter = if filter == "entries" {
+        EvpnFilter::Entries
+    } else {
+        EvpnFilter::List
+    };
+    let host = HostFactory::open(mock == "mock", range.ok_or_else(usage)?, filter)?;
+    process::settle_in(!host.is_mock());
+    let guard = Process::bind(
+        &Address::from_argument(address),
+        margin,
+        host.kernel(),
+        host.router(),
+    )?;
+    // A thread of its own for its name in the log, where the lines of the daemon stand as well.
+    Builder::new()
+        .name("guard".to_owned())
+        .spawn(|| guard.run())?
+        .join()
+        .expect("a thread that panics takes the process with it");
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Makes the two lanes to a host: of this machine, or of its mock.
+
+use super::frr::{EvpnFilter, Frr, FrrConfig};
+use super::mock::Mock;
+use super::proc::ProcKernel;
+use super::{Kernel, Router};
+use crate::Failure;
+use crate::model::types::{Vni, VniRange};
+use crate::telemetry::metrics::Metrics;
+use std::sync::Arc;
+
+/// The lanes to a host: real, or mock.
+#[derive(Clone)]
+pub enum HostFactory {
+    /// The kernel and FRR of this machine.
+    Real {
+        /// The VNIs that it serves.
+        range: VniRange,
+        /// How `filter-vni` tells VNIs apart.
+        filter: EvpnFilter,
+        /// Where the runs of vtysh are counted.
+        metrics: Arc<Metrics>,
+    },
+    /// None of it.
+    Mock(Mock),
+}
+
+impl HostFactory {
+    /// The host of this machine, or its mock.
+    ///
+    /// # Errors
+    /// The mock cannot be made.
+    pub fn open(mock: bool, range: VniRange, filter: EvpnFilter) -> Result<HostFactory, Failure> {
+        Ok(if mock {
+            HostFactory::Mock(Mock::new(range)?)
+        } else {
+            HostFactory::Real {
+                range,
+                filter,
+                metrics: Arc::default(),
+            }
+        })
+    }
+
+    /// The host, counting in `metrics` what FRR is asked to do.
+    pub fn counting(self, metrics: &Arc<Metrics>) -> HostFactory {
+        match self {
+            HostFactory::Real { range, filter, .. } => HostFactory::Real {
+                range,
+                filter,
+                metrics: metrics.clone(),
+            },
+            mock @ HostFactory::Mock(_) => mock,
+        }
+    }
+
+    /// The kernel's part.
+    pub fn kernel(&self) -> Box<dyn Kernel> {
+        match self {
+            HostFactory::Real { .. } => Box::new(ProcKernel::new()),
+            HostFactory::Mock(mock) => Box::new(mock.clone()),
+        }
+    }
+
+    /// FRR's part.
+    pub fn router(&self) -> Box<dyn Router> {
+        match self {
+            HostFactory::Real {
+                range,
+                filter,
+                metrics,
+            } => Box::new(Frr::new(FrrConfig {
+                filter: *filter,
+                metrics: metrics.clone(),
+                ..FrrConfig::new(*range)
+            })),
+            HostFactory::Mock(mock) => Box::new(mock.clone()),
+        }
+    }
+
+    /// The VNIs that may answer ARP: a range of millions is looked through by what exists.
+    pub fn bridges(&self) -> Vec<Vni> {
+        match self {
+            HostFactory::Real { range, .. } => {
+                ProcKernel::new().existing(range).into_iter().collect()
+            }
+            HostFactory::Mock(mock) => mock.range().iter().collect(),
+        }
+    }
+
+    /// Whether nothing of this machine is touched.
+    pub fn is_mock(&self) -> bool {
+        matches!(self, HostFactory::Mock(_))
+    }
+}

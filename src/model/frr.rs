@@ -1,0 +1,120 @@
+//! FRR as core and host both speak of it: costs, changes, daemons.
+
+use super::types::Vni;
+
+/// An OSPF interface cost, 1 to 65535 (RFC 2328 appendix C.3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Cost(pub u16);
+
+impl Cost {
+    /// What the owner of a VNI announces its subnet with.
+    pub const OWNER: Cost = Cost(100);
+    /// What every other gateway announces it with: as far away as OSPF can say.
+    pub const OTHERS: Cost = Cost(u16::MAX);
+}
+
+/// What FRR shall do from now on for one VNI; `None` leaves that part as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RouteChange {
+    /// The VNI.
+    pub vni: Vni,
+    /// Whether its EVPN type-2 and type-5 routes leave through `filter-vni`.
+    pub evpn: Option<bool>,
+    /// The OSPF cost of its bridge.
+    pub cost: Option<Cost>,
+}
+
+impl RouteChange {
+    /// Whether the change draws traffic to this node, so that it needs a valid lease.
+    pub fn claims(&self) -> bool {
+        self.evpn == Some(true) || self.cost.is_some_and(|cost| cost < Cost::OTHERS)
+    }
+}
+
+/// Parts of FRR.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Parts {
+    /// EVPN, in bgpd.
+    pub bgpd: bool,
+    /// OSPF costs, in ospfd.
+    pub ospfd: bool,
+}
+
+impl Parts {
+    /// Both.
+    pub const ALL: Parts = Parts {
+        bgpd: true,
+        ospfd: true,
+    };
+
+    /// Neither.
+    pub const NONE: Parts = Parts {
+        bgpd: false,
+        ospfd: false,
+    };
+
+    /// The parts, one by one.
+    pub fn each(self) -> impl Iterator<Item = Parts> {
+        let bgpd = Parts {
+            ospfd: false,
+            ..self
+        };
+        let ospfd = Parts {
+            bgpd: false,
+            ..self
+        };
+        [bgpd, ospfd]
+            .into_iter()
+            .filter(|part| *part != Parts::NONE)
+    }
+
+    /// What is in both.
+    pub fn and(self, other: Parts) -> Parts {
+        Parts {
+            bgpd: self.bgpd && other.bgpd,
+            ospfd: self.ospfd && other.ospfd,
+        }
+    }
+
+    /// What is in one or the other.
+    pub fn or(self, other: Parts) -> Parts {
+        Parts {
+            bgpd: self.bgpd || other.bgpd,
+            ospfd: self.ospfd || other.ospfd,
+        }
+    }
+
+    /// What is not in this.
+    pub fn others(self) -> Parts {
+        Parts {
+            bgpd: !self.bgpd,
+            ospfd: !self.ospfd,
+        }
+    }
+}
+
+/// Which of the FRR daemons that wmgwd needs are running, and since which start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Health {
+    /// Process identity of bgpd (changes when it restarts), `None` while it is not running.
+    pub bgpd: Option<u64>,
+    /// The same for ospfd.
+    pub ospfd: Option<u64>,
+    /// The same for zebra.
+    pub zebra: Option<u64>,
+}
+
+impl Health {
+    /// The parts whose daemon runs.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            bgpd: self.bgpd.is_some(),
+            ospfd: self.ospfd.is_some(),
+        }
+    }
+
+    /// Whether all of them run.
+    pub fn is_up(&self) -> bool {
+        self.bgpd.is_some() && self.ospfd.is_some() && self.zebra.is_some()
+    }
+}

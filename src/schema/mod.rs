@@ -1,0 +1,344 @@
+//! What stands in etcd: keys and values under `/wmgwd/`, read and written here and nowhere else. Pure.
+//!
+//! The keys below `/wmgwd/node/` and `/wmgwd/vni/` are shared with the Go wmgwd, byte for byte. Ours alone
+//! is `/wmgwd/meta/`. Anything else, and any value that does not read, is somebody else's: it becomes
+//! [`Foreign`], is reported once and stepped over.
+
+use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
+use crate::model::fsm::Kind;
+use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
+use serde_json::{Value as Json, json};
+use std::fmt;
+
+mod commit;
+#[cfg(test)]
+mod tests;
+
+pub use commit::{Batch, Bundle, Commit, Fate, commit, committed};
+
+/// Everything that wmgwd reads stands below this prefix.
+pub const PREFIX: &[u8] = b"/wmgwd/";
+
+/// The live nodes and their points stand below this prefix.
+pub const NODES: &[u8] = b"/wmgwd/node/";
+
+/// What nodes of our kind say of themselves stands below this prefix.
+pub const METAS: &[u8] = b"/wmgwd/meta/node/";
+
+/// A value longer than this is not read: no value of ours comes near (100 points take 2 kB).
+const LONGEST_VALUE: usize = 1 << 20;
+
+/// A key below [`PREFIX`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Key {
+    /// `/wmgwd/node/<name>`: a live node and its ring points.
+    Node(NodeName),
+    /// `/wmgwd/meta/node/<name>`: what a node of our kind says of itself.
+    Meta(NodeName),
+    /// `/wmgwd/meta/drain/<name>`: a node of our kind that an operator has taken out.
+    Drain(NodeName),
+    /// `/wmgwd/vni/<vni>/type`.
+    Kind(Vni),
+    /// `/wmgwd/vni/<vni>/current`.
+    Current(Vni),
+    /// `/wmgwd/vni/<vni>/next`.
+    Next(Vni),
+}
+
+impl Key {
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// [`Foreign`] if wmgwd has no such key.
+    pub fn read(bytes: &[u8]) -> Result<Key, Foreign> {
+        let foreign = |why| Foreign {
+            key: shorten(bytes),
+            why,
+        };
+        let text = std::str::from_utf8(bytes).map_err(|_| foreign("is not UTF-8"))?;
+        let rest = text
+            .strip_prefix("/wmgwd/")
+            .ok_or_else(|| foreign("is not below /wmgwd/"))?;
+        let segments: Vec<&str> = rest.split('/').collect();
+        let name = |text: &str| text.parse().map_err(|_| foreign("holds no node name"));
+        match segments[..] {
+            ["node", node] => Ok(Key::Node(name(node)?)),
+            ["meta", "node", node] => Ok(Key::Meta(name(node)?)),
+            ["meta", "drain", node] => Ok(Key::Drain(name(node)?)),
+            ["vni", vni, part] => {
+                let vni = vni.parse().map_err(|_| foreign("holds no VNI"))?;
+                match part {
+                    "type" => Ok(Key::Kind(vni)),
+                    "current" => Ok(Key::Current(vni)),
+                    "next" => Ok(Key::Next(vni)),
+                    _ => Err(foreign("is no part of a VNI's row")),
+                }
+            }
+            _ => Err(foreign("is no key of wmgwd")),
+        }
+    }
+
+    /// The VNI whose row this key belongs to.
+    pub fn vni(&self) -> Option<Vni> {
+        match self {
+            Key::Kind(vni) | Key::Current(vni) | Key::Next(vni) => Some(*vni),
+            Key::Node(_) | Key::Meta(_) | Key::Drain(_) => None,
+        }
+    }
+
+    /// The key as it stands in etcd.
+    pub fn bytes(&self) -> Vec<u8> {
+        match self {
+            Key::Node(name) => format!("/wmgwd/node/{name}"),
+            Key::Meta(name) => format!("/wmgwd/meta/node/{name}"),
+            Key::Drain(name) => format!("/wmgwd/meta/drain/{name}"),
+            Key::Kind(vni) => format!("/wmgwd/vni/{vni}/type"),
+            Key::Current(vni) => format!("/wmgwd/vni/{vni}/current"),
+            Key::Next(vni) => format!("/wmgwd/vni/{vni}/next"),
+        }
+        .into_bytes()
+    }
+}
+
+/// What stands under a [`Key`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    /// A node's ring points.
+    Points(Vec<u64>),
+    /// What a node of our kind says of itself.
+    Meta(Meta),
+    /// That a node is taken out: the key says so, whatever its value.
+    Drain,
+    /// The kind of a row.
+    Kind(Kind),
+    /// A name; `None` where the value is empty.
+    Name(Option<NodeName>),
+    /// Something that nobody who speaks this schema has written.
+    Unreadable,
+}
+
+/// What a node of our kind says of itself, beside its points.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// The version of the program.
+    pub version: String,
+    /// The VNIs that it serves. (A Go wmgwd says nothing: it is taken to serve all.)
+    pub range: VniRange,
+    /// When this was written: seconds since 1970 (UTC) by the node's clock. With the revision of the key, it
+    /// tells people about when other keys were written.
+    pub time: Option<u64>,
+}
+
+/// One key as it came to be at one revision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Which key.
+    pub key: Key,
+    /// What it holds now; `None` if it was deleted.
+    pub value: Option<Value>,
+    /// The lease that it ends with.
+    pub lease: Option<LeaseId>,
+    /// The revision that changed it.
+    pub revision: Revision,
+}
+
+/// A key or value that wmgwd cannot read.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Foreign {
+    /// The key, shortened.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "key {} in etcd {}: left alone; delete it if nobody needs it",
+            self.key, self.why
+        )
+    }
+}
+
+impl std::error::Error for Foreign {}
+
+/// Reads what stands under `key`, with the reason if it cannot be read (the value is
+/// [`Value::Unreadable`] then).
+pub fn read_value(key: &Key, bytes: &[u8]) -> (Value, Option<Foreign>) {
+    let read = match key {
+        _ if bytes.len() > LONGEST_VALUE => Err("holds more than a megabyte"),
+        Key::Node(_) => read_points(bytes).map(Value::Points),
+        Key::Meta(_) => read_meta(bytes).map(Value::Meta),
+        Key::Drain(_) => Ok(Value::Drain),
+        Key::Kind(_) => read_kind(bytes).map(Value::Kind),
+        Key::Current(_) | Key::Next(_) => read_name(bytes).map(Value::Name),
+    };
+    match read {
+        Ok(value) => (value, None),
+        Err(why) => (
+            Value::Unreadable,
+            Some(Foreign {
+                key: shorten(&key.bytes()),
+                why,
+            }),
+        ),
+    }
+}
+
+fn read_points(bytes: &[u8]) -> Result<Vec<u64>, &'static str> {
+    const WHY: &str = "holds no JSON array of unsigned 64-bit integers";
+    let json: Json = serde_json::from_slice(bytes).map_err(|_| WHY)?;
+    // Go writes an empty slice that was never filled as null.
+    if json.is_null() {
+        return Ok(Vec::new());
+    }
+    json.as_array()
+        .ok_or(WHY)?
+        .iter()
+        .map(|point| point.as_u64().ok_or(WHY))
+        .collect()
+}
+
+fn read_meta(bytes: &[u8]) -> Result<Meta, &'static str> {
+    const WHY: &str = "holds no version and VNI range";
+    let json: Json = serde_json::from_slice(bytes).map_err(|_| WHY)?;
+    let vni = |name: &str| {
+        let number = json.get(name).and_then(Json::as_u64).ok_or(WHY)?;
+        u32::try_from(number).ok().and_then(Vni::new).ok_or(WHY)
+    };
+    Ok(Meta {
+        version: json
+            .get("version")
+            .and_then(Json::as_str)
+            .ok_or(WHY)?
+            .to_owned(),
+        range: VniRange::new(vni("minvni")?, vni("maxvni")?).ok_or(WHY)?,
+        time: json.get("time").and_then(Json::as_u64),
+    })
+}
+
+fn read_kind(bytes: &[u8]) -> Result<Kind, &'static str> {
+    const WHY: &str = "holds no state from 0 to 10";
+    let text = std::str::from_utf8(bytes).map_err(|_| WHY)?;
+    // No sign: Rust's parser would take "+1".
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(WHY);
+    }
+    text.parse().ok().and_then(Kind::from_number).ok_or(WHY)
+}
+
+fn read_name(bytes: &[u8]) -> Result<Option<NodeName>, &'static str> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| "holds no node name")?;
+    text.parse().map(Some).map_err(|_| "holds no node name")
+}
+
+/// A node's points as they stand in etcd.
+pub fn points_bytes(points: &[u64]) -> Vec<u8> {
+    json!(points).to_string().into_bytes()
+}
+
+/// A node's meta value as it stands in etcd.
+pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
+    let mut json = json!({
+        "version": meta.version,
+        "minvni": meta.range.first().get(),
+        "maxvni": meta.range.last().get(),
+    });
+    if let Some(time) = meta.time {
+        json["time"] = json!(time);
+    }
+    json.to_string().into_bytes()
+}
+
+/// The transaction by which an operator takes `node` out. The mark hangs on no lease: it outlives the node's
+/// restarts.
+pub fn drain(node: &NodeName) -> Txn {
+    Txn {
+        then: vec![Op::Put {
+            key: Key::Drain(node.clone()).bytes(),
+            value: b"drain".to_vec(),
+            lease: None,
+        }],
+        ..Txn::default()
+    }
+}
+
+/// The transaction by which an operator brings `node` back.
+pub fn undrain(node: &NodeName) -> Txn {
+    Txn {
+        then: vec![Op::Delete {
+            key: Key::Drain(node.clone()).bytes(),
+        }],
+        ..Txn::default()
+    }
+}
+
+/// Whether an [`undrain`] found a mark to take away.
+pub fn undrained(reply: &TxnReply) -> bool {
+    matches!(reply.responses[..], [OpReply::Delete { deleted: 1.. }])
+}
+
+/// The transaction that registers `me`, unless another lease holds the name. A key without a lease holds
+/// nothing: no node writes such a one, and nobody's end would ever take it away.
+pub fn register(me: &NodeName, lease: LeaseId, points: &[u64], meta: &Meta) -> Txn {
+    let key = Key::Node(me.clone()).bytes();
+    let puts = || {
+        let meta_key = Key::Meta(me.clone()).bytes();
+        vec![
+            Op::Put {
+                key: key.clone(),
+                value: points_bytes(points),
+                lease: Some(lease),
+            },
+            Op::Put {
+                key: meta_key,
+                value: meta_bytes(meta),
+                lease: Some(lease),
+            },
+        ]
+    };
+    let hangs_on = |lease, otherwise| Txn {
+        compares: vec![Compare::LeaseIs {
+            key: key.clone(),
+            lease,
+        }],
+        then: puts(),
+        otherwise,
+    };
+    let on_none = hangs_on(LeaseId(0), Vec::new());
+    let again = hangs_on(lease, vec![Op::Txn(on_none)]);
+    Txn {
+        compares: vec![Compare::CreateRevisionIs {
+            key: key.clone(),
+            revision: Revision(0),
+        }],
+        then: puts(),
+        otherwise: vec![Op::Txn(again)],
+    }
+}
+
+/// Whether a [`register`] did so.
+pub fn registered(reply: &TxnReply) -> bool {
+    let mut reply = reply;
+    loop {
+        match reply.responses[..] {
+            _ if reply.succeeded => return true,
+            [OpReply::Txn(ref otherwise)] => reply = otherwise,
+            _ => return false,
+        }
+    }
+}
+
+/// A key as a log line shows it, whatever bytes it has.
+fn shorten(bytes: &[u8]) -> String {
+    const SHOWN: usize = 80;
+    let mut text = bytes[..bytes.len().min(SHOWN)].escape_ascii().to_string();
+    if bytes.len() > SHOWN {
+        text.push_str("...");
+    }
+    text
+}

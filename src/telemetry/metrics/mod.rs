@@ -1,0 +1,321 @@
+//! What a running daemon counts, and how it is asked for that.
+//!
+//! Every thread bumps its own numbers in [`Metrics`], which are atomics; only the worker's are published as a
+//! whole, under a lock that is held for as long as it takes to copy them. `text` writes the numbers down for
+//! Prometheus (pure), `http` reads requests (pure), [`server`] answers them on a thread of its own, so that
+//! whoever asks, however badly, never meets the threads that serve VNIs.
+
+pub(crate) mod http;
+pub mod server;
+mod text;
+
+use crate::model::frr::Health;
+use crate::model::types::{Lease, Revision, Time};
+use crate::telemetry::counters::Summary;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+/// The calls to etcd that are told apart, by their paths; the last is for any other.
+const ETCD_CALLS: [(&str, &str); 8] = [
+    ("/v3/kv/range", "range"),
+    ("/v3/kv/txn", "txn"),
+    ("/v3/lease/grant", "lease_grant"),
+    ("/v3/lease/keepalive", "lease_keepalive"),
+    ("/v3/lease/revoke", "lease_revoke"),
+    ("/v3/watch", "watch"),
+    ("/v3/auth/authenticate", "authenticate"),
+    ("", "other"),
+];
+/// FRR's daemons.
+const DAEMONS: [&str; 3] = ["bgpd", "ospfd", "zebra"];
+/// A mirror that nobody has confirmed for this long is not in sync: etcd is asked every 2 s.
+const CONFIRMED: Duration = Duration::from_secs(10);
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A point in time, or none.
+#[derive(Debug, Default)]
+struct Moment(AtomicU64);
+
+impl Moment {
+    fn set(&self, at: Option<Time>) {
+        let nanos = at.map_or(0, |at| at.as_duration().as_nanos().max(1));
+        self.0
+            .store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<Time> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Time::since_boot(Duration::from_nanos(nanos))),
+        }
+    }
+}
+
+/// Attempts of one kind.
+#[derive(Debug, Default)]
+struct Attempts {
+    tried: Counter,
+    failed: Counter,
+    nanos: Counter,
+}
+
+impl Attempts {
+    fn add(&self, took: Duration, failed: bool) {
+        self.tried.add(1);
+        self.failed.add(u64::from(failed));
+        self.nanos
+            .add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    fn took(&self) -> Duration {
+        Duration::from_nanos(self.nanos.get())
+    }
+}
+
+/// Where the node stands, as the worker knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    /// The rows are known, and etcd has the node registered.
+    pub in_sync: bool,
+    /// It was told to go.
+    pub leaving: bool,
+    /// An operator drained it, through etcd.
+    pub drained: bool,
+}
+
+/// All the numbers.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    summary: Mutex<(Summary, Standing)>,
+    turned: Moment,
+    lease_until: Moment,
+    proved_until: Moment,
+    fenced_by_daemon: Counter,
+    fenced_by_guard: Counter,
+    guard_is_there: AtomicBool,
+    etcd: [Attempts; ETCD_CALLS.len()],
+    vtysh: [Attempts; DAEMONS.len()],
+    announced: Counter,
+    frr: [AtomicBool; DAEMONS.len()],
+    seen: AtomicI64,
+    polled: AtomicI64,
+    polled_at: Moment,
+    confirmed_at: Moment,
+    notified: Attempts,
+}
+
+impl Metrics {
+    fn summary(&self) -> MutexGuard<'_, (Summary, Standing)> {
+        self.summary.lock().expect("no holder of this lock panics")
+    }
+
+    /// The worker's loop has turned.
+    pub fn turned(&self, now: Time) {
+        self.turned.set(Some(now));
+    }
+
+    /// The worker's numbers have changed.
+    pub fn publish(&self, summary: Summary, standing: Standing) {
+        *self.summary() = (summary, standing);
+    }
+
+    /// The lease is another, or renewed; the node is fenced `margin` before it ends.
+    pub fn lease(&self, lease: Option<Lease>, margin: Duration) {
+        self.lease_until.set(lease.map(|lease| lease.valid_until));
+        self.proved_until
+            .set(lease.map(|lease| lease.valid_until - margin));
+    }
+
+    /// The lease could not be proved any more.
+    pub fn fenced(&self) {
+        self.fenced_by_daemon.add(1);
+    }
+
+    /// The guard has fenced in the daemon's place.
+    pub fn guard_fenced(&self) {
+        self.fenced_by_guard.add(1);
+    }
+
+    /// There is a guard, or none.
+    pub fn guard(&self, is_there: bool) {
+        self.guard_is_there.store(is_there, Ordering::Relaxed);
+    }
+
+    /// One request to one of etcd's endpoints, by the path of the call.
+    pub fn etcd_request(&self, call: &str, took: Duration, failed: bool) {
+        let at = ETCD_CALLS.iter().position(|(path, _)| *path == call);
+        self.etcd[at.unwrap_or(ETCD_CALLS.len() - 1)].add(took, failed);
+    }
+
+    /// One run of vtysh, by the name of FRR's daemon.
+    pub fn vtysh_run(&self, daemon: &str, took: Duration, failed: bool) {
+        if let Some(at) = DAEMONS.iter().position(|name| *name == daemon) {
+            self.vtysh[at].add(took, failed);
+        }
+    }
+
+    /// One run of the notify command.
+    pub fn notified(&self, took: Duration, failed: bool) {
+        self.notified.add(took, failed);
+    }
+
+    /// So many VNIs were announced by gratuitous ARP.
+    pub fn announced(&self, vnis: usize) {
+        self.announced.add(vnis as u64);
+    }
+
+    /// Which of FRR's daemons run.
+    pub fn health(&self, health: &Health) {
+        let up = [health.bgpd, health.ospfd, health.zebra].map(|start| start.is_some());
+        for (is_up, up) in self.frr.iter().zip(up) {
+            is_up.store(up, Ordering::Relaxed);
+        }
+    }
+
+    /// The mirror holds everything up to `revision`.
+    pub fn seen(&self, revision: Revision) {
+        self.seen.store(revision.0, Ordering::Relaxed);
+        self.confirm();
+    }
+
+    /// When asked at `asked`, etcd's newest change was that of `revision`.
+    pub fn polled(&self, revision: Revision, asked: Time) {
+        self.polled.store(revision.0, Ordering::Relaxed);
+        self.polled_at.set(Some(asked));
+        self.confirm();
+    }
+
+    /// What etcd had when it was asked last has arrived.
+    fn confirm(&self) {
+        if self.behind() == 0 {
+            self.confirmed_at.set(self.polled_at.get());
+        }
+    }
+
+    fn behind(&self) -> u64 {
+        let (polled, seen) = (
+            self.polled.load(Ordering::Relaxed),
+            self.seen.load(Ordering::Relaxed),
+        );
+        u64::try_from(polled.saturating_sub(seen)).unwrap_or(0)
+    }
+
+    /// What keeps the daemon from being alive: its worker has not turned for longer than `patience`.
+    fn ailment(&self, now: Time, patience: Duration) -> Option<String> {
+        let still = now.since(self.turned.get()?);
+        (still > patience).then(|| format!("worker: has not turned for {} s", still.as_secs()))
+    }
+
+    /// What keeps the node from serving, a line each.
+    fn lacks(&self, now: Time) -> Vec<String> {
+        let mut lacks = Vec::new();
+        let standing = self.summary().1;
+        if standing.leaving {
+            lacks.push("node: leaving".to_owned());
+        }
+        if self.proved_until.get().is_none_or(|until| until <= now) {
+            lacks.push("lease: cannot be proved".to_owned());
+        }
+        if !standing.in_sync {
+            lacks
+                .push("registration: etcd does not have this node, or was not read yet".to_owned());
+        }
+        match self.confirmed_at.get() {
+            None => lacks.push("mirror: not confirmed yet".to_owned()),
+            Some(at) if now.since(at) > CONFIRMED => lacks.push(format!(
+                "mirror: not confirmed for {} s, {} revisions behind",
+                now.since(at).as_secs(),
+                self.behind()
+            )),
+            Some(_) => {}
+        }
+        for (name, up) in DAEMONS.iter().zip(&self.frr) {
+            if !up.load(Ordering::Relaxed) {
+                lacks.push(format!("frr: {name} does not run"));
+            }
+        }
+        lacks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::types::LeaseId;
+
+    fn at(seconds: u64) -> Time {
+        Time::since_boot(Duration::from_secs(seconds))
+    }
+
+    /// Input: what a node needs, one after the other, and taken away. Output: exactly what is missing is named.
+    #[test]
+    fn a_node_is_ready_when_nothing_is_missing() {
+        let metrics = Metrics::default();
+        assert_eq!(metrics.lacks(at(100)).len(), 6);
+        let standing = Standing {
+            in_sync: true,
+            ..Standing::default()
+        };
+        metrics.publish(Summary::default(), standing);
+        let lease = Lease {
+            id: LeaseId(1),
+            valid_until: at(105),
+        };
+        metrics.lease(Some(lease), Duration::from_secs(1));
+        metrics.health(&Health {
+            bgpd: Some(1),
+            ospfd: Some(1),
+            zebra: Some(1),
+        });
+        metrics.seen(Revision(8));
+        assert_eq!(metrics.lacks(at(100)), ["mirror: not confirmed yet"]);
+        metrics.polled(Revision(8), at(99));
+        assert!(metrics.lacks(at(100)).is_empty());
+        assert_eq!(metrics.lacks(at(104)), ["lease: cannot be proved"]);
+        metrics.health(&Health {
+            bgpd: Some(1),
+            ospfd: None,
+            zebra: Some(1),
+        });
+        assert_eq!(metrics.lacks(at(100)), ["frr: ospfd does not run"]);
+    }
+
+    /// Input: a watch that lags, and catches up later. Output: it is in sync as of the moment etcd was asked.
+    #[test]
+    fn a_mirror_is_as_fresh_as_what_has_arrived() {
+        let metrics = Metrics::default();
+        metrics.seen(Revision(5));
+        metrics.polled(Revision(5), at(10));
+        metrics.polled(Revision(9), at(12));
+        assert_eq!(metrics.behind(), 4);
+        assert_eq!(metrics.confirmed_at.get(), Some(at(10)));
+        metrics.seen(Revision(9));
+        assert_eq!(metrics.behind(), 0);
+        assert_eq!(metrics.confirmed_at.get(), Some(at(12)));
+    }
+
+    #[test]
+    fn a_worker_that_stands_still_is_no_life() {
+        let metrics = Metrics::default();
+        let patience = Duration::from_secs(10);
+        assert_eq!(metrics.ailment(at(100), patience), None, "it has not begun");
+        metrics.turned(at(100));
+        assert_eq!(metrics.ailment(at(110), patience), None);
+        let ailment = metrics.ailment(at(111), patience);
+        assert_eq!(ailment, Some("worker: has not turned for 11 s".into()));
+    }
+}

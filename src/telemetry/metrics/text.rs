@@ -1,0 +1,380 @@
+//! The numbers in Prometheus's text format, version 0.0.4. Pure.
+//!
+//! Names and units follow Prometheus's conventions: base units, `_total` for what only grows, one metric with
+//! labels instead of many. `man/wmgwd.8` lists them; a test holds the two together.
+
+use super::{Attempts, DAEMONS, ETCD_CALLS, Metrics};
+use crate::model::fsm::{Kind, Role};
+use crate::model::types::{NodeName, Time, VniRange};
+use crate::telemetry::counters::{Histogram, KINDS, Outcomes, ROLES, SERVE_BOUNDS};
+use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering;
+
+/// The media type of the format.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the numbers are of.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The node.
+    pub name: NodeName,
+    /// The VNIs that it serves.
+    pub range: VniRange,
+}
+
+/// A text as it grows.
+struct Page(String);
+
+impl Page {
+    /// Begins the metric `wmgwd_<name>`.
+    fn begin(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP wmgwd_{name} {help}");
+        let _ = writeln!(self.0, "# TYPE wmgwd_{name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let _ = write!(self.0, "wmgwd_{name}");
+        for (at, (label, text)) in labels.iter().enumerate() {
+            let open = if at == 0 { '{' } else { ',' };
+            let _ = write!(self.0, "{open}{label}=\"{}\"", escaped(text));
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{close} {value}");
+    }
+
+    /// A metric of one sample.
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.begin(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    /// Three metrics: how often, how often in vain, for how long.
+    fn attempts<'a>(
+        &mut self,
+        [tried, failed, took]: [&str; 3],
+        help: [&str; 3],
+        label: &str,
+        each: impl Iterator<Item = (&'a str, &'a Attempts)> + Clone,
+    ) {
+        type Value = fn(&Attempts) -> f64;
+        let of: [(&str, Value); 3] = [
+            (tried, |attempts| attempts.tried.get() as f64),
+            (failed, |attempts| attempts.failed.get() as f64),
+            (took, |attempts| attempts.took().as_secs_f64()),
+        ];
+        for ((name, value), help) in of.into_iter().zip(help) {
+            self.begin(name, "counter", help);
+            for (text, attempts) in each.clone() {
+                self.sample(name, &[(label, text)], value(attempts));
+            }
+        }
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.begin(name, "histogram", help);
+        let bucket = format!("{name}_bucket");
+        let mut so_far = 0;
+        for (bound, count) in SERVE_BOUNDS.iter().zip(histogram.counts) {
+            so_far += count;
+            let bound = std::time::Duration::from_millis(*bound).as_secs_f64();
+            self.sample(&bucket, &[("le", &bound.to_string())], so_far);
+        }
+        self.sample(&bucket, &[("le", "+Inf")], histogram.count);
+        self.sample(&format!("{name}_sum"), &[], histogram.sum.as_secs_f64());
+        self.sample(&format!("{name}_count"), &[], histogram.count);
+    }
+
+    fn outcomes(&mut self, name: &str, labels: &[(&str, &str)], outcomes: Outcomes) {
+        for (result, count) in [("done", outcomes.done), ("aborted", outcomes.aborted)] {
+            let labels = [labels, &[("result", result)]].concat();
+            self.sample(name, &labels, count);
+        }
+    }
+}
+
+/// A label's value, as the format wants it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Owner => "owner",
+        Role::Successor => "successor",
+        Role::Bystander => "none",
+    }
+}
+
+/// All of it, as of `now`.
+pub fn page(metrics: &Metrics, about: &About, now: Time) -> String {
+    let mut page = Page(String::with_capacity(16 << 10));
+    about_the_node(&mut page, metrics, about, now);
+    about_vnis(&mut page, metrics, about);
+    about_etcd(&mut page, metrics, now);
+    about_the_host(&mut page, metrics);
+    page.0
+}
+
+fn about_the_node(page: &mut Page, metrics: &Metrics, about: &About, now: Time) {
+    page.begin("build_info", "gauge", "Always 1; which program this is.");
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    page.sample("build_info", &version, 1);
+    page.begin(
+        "node_info",
+        "gauge",
+        "Always 1; which node this is, and the VNIs it serves.",
+    );
+    let (first, last) = (
+        about.range.first().to_string(),
+        about.range.last().to_string(),
+    );
+    let node = [
+        ("node", about.name.as_str()),
+        ("minvni", &first),
+        ("maxvni", &last),
+    ];
+    page.sample("node_info", &node, 1);
+    let standing = metrics.summary().1;
+    page.single(
+        "registered",
+        "gauge",
+        "Whether etcd has the node registered and its rows are known.",
+        u8::from(standing.in_sync),
+    );
+    page.single(
+        "draining",
+        "gauge",
+        "Whether the node was told to go.",
+        u8::from(standing.leaving),
+    );
+    page.single(
+        "drained",
+        "gauge",
+        "Whether an operator drained the node: it takes no VNIs.",
+        u8::from(standing.drained),
+    );
+    let left = |until: Option<Time>| until.map_or(0.0, |until| until.since(now).as_secs_f64());
+    page.single(
+        "lease_remaining_seconds",
+        "gauge",
+        "Until the lease can end; 0 without a lease.",
+        left(metrics.lease_until.get()),
+    );
+    page.single(
+        "fence_remaining_seconds",
+        "gauge",
+        "Until the node is fenced if the lease is not renewed; 0 while it is fenced.",
+        left(metrics.proved_until.get()),
+    );
+    page.begin(
+        "fencings_total",
+        "counter",
+        "How often the lease could not be proved any more, and which process withdrew the VNIs then.",
+    );
+    let fenced = [
+        ("daemon", &metrics.fenced_by_daemon),
+        ("guard", &metrics.fenced_by_guard),
+    ];
+    for (by, count) in fenced {
+        page.sample("fencings_total", &[("by", by)], count.get());
+    }
+    page.single(
+        "guard_up",
+        "gauge",
+        "Whether there is a guard.",
+        u8::from(metrics.guard_is_there.load(Ordering::Relaxed)),
+    );
+}
+
+fn about_vnis(page: &mut Page, metrics: &Metrics, about: &About) {
+    let summary = metrics.summary().0.clone();
+    page.single(
+        "vnis_served",
+        "gauge",
+        "VNIs that this node owns while it can prove its lease.",
+        summary.served,
+    );
+    let written: u32 = summary.rows.iter().flatten().sum();
+    let unwritten = u32::try_from(about.range.len())
+        .unwrap_or(u32::MAX)
+        .saturating_sub(written);
+    page.begin(
+        "vnis",
+        "gauge",
+        "VNIs of this node's range by their state in etcd and this node's role in it.",
+    );
+    for number in 0..KINDS {
+        let Some(kind) = Kind::from_number(number.into()) else {
+            continue;
+        };
+        for (role, count) in ROLES.iter().zip(summary.rows[usize::from(number)]) {
+            // A row that nobody has written is unassigned.
+            let is_unwritten = number == 0 && *role == Role::Bystander;
+            let count = count + if is_unwritten { unwritten } else { 0 };
+            let labels = [("state", kind.name()), ("role", role_name(*role))];
+            page.sample("vnis", &labels, count);
+        }
+    }
+    page.single(
+        "vnis_without_owner",
+        "gauge",
+        "VNIs of this node's range that have no owner, in any state.",
+        summary.orphans + unwritten,
+    );
+    page.begin(
+        "failovers_total",
+        "counter",
+        "VNIs without an owner that this node claimed, and whether it became the owner.",
+    );
+    page.outcomes("failovers_total", &[], summary.failovers);
+    page.begin(
+        "migrations_total",
+        "counter",
+        "Migrations to (in) and from (out) this node that have ended, and how.",
+    );
+    let directions = [("in", summary.moved_in), ("out", summary.moved_out)];
+    for (direction, outcomes) in directions {
+        page.outcomes("migrations_total", &[("direction", direction)], outcomes);
+    }
+    page.histogram(
+        "time_to_serve_seconds",
+        "From when this node saw a VNI without an owner, or claimed it, until it became the owner.",
+        &summary.time_to_serve,
+    );
+}
+
+fn about_etcd(page: &mut Page, metrics: &Metrics, now: Time) {
+    let calls = ETCD_CALLS.iter().zip(&metrics.etcd);
+    page.attempts(
+        [
+            "etcd_requests_total",
+            "etcd_request_errors_total",
+            "etcd_request_seconds_total",
+        ],
+        [
+            "Requests to etcd, by operation; each endpoint that is tried counts.",
+            "Requests to etcd that failed or were refused.",
+            "Time spent on requests to etcd; of a watch until it is confirmed.",
+        ],
+        "operation",
+        calls.map(|((_, name), attempts)| (*name, attempts)),
+    );
+    page.single(
+        "watch_revisions_behind",
+        "gauge",
+        "Revisions that etcd had when it was asked last and that have not arrived.",
+        metrics.behind(),
+    );
+    if let Some(at) = metrics.confirmed_at.get() {
+        page.single(
+            "watch_unconfirmed_seconds",
+            "gauge",
+            "Since everything that etcd had is known to have arrived.",
+            now.since(at).as_secs_f64(),
+        );
+    }
+}
+
+fn about_the_host(page: &mut Page, metrics: &Metrics) {
+    page.begin("frr_up", "gauge", "Whether the FRR daemon runs.");
+    for (daemon, up) in DAEMONS.iter().zip(&metrics.frr) {
+        let up = u8::from(up.load(Ordering::Relaxed));
+        page.sample("frr_up", &[("daemon", daemon)], up);
+    }
+    page.attempts(
+        [
+            "vtysh_runs_total",
+            "vtysh_errors_total",
+            "vtysh_seconds_total",
+        ],
+        [
+            "Runs of vtysh, by the FRR daemon spoken to.",
+            "Runs of vtysh that did not end in time, could not be started, or found no daemon.",
+            "Time spent in runs of vtysh.",
+        ],
+        "daemon",
+        DAEMONS.iter().copied().zip(&metrics.vtysh),
+    );
+    page.single(
+        "gratuitous_arp_announcements_total",
+        "counter",
+        "Announcements of VNIs by gratuitous ARP that were sent.",
+        metrics.announced.get(),
+    );
+    page.single(
+        "notify_runs_total",
+        "counter",
+        "Runs of the notify command.",
+        metrics.notified.tried.get(),
+    );
+    page.single(
+        "notify_errors_total",
+        "counter",
+        "Runs of the notify command that failed, or were ended as they took too long.",
+        metrics.notified.failed.get(),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::model::types::Vni;
+    use std::time::Duration;
+
+    fn example() -> String {
+        let metrics = Metrics::default();
+        metrics.etcd_request("/v3/kv/txn", Duration::from_millis(1500), true);
+        metrics.vtysh_run("bgpd", Duration::from_millis(250), false);
+        metrics.polled(
+            crate::model::types::Revision(0),
+            Time::since_boot(Duration::from_secs(8)),
+        );
+        let about = About {
+            name: "a\"b\\c".parse().unwrap(),
+            range: VniRange::new(Vni::MIN, Vni::new(50).unwrap()).unwrap(),
+        };
+        page(&metrics, &about, Time::since_boot(Duration::from_secs(10)))
+    }
+
+    #[test]
+    fn numbers_stand_where_they_belong() {
+        let text = example();
+        for line in [
+            r#"wmgwd_node_info{node="a\"b\\c",minvni="1",maxvni="50"} 1"#,
+            r#"wmgwd_vnis{state="unassigned",role="none"} 50"#,
+            r#"wmgwd_etcd_requests_total{operation="txn"} 1"#,
+            r#"wmgwd_etcd_request_errors_total{operation="txn"} 1"#,
+            r#"wmgwd_etcd_request_seconds_total{operation="txn"} 1.5"#,
+            r#"wmgwd_vtysh_seconds_total{daemon="bgpd"} 0.25"#,
+            r#"wmgwd_time_to_serve_seconds_bucket{le="0.1"} 0"#,
+            r#"wmgwd_time_to_serve_seconds_bucket{le="+Inf"} 0"#,
+            "wmgwd_watch_unconfirmed_seconds 2",
+            "wmgwd_lease_remaining_seconds 0",
+        ] {
+            assert!(
+                text.lines().any(|it| it == line),
+                "{line} is not in\n{text}"
+            );
+        }
+    }
+
+    /// Contract: the man page names every metric, with its type, and no other.
+    #[test]
+    fn the_man_page_lists_them_all() {
+        let text = example();
+        let there: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .collect();
+        let man = include_str!("../../../man/wmgwd.8");
+        let listed: Vec<String> = man
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It Va wmgwd_"))
+            .map(|rest| format!("wmgwd_{}", rest.replace(" Pq ", " ")))
+            .collect();
+        assert_eq!(there, listed);
+    }
+}
