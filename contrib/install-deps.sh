@@ -20,6 +20,7 @@ packages=(
 	adduser         # the package's user
 	ca-certificates # cargo fetches crates over TLS
 	dpkg-dev        # builds the Debian package
+	e2fsprogs       # a disk that stalls (mkfs.ext4)
 	etcd-client     # etcdctl: readiness in the lab, the demo's table
 	etcd-server     # the database
 	fish            # its completion
@@ -33,6 +34,7 @@ packages=(
 	lintian         # checks the Debian package
 	man-db          # man --warnings
 	mandoc          # checks and shows the manual page
+	mount           # a disk that stalls
 	nftables        # packet loss for tests
 	procps          # sysctl
 	systemd         # systemd-analyze: checks the unit

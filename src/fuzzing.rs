@@ -109,8 +109,8 @@ pub fn wire(bytes: &[u8]) {
     if let Ok(token) = wire::authenticate_reply(bytes) {
         assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
     }
-    if let Ok(Some(ttl)) = wire::keepalive_line(bytes) {
-        assert!(!ttl.is_zero());
+    if let Ok(keepalive) = wire::keepalive_line(bytes) {
+        assert!(keepalive.term > 0 && keepalive.ttl.is_none_or(|ttl| !ttl.is_zero()));
     }
     match wire::watch_line(bytes) {
         Ok(Some(batch)) => {

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::Duration;
 use wmgwd::etcd::{
-    Client, Compare, Error, KeyValue, Op, OpReply, Txn, TxnReply, WatchBatch, WatchEvent,
+    Client, Compare, Error, KeyValue, Op, OpReply, Renewal, Txn, TxnReply, WatchBatch, WatchEvent,
 };
 use wmgwd::model::types::{LeaseId, Revision};
 
@@ -246,7 +246,8 @@ fn a_lease_lives_and_ends() {
     assert_eq!(grant.ttl, Duration::from_secs(2));
     let grant = client.lease_grant(Duration::from_millis(9001)).unwrap();
     assert_eq!(grant.ttl, Duration::from_secs(10));
-    assert_eq!(client.lease_keepalive(grant.id).unwrap(), Some(grant.ttl));
+    let renewal = client.lease_renew(grant.id, b"/l/").unwrap();
+    assert_eq!(renewal, Renewal::Held(grant.ttl));
     let keys = (0..5).map(|i| put_leased(format!("/l/{i}"), "", Some(grant.id)));
     let written = client.txn(&then(keys.collect())).unwrap().revision;
 
@@ -256,7 +257,8 @@ fn a_lease_lives_and_ends() {
     assert_eq!(batch.revision, written.next());
     assert_eq!(batch.events.len(), 5);
     assert!(batch.events.iter().all(|event| event.deleted));
-    assert_eq!(client.lease_keepalive(grant.id).unwrap(), None);
+    let renewal = client.lease_renew(grant.id, b"/l/").unwrap();
+    assert_eq!(renewal, Renewal::Gone);
     client.lease_revoke(grant.id).unwrap();
     assert_eq!(client.range(b"/l/").unwrap().count, 0);
 }

@@ -67,7 +67,7 @@ fn certificates_are_wanted_shown_and_looked_at() {
     assert!(one.txn(&put(b"/wmgwd/x")).unwrap().succeeded);
     let lease = one.lease_grant(Duration::from_secs(30)).unwrap().id;
     for _ in 0..10 {
-        assert!(one.lease_keepalive(lease).unwrap().is_some());
+        assert!(one.lease_keepalive(lease).unwrap().ttl.is_some());
         assert_eq!(one.get(b"/wmgwd/x").unwrap().kvs.len(), 1);
     }
     assert_eq!(proxy.accepted(), 1, "a handshake for each call");
@@ -351,7 +351,7 @@ fn tokens_end_and_are_renewed_with_the_least_role() {
     // Its token is never used again by anyone else: it ends while the watch stands.
     let stale = one.clone();
     etcd.until_tokens_ended(&access);
-    assert!(stale.lease_keepalive(lease).unwrap().is_some());
+    assert!(stale.lease_keepalive(lease).unwrap().ttl.is_some());
     assert!(one.txn(&put(b"/wmgwd/y")).unwrap().succeeded);
     let mut seen = 0;
     while seen == 0 {

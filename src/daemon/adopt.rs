@@ -1,7 +1,7 @@
 //! A run that goes on where another died: its lease, and its place on the ring.
 
 use crate::cli::Config;
-use crate::etcd::Client;
+use crate::etcd::{Client, Renewal};
 use crate::model::types::Lease;
 use crate::schema::{self, Key, Value};
 use crate::sys::clock;
@@ -18,13 +18,15 @@ pub(super) fn adopt(client: &Client, predecessor: Lease) -> Option<Lease> {
         if sent >= predecessor.valid_until {
             return None;
         }
-        match client.lease_keepalive(predecessor.id) {
-            Ok(ttl) => {
-                return ttl.map(|ttl| Lease {
+        match client.lease_renew(predecessor.id, schema::PREFIX) {
+            Ok(Renewal::Held(ttl)) => {
+                return Some(Lease {
                     id: predecessor.id,
                     valid_until: sent + ttl,
                 });
             }
+            Ok(Renewal::Gone) => return None,
+            Ok(Renewal::LeaderChanged) => {}
             Err(error) => {
                 let reason = chain(&error);
                 if complaint.raise(&reason) {

@@ -5,9 +5,10 @@
 
 use crate::cli::Timing;
 use crate::daemon::fence::{Fence, Minded};
-use crate::etcd::{Client, Error};
+use crate::etcd::{Client, Error, Renewal};
 use crate::gateway::Event;
 use crate::model::types::{Lease, LeaseId, Time};
+use crate::schema;
 use crate::sys::clock;
 use crate::telemetry::log_text::{Complaint, chain};
 use log::{debug, error, info, warn};
@@ -22,8 +23,36 @@ use std::time::Duration;
 /// The running thread.
 pub struct Watchdog {
     thread: JoinHandle<()>,
-    /// Tells the thread to end, and whether to revoke the lease.
-    stop: Sender<bool>,
+    orders: Sender<Order>,
+}
+
+/// What the thread is told.
+enum Order {
+    /// End, and revoke the lease or let it expire.
+    End { revoke: bool },
+    /// Look at the lease now.
+    Look(LeaseDoubt),
+}
+
+/// Why a lease may be gone although its last renewal succeeded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaseDoubt {
+    /// etcd refused a transaction because it does not know this lease.
+    Gone(LeaseId),
+    /// etcd no longer has this node registered under its lease.
+    NotRegistered,
+}
+
+/// Tells the thread `watchdog` what another thread heard of the lease.
+#[derive(Clone)]
+pub struct DoubtSender(Sender<Order>);
+
+impl DoubtSender {
+    /// Has the thread look at the lease now, not at the next interval.
+    pub fn send(&self, doubt: LeaseDoubt) {
+        // The thread is gone only when the process ends.
+        let _ = self.0.send(Order::Look(doubt));
+    }
 }
 
 /// What the thread has.
@@ -49,7 +78,7 @@ impl Watchdog {
     ) -> io::Result<Watchdog> {
         // Before anybody looks: a worker that found no lease would withdraw what is to be kept.
         fence.set_lease(adopted);
-        let (stop, stopped) = channel();
+        let (orders, inbox) = channel();
         // Both end with the process: while there is one, they stand.
         let standing = fence.clone();
         Builder::new()
@@ -68,8 +97,13 @@ impl Watchdog {
         };
         let thread = Builder::new()
             .name("watchdog".to_owned())
-            .spawn(move || renewer.run(adopted, &stopped))?;
-        Ok(Watchdog { thread, stop })
+            .spawn(move || renewer.run(adopted, &inbox))?;
+        Ok(Watchdog { thread, orders })
+    }
+
+    /// For those who learn from etcd that the lease may be gone.
+    pub fn doubts(&self) -> DoubtSender {
+        DoubtSender(self.orders.clone())
     }
 
     /// Revokes the lease, so that the others need not wait for its end, and ends the thread.
@@ -84,7 +118,7 @@ impl Watchdog {
 
     fn end(self, revoke: bool) {
         // The receiver is gone only if the thread is.
-        let _ = self.stop.send(revoke);
+        let _ = self.orders.send(Order::End { revoke });
         let _ = self.thread.join();
     }
 }
@@ -176,11 +210,13 @@ fn look_after_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Compl
 enum Attempt {
     Renewed(Lease),
     Gone(LeaseId),
+    /// The member that renewed the lease may not lead etcd any more.
+    LeaderChanged,
     Failed(Error),
 }
 
 impl Renewer {
-    fn run(mut self, mut lease: Option<Lease>, stopped: &Receiver<bool>) {
+    fn run(mut self, mut lease: Option<Lease>, orders: &Receiver<Order>) {
         self.set(lease);
         let revoke = loop {
             match self.attempt(lease) {
@@ -197,13 +233,13 @@ impl Renewer {
                 }
                 Attempt::Gone(id) => {
                     lease = None;
-                    self.set(lease);
-                    self.fence.silence();
-                    warn!(
-                        "lease={id} is gone from etcd: everything is withdrawn until there is a new one"
-                    );
-                    // At once, not after an interval: nobody is served meanwhile.
+                    self.give_up(id);
+                    // At once, not after an interval: no VNI is served meanwhile.
                     continue;
+                }
+                Attempt::LeaderChanged => {
+                    debug!("etcd's leader changed while the lease was renewed: renewing it again");
+                    self.remind_if_over(lease);
                 }
                 Attempt::Failed(error) => {
                     let what = if lease.is_some() {
@@ -220,9 +256,13 @@ impl Renewer {
                     self.remind_if_over(lease);
                 }
             }
-            match stopped.recv_timeout(self.pause(lease)) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(revoke) => break revoke,
+            match orders.recv_timeout(self.pause(lease)) {
+                Ok(Order::End { revoke }) => break revoke,
+                Ok(Order::Look(LeaseDoubt::Gone(id))) if lease.is_some_and(|it| it.id == id) => {
+                    lease = None;
+                    self.give_up(id);
+                }
+                Ok(Order::Look(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break false,
             }
         };
@@ -241,11 +281,13 @@ impl Renewer {
     fn attempt(&self, lease: Option<Lease>) -> Attempt {
         let sent = clock::now();
         let reply = match lease {
-            Some(lease) => match self.client.lease_keepalive(lease.id) {
-                Ok(Some(ttl)) => Ok((lease.id, ttl)),
-                Ok(None) => return Attempt::Gone(lease.id),
+            Some(lease) => match self.client.lease_renew(lease.id, schema::PREFIX) {
+                Ok(Renewal::Held(ttl)) => Ok((lease.id, ttl)),
+                Ok(Renewal::Gone) => return Attempt::Gone(lease.id),
+                Ok(Renewal::LeaderChanged) => return Attempt::LeaderChanged,
                 Err(error) => Err(error),
             },
+            // A majority has agreed to a grant before etcd answers: it needs no second question.
             None => self
                 .client
                 .lease_grant(self.timing.ttl)
@@ -260,6 +302,13 @@ impl Renewer {
             }),
             Err(error) => Attempt::Failed(error),
         }
+    }
+
+    /// Serves nothing any more under the lease `id`, which etcd does not know.
+    fn give_up(&self, id: LeaseId) {
+        self.set(None);
+        self.fence.silence();
+        warn!("lease={id} is gone from etcd: everything is withdrawn until there is a new one");
     }
 
     /// A lease that is over for us may be alive in etcd, and then it is renewed like any other: nothing

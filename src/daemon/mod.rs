@@ -180,6 +180,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         fence: fence.clone(),
         kernel: host.kernel(),
         client,
+        lease_doubts: watchdog.doubts(),
         inbox,
         doubt,
         rest,

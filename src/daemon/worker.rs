@@ -6,6 +6,7 @@
 
 use crate::daemon::fence::Fence;
 use crate::daemon::frr_thread::{self, Order};
+use crate::daemon::lease::{DoubtSender, LeaseDoubt};
 use crate::daemon::observer::Doubt;
 use crate::daemon::watch_pause::Rest;
 use crate::etcd::{self, Client};
@@ -50,6 +51,8 @@ pub struct Worker {
     pub client: Client,
     /// What happened.
     pub inbox: Receiver<Event>,
+    /// For what the worker hears of its lease.
+    pub lease_doubts: DoubtSender,
     /// To be raised when etcd has gone back.
     pub doubt: Doubt,
     /// Whether the watch is to rest.
@@ -372,6 +375,7 @@ impl Running {
                 }
                 let Some(each) = schema::committed(rows, &reply) else {
                     warn!("etcd has this node not registered any more: registering again");
+                    self.worker.lease_doubts.send(LeaseDoubt::NotRegistered);
                     return CommitOutcome::Fenced;
                 };
                 CommitOutcome::Done {
@@ -381,6 +385,7 @@ impl Running {
                 }
             }
             Err(error) => {
+                self.look_for_lease(lease, &error);
                 self.complain_of_etcd("write rows", &error);
                 failed()
             }
@@ -427,6 +432,7 @@ impl Running {
                 RegisterOutcome::NameTaken
             }
             Err(error) => {
+                self.look_for_lease(lease, &error);
                 self.complain_of_etcd("register", &error);
                 RegisterOutcome::Failed
             }
@@ -445,6 +451,14 @@ impl Running {
             self.known = answer;
         }
         rewound
+    }
+
+    /// Has the watchdog thread give up `lease` if etcd's `error` says that it is gone: that thread would
+    /// otherwise learn it from its own member, which may be cut off from the others.
+    fn look_for_lease(&self, lease: LeaseId, error: &etcd::Error) {
+        if matches!(error, etcd::Error::LeaseNotFound) {
+            self.worker.lease_doubts.send(LeaseDoubt::Gone(lease));
+        }
     }
 
     fn settle_etcd(&mut self) {

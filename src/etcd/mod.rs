@@ -25,8 +25,8 @@ pub use access::{Access, AccessError, Identity, Login, Password};
 pub use endpoint::{Endpoint, EndpointError, parse_endpoints};
 pub use error::Error;
 pub use ops::{
-    Compare, Grant, KeyValue, MemberStatus, Newest, Op, OpReply, RangeReply, Txn, TxnReply,
-    WatchBatch, WatchEvent,
+    Compare, Grant, Keepalive, KeyValue, MemberStatus, Newest, Op, OpReply, RangeReply, Renewal,
+    Txn, TxnReply, WatchBatch, WatchEvent,
 };
 pub use watch::Watch;
 
@@ -197,8 +197,30 @@ impl Client {
         self.unary(LEASE_GRANT, &body, wire::lease_grant_reply)
     }
 
-    /// Renews a lease: its TTL, counted from some moment after the call began; `None` if it is gone.
-    pub fn lease_keepalive(&self, id: LeaseId) -> Result<Option<Duration>, Error> {
+    /// Renews a lease, and has etcd's majority confirm that a leader did so.
+    ///
+    /// A leader that was replaced goes on renewing leases until it learns of that: for as long as its disk
+    /// stalls (measured with etcd 3.4.23), while the new leader ends them. So the renewal counts only if a
+    /// linearizable read of `key`, sent after the keepalive's reply, tells of the same raft term: the leader of
+    /// that term still led a majority after it had renewed the lease. `key` need not exist; the user must be
+    /// allowed to read it.
+    ///
+    /// # Errors
+    /// Either call failed on every endpoint; the lease may be renewed all the same.
+    pub fn lease_renew(&self, id: LeaseId, key: &[u8]) -> Result<Renewal, Error> {
+        let keepalive = self.lease_keepalive(id)?;
+        let Some(ttl) = keepalive.ttl else {
+            return Ok(Renewal::Gone);
+        };
+        let term = self.unary(RANGE, &wire::get(key), wire::term_reply)?;
+        Ok(match term == keepalive.term {
+            true => Renewal::Held(ttl),
+            false => Renewal::LeaderChanged,
+        })
+    }
+
+    /// Sends one keepalive of a lease. Only [`Client::lease_renew`] can tell whether it counts.
+    pub fn lease_keepalive(&self, id: LeaseId) -> Result<Keepalive, Error> {
         self.each_endpoint(LEASE_KEEPALIVE, &wire::lease(id), None, |at, reply| {
             let mut line = Vec::new();
             let mut reply = BufReader::new(reply.into_body().into_reader());

@@ -56,6 +56,26 @@ pub struct MemberStatus {
     pub alarms: Vec<String>,
 }
 
+/// What etcd's reply to a keepalive says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keepalive {
+    /// What the lease has left from some moment after the call began; `None` if it is gone.
+    pub ttl: Option<Duration>,
+    /// The raft term of the member that answered; never 0.
+    pub term: u64,
+}
+
+/// What became of a renewal that etcd's majority was asked to confirm.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Renewal {
+    /// The lease has this much left, from some moment after the call began.
+    Held(Duration),
+    /// The lease is gone.
+    Gone,
+    /// The member that renewed the lease may not have been the leader any more. The renewal does not count.
+    LeaderChanged,
+}
+
 /// A lease that was granted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grant {

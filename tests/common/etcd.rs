@@ -1,5 +1,6 @@
 //! Real etcd: one member or a cluster, as child processes on loopback with a directory of their own.
 
+use super::disk::Disk;
 use super::proxy::{Proxy, SENDER};
 use super::{DEADLINE, free_ports};
 use nix::sys::signal::{Signal, kill};
@@ -60,7 +61,8 @@ impl Member {
     ) -> Member {
         let client_url = format!("http://127.0.0.1:{client_port}");
         let peer_listen = format!("http://127.0.0.1:{peer_port}");
-        let data_dir = dir.join(name).display().to_string();
+        // A directory of its own: the root of a disk has a lost+found.
+        let data_dir = dir.join(name).join("data").display().to_string();
         let args = [
             ("--name", name),
             ("--data-dir", data_dir.as_str()),
@@ -161,6 +163,8 @@ pub struct EtcdCluster {
     members: Vec<Member>,
     /// What the members reach each other through.
     peers: Vec<Proxy>,
+    /// The disk of each member, if each has its own. Unmounted after the members ended.
+    disks: Vec<Disk>,
     _dir: TempDir,
 }
 
@@ -175,7 +179,8 @@ impl EtcdCluster {
         let mut failure = String::new();
         // Another process may take a port between its choice and its use.
         for _ in 0..5 {
-            match EtcdCluster::try_start(parent, size) {
+            let dir = TempDir::new(parent);
+            match EtcdCluster::try_start(dir, Vec::new(), size) {
                 Ok(cluster) => return cluster,
                 Err(log) => failure = log,
             }
@@ -183,8 +188,23 @@ impl EtcdCluster {
         panic!("etcd does not start:\n{failure}");
     }
 
-    fn try_start(parent: &Path, size: usize) -> Result<EtcdCluster, String> {
-        let dir = TempDir::new(parent);
+    /// As [`start`](Self::start), each member on a disk of its own that can stall. `Err` with the reason if this
+    /// machine cannot have such disks.
+    pub fn start_on_disks(size: usize) -> Result<EtcdCluster, String> {
+        let mut failure = String::new();
+        for _ in 0..5 {
+            let dir = TempDir::new(&std::env::temp_dir());
+            let disk = |i: usize| Disk::new(dir.0.join(format!("m{i}")));
+            let disks: Vec<Disk> = (0..size).map(disk).collect::<Result<_, _>>()?;
+            match EtcdCluster::try_start(dir, disks, size) {
+                Ok(cluster) => return Ok(cluster),
+                Err(log) => failure = log,
+            }
+        }
+        panic!("etcd does not start:\n{failure}");
+    }
+
+    fn try_start(dir: TempDir, disks: Vec<Disk>, size: usize) -> Result<EtcdCluster, String> {
         let ports = free_ports(2 * size);
         let (client_ports, peer_ports) = ports.split_at(size);
         let peers: Vec<Proxy> = peer_ports
@@ -206,6 +226,7 @@ impl EtcdCluster {
         Ok(EtcdCluster {
             members,
             peers,
+            disks,
             _dir: dir,
         })
     }
@@ -276,6 +297,11 @@ impl EtcdCluster {
         self.members[member].signal(Signal::SIGCONT);
     }
 
+    /// The disk of a member, if it was started [on one](Self::start_on_disks).
+    pub fn disk(&self, member: usize) -> &Disk {
+        &self.disks[member]
+    }
+
     /// SIGKILL, and waits for its end.
     pub fn kill(&mut self, member: usize) {
         self.members[member].end(Signal::SIGKILL);
@@ -310,6 +336,13 @@ impl EtcdCluster {
             }
         }
         panic!("etcd does not start again");
+    }
+}
+
+impl Drop for EtcdCluster {
+    fn drop(&mut self) {
+        // A process that waits for a stalled disk does not end, not even by SIGKILL.
+        self.disks.iter().for_each(|disk| drop(disk.thaw()));
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod authority;
+pub mod disk;
 pub mod etcd;
 pub mod exposition;
 pub mod go;

@@ -6,7 +6,7 @@ use super::refusal::Refusal;
 use super::system::{self, System};
 use super::{Facts, Finding, Purpose};
 use crate::cli::CheckConfig;
-use crate::etcd::{Client, Compare, Error, KeyValue, Op, Txn};
+use crate::etcd::{Client, Compare, Error, KeyValue, Op, Renewal, Txn};
 use crate::guard::address::Address;
 use crate::host::frr::FrrConfig;
 use crate::host::frr::survey::survey;
@@ -150,13 +150,18 @@ fn try_lease(purpose: &Purpose, client: &Client) -> Result<Trial, Error> {
     let begun = clock::now();
     let grant = client.lease_grant(purpose.ttl)?;
     let granted = clock::now();
-    let renewed = client.lease_keepalive(grant.id);
+    let renewed = client.lease_renew(grant.id, schema::PREFIX);
     let done = clock::now();
     // Whatever it did: it ends by itself, but not before its time.
     client.lease_revoke(grant.id)?;
     Ok(Trial {
         granted: grant.ttl,
-        renewed: renewed?,
+        renewed: match renewed? {
+            Renewal::Held(ttl) => Some(ttl),
+            // The new leader gives every lease its whole time again.
+            Renewal::LeaderChanged => Some(grant.ttl),
+            Renewal::Gone => None,
+        },
         slowest: granted.since(begun).max(done.since(granted)),
     })
 }

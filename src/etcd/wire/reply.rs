@@ -2,7 +2,8 @@
 
 use crate::etcd::Error;
 use crate::etcd::ops::{
-    Grant, KeyValue, MemberStatus, Newest, OpReply, RangeReply, TxnReply, WatchBatch, WatchEvent,
+    Grant, Keepalive, KeyValue, MemberStatus, Newest, OpReply, RangeReply, TxnReply, WatchBatch,
+    WatchEvent,
 };
 use crate::model::types::{LeaseId, Revision};
 use base64::Engine;
@@ -119,6 +120,8 @@ struct Header {
     revision: Option<Int>,
     #[serde(alias = "clusterId")]
     cluster_id: Option<Identity>,
+    #[serde(alias = "raftTerm")]
+    raft_term: Option<Identity>,
 }
 
 #[derive(serde::Deserialize)]
@@ -277,15 +280,23 @@ pub fn lease_left_reply(reply: &[u8]) -> Result<Option<Duration>, Error> {
     Ok(left.map(Duration::from_secs))
 }
 
-/// Reads the reply line of a keepalive: the TTL from then on, or `None` if the lease is gone.
-pub fn keepalive_line(line: &[u8]) -> Result<Option<Duration>, Error> {
+/// Reads the raft term in the reply to [`get`](super::get).
+pub fn term_reply(reply: &[u8]) -> Result<u64, Error> {
+    let reply: RangeShape = read(reply)?;
+    header_term(reply.header.as_ref())
+}
+
+/// Reads the reply line of a keepalive.
+pub fn keepalive_line(line: &[u8]) -> Result<Keepalive, Error> {
     let lease: LeaseShape = stream_result(line)?;
     header_revision(lease.header.as_ref())?;
+    let term = header_term(lease.header.as_ref())?;
     // Etcd leaves the TTL out, or says 0 or -1, for a lease that it does not know.
-    Ok(u64::try_from(int(lease.ttl))
-        .ok()
-        .filter(|ttl| *ttl > 0)
-        .map(Duration::from_secs))
+    let seconds = u64::try_from(int(lease.ttl)).ok().filter(|ttl| *ttl > 0);
+    Ok(Keepalive {
+        ttl: seconds.map(Duration::from_secs),
+        term,
+    })
 }
 
 /// Reads one line of a watch; `None` if it brings no change.
@@ -405,6 +416,14 @@ fn header_revision(header: Option<&Header>) -> Result<Revision, Error> {
     match int(header.revision) {
         revision if revision > 0 => Ok(Revision(revision)),
         _ => Err(Error::Malformed("a header without a revision")),
+    }
+}
+
+/// The raft term of the member that answered, which is at least 1.
+fn header_term(header: Option<&Header>) -> Result<u64, Error> {
+    match header.and_then(|header| header.raft_term.as_ref()) {
+        Some(Identity(term)) if *term > 0 => Ok(*term),
+        _ => Err(Error::Malformed("a header without a raft term")),
     }
 }
 

@@ -4,7 +4,8 @@
 use super::*;
 use crate::etcd::Error;
 use crate::etcd::ops::{
-    Compare, Grant, KeyValue, MemberStatus, Newest, Op, OpReply, RangeReply, Txn, TxnReply,
+    Compare, Grant, Keepalive, KeyValue, MemberStatus, Newest, Op, OpReply, RangeReply, Txn,
+    TxnReply,
 };
 use crate::model::types::{LeaseId, Revision};
 use serde_json::{Value, json};
@@ -222,13 +223,17 @@ fn what_is_left_of_a_lease() {
 #[test]
 fn a_keepalive_without_ttl_means_that_the_lease_is_gone() {
     let alive = keepalive_line(&line(r#","ID":"123","TTL":"10""#)).unwrap();
-    assert_eq!(alive, Some(Duration::from_secs(10)));
+    let expected = Keepalive {
+        ttl: Some(Duration::from_secs(10)),
+        term: 2,
+    };
+    assert_eq!(alive, expected);
     for gone in [
         r#","ID":"123""#,
         r#","ID":"123","TTL":"0""#,
         r#","ID":"123","TTL":"-1""#,
     ] {
-        assert_eq!(keepalive_line(&line(gone)).unwrap(), None, "{gone}");
+        assert_eq!(keepalive_line(&line(gone)).unwrap().ttl, None, "{gone}");
     }
     // An empty result is not etcd's word that the lease is gone.
     assert!(malformed(keepalive_line(b"{\"result\":{}}")));
