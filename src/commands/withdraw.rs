@@ -21,7 +21,7 @@ pub fn withdraw(config: &WithdrawConfig) -> Result<(), Failure> {
     for vni in host.bridges() {
         match kernel.set_arp(vni, false) {
             Ok(()) => silenced.push(vni),
-            Err(host::Error::NoInterface { .. }) => {}
+            Err(error) if error.is_absence() => {}
             Err(error) => {
                 refused.get_or_insert(error);
             }

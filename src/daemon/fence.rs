@@ -321,7 +321,7 @@ impl State {
                 self.answering.remove(&vni);
                 (vni, ArpOutcome::Answers(false), None)
             }
-            Err(error @ Error::NoInterface { .. }) => {
+            Err(error) if error.is_absence() => {
                 self.answering.remove(&vni);
                 (vni, ArpOutcome::Absent, Some(error))
             }
@@ -335,7 +335,11 @@ impl State {
         for &vni in &vnis {
             // What cannot be written now is tried again by the next call: it stays in the set.
             match self.kernel.set_arp(vni, false) {
-                Ok(()) | Err(Error::NoInterface { .. }) => {
+                Ok(()) => {
+                    self.answering.remove(&vni);
+                    outcome.silenced += 1;
+                }
+                Err(error) if error.is_absence() => {
                     self.answering.remove(&vni);
                     outcome.silenced += 1;
                 }

@@ -3,10 +3,10 @@
 
 use crate::gateway::Event;
 use crate::host::Router;
-use crate::host::links::{LinkWatch, Risen};
+use crate::host::links::LinkWatch;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::log_text::spans;
-use log::{debug, warn};
+use log::{debug, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,29 +43,47 @@ pub fn spawn(
             if bridges && links.is_none() {
                 links = open();
             }
-            let risen = match links.as_mut().map(LinkWatch::risen) {
+            let changes = match links.as_mut().map(LinkWatch::changes) {
                 None => continue,
-                Some(Ok(risen)) => risen,
+                Some(Ok(changes)) => changes,
                 Some(Err(error)) => {
                     warn!("cannot watch the bridges: {error}");
                     links = None;
                     continue;
                 }
             };
-            let vnis: Vec<Vni> = match risen {
-                Risen::Bridges(vnis) => vnis
-                    .into_iter()
-                    .filter(|vni| range.contains(*vni))
-                    .collect(),
-                Risen::Unknown => range.iter().collect(),
-            };
+            let is_ours = |vni: &Vni| range.contains(*vni);
+            let vnis: Vec<Vni> = changes.vnis.into_iter().filter(is_ours).collect();
             if !vnis.is_empty() {
-                debug!("bridges came up: vnis={}", spans(&vnis));
+                debug!("bridges changed: vnis={}", spans(&vnis));
                 let _ = events.send(Event::Links(vnis));
             }
+            let suppression = changes.suppression.into_iter();
+            tell_of_suppression(suppression.filter(|(vni, _)| is_ours(vni)));
         }
     })?;
     Ok(())
+}
+
+/// Logs at which VXLAN ports the kernel began or ceased to answer ARP for others.
+fn tell_of_suppression(changes: impl Iterator<Item = (Vni, bool)>) {
+    let (on, off): (Vec<_>, Vec<_>) = changes.partition(|(_, on)| *on);
+    let vnis = |of: Vec<(Vni, bool)>| of.into_iter().map(|(vni, _)| vni).collect::<Vec<_>>();
+    let (on, off) = (vnis(on), vnis(off));
+    if let Some(first) = on.first() {
+        warn!(
+            "vnis={}: neigh_suppress was switched on at the VXLAN port: gratuitous ARP does not reach the stations, \
+             which keep a dead gateway for long after a failover; run: bridge link set dev {} neigh_suppress off",
+            spans(&on),
+            first.vxlan()
+        );
+    }
+    if !off.is_empty() {
+        info!(
+            "vnis={}: neigh_suppress is off at the VXLAN port",
+            spans(&off)
+        );
+    }
 }
 
 fn open() -> Option<LinkWatch> {

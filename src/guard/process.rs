@@ -170,7 +170,8 @@ impl Process {
         let kernel = &mut self.kernel;
         self.answering
             .retain(|&vni| match kernel.set_arp(vni, false) {
-                Ok(()) | Err(host::Error::NoInterface { .. }) => false,
+                Ok(()) => false,
+                Err(error) if error.is_absence() => false,
                 Err(error) => {
                     refused = Some(error);
                     true
@@ -271,6 +272,7 @@ impl Process {
                     heard = Some(lease.valid_until);
                 }
                 Some(Order::Serves(vnis)) => {
+                    self.kernel.keep(&vnis);
                     self.answering.extend(vnis);
                     self.routes = true;
                 }

@@ -15,9 +15,11 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
-/// Flag of an interface that is switched on, netdevice(7).
+/// Flags of an interface that is switched on, and of one that can carry frames, netdevice(7).
 const IFF_UP: u32 = 1;
-/// NLM_F_REQUEST and NLM_F_DUMP, netlink(7).
+const IFF_RUNNING: u32 = 0x40;
+/// NLM_F_REQUEST, and with NLM_F_DUMP, netlink(7).
+const ONE: u16 = 0x1;
 const DUMP: u16 = 0x301;
 /// Attributes of a link, from Linux's include/uapi/linux/if_link.h.
 const IFLA_MTU: u16 = 4;
@@ -44,6 +46,8 @@ pub struct Interface {
     pub index: u32,
     /// Whether it is switched on.
     pub up: bool,
+    /// Whether it can carry frames.
+    pub running: bool,
     /// The longest packet that it takes, in bytes.
     pub mtu: u32,
     /// The index of the bridge (or the like) that it is a port of.
@@ -81,45 +85,85 @@ pub struct Port {
 /// # Errors
 /// The kernel refused.
 pub fn dump() -> io::Result<Vec<Interface>> {
+    let mut interfaces = Vec::new();
+    ask(&request(DUMP, None), |kind, message| match kind {
+        NLMSG_DONE => Some(Ok(())),
+        NLMSG_ERROR => Some(Err(refusal(message))),
+        _ => {
+            interfaces.extend(read(message).filter(|_| kind == RTM_NEWLINK));
+            None
+        }
+    })?;
+    Ok(interfaces)
+}
+
+/// The interface of this name in this process's network namespace, if there is one.
+///
+/// # Errors
+/// The kernel refused.
+pub fn named(name: &str) -> io::Result<Option<Interface>> {
+    ask(&request(ONE, Some(name)), |kind, message| match kind {
+        RTM_NEWLINK => Some(Ok(read(message))),
+        NLMSG_ERROR => Some(match refusal(message) {
+            error if error.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(None),
+            error => Err(error),
+        }),
+        _ => None,
+    })
+}
+
+/// Sends `request`, and gives `hear` each message of the answer until it returns what came of it.
+fn ask<T>(
+    request: &[u8],
+    mut hear: impl FnMut(u16, &[u8]) -> Option<io::Result<T>>,
+) -> io::Result<T> {
     let socket = socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkRoute,
     )?;
-    send(socket.as_raw_fd(), &request(), MsgFlags::empty())?;
+    send(socket.as_raw_fd(), request, MsgFlags::empty())?;
     let mut datagram = vec![0; DATAGRAM];
-    let mut interfaces = Vec::new();
     loop {
         let length = match recv(socket.as_raw_fd(), &mut datagram, MsgFlags::empty()) {
             Err(Errno::EINTR) => continue,
             received => received?,
         };
         for (kind, message) in messages(&datagram[..length]) {
-            match kind {
-                NLMSG_DONE => return Ok(interfaces),
-                NLMSG_ERROR => return Err(refusal(message)),
-                RTM_NEWLINK => interfaces.extend(read(message)),
-                _ => {}
+            if let Some(answer) = hear(kind, message) {
+                return answer;
             }
         }
     }
 }
 
-/// A request for all links.
-fn request() -> [u8; HEADER + INFO] {
-    const LENGTH: u32 = (HEADER + INFO) as u32;
-    let mut request = [0; HEADER + INFO];
-    request[..4].copy_from_slice(&LENGTH.to_ne_bytes());
+/// A request for links: for all, or for the one of this name.
+fn request(flags: u16, name: Option<&str>) -> Vec<u8> {
+    let mut request = vec![0; HEADER + INFO];
     request[4..6].copy_from_slice(&RTM_GETLINK.to_ne_bytes());
-    request[6..8].copy_from_slice(&DUMP.to_ne_bytes());
+    request[6..8].copy_from_slice(&flags.to_ne_bytes());
+    if let Some(name) = name {
+        // An attribute's header of 4 bytes, and the name with the NUL that ends it.
+        let length = 4 + name.len() as u16 + 1;
+        request.extend(length.to_ne_bytes());
+        request.extend(IFLA_IFNAME.to_ne_bytes());
+        request.extend(name.as_bytes());
+        request.push(0);
+        request.resize(request.len().next_multiple_of(4), 0);
+    }
+    let length = request.len() as u32;
+    request[..4].copy_from_slice(&length.to_ne_bytes());
     request
 }
 
-fn read(message: &[u8]) -> Option<Interface> {
+/// Reads a message of type RTM_NEWLINK or RTM_DELLINK about an interface.
+pub(super) fn read(message: &[u8]) -> Option<Interface> {
+    let flags = u32::from_ne_bytes(number(message, 8)?);
     let mut interface = Interface {
         index: u32::from_ne_bytes(number(message, 4)?),
-        up: u32::from_ne_bytes(number(message, 8)?) & IFF_UP != 0,
+        up: flags & IFF_UP != 0,
+        running: flags & IFF_RUNNING != 0,
         ..Interface::default()
     };
     for (kind, value) in attributes(message.get(INFO..)?) {
@@ -163,7 +207,8 @@ fn read_vxlan(data: &[u8]) -> Vxlan {
     vxlan
 }
 
-fn read_port(data: &[u8]) -> Port {
+/// Reads the settings of a port.
+pub(super) fn read_port(data: &[u8]) -> Port {
     let mut port = Port::default();
     for (kind, value) in attributes(data) {
         match kind {
@@ -225,6 +270,7 @@ mod tests {
             name: "vxlan7".into(),
             index: 12,
             up: true,
+            running: true,
             mtu: 1500,
             master: Some(11),
             kind: "vxlan".into(),
@@ -261,5 +307,7 @@ mod tests {
         let loopback = interfaces.iter().find(|it| it.name == "lo").unwrap();
         assert!(loopback.index > 0 && loopback.mtu > 0);
         assert_eq!(loopback.vxlan, None);
+        assert_eq!(named("lo").unwrap().as_ref(), Some(loopback));
+        assert_eq!(named("no-such-link").unwrap(), None);
     }
 }

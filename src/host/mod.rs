@@ -3,6 +3,7 @@
 //! Two lanes, so that ARP never waits behind vtysh: [`Kernel`] is fast (file writes and packets) and is
 //! called by the worker itself; [`Router`] is slow (one vtysh run a batch) and is called on the `frr` thread.
 
+pub mod bridges;
 pub mod factory;
 pub mod frr;
 pub mod garp;
@@ -43,11 +44,15 @@ pub struct Mended {
 
 /// The kernel's part of a VNI: whether `br<VNI>` answers ARP, and gratuitous ARP.
 pub trait Kernel: Send {
-    /// Makes `br<VNI>` answer ARP requests, or be silent.
+    /// Makes the bridge of `vni` answer ARP requests, or be silent. It is silenced under any name, and made to
+    /// answer only as `br<VNI>`.
     ///
     /// # Errors
-    /// [`Error::NoInterface`] if the bridge does not exist; [`Error::Write`] if the kernel refused.
+    /// An [absence](Error::is_absence) if there is no such bridge; [`Error::Write`] if the kernel refused.
     fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error>;
+
+    /// Another process makes these bridges answer. Later they are to be silenced here, whatever their names.
+    fn keep(&mut self, _vnis: &[Vni]) {}
 
     /// Broadcasts one gratuitous ARP for each IPv4 address of each VNI's bridge; returns what failed.
     /// `permit` is asked right before each VNI's.
@@ -125,6 +130,18 @@ pub enum Error {
         /// The bridge's name.
         bridge: String,
     },
+    /// The VNI's bridge has another name. It was silenced.
+    Renamed {
+        /// The name that it should have.
+        bridge: String,
+        /// Its name.
+        name: String,
+    },
+    /// The bridge does not carry the VNI: it is the host's own, and was not touched.
+    Foreign {
+        /// Its name.
+        bridge: String,
+    },
     /// A file below `/proc/sys` could not be written.
     Write {
         /// The file.
@@ -167,6 +184,16 @@ pub enum Error {
     NotPermitted,
 }
 
+impl Error {
+    /// Whether this host has no bridge for the VNI that could answer.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Error::NoInterface { .. } | Error::Renamed { .. } | Error::Foreign { .. }
+        )
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -176,6 +203,16 @@ impl fmt::Display for Error {
                     "{bridge} does not exist: create the bridge, or narrow --minvni and --maxvni"
                 )
             }
+            Error::Renamed { bridge, name } => write!(
+                f,
+                "{bridge} is called {name} now: it was silenced, and its VNI is not served here; \
+                 run: ip link set {name} name {bridge}"
+            ),
+            Error::Foreign { bridge } => write!(
+                f,
+                "{bridge} has no VXLAN interface of its VNI as a port: it is left alone, and the VNI is not \
+                 served here; add the port, or narrow --minvni and --maxvni"
+            ),
             Error::Write { path, .. } => write!(f, "cannot write {}", path.display()),
             Error::Announce { bridge, .. } => write!(f, "cannot send gratuitous ARP on {bridge}"),
             Error::Spawn { .. } => {

@@ -4,6 +4,7 @@
 //! Owns the packet socket (inside [`Announcer`]); everything else is read or written anew each time,
 //! because bridges come and go while the daemon runs.
 
+use super::bridges::{self, Bridges, Found};
 use super::garp::Announcer;
 use super::{Error, Kernel};
 use crate::model::types::{Vni, VniRange};
@@ -22,7 +23,7 @@ const SILENT: &[u8] = b"8";
 #[derive(Debug)]
 pub struct ProcKernel {
     sysctl: PathBuf,
-    sysfs: PathBuf,
+    bridges: Bridges,
     announcer: Announcer,
 }
 
@@ -37,46 +38,64 @@ impl ProcKernel {
     pub fn new() -> ProcKernel {
         ProcKernel {
             sysctl: "/proc/sys/net/ipv4/conf".into(),
-            sysfs: "/sys/class/net".into(),
+            bridges: Bridges::default(),
             announcer: Announcer::default(),
         }
     }
 
-    /// The VNIs of `range` whose bridge exists now. One directory listing.
+    /// The VNIs of `range` whose bridge exists now, under any name. One dump of all links.
     pub fn existing(&self, range: &VniRange) -> BTreeSet<Vni> {
-        existing_bridges(range)
+        let vnis = bridges::existing().into_keys();
+        vnis.filter(|vni| range.contains(*vni)).collect()
     }
 
-    /// A number that changes whenever the bridge of `vni` has come up (again) or was made anew, so that it
-    /// is time for another gratuitous ARP; `None` while it does not exist. Reads two small files.
-    pub fn link_generation(&self, vni: Vni) -> Option<u64> {
-        let bridge = self.sysfs.join(vni.bridge());
-        let number = |file| -> Option<u64> {
-            fs::read_to_string(bridge.join(file))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()
-        };
-        // The counter starts anew with a new interface, the index does not come back.
-        Some(number("ifindex")? << 32 | number("carrier_up_count")? & 0xffff_ffff)
-    }
-}
-
-impl Kernel for ProcKernel {
-    fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error> {
-        let path = self.sysctl.join(vni.bridge()).join("arp_ignore");
-        let value = if answer { ANSWER } else { SILENT };
+    fn write(&self, bridge: &str, value: &[u8]) -> Result<(), Error> {
+        let path = self.sysctl.join(bridge).join("arp_ignore");
         OpenOptions::new()
             .write(true)
             .open(&path)
             .and_then(|mut file| file.write_all(value))
             .map_err(|source| match source.kind() {
                 io::ErrorKind::NotFound => Error::NoInterface {
-                    bridge: vni.bridge(),
+                    bridge: bridge.to_owned(),
                 },
                 _ => Error::Write { path, source },
             })
+    }
+}
+
+impl Kernel for ProcKernel {
+    fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error> {
+        let bridge = vni.bridge();
+        match self.bridges.find(vni) {
+            Found::Bridge if answer => {
+                // Before it answers: from then on it must be silenced, whatever becomes of it.
+                self.bridges.keep(vni);
+                self.write(&bridge, ANSWER)
+            }
+            Found::Bridge => {
+                self.write(&bridge, SILENT)?;
+                self.bridges.release(vni);
+                Ok(())
+            }
+            Found::Renamed(name) => {
+                self.write(&name, SILENT)?;
+                match answer {
+                    true => Err(Error::Renamed { bridge, name }),
+                    false => {
+                        self.bridges.release(vni);
+                        Ok(())
+                    }
+                }
+            }
+            Found::Foreign => Err(Error::Foreign { bridge }),
+            Found::Absent => Err(Error::NoInterface { bridge }),
+        }
+    }
+
+    fn keep(&mut self, vnis: &[Vni]) {
+        self.bridges.learn(vnis);
+        vnis.iter().for_each(|vni| self.bridges.keep(*vni));
     }
 
     fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)> {
@@ -112,6 +131,5 @@ mod tests {
             matches!(&error, Error::NoInterface { bridge } if bridge == "br16777215"),
             "{error:?}"
         );
-        assert_eq!(kernel.link_generation(Vni::MAX), None);
     }
 }

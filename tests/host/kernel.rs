@@ -5,7 +5,7 @@ use crate::vni;
 use std::cell::RefCell;
 use std::process::{Command, Stdio};
 use wmgwd::commands::check::look::at_start;
-use wmgwd::host::links::{LinkWatch, Risen};
+use wmgwd::host::links::{LinkChanges, LinkWatch};
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{Error, Kernel};
 use wmgwd::model::types::VniRange;
@@ -52,6 +52,63 @@ fn a_silent_bridge_answers_no_arp() {
             assert!(answers("10.7.0.1") && answers("10.7.0.2"));
             let error = kernel.set_arp(vni(8), true).unwrap_err();
             assert!(matches!(error, Error::NoInterface { .. }), "{error}");
+        },
+    );
+}
+
+/// Input: the bridge of a VNI under another name; a bridge of the host's own with a VNI's name. Output: the first is
+/// silenced in each way, and made to answer in none; the second is not touched.
+#[test]
+fn a_bridge_is_known_by_its_port_and_not_by_its_name() {
+    namespace::run(
+        "kernel::a_bridge_is_known_by_its_port_and_not_by_its_name",
+        &["ip", "arping"],
+        || {
+            bridge_with_station();
+            let range = VniRange::new(vni(1), vni(100)).unwrap();
+            let mut daemon = ProcKernel::new();
+            let mut guard = ProcKernel::new();
+            daemon.set_arp(vni(7), true).unwrap();
+            guard.keep(&[vni(7)]);
+            let rename =
+                || sh("ip link set br7 down; ip link set br7 name lan7; ip link set lan7 up");
+            let back =
+                || sh("ip link set lan7 down; ip link set lan7 name br7; ip link set br7 up");
+            for (which, kernel) in [("daemon", &mut daemon), ("guard", &mut guard)] {
+                rename();
+                eventually("it answers by its new name", || answers("10.7.0.1"));
+                kernel.set_arp(vni(7), false).unwrap();
+                assert!(!answers("10.7.0.1"), "{which}");
+                back();
+                kernel.set_arp(vni(7), true).unwrap();
+                eventually("it answers again", || answers("10.7.0.1"));
+            }
+            rename();
+            // One that has never seen it under its own name, as `wmgwd withdraw`, and also without its port.
+            assert_eq!(ProcKernel::new().existing(&range), [vni(7)].into());
+            let error = ProcKernel::new().set_arp(vni(7), true).unwrap_err();
+            assert!(matches!(error, Error::Renamed { .. }), "{error}");
+            assert!(!answers("10.7.0.1"));
+            back();
+            daemon.set_arp(vni(7), true).unwrap();
+            sh("ip link set vxlan7 nomaster");
+            daemon.set_arp(vni(7), false).unwrap();
+            assert!(!answers("10.7.0.1"));
+
+            sh("ip link add br50 type bridge; sysctl -qw net.ipv4.conf.br50.arp_ignore=1");
+            let mut kernel = ProcKernel::new();
+            for answer in [true, false] {
+                let error = kernel.set_arp(vni(50), answer).unwrap_err();
+                assert!(matches!(error, Error::Foreign { .. }), "{error}");
+            }
+            assert!(kernel.existing(&range).is_empty());
+            assert_eq!(sh("sysctl -n net.ipv4.conf.br50.arp_ignore").trim(), "1");
+            // A port that comes later makes it wmgwd's.
+            sh(
+                "ip link add vxlan50 type vxlan id 50 dstport 4789; ip link set vxlan50 master br50",
+            );
+            kernel.set_arp(vni(50), false).unwrap();
+            assert_eq!(sh("sysctl -n net.ipv4.conf.br50.arp_ignore").trim(), "8");
         },
     );
 }
@@ -117,25 +174,32 @@ fn a_link_that_comes_up_again_is_noticed() {
             );
             assert_eq!(at_start(range), []);
             let watch = RefCell::new(LinkWatch::open().unwrap());
-            assert_eq!(
-                watch.borrow_mut().risen().unwrap(),
-                Risen::Bridges([].into())
-            );
-            let first = kernel.link_generation(vni(7)).unwrap();
-            assert_eq!(kernel.link_generation(vni(7)), Some(first));
-            assert_eq!(kernel.link_generation(vni(8)), None);
+            let changes = || watch.borrow_mut().changes().unwrap();
+            let changed = || changes().vnis.contains(&vni(7));
+            assert_eq!(changes(), LinkChanges::default());
             sh("ip link set br7 down; ip link set br7 up");
-            eventually("up again", || kernel.link_generation(vni(7)) != Some(first));
             // The kernel tells of a link that came up with up to a second of delay.
-            let risen = || watch.borrow_mut().risen().unwrap();
-            eventually("risen", || risen() == Risen::Bridges([vni(7)].into()));
-            assert_eq!(
-                watch.borrow_mut().risen().unwrap(),
-                Risen::Bridges([].into())
-            );
-            let second = kernel.link_generation(vni(7)).unwrap();
-            sh("ip link delete br7; ip link add br7 type bridge");
-            assert!(![None, Some(first), Some(second)].contains(&kernel.link_generation(vni(7))));
+            eventually("up again", changed);
+            assert_eq!(changes(), LinkChanges::default());
+            sh("ip link set br7 name lan7");
+            eventually("renamed", changed);
+            sh("ip link set lan7 name br7");
+            eventually("renamed back", changed);
+            sh("ip link set vxlan7 nomaster");
+            eventually("its port left", changed);
+            sh("ip link set vxlan7 master br7");
+            eventually("its port is back", changed);
+            for on in [true, false] {
+                let word = if on { "on" } else { "off" };
+                sh(&format!("bridge link set dev vxlan7 neigh_suppress {word}"));
+                eventually("suppression", || {
+                    changes().suppression.get(&vni(7)) == Some(&on)
+                });
+            }
+            sh("ip link delete br7");
+            eventually("gone", changed);
+            sh("ip link add br7 type bridge");
+            eventually("there again", changed);
 
             sh(
                 "ip link set vxlan7 master br7; bridge link set dev vxlan7 neigh_suppress on

@@ -394,6 +394,7 @@ mod tests {
                 ..Interface::default()
             });
             links.interfaces.push(Interface {
+                running: true,
                 name: format!("vxlan{i}"),
                 index: 2 * i + 1,
                 up: true,

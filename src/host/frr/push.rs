@@ -137,6 +137,13 @@ pub fn failure(vni: Vni, error: Error) -> RouteFailure {
 pub fn again(error: &Error) -> Error {
     let copy = |source: &io::Error| io::Error::new(source.kind(), source.to_string());
     match error {
+        Error::Renamed { bridge, name } => Error::Renamed {
+            bridge: bridge.clone(),
+            name: name.clone(),
+        },
+        Error::Foreign { bridge } => Error::Foreign {
+            bridge: bridge.clone(),
+        },
         Error::NoInterface { bridge } => Error::NoInterface {
             bridge: bridge.clone(),
         },
