@@ -110,6 +110,15 @@ impl Gateway {
         failing || self.routes_are_gone(slot, wanted)
     }
 
+    /// Whether the bridge is not there, or has refused to answer for a while.
+    fn cannot_answer(&self, now: Time, slot: &Slot) -> bool {
+        let refused = slot.arp_retry_for(true).is_failing()
+            && slot
+                .failing_since
+                .is_some_and(|since| now.since(since) >= RELEASE_PATIENCE);
+        slot.absent || refused
+    }
+
     /// Whether FRR shows `wanted`, or the daemon that does not is down and shows nothing at all.
     pub(super) fn routes_are_gone(&self, slot: &Slot, wanted: Exposure) -> bool {
         let bgpd_is_down = self.frr.tried && self.frr.health.bgpd.is_none();
@@ -130,7 +139,11 @@ impl Gateway {
     ) -> bool {
         let releases = role == Role::Owner;
         let routes = slot.routes_are(wanted) || (releases && self.has_released(now, slot, wanted));
-        if slot.arp != Some(wanted.arp) || !routes || slot.giving_up {
+        // An owner without a bridge, or whose bridge cannot be made to answer, serves no station any more: it must
+        // not keep the successor from it. One that cannot be silenced does.
+        let cannot_answer = releases && wanted.arp && self.cannot_answer(now, slot);
+        let arp = slot.arp == Some(wanted.arp) || cannot_answer;
+        if !arp || !routes || slot.giving_up {
             return false;
         }
         let announced = slot.announced.filter(|&at| at >= slot.entered);

@@ -2,7 +2,7 @@
 
 use super::bench::*;
 use crate::gateway::*;
-use crate::model::fsm::Write;
+use crate::model::fsm::{Kind, Write};
 
 /// Input: 1 200 VNIs are owned at once. Output: announced 500 at a time with a pause between.
 #[test]
@@ -116,4 +116,27 @@ fn one_daemon_that_is_down_does_not_hold_up_the_other() {
     };
     let effects = bench.next();
     assert_eq!(effects[0], Effect::ChangeRoutes(vec![cost]));
+}
+
+/// Input: the bridge of an owner is deleted, or the kernel refuses to make it answer; another node asks for the VNI.
+/// Output: the owner agrees, at once or after a while of refusals.
+#[test]
+fn an_owner_that_cannot_answer_does_not_hold_a_migration() {
+    for (outcome, refusals) in [(ArpOutcome::Absent, 1), (ArpOutcome::Failed, 7)] {
+        let mut bench = Bench::ready(1);
+        let points = Some(Value::Points(vec![(1 << 63) + 1]));
+        bench.change(Key::Node(name("gw2")), points, Some(OTHERS_LEASE));
+        bench.own_all();
+        bench.observe(Event::Links(vec![vni(1)]));
+        let decided = Some(Value::Kind(Kind::from_number(2).unwrap()));
+        bench.change(Key::Kind(vni(1)), decided, None);
+        let successor = Some(Value::Name(Some(name("gw2"))));
+        bench.change(Key::Next(vni(1)), successor, Some(OTHERS_LEASE));
+        for _ in 0..refusals {
+            bench.wait(secs(1));
+            bench.observe(Event::ArpSwitched(vec![(vni(1), outcome)]));
+        }
+        let agreed = Write::Advance(crate::model::fsm::Phase::Confirmed);
+        assert_eq!(bench.writes(), [agreed], "{outcome:?}");
+    }
 }
