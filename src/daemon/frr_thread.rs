@@ -7,7 +7,7 @@ use crate::daemon::fence::Fence;
 use crate::daemon::readvertise::Mending;
 use crate::gateway::Event;
 use crate::host::{self, Parts, RouteChange, Router};
-use crate::model::types::{LeaseId, Vni};
+use crate::model::types::{LeaseId, Time, Vni};
 use crate::sys::clock;
 use crate::telemetry::log_text::{Complaint, Complaints, chain, spans};
 use log::{Level, debug, info, log, warn};
@@ -18,8 +18,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
-/// How long FRR is left alone before it is asked whether it still has what it was given.
+/// How often FRR is asked whether it still has what it was given.
 const AUDIT: Duration = Duration::from_secs(30);
+/// And how long after a reset.
+const EARLY: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+];
 
 /// What the thread `frr` is told.
 pub enum Order {
@@ -55,103 +61,251 @@ pub fn spawn(
     Ok(frr)
 }
 
-/// Thread `frr`: one order after the other.
+/// Thread `frr`: one order after the other, and an audit whenever one is due.
 fn serve_orders(
-    mut router: Box<dyn Router>,
+    router: Box<dyn Router>,
     fence: &Fence,
     orders: &Receiver<Order>,
     events: &Sender<Event>,
 ) {
-    let mut complaints = Complaints::new("FRR");
-    let mut reset_complaint = Complaint::default();
-    let mut warned = false;
-    let mut mending = Mending::default();
-    let mut claimed_under = None;
-    let mut audit = clock::now() + AUDIT;
+    let mut lane = Lane {
+        router,
+        fence,
+        complaints: Complaints::new("FRR"),
+        reset_complaint: Complaint::default(),
+        audit_complaint: Complaint::default(),
+        warned: BTreeSet::new(),
+        mending: Mending::default(),
+        claimed_under: None,
+        audits: Audits::new(clock::now()),
+    };
     loop {
-        let due = mending.due.map_or(audit, |due| due.min(audit));
-        let order = match orders.recv_timeout(due.since(clock::now())) {
-            Ok(order) => order,
+        let due = lane.audits.due();
+        let due = lane.mending.due.map_or(due, |mend| mend.min(due));
+        let mut told = match orders.recv_timeout(due.since(clock::now())) {
+            Ok(order) => vec![lane.carry_out(order)],
             Err(RecvTimeoutError::Timeout) => {
-                // Orders go first, so this may be late, but is never in their way.
-                if mending.due.is_some_and(|due| due <= clock::now()) {
-                    mending.look(&mut *router, &|| fence.permits(claimed_under));
+                if lane.mending.due.is_some_and(|due| due <= clock::now()) {
+                    lane.mend();
                 }
-                if audit > clock::now() {
-                    continue;
-                }
-                // Only while it is quiet: what is under way is no drift.
-                audit = clock::now() + AUDIT;
-                mending.due = Some(clock::now());
-                match router.drifted() {
-                    Ok(vnis) if vnis.is_empty() => continue,
-                    Ok(vnis) => {
-                        warn!(
-                            "FRR: vnis={} are not as they were left: told again",
-                            spans(&vnis)
-                        );
-                        if events.send(Event::Drifted(vnis)).is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => debug!("FRR: cannot look: {}", chain(&error)),
-                }
-                continue;
+                Vec::new()
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        audit = clock::now() + AUDIT;
-        mending.due = Some(clock::now());
-        let event = match order {
-            Order::Reset { parts, keep } => {
-                let mut taken = Parts::NONE;
-                // One by one: a daemon that refuses must not hide that the other did as it was told.
-                for part in parts.each() {
-                    match router.withdraw(part, &keep, &|| true) {
-                        Ok(()) => taken = taken.or(part),
-                        Err(error) => {
-                            let reason = chain(&error);
-                            let level = if reset_complaint.raise(&reason) {
-                                Level::Warn
-                            } else {
-                                Level::Debug
-                            };
-                            log!(level, "FRR: cannot withdraw: {reason}");
-                        }
-                    }
-                }
-                if taken == parts {
-                    reset_complaint.settle();
-                    info!(
-                        "FRR: every VNI is withdrawn but those served here: kept={}",
-                        keep.len()
-                    );
-                    if !warned {
-                        warned = true;
-                        router
-                            .warnings()
-                            .iter()
-                            .for_each(|warning| warn!("FRR: {warning}"));
-                    }
-                }
-                Event::RoutesReset(taken)
+        // After each order, too: a VNI that FRR refuses again and again must not put the audit off.
+        let mut lost = match lane.audits.take_due(clock::now()) {
+            true => lane.audit(),
+            false => Vec::new(),
+        };
+        // After what came of the order: the gateway then gives them to FRR once more.
+        lost.extend(lane.router.take_lost());
+        if !lost.is_empty() {
+            warn!(
+                "FRR: vnis={} are not as they were left: told again",
+                spans(&lost)
+            );
+            told.push(Event::Drifted(lost));
+        }
+        for event in told {
+            if events.send(event).is_err() {
+                return;
             }
-            Order::Change { changes, under } => {
-                claimed_under = under;
-                let failures = router.apply(&changes, &|| fence.permits(under));
-                let failed = failures.iter().map(|failure| failure.vni).collect();
-                debug!("FRR: changes={} failed={}", changes.len(), failures.len());
-                let reasons = failures
-                    .iter()
-                    .filter(|failure| !matches!(failure.error, host::Error::NotPermitted))
-                    .map(|failure| (failure.vni, chain(&failure.error)))
-                    .collect();
-                complaints.hear(changes.iter().map(|change| change.vni), reasons);
-                Event::RoutesChanged { failed }
+        }
+    }
+}
+
+/// When FRR is compared with what it was given. No order puts an audit off.
+struct Audits {
+    /// After each reset: a daemon that has just started may still be reading its configuration.
+    early: Vec<Time>,
+    regular: Time,
+}
+
+impl Audits {
+    fn new(now: Time) -> Audits {
+        Audits {
+            early: Vec::new(),
+            regular: now + AUDIT,
+        }
+    }
+
+    fn due(&self) -> Time {
+        let early = self.early.iter().copied();
+        early.fold(self.regular, Time::min)
+    }
+
+    /// A daemon was reset at `now`.
+    fn follow_reset(&mut self, now: Time) {
+        self.early = EARLY.map(|after| now + after).to_vec();
+    }
+
+    /// Whether an audit is due; then it is for the caller to make it.
+    fn take_due(&mut self, now: Time) -> bool {
+        let is_due = self.due() <= now;
+        if is_due {
+            self.early.retain(|at| *at > now);
+            self.regular = now + AUDIT;
+        }
+        is_due
+    }
+}
+
+/// What the thread has.
+struct Lane<'a> {
+    router: Box<dyn Router>,
+    fence: &'a Fence,
+    complaints: Complaints,
+    reset_complaint: Complaint,
+    audit_complaint: Complaint,
+    /// What was last warned of.
+    warned: BTreeSet<String>,
+    mending: Mending,
+    /// The lease of the last change, under which an audit may claim again.
+    claimed_under: Option<LeaseId>,
+    audits: Audits,
+}
+
+impl Lane<'_> {
+    fn carry_out(&mut self, order: Order) -> Event {
+        self.mending.due = Some(clock::now());
+        match order {
+            Order::Reset { parts, keep } => self.reset(parts, &keep),
+            Order::Change { changes, under } => self.change(&changes, under),
+        }
+    }
+
+    fn reset(&mut self, parts: Parts, keep: &BTreeSet<Vni>) -> Event {
+        let mut taken = Parts::NONE;
+        let mut refusal = None;
+        // One by one: a daemon that refuses must not hide that the other did as it was told.
+        for part in parts.each() {
+            let result = self.router.withdraw(part, keep, &|| true);
+            let lacks = || match part.bgpd {
+                true => self.router.lacks().map_or(Ok(()), Err),
+                false => Ok(()),
+            };
+            match result.and_then(|()| lacks()) {
+                Ok(()) => taken = taken.or(part),
+                Err(error) => refusal = Some(chain(&error)),
+            }
+        }
+        self.audits.follow_reset(clock::now());
+        match refusal {
+            Some(reason) => {
+                let level = match self.reset_complaint.raise(&reason) {
+                    true => Level::Warn,
+                    false => Level::Debug,
+                };
+                log!(
+                    level,
+                    "FRR cannot be used: {reason}; this node takes no VNIs until then"
+                );
+            }
+            None => {
+                if self.reset_complaint.settle() {
+                    info!("FRR can be used again");
+                }
+                info!(
+                    "FRR: every VNI is withdrawn but those served here: kept={}",
+                    keep.len()
+                );
+            }
+        }
+        self.tell_of_configuration();
+        Event::RoutesReset(taken)
+    }
+
+    fn change(&mut self, changes: &[RouteChange], under: Option<LeaseId>) -> Event {
+        self.claimed_under = under;
+        let fence = self.fence;
+        let failures = self.router.apply(changes, &|| fence.permits(under));
+        let failed = failures.iter().map(|failure| failure.vni).collect();
+        debug!("FRR: changes={} failed={}", changes.len(), failures.len());
+        let reasons = failures
+            .iter()
+            .filter(|failure| !matches!(failure.error, host::Error::NotPermitted))
+            .map(|failure| (failure.vni, chain(&failure.error)))
+            .collect();
+        self.complaints
+            .hear(changes.iter().map(|change| change.vni), reasons);
+        Event::RoutesChanged { failed }
+    }
+
+    fn mend(&mut self) {
+        let (fence, under) = (self.fence, self.claimed_under);
+        self.mending
+            .look(&mut *self.router, &|| fence.permits(under));
+    }
+
+    /// Compares FRR with what it was given. What it covers:
+    ///
+    /// | in FRR | compared with | when it differs |
+    /// |---|---|---|
+    /// | `filter-vni`, its shape | what wmgwd needs | emptied, brought into shape, VNIs given again |
+    /// | list lines, or entries | the VNIs that were claimed | given again |
+    /// | export route targets | the list lines | the lines follow |
+    /// | OSPF costs of bridges | what was set | set again |
+    /// | the gateway's own type-2 routes | the VNIs that were claimed | brought back ([`Mending`]) |
+    /// | neighbours, route-maps, instance | what wmgwd relies on | logged |
+    fn audit(&mut self) -> Vec<Vni> {
+        self.mending.due = Some(clock::now());
+        let (fence, under) = (self.fence, self.claimed_under);
+        let found = match self.router.drifted(&|| fence.permits(under)) {
+            Ok(vnis) => {
+                if self.audit_complaint.settle() {
+                    info!("FRR: it can be compared again with what it was given");
+                }
+                vnis
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                let level = match self.audit_complaint.raise(&reason) {
+                    true => Level::Warn,
+                    false => Level::Debug,
+                };
+                log!(
+                    level,
+                    "FRR: cannot compare it with what it was given, trying again: {reason}"
+                );
+                Vec::new()
             }
         };
-        if events.send(event).is_err() {
-            return;
+        self.tell_of_configuration();
+        found
+    }
+
+    /// Logs what in the operator's part of the configuration came to be wrong, and what is right again.
+    fn tell_of_configuration(&mut self) {
+        let warnings: BTreeSet<String> = self.router.warnings().into_iter().collect();
+        for warning in warnings.difference(&self.warned) {
+            warn!("FRR: {warning}");
         }
+        for warning in self.warned.difference(&warnings) {
+            info!("FRR: no longer so: {warning}");
+        }
+        self.warned = warnings;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Input: a reset, then the passing of time. Output: audits 1, 3 and 10 s after it and then every 30 s, each due
+    /// once, whatever is ordered meanwhile.
+    #[test]
+    fn audits_are_due_after_a_reset_and_regularly() {
+        let begin = Time::since_boot(Duration::from_secs(100));
+        let mut audits = Audits::new(begin);
+        audits.follow_reset(begin);
+        let mut made = Vec::new();
+        for second in 0..80 {
+            let now = begin + Duration::from_secs(second);
+            if audits.take_due(now) {
+                made.push(second);
+            }
+            assert!(audits.due() > now);
+        }
+        assert_eq!(made, [1, 3, 10, 40, 70]);
     }
 }

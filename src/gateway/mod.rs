@@ -214,6 +214,8 @@ impl Gateway {
                         slot.arp = None;
                         slot.arp_unblocked();
                         slot.stop_announcing();
+                        // An interface that is new to ospfd has the default cost, which is better than any owner's.
+                        slot.cost = None;
                     }
                 }
             }

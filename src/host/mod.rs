@@ -92,6 +92,18 @@ pub trait Router: Send {
         Vec::new()
     }
 
+    /// What FRR's configuration does not have yet and wmgwd cannot do without; known after a [`Router::withdraw`] or
+    /// a [`Router::drifted`]. A bgpd that starts may answer before it has read its configuration.
+    fn lacks(&self) -> Option<Error> {
+        None
+    }
+
+    /// VNIs that FRR had been given and has no more, since this was asked last: what was wrong in its configuration
+    /// had to be taken away as a whole.
+    fn take_lost(&mut self) -> Vec<Vni> {
+        Vec::new()
+    }
+
     /// Looks which daemons run. Cheap enough for once a second.
     fn health(&mut self) -> Health;
 
@@ -112,12 +124,12 @@ pub trait Router: Send {
     }
 
     /// Looks whether FRR still has what [`Router::apply`] gave it: a reload of its configuration takes that
-    /// away without a restart. Returns the VNIs that have to be applied again. Two short runs of vtysh, so
-    /// meant for the audit.
+    /// away without a restart. Returns the VNIs that have to be applied again. A few short runs of vtysh, so
+    /// meant for the audit. `permit` is asked before route targets that the operator changed are followed.
     ///
     /// # Errors
-    /// FRR did not say.
-    fn drifted(&mut self) -> Result<Vec<Vni>, Error> {
+    /// A daemon did not say. What was found of the other is told by [`Router::take_lost`].
+    fn drifted(&mut self, _permit: &dyn Fn() -> bool) -> Result<Vec<Vni>, Error> {
         Ok(Vec::new())
     }
 }

@@ -59,7 +59,7 @@ fn measure() {
                 .collect();
             assert!(frr.apply(&changes, &|| true).is_empty());
             timed("drifted, 1000 owned", || {
-                assert_eq!(frr.drifted().unwrap(), [])
+                assert_eq!(frr.drifted(&|| true).unwrap(), [])
             });
             timed("withdraw_all, 1000 owned", || frr.withdraw_all().unwrap());
         }

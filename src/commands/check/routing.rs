@@ -330,7 +330,7 @@ mod tests {
     use crate::host::frr::config::parse_bgp;
     use crate::host::frr::targets::parse_targets;
 
-    const ROUTER: &str = "router bgp 65000\n address-family l2vpn evpn\n  neighbor fabric route-map filter-vni out\n";
+    const ROUTER: &str = "router bgp 65000\n address-family l2vpn evpn\n  neighbor fabric activate\n  neighbor fabric route-map filter-vni out\n";
     /// Input: route-maps that are open, and one that is not there at all. Output: what is wmgwd's to close is a
     /// warning while none runs.
     #[test]

@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// Makes the changed filter count now and not only after bgpd's `route-map delay-timer` (5 s).
 const CLEAR: &str = "clear bgp l2vpn evpn * soft out";
+/// What an operator reads of a bgpd without an EVPN instance.
+const NO_INSTANCE: &str = "there is no `router bgp AS` in its configuration: no VNI is advertised; add it as in \
+                           frr.conf.example, or wait if FRR just starts";
 /// How old the known route targets may get before they are looked at again after a claim.
 const TARGETS_AGE: Duration = Duration::from_secs(30);
 /// How soon to look again for the route targets of a VNI that bgpd does not know yet.
@@ -42,6 +45,8 @@ pub struct Filter {
     was_open: bool,
     targets: Targets,
     targets_read: Option<Time>,
+    /// VNIs that were let out until the filter had to be emptied, and that nobody was told of.
+    lost: BTreeSet<Vni>,
 }
 
 impl Filter {
@@ -58,6 +63,7 @@ impl Filter {
             was_open: false,
             targets: Targets::default(),
             targets_read: None,
+            lost: BTreeSet::new(),
         }
     }
 
@@ -74,9 +80,41 @@ impl Filter {
         &self.shown
     }
 
-    /// The AS number, if bgpd gives up its own route for an address that it hears from another gateway.
-    pub fn yielding_asn(&self) -> Option<u32> {
-        self.config.asn.filter(|_| self.config.yields)
+    /// What is not in the configuration and must be.
+    pub fn lacks(&self) -> Option<Error> {
+        self.config.asn.is_none().then(|| Error::Refused {
+            daemon: Daemon::Bgpd.name(),
+            output: NO_INSTANCE.to_owned(),
+        })
+    }
+
+    /// Whether bgpd gives up its own route for an address that it hears from another gateway.
+    pub fn yields(&self) -> bool {
+        self.config.yields
+    }
+
+    /// The AS number of the EVPN instance.
+    pub fn asn(&self) -> Option<u32> {
+        self.config.asn
+    }
+
+    /// The VNIs that are to be given to FRR again, since this was asked last.
+    pub fn take_lost(&mut self) -> BTreeSet<Vni> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// These are to be given to FRR again.
+    pub fn lose(&mut self, vnis: impl IntoIterator<Item = Vni>) {
+        self.lost.extend(vnis);
+    }
+
+    /// Empties the filter and brings it into shape. What was let out is told by [`Filter::take_lost`], whatever
+    /// fails after this.
+    fn reshape(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
+        let shown = self.shown.clone();
+        self.withdraw(vtysh, bgpd, &BTreeSet::new(), &|| true)?;
+        self.lost.extend(shown);
+        Ok(())
     }
 
     /// Whether the filter was found open since this was asked last.
@@ -122,20 +160,34 @@ impl Filter {
     ///
     /// # Errors
     /// What bgpd or vtysh said.
-    pub fn drifted(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<BTreeSet<Vni>, Error> {
+    pub fn drifted(
+        &mut self,
+        vtysh: &Vtysh,
+        bgpd: Option<u64>,
+        batch: usize,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<BTreeSet<Vni>, Error> {
         let (shown, listed) = (self.shown.clone(), self.listed.clone());
         let same_run = self.listed_in.is_none() || self.listed_in == bgpd;
         self.read_config(vtysh, bgpd)?;
+        let found = self.listed.clone();
         self.stale |= !same_run || !script::is_shaped(&self.config, self.mode);
         if self.stale {
-            self.withdraw(vtysh, bgpd, &BTreeSet::new(), &|| true)?;
-            return Ok(shown);
+            self.reshape(vtysh, bgpd)?;
+            return Ok(self.take_lost());
+        }
+        if self.mode == EvpnFilter::List
+            && !shown.is_empty()
+            && self.targets_older_than(TARGETS_AGE)
+        {
+            let failures = self.follow_targets(vtysh, batch, permit);
+            self.lost.extend(failures.iter().map(|failure| failure.vni));
         }
         let is_out: BTreeSet<Vni> = match self.mode {
             EvpnFilter::List => {
-                let as_claimed = |vni: &&Vni| listed.get(vni) == self.listed.get(vni);
+                let as_claimed = |vni: &&Vni| listed.get(vni) == found.get(vni);
                 let (right, wrong): (BTreeSet<Vni>, BTreeSet<Vni>) =
-                    self.listed.keys().partition(as_claimed);
+                    found.keys().partition(as_claimed);
                 right
                     .into_iter()
                     .chain(wrong.into_iter().filter(|vni| !shown.contains(vni)))
@@ -288,10 +340,17 @@ impl Filter {
         let targets = match self.config.asn {
             Some(asn) => self.targets.of(vni, asn),
             None => {
-                let output = "there is no router bgp".to_string();
+                let output = NO_INSTANCE.to_owned();
                 return Err(Error::Refused { daemon, output });
             }
         };
+        if self.targets.is_layer3(vni) {
+            let output = format!(
+                "VNI {vni} is an L3VNI: its route target is on the routes of every VNI of its VRF, so that \
+                 they would be advertised too; leave it out of --minvni to --maxvni"
+            );
+            return Err(Error::Refused { daemon, output });
+        }
         match self.targets.also_carried_by(&targets, vni) {
             None => Ok(script::rt_value(&targets)),
             Some(other) => {
@@ -373,7 +432,7 @@ impl Filter {
         self.read_config(vtysh, bgpd)?;
         self.stale |= !script::is_shaped(&self.config, self.mode);
         if self.stale {
-            self.withdraw(vtysh, bgpd, &BTreeSet::new(), &|| true)?;
+            self.reshape(vtysh, bgpd)?;
             self.read_config(vtysh, bgpd)?;
         }
         Ok(())

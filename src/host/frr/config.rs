@@ -2,6 +2,7 @@
 //!
 //! Lines that are not understood are stepped over: the rest of the configuration is the operator's.
 
+use super::neighbours::parse_instances;
 use super::script::{LIST, ROUTE_MAP};
 use super::svi;
 use crate::host::Cost;
@@ -22,27 +23,37 @@ pub struct Entry {
 pub struct BgpConfig {
     /// AS number of the default instance.
     pub asn: Option<u32>,
+    /// The instance that takes part in EVPN, if it is one of a VRF, as it is written.
+    pub foreign_instance: Option<String>,
     /// The entries of `filter-vni` by sequence number.
     pub entries: BTreeMap<u32, Entry>,
     /// The permit lines of our extcommunity-list: sequence number, and the text after `permit`.
     pub list: BTreeMap<u32, String>,
-    /// Whether any neighbour has `filter-vni` as its outbound filter.
-    pub applied: bool,
+    /// How many neighbours are activated for EVPN.
+    pub activated: usize,
+    /// Those of them without `filter-vni` as outbound filter.
+    pub unfiltered: Vec<String>,
     /// Whether bgpd gives up its own route for an address that it hears from another gateway.
     pub yields: bool,
 }
 
 /// Reads bgpd's running configuration.
 pub fn parse_bgp(text: &str) -> BgpConfig {
+    let instances = parse_instances(text);
+    let evpn = instances.iter().find(|it| it.advertises_all);
+    let instance = evpn.or_else(|| instances.iter().find(|it| it.vrf.is_none()));
+    let foreign = evpn.and_then(|it| Some((it, it.vrf.as_ref()?)));
     let mut config = BgpConfig {
-        yields: svi::yields(text),
+        yields: svi::yields(text, instance),
+        foreign_instance: foreign.map(|(it, vrf)| format!("router bgp {} vrf {vrf}", it.asn)),
+        activated: instance.map_or(0, |it| it.activated().count()),
+        unfiltered: instance.map_or_else(Vec::new, |it| it.unfiltered()),
         ..BgpConfig::default()
     };
     let mut open: Option<u32> = None;
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         if line.starts_with(' ') {
-            config.applied |= matches!(words[..], ["neighbor", _, "route-map", ROUTE_MAP, "out"]);
             if let Some(entry) = open.and_then(|seq| config.entries.get_mut(&seq)) {
                 entry.body.push(words.join(" "));
             }
@@ -187,7 +198,7 @@ end
     fn bgpd_as_8_4_4_prints_it() {
         let config = parse_bgp(BGPD);
         assert_eq!(config.asn, Some(65000));
-        assert!(config.applied);
+        assert_eq!((config.activated, config.unfiltered.len()), (1, 0));
         let entries = BTreeMap::from([
             (
                 1,

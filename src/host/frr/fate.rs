@@ -91,13 +91,28 @@ pub fn faults(config: &BgpConfig) -> Vec<Fault> {
         return vec![fault(text, EXAMPLE)];
     }
     let mut faults = Vec::new();
-    if !config.applied {
+    if let Some(instance) = &config.foreign_instance {
+        faults.push(fault(
+            &format!("does nothing for `{instance}`, which has advertise-all-vni: wmgwd works with the default BGP instance only"),
+            "move `advertise-all-vni` and the EVPN neighbours to `router bgp AS` without a VRF",
+        ));
+    }
+    if config.activated == 0 {
+        faults.push(fault(
+            "filters no neighbour, as none is activated in address-family l2vpn evpn: no VNI is advertised",
+            "activate the neighbours there, as in frr.conf.example",
+        ));
+    }
+    if let Some(first) = config.unfiltered.first() {
         let asn = config.asn.map_or("AS".to_owned(), |asn| asn.to_string());
         faults.push(fault(
-            "no neighbour has it as outbound filter, so this gateway advertises every VNI",
+            &format!(
+                "is not the outbound filter of {}: this gateway advertises every VNI there",
+                config.unfiltered.join(", ")
+            ),
             &format!(
                 "vtysh -c 'configure terminal' -c 'router bgp {asn}' -c 'address-family l2vpn evpn' \
-                 -c 'neighbor fabric route-map {ROUTE_MAP} out'"
+                 -c 'neighbor {first} route-map {ROUTE_MAP} out'"
             ),
         ));
     }
@@ -140,7 +155,7 @@ mod tests {
     use super::*;
     use crate::host::frr::config::parse_bgp;
 
-    const ROUTER: &str = "router bgp 65000\n address-family l2vpn evpn\n  neighbor fabric route-map filter-vni out\n";
+    const ROUTER: &str = "router bgp 65000\n address-family l2vpn evpn\n  neighbor fabric activate\n  neighbor fabric route-map filter-vni out\n";
     const MAP: &str = "route-map filter-vni permit 1\n match evpn route-type macip\n on-match goto 4\n\
         route-map filter-vni permit 2\n match evpn route-type prefix\n on-match goto 4\n\
         route-map filter-vni permit 3\n";
@@ -180,7 +195,14 @@ mod tests {
         let unclear = (false, "whether it".to_owned());
         assert_eq!(of(&format!("{peer}{DENY}")), [unclear.clone(), unclear]);
         assert_eq!(of(""), certain(&["bgpd has"]));
-        assert_eq!(found(MAP), certain(&["no neighbour"]));
+        assert_eq!(found(MAP), certain(&["filters no"]));
+        let open = ROUTER.replace("filter-vni out", "other out");
+        assert_eq!(found(&format!("{open}{MAP}{DENY}")), certain(&["is not"]));
+        let vrf = ROUTER.replace("65000", "65000 vrf und") + "  advertise-all-vni\n";
+        assert_eq!(
+            found(&format!("{vrf}{MAP}{DENY}")),
+            certain(&["does nothing"])
+        );
     }
 
     #[test]

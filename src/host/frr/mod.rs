@@ -11,6 +11,7 @@ mod bgp;
 pub mod config;
 pub mod fate;
 mod health;
+mod neighbours;
 mod push;
 mod run;
 pub mod script;
@@ -130,6 +131,9 @@ impl Frr {
         costs: &[(Vni, Cost)],
         permit: Option<&dyn Fn() -> bool>,
     ) -> Vec<RouteFailure> {
+        // What ospfd took stays with the name of an interface, also while that is gone.
+        let is_new = |(vni, cost): &&(Vni, Cost)| self.costs.get(vni) != Some(cost);
+        let costs: Vec<(Vni, Cost)> = costs.iter().filter(is_new).copied().collect();
         if costs.is_empty() {
             return Vec::new();
         }
@@ -217,7 +221,7 @@ impl Router for Frr {
         let claimed = self
             .filter
             .claim(&self.vtysh, bgpd, self.batch, &wanted.show, permit);
-        self.svi.claimed(&wanted.show);
+        self.svi.claimed(&wanted.show, self.filter.yields());
         // Without its EVPN routes a VNI is unreachable here: do not draw its traffic.
         let failed: BTreeSet<Vni> = claimed.iter().map(|failure| failure.vni).collect();
         failures.extend(claimed);
@@ -237,6 +241,14 @@ impl Router for Frr {
         self.filter.warnings()
     }
 
+    fn lacks(&self) -> Option<Error> {
+        self.filter.lacks()
+    }
+
+    fn take_lost(&mut self) -> Vec<Vni> {
+        self.filter.take_lost().into_iter().collect()
+    }
+
     fn health(&mut self) -> Health {
         let health = health::look(&self.run_dirs);
         self.ties.renew(&self.run_dirs, health);
@@ -251,7 +263,7 @@ impl Router for Frr {
         if self.filter.take_was_open() {
             self.svi.was_open(existing_bridges(&self.range));
         }
-        let Some(asn) = self.filter.yielding_asn() else {
+        let Some(asn) = self.filter.asn() else {
             return Ok(Mended::default());
         };
         // A daemon that is stopped would hold vtysh up for its whole deadline.
@@ -269,16 +281,32 @@ impl Router for Frr {
         self.svi.mend(&self.vtysh, asn, self.batch, shown, permit)
     }
 
-    fn drifted(&mut self) -> Result<Vec<Vni>, Error> {
+    fn drifted(&mut self, permit: &dyn Fn() -> bool) -> Result<Vec<Vni>, Error> {
         self.svi.look_again();
         let bgpd = health::look(&self.run_dirs).bgpd;
-        let mut drifted = self.filter.drifted(&self.vtysh, bgpd)?;
-        let found = self.read_costs()?;
-        let lost = self
-            .costs
-            .iter()
-            .filter(|(vni, cost)| found.get(vni) != Some(cost));
-        drifted.extend(lost.map(|(vni, _)| *vni));
+        // One daemon that does not answer must not keep the other from being looked at.
+        let filter = self.filter.drifted(&self.vtysh, bgpd, self.batch, permit);
+        let costs = self.read_costs();
+        let mut drifted = BTreeSet::new();
+        if let Ok(found) = &costs {
+            // Not known any more, so that they are set again.
+            self.costs.retain(|vni, cost| {
+                let is_there = found.get(vni) == Some(cost);
+                is_there || !drifted.insert(*vni)
+            });
+        }
+        match (filter, costs) {
+            (Ok(found), Ok(_)) => drifted.extend(found),
+            (Ok(found), Err(error)) => {
+                drifted.extend(found);
+                self.filter.lose(drifted);
+                return Err(error);
+            }
+            (Err(error), _) => {
+                self.filter.lose(drifted);
+                return Err(error);
+            }
+        }
         Ok(drifted.into_iter().collect())
     }
 }

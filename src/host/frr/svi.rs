@@ -6,7 +6,8 @@
 //! withdraws the entry is deleted: nothing ever makes it local again (`process_neigh_remote_macip_add` in
 //! FRR's zebra/zebra_evpn_neigh.c). The next owner then advertises only the link-local address of its
 //! bridge. An inbound route-map that keeps other gateways' type-2 routes out (frr.conf.example) avoids all
-//! that, and where there is one nothing in this module happens.
+//! that, and where there is one this module looks only with each
+//! audit: a gateway whose own filter leaks makes the others give up theirs all the same.
 //!
 //! The cure, as measured with FRR 8.4.4 on two busy cores:
 //! - `advertise-svi-ip` under `vni N`, though it already stands above for all: zebra adds the addresses of
@@ -23,6 +24,7 @@
 //! withdrew (seen after one of three starts with the filter open): the database says that the address is
 //! ours. Others drop theirs when they hear it, and only the holder of the lease insists, so nobody fights.
 
+use super::neighbours::Instance;
 use super::push::Push;
 use super::run::{Daemon, Vtysh};
 use super::script::Job;
@@ -60,11 +62,12 @@ struct Watched {
 }
 
 impl Svi {
-    /// `vnis` were let out just now.
-    pub fn claimed(&mut self, vnis: &[Vni]) {
+    /// `vnis` were let out just now. `doubtful` is whether bgpd may give up their routes soon; if not, they are looked
+    /// at with the next audit.
+    pub fn claimed(&mut self, vnis: &[Vni], doubtful: bool) {
         let watched = Watched {
             since: clock::now(),
-            open: true,
+            open: doubtful,
             tries: 0,
         };
         self.watched.extend(vnis.iter().map(|vni| (*vni, watched)));
@@ -337,10 +340,11 @@ fn addresses() -> Result<BTreeMap<Vni, Vec<IpAddr>>, Error> {
 }
 
 /// Whether a bgpd with this running configuration gives up its own route for an address that it hears from
-/// another gateway: `advertise-svi-ip` for all VNIs, and no inbound route-map that denies type-2 routes.
-pub fn yields(text: &str) -> bool {
+/// another gateway: `advertise-svi-ip` for all VNIs, and a neighbour of the EVPN `instance` without an inbound
+/// route-map that denies type-2 routes.
+pub fn yields(text: &str, instance: Option<&Instance>) -> bool {
     let (mut advertises, mut evpn, mut vni) = (false, false, false);
-    let (mut inbound, mut denying) = (BTreeSet::new(), BTreeSet::new());
+    let mut denying = BTreeSet::new();
     let mut denied_by = None;
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -353,13 +357,13 @@ pub fn yields(text: &str) -> bool {
             ["vni", _] => vni = true,
             ["exit-vni"] => vni = false,
             ["advertise-svi-ip"] => advertises |= evpn && !vni,
-            ["neighbor", _, "route-map", name, "in"] if evpn => drop(inbound.insert(name)),
             ["route-map", name, "deny", _] => denied_by = Some(name),
             ["match", "evpn", "route-type", "macip" | "2"] => denying.extend(denied_by),
             _ => {}
         }
     }
-    advertises && inbound.is_disjoint(&denying)
+    let is_open = |it: &Instance| !it.without_inbound(&denying).is_empty();
+    advertises && instance.is_some_and(is_open)
 }
 
 #[cfg(test)]

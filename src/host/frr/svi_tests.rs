@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::host::frr::config::parse_bgp;
 
 fn vni(number: u32) -> Vni {
     Vni::new(number).unwrap()
@@ -66,6 +67,10 @@ fn only_what_nobody_else_has_is_lost_at_first() {
     }
 }
 
+fn yields(text: &str) -> bool {
+    parse_bgp(text).yields
+}
+
 /// FRR 8.4.4, `vtysh -d bgpd -c 'show running-config'` with the documented configuration, after two VNIs
 /// were brought back.
 const DOCUMENTED: &str = "\
@@ -128,7 +133,7 @@ fn an_inbound_filter_mends_it() {
 fn looks_become_rarer_and_end() {
     let mut svi = Svi::default();
     assert_eq!(svi.again(clock::now()), None);
-    svi.claimed(&[vni(1)]);
+    svi.claimed(&[vni(1)], true);
     let at = |svi: &Svi, seconds| svi.again(clock::now() + Duration::from_secs(seconds));
     assert_eq!(at(&svi, 0), Some(LOOKS[0]));
     assert!(at(&svi, 12).is_some_and(|again| (3..4).contains(&again.as_secs())));

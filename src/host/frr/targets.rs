@@ -2,19 +2,27 @@
 
 use crate::model::types::Vni;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The export route targets that bgpd names, by VNI.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Targets {
     by_vni: BTreeMap<Vni, Vec<String>>,
     by_target: BTreeMap<String, Vec<Vni>>,
+    /// VNIs that carry the routes of a VRF (L3VNIs).
+    layer3: BTreeSet<Vni>,
 }
 
 impl Targets {
     /// Whether bgpd knows `vni`.
     pub fn knows(&self, vni: Vni) -> bool {
         self.by_vni.contains_key(&vni)
+    }
+
+    /// Whether `vni` carries the routes of a VRF: then its route target is on the type-2 routes of every VNI of
+    /// that VRF (RFC 9135 section 5.2), and does not tell it from them.
+    pub fn is_layer3(&self, vni: Vni) -> bool {
+        self.layer3.contains(&vni)
     }
 
     /// The export route targets of `vni`; for one that bgpd does not know yet those that it will derive:
@@ -54,6 +62,9 @@ pub fn parse_targets(text: &str) -> Result<Targets, String> {
         let Ok(vni) = key.parse::<Vni>() else {
             continue;
         };
+        if member.get("type").and_then(Value::as_str) == Some("L3") {
+            targets.layer3.insert(vni);
+        }
         let Some(exported) = member.get("exportRTs").and_then(Value::as_array) else {
             continue;
         };
@@ -112,6 +123,7 @@ mod tests {
   },
   "6":{"vni":6,"exportRTs":["65000:6","10.0.0.1:77"]},
   "7":{"vni":7,"exportRTs":["10.0.0.1:77"]},
+  "1000":{"vni":1000,"type":"L3","exportRTs":["65000:1000"]},
   "8":{"vni":8,"exportRTs":["65000:8 rt 1:1\nexit",5,"",":","1:"]}
 }"#;
 
@@ -125,6 +137,7 @@ mod tests {
         assert_eq!(targets.of(vni(9), 65000), ["65000:9"]);
         assert_eq!(targets.of(vni(6), 65000), ["10.0.0.1:77", "65000:6"]);
         assert!(targets.knows(vni(6)));
+        assert!(targets.is_layer3(vni(1000)) && !targets.is_layer3(vni(9)));
         // Not known, and nothing usable: derived, from the low 16 bits of the AS number.
         assert!(!targets.knows(vni(8)));
         assert_eq!(targets.of(vni(8), 0x1_000A), ["10:8"]);
