@@ -193,6 +193,38 @@ fn reload(filter: EvpnFilter) {
     applied(&mut frr, &[release(4)]);
     assert_eq!(frr.drifted(&|| true).unwrap(), []);
     advertises(&[1, 2]);
+
+    // Another VNI changes while the filter is out of shape: what had to be emptied is told.
+    configure("bgpd", "no route-map filter-vni deny 65535\n");
+    if filter == EvpnFilter::Entries {
+        applied(&mut frr, &[claim(3)]);
+        assert_eq!(frr.take_lost(), [vni(1), vni(2)]);
+        applied(&mut frr, &[release(3)]);
+    } else {
+        // Also if ospfd, which is compared after it, does not answer.
+        router::signal("ospfd", "STOP");
+        frr.drifted(&|| true).unwrap_err();
+        assert_eq!(frr.take_lost(), [vni(1), vni(2)]);
+        router::signal("ospfd", "CONT");
+    }
+    assert_eq!(frr.take_lost(), []);
+    applied(&mut frr, &[claim(1), claim(2)]);
+    advertises(&[1, 2]);
+
+    if filter == EvpnFilter::List {
+        configure(
+            "bgpd",
+            "router bgp 65000\naddress-family l2vpn evpn\nvni 2\nroute-target export 65000:9002\n",
+        );
+        assert_eq!(frr.drifted(&|| true).unwrap(), []);
+        advertises(&[1, 9002]);
+    }
+
+    assert!(frr.lacks().is_none());
+    configure("bgpd", "no router bgp 65000\n");
+    frr.withdraw_all().unwrap();
+    let lack = frr.lacks().unwrap().to_string();
+    assert!(lack.contains("no `router bgp AS`"), "{lack}");
 }
 
 #[test]

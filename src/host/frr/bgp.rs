@@ -176,10 +176,7 @@ impl Filter {
             self.reshape(vtysh, bgpd)?;
             return Ok(self.take_lost());
         }
-        if self.mode == EvpnFilter::List
-            && !shown.is_empty()
-            && self.targets_older_than(TARGETS_AGE)
-        {
+        if self.mode == EvpnFilter::List && !shown.is_empty() {
             let failures = self.follow_targets(vtysh, batch, permit);
             self.lost.extend(failures.iter().map(|failure| failure.vni));
         }
