@@ -119,12 +119,14 @@ impl Gateway {
         slot.absent || refused
     }
 
-    /// Whether FRR shows `wanted`, or the daemon that does not is down and shows nothing at all.
+    /// Whether FRR shows `wanted`, or the daemon that does not has no process and shows nothing at all.
     pub(super) fn routes_are_gone(&self, slot: &Slot, wanted: Exposure) -> bool {
-        let bgpd_is_down = self.frr.tried && self.frr.health.bgpd.is_none();
-        let ospfd_is_down = self.frr.tried && self.frr.health.ospfd.is_none();
-        let evpn = slot.evpn == Some(wanted.evpn) || bgpd_is_down;
-        let cost = slot.cost == Some(wanted.cost) || ospfd_is_down;
+        let gone = match self.frr.tried {
+            true => self.frr.health.gone(),
+            false => Parts::NONE,
+        };
+        let evpn = slot.evpn == Some(wanted.evpn) || gone.bgpd;
+        let cost = slot.cost == Some(wanted.cost) || gone.ospfd;
         evpn && cost
     }
 

@@ -233,6 +233,7 @@ impl Router for Mock {
             bgpd: Some(1),
             ospfd: Some(1),
             zebra: Some(1),
+            ..Health::default()
         }
     }
 }

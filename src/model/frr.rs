@@ -102,6 +102,9 @@ pub struct Health {
     pub ospfd: Option<u64>,
     /// The same for zebra.
     pub zebra: Option<u64>,
+    /// Daemons that have a process which does not act, as after SIGSTOP: it changes nothing and goes on showing what
+    /// it showed.
+    pub stopped: Parts,
 }
 
 impl Health {
@@ -111,6 +114,11 @@ impl Health {
             bgpd: self.bgpd.is_some(),
             ospfd: self.ospfd.is_some(),
         }
+    }
+
+    /// The parts whose daemon has no process, and so shows nothing.
+    pub fn gone(&self) -> Parts {
+        self.parts().or(self.stopped).others()
     }
 
     /// Whether all of them run.

@@ -52,6 +52,7 @@ impl ModelHost {
                 bgpd: Some(1),
                 ospfd: Some(2),
                 zebra: Some(3),
+                ..Health::default()
             },
             next_process: 4,
             slow: false,

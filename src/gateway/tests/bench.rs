@@ -234,6 +234,7 @@ pub fn healthy() -> Health {
         bgpd: Some(1),
         ospfd: Some(2),
         zebra: Some(3),
+        ..Health::default()
     }
 }
 

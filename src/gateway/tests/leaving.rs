@@ -109,3 +109,39 @@ fn an_exit_that_did_not_withdraw_says_so() {
         assert_eq!(exit, Some(Exit::Unfinished), "{silenced:?} {refused:?}");
     }
 }
+
+/// Input: a stop while bgpd has a process that does not act, or none. Output: the first goes on showing what it
+/// showed, so that the guard must stay; the second shows nothing.
+#[test]
+fn a_daemon_that_is_stopped_goes_on_showing_what_it_showed() {
+    let stopped = Parts {
+        bgpd: true,
+        ospfd: false,
+    };
+    for (stopped, expected) in [(stopped, Exit::Unfinished), (Parts::NONE, Exit::Stopped)] {
+        let mut bench = Bench::ready(1);
+        bench.own_all();
+        bench.observe(Event::Health(Health {
+            bgpd: None,
+            stopped,
+            ..healthy()
+        }));
+        bench.observe(Event::Stop);
+        let exit = (0..100).find_map(|_| {
+            for effect in bench.next() {
+                match effect {
+                    Effect::ResetRoutes { .. } => bench.observe(Event::RoutesReset(Parts::NONE)),
+                    Effect::ChangeRoutes(changes) => {
+                        assert!(changes.iter().all(|change| change.evpn.is_none()));
+                        bench.observe(Event::RoutesChanged { failed: Vec::new() });
+                    }
+                    Effect::Exit(exit) => return Some(exit),
+                    other => panic!("{other:?}"),
+                }
+            }
+            bench.wait(secs(1));
+            None
+        });
+        assert_eq!(exit, Some(expected), "{stopped:?}");
+    }
+}

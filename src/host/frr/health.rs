@@ -1,54 +1,106 @@
 //! Which FRR daemons run, from their pid files and /proc, and a connection to each that tells its end. No vtysh: a
 //! stopped daemon would block it.
 
-use crate::host::Health;
+use crate::host::{Health, Parts};
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// Looks for the daemons whose pid files stand in one of `run_dirs` (the first that has one counts).
 pub fn look(run_dirs: &[PathBuf]) -> Health {
-    let identity = |daemon| run_dirs.iter().find_map(|dir| identity(dir, daemon));
+    let [bgpd, ospfd, zebra] = ["bgpd", "ospfd", "zebra"].map(|daemon| process(run_dirs, daemon));
     Health {
-        bgpd: identity("bgpd"),
-        ospfd: identity("ospfd"),
-        zebra: identity("zebra"),
+        bgpd: bgpd.acting(),
+        ospfd: ospfd.acting(),
+        zebra: zebra.acting(),
+        stopped: Parts {
+            bgpd: bgpd == Process::Stopped,
+            ospfd: ospfd == Process::Stopped,
+        },
     }
 }
 
 /// Whether `daemon` has a process, be it one that is stopped and does not answer.
 pub fn runs(run_dirs: &[PathBuf], daemon: &str) -> bool {
-    run_dirs.iter().any(|dir| {
-        let pid = fs::read_to_string(dir.join(format!("{daemon}.pid"))).unwrap_or_default();
-        let name = fs::read_to_string(format!("/proc/{}/comm", pid.trim())).unwrap_or_default();
-        !pid.trim().is_empty() && name.trim() == daemon
-    })
+    process(run_dirs, daemon) != Process::None
 }
 
-fn identity(run_dir: &Path, daemon: &str) -> Option<u64> {
-    let pid = fs::read_to_string(run_dir.join(format!("{daemon}.pid"))).ok()?;
-    let pid: u64 = pid.trim().parse().ok()?;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The start in clock ticks since boot tells a new process with an old number; a Linux pid has at most
-    // 22 bits (PID_MAX_LIMIT).
-    Some(started(&stat, daemon)? << 22 | pid & 0x003f_ffff)
+/// What there is of a daemon.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Process {
+    /// It acts; which run of it this is.
+    Acts(u64),
+    /// It has a process that does not act.
+    Stopped,
+    None,
 }
 
-/// Start time in clock ticks since boot from `/proc/<pid>/stat` (proc_pid_stat(5)), if that process is
-/// `daemon` and can act: one that is stopped or a zombie does not answer, which is as bad as none.
-fn started(stat: &str, daemon: &str) -> Option<u64> {
+impl Process {
+    fn acting(self) -> Option<u64> {
+        match self {
+            Process::Acts(run) => Some(run),
+            Process::Stopped | Process::None => None,
+        }
+    }
+}
+
+fn process(run_dirs: &[PathBuf], daemon: &str) -> Process {
+    let mut found = run_dirs
+        .iter()
+        .map(|dir| by_pid_file(dir, daemon))
+        .filter(|it| *it != Process::None);
+    match found.next() {
+        Some(process) => process,
+        // In a container its number means nothing here. One that accepts connections runs.
+        None => {
+            let mut sockets = run_dirs.iter().map(|dir| dir.join(format!("{daemon}.vty")));
+            let run = sockets.find_map(|socket| by_socket(&socket));
+            run.map_or(Process::None, Process::Acts)
+        }
+    }
+}
+
+fn by_pid_file(run_dir: &Path, daemon: &str) -> Process {
+    let read = || {
+        let pid = fs::read_to_string(run_dir.join(format!("{daemon}.pid"))).ok()?;
+        let pid: u64 = pid.trim().parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(match state(&stat, daemon)? {
+            // The start in clock ticks since boot tells a new process with an old number; a Linux pid has at
+            // most 22 bits (PID_MAX_LIMIT).
+            Process::Acts(started) => Process::Acts(started << 22 | pid & 0x003f_ffff),
+            other => other,
+        })
+    };
+    read().unwrap_or(Process::None)
+}
+
+/// Which run of a daemon listens at `vty`: each makes the socket anew.
+fn by_socket(vty: &Path) -> Option<u64> {
+    UnixStream::connect(vty).ok()?;
+    let socket = fs::metadata(vty).ok()?;
+    let made = socket.ctime() as u64 ^ (socket.ctime_nsec() as u64) << 32;
+    Some(made ^ socket.ino())
+}
+
+/// What `/proc/<pid>/stat` (proc_pid_stat(5)) says of a process of that name: its start time in clock ticks since
+/// boot if it acts; `None` if it is another, or a zombie.
+fn state(stat: &str, daemon: &str) -> Option<Process> {
     // The name stands in parentheses and may contain anything, parentheses too.
     let (head, tail) = stat.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
     let mut fields = tail.split_whitespace();
     let state = fields.next()?;
-    if name != daemon || matches!(state, "T" | "Z" | "X") {
-        return None;
+    match state {
+        _ if name != daemon => None,
+        "Z" | "X" => None,
+        "T" | "t" => Some(Process::Stopped),
+        // Field 22 of all, the third is the state.
+        _ => Some(Process::Acts(fields.nth(18)?.parse().ok()?)),
     }
-    // Field 22 of all, the third is the state.
-    fields.nth(18)?.parse().ok()
 }
 
 /// A connection to each daemon's vty, as watchfrr has one, over which nothing is said: the kernel ends it with the
@@ -114,11 +166,15 @@ mod tests {
 
     #[test]
     fn start_time_of_the_right_process() {
-        assert_eq!(started(STAT, "bgpd"), Some(91938));
-        assert_eq!(started(STAT, "zebra"), None);
-        assert_eq!(started(&STAT.replace(" S ", " T "), "bgpd"), None);
-        assert_eq!(started("29 (a) b) S 1", "bgpd"), None);
-        assert_eq!(started("", "bgpd"), None);
+        assert_eq!(state(STAT, "bgpd"), Some(Process::Acts(91938)));
+        assert_eq!(state(STAT, "zebra"), None);
+        assert_eq!(
+            state(&STAT.replace(" S ", " T "), "bgpd"),
+            Some(Process::Stopped)
+        );
+        assert_eq!(state(&STAT.replace(" S ", " Z "), "bgpd"), None);
+        assert_eq!(state("29 (a) b) S 1", "bgpd"), None);
+        assert_eq!(state("", "bgpd"), None);
     }
 
     /// Input: a daemon that is there, ends, stays away, comes again. Output: its end is readable, once; the same run
@@ -153,6 +209,27 @@ mod tests {
         assert_eq!(ended(&ties), (0, 0));
         ties.renew(&dirs, run(Some(2)));
         assert_eq!(ended(&ties), (1, 0));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// Input: a daemon whose number means nothing here, as one in a container. Output: it runs while it accepts
+    /// connections, and is another run when its socket is another.
+    #[test]
+    fn a_daemon_that_accepts_connections_runs() {
+        let dir = std::env::temp_dir().join(format!("wmgwd-vty-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let dirs = [dir.clone()];
+        fs::write(dir.join("bgpd.pid"), "1\n").unwrap();
+        let vty = dir.join("bgpd.vty");
+        let first = UnixListener::bind(&vty).unwrap();
+        let run = look(&dirs).bgpd;
+        assert!(run.is_some() && runs(&dirs, "bgpd"));
+        assert_eq!(look(&dirs).bgpd, run);
+        drop(first);
+        assert!(look(&dirs).bgpd.is_none() && !runs(&dirs, "bgpd"));
+        fs::remove_file(&vty).unwrap();
+        let _second = UnixListener::bind(&vty).unwrap();
+        assert!(![None, run].contains(&look(&dirs).bgpd));
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -280,6 +280,7 @@ mod tests {
             bgpd: Some(1),
             ospfd: Some(1),
             zebra: Some(1),
+            ..Health::default()
         });
         metrics.seen(Revision(8));
         assert_eq!(metrics.lacks(at(100)), ["mirror: not confirmed yet"]);
@@ -290,6 +291,7 @@ mod tests {
             bgpd: Some(1),
             ospfd: None,
             zebra: Some(1),
+            ..Health::default()
         });
         assert_eq!(metrics.lacks(at(100)), ["frr: ospfd does not run"]);
     }
