@@ -6,9 +6,13 @@ mod common;
 use common::etcd::{Etcd, EtcdCluster};
 use common::proxy::Proxy;
 use common::{LONG, endpoint, eventually, free_ports, loopback, put, then};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use wmgwd::etcd::{Client, Error};
+use wmgwd::etcd::{Access, Client, Error, Login, Password};
 use wmgwd::model::types::{LeaseId, Revision};
 
 // Input: etcd ends, in order or not, or its connection is cut, while it is watched.
@@ -256,4 +260,112 @@ fn another_server_is_told_from_etcd() {
     ));
     assert!(matches!(client.get(b"k"), Err(Error::Malformed(_))));
     assert!(matches!(client.get(b"k"), Err(Error::Transport { .. })));
+}
+
+/// A server that takes one request a connection: `answer` has its head and body, and says what to reply; `None` closes
+/// the connection. Ends with the test's process.
+fn server(answer: impl Fn(&str) -> Option<String> + Send + 'static) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let (mut request, mut part) = (Vec::new(), [0; 4096]);
+            // What these tests send fits into a packet or two; its head names the length of its body.
+            let text = loop {
+                let length = stream.read(&mut part).unwrap_or(0);
+                request.extend(&part[..length]);
+                let text = String::from_utf8_lossy(&request).into_owned();
+                let is_whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+                    let head = head.to_ascii_lowercase();
+                    let length = head.split_once("content-length:").map(|(_, rest)| rest);
+                    let length = length.and_then(|rest| rest.lines().next()?.trim().parse().ok());
+                    body.len() >= length.unwrap_or(0)
+                });
+                if is_whole || length == 0 {
+                    break text;
+                }
+            };
+            if let Some(reply) = answer(&text) {
+                let _ = stream.write_all(reply.as_bytes());
+            }
+        }
+    });
+    addr
+}
+
+fn reply(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
+/// Input: the first endpoint refuses each call for a reason of its own: it is busy, or a learner. Output: the other
+/// answers, and is asked first from then on.
+#[test]
+fn a_member_that_refuses_for_itself_is_left_for_another() {
+    let etcd = Etcd::start();
+    for (code, message) in [
+        (8, "etcdserver: too many requests"),
+        (9, "etcdserver: rpc not supported for learner"),
+    ] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let busy = server(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let body = format!(r#"{{"error":"{message}","message":"{message}","code":{code}}}"#);
+            Some(reply("429 Too Many Requests", &body))
+        });
+        let client = Client::new(
+            vec![endpoint(busy), etcd.endpoint()],
+            Duration::from_secs(5),
+        );
+        client.get(b"k").unwrap();
+        let grant = client.lease_grant(LONG).unwrap();
+        client.lease_renew(grant.id, b"k").unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "{message}");
+    }
+}
+
+/// Input: a member that closes the connection where it would refuse a token that has expired. Output: one new login,
+/// and the call is answered; with a member that closes each connection, an error.
+#[test]
+fn a_closed_connection_while_a_token_is_held_leads_to_one_login() {
+    let logins = Arc::new(AtomicUsize::new(0));
+    let count = logins.clone();
+    let strict = server(move |request| {
+        let header = r#""header":{"revision":"7","raft_term":"2"}"#;
+        if request.contains("/v3/auth/authenticate") {
+            let login = count.fetch_add(1, Ordering::Relaxed) + 1;
+            return Some(reply(
+                "200 OK",
+                &format!(r#"{{{header},"token":"t{login}"}}"#),
+            ));
+        }
+        // The first token has expired by the time of its second use; the second serves for good; from the third on
+        // none does.
+        let (first, second) = (request.contains("t1\r\n"), request.contains("t2\r\n"));
+        let is_good = match request.contains("ZW5k") {
+            true => false,
+            false => second || first && !request.contains("c2Vjb25k"),
+        };
+        is_good.then(|| reply("200 OK", &format!("{{{header}}}")))
+    });
+    let access = Access {
+        login: Some(Login {
+            name: "gw1".into(),
+            password: Password::Argument("secret".into()),
+        }),
+        ..Access::plain(vec![endpoint(strict)])
+    };
+    let client = Client::open(&access, Duration::from_secs(5)).unwrap();
+    client.get(b"first").unwrap();
+    assert_eq!(logins.load(Ordering::Relaxed), 1);
+    client.get(b"second").unwrap();
+    client.get(b"second").unwrap();
+    assert_eq!(logins.load(Ordering::Relaxed), 2);
+    let error = client.get(b"end").unwrap_err();
+    assert!(matches!(error, Error::Transport { .. }), "{error:?}");
+    assert_eq!(logins.load(Ordering::Relaxed), 3);
 }

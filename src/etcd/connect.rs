@@ -5,14 +5,18 @@
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
@@ -235,17 +239,48 @@ impl Transport for TcpTransport {
     }
 }
 
-/// Resolves host names as ureq does, which takes a thread a call; addresses need no resolving.
-#[derive(Debug, Default)]
+/// Finds the addresses of an endpoint. A name is looked up by a thread, so that a name server that does not answer
+/// cannot outlast the deadline; if that fails, or no thread can be started, the addresses that the name had are used.
+/// Clones share what they found.
+#[derive(Clone, Debug, Default)]
 pub(super) struct AddressResolver {
-    names: DefaultResolver,
+    known: Arc<Mutex<BTreeMap<String, Vec<SocketAddr>>>>,
+}
+
+impl AddressResolver {
+    fn look_up(&self, name: &str, timeout: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
+        let (found, inbox) = mpsc::sync_channel(1);
+        let asked = name.to_owned();
+        // A limit on processes also counts threads: no reason to give up what is known.
+        Builder::new().name("resolve".to_owned()).spawn(move || {
+            let addrs = asked.to_socket_addrs().map(Iterator::collect);
+            // Nobody waits any more once the deadline is over.
+            let _ = found.send(addrs);
+        })?;
+        let addrs: Vec<SocketAddr> = match limit(timeout)? {
+            None => inbox.recv().map_err(|_| Error::HostNotFound)?,
+            Some(limit) => match inbox.recv_timeout(limit) {
+                Ok(addrs) => addrs,
+                Err(RecvTimeoutError::Timeout) => return Err(Error::Timeout(timeout.reason)),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::HostNotFound),
+            },
+        }?;
+        match addrs.is_empty() {
+            true => Err(Error::HostNotFound),
+            false => Ok(addrs),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Vec<SocketAddr>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Resolver for AddressResolver {
     fn resolve(
         &self,
         uri: &Uri,
-        config: &Config,
+        _config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
         let host = uri.host().unwrap_or_default();
@@ -253,14 +288,25 @@ impl Resolver for AddressResolver {
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))
             .unwrap_or(host);
-        match (host.parse::<IpAddr>(), uri.port_u16()) {
-            (Ok(address), Some(port)) => {
-                let mut addrs = self.empty();
-                addrs.push(SocketAddr::new(address, port));
-                Ok(addrs)
+        // An endpoint always has a port.
+        let port = uri.port_u16().ok_or(Error::HostNotFound)?;
+        let addrs = match host.parse::<IpAddr>() {
+            Ok(address) => vec![SocketAddr::new(address, port)],
+            Err(_) => {
+                let name = format!("{host}:{port}");
+                match self.look_up(&name, timeout) {
+                    Ok(addrs) => {
+                        self.known().insert(name, addrs.clone());
+                        addrs
+                    }
+                    Err(error) => self.known().get(&name).cloned().ok_or(error)?,
+                }
             }
-            _ => self.names.resolve(uri, config, timeout),
-        }
+        };
+        let mut resolved = self.empty();
+        // It holds 16 of them.
+        addrs.into_iter().take(16).for_each(|it| resolved.push(it));
+        Ok(resolved)
     }
 }
 
@@ -357,5 +403,22 @@ mod tests {
             let expected: SocketAddr = addr.parse().unwrap();
             assert_eq!(found.unwrap()[..], [expected]);
         }
+    }
+
+    /// Input: a name that was found once and then is not. Output: the addresses that it had; none for a name that was
+    /// never found.
+    #[test]
+    fn a_name_keeps_its_addresses_while_it_cannot_be_looked_up() {
+        let resolver = AddressResolver::default();
+        let resolve = |url: &str| {
+            let timeout = within(Duration::from_secs(20));
+            resolver.resolve(&url.parse().unwrap(), &Config::default(), timeout)
+        };
+        assert!(resolve("http://localhost:2379/").unwrap().len() > 0);
+        assert!(resolve("http://gone.invalid:2379/").is_err());
+        let addr = SocketAddr::from(([127, 0, 0, 9], 2379));
+        let name = "gone.invalid:2379".to_owned();
+        resolver.clone().known().insert(name, vec![addr]);
+        assert_eq!(resolve("http://gone.invalid:2379/").unwrap()[..], [addr]);
     }
 }

@@ -5,6 +5,7 @@
 use super::{AccessError, Endpoint};
 use crate::model::types::Revision;
 use std::fmt;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// gRPC's codes (grpc.io, "Status codes and their use in gRPC") as far as they matter here.
@@ -131,6 +132,17 @@ impl Error {
         }
     }
 
+    /// Whether the connection was closed where an answer had to come.
+    pub(super) fn is_cut(&self) -> bool {
+        let Error::Transport { source, .. } = self else {
+            return false;
+        };
+        matches!(&**source, ureq::Error::Io(error) if matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe
+        ))
+    }
+
     /// Whether the user is known but may not do this.
     pub(crate) fn is_of_role(&self) -> bool {
         matches!(self, Error::Rejected { code, message }
@@ -143,9 +155,21 @@ impl Error {
     }
 }
 
-/// Whether another member may take what this one refuses.
+/// Whether another member may take what this one refuses. A call that is made again elsewhere may be carried out
+/// twice; each is harmless then: transactions have conditions that hold once, and a lease without keys just ends.
+///
+/// The codes are gRPC's; which of them etcd gives for what stands in its api/v3rpc/rpctypes/error.go.
 pub(super) fn is_of_member(code: u32, message: &str) -> bool {
-    code == UNAVAILABLE || message.contains("no leader") || message.contains("request timed out")
+    match code {
+        // Cancelled, unknown, deadline exceeded, aborted, internal, unavailable, data loss: of this member, or of
+        // what stands before it.
+        1 | 2 | 4 | 10 | 13 | UNAVAILABLE | 15 => true,
+        // Resource exhausted: a busy member; but a full database is the cluster's.
+        8 => !message.contains("database space exceeded"),
+        // Failed precondition: of a learner, which other members are not.
+        9 => message.contains("learner"),
+        _ => message.contains("no leader") || message.contains("request timed out"),
+    }
 }
 
 impl fmt::Display for Error {

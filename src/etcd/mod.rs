@@ -57,6 +57,7 @@ const AUTHENTICATE: &str = "/v3/auth/authenticate";
 /// A client of one etcd cluster.
 pub struct Client {
     agent: Agent,
+    resolver: AddressResolver,
     endpoints: Vec<Endpoint>,
     /// Index of the endpoint that answered last.
     preferred: AtomicUsize,
@@ -68,13 +69,14 @@ pub struct Client {
 
 impl Clone for Client {
     /// An independent client with its own connections: a slow call of one never holds up the other. Shared
-    /// are the token and the settings of TLS.
+    /// are the token, the settings of TLS and the addresses of names.
     fn clone(&self) -> Client {
         let clone = Client::with(
             self.endpoints.clone(),
             self.timeout,
             self.tls.clone(),
             self.session.clone(),
+            self.resolver.clone(),
         );
         let clone = clone.counting(self.metrics.clone());
         clone
@@ -88,7 +90,7 @@ impl Client {
     /// A client that tries each of `endpoints`, by plain HTTP, for at most `timeout` a call, the first one
     /// first.
     pub fn new(endpoints: Vec<Endpoint>, timeout: Duration) -> Client {
-        Client::with(endpoints, timeout, None, None)
+        Client::with(endpoints, timeout, None, None, AddressResolver::default())
     }
 
     /// As [`Client::new`], with everything that `access` says.
@@ -104,6 +106,7 @@ impl Client {
             timeout,
             tls,
             session,
+            AddressResolver::default(),
         ))
     }
 
@@ -114,6 +117,7 @@ impl Client {
             self.timeout,
             self.tls.clone(),
             self.session.clone(),
+            self.resolver.clone(),
         )
     }
 
@@ -122,6 +126,7 @@ impl Client {
         timeout: Duration,
         tls: Option<Arc<Tls>>,
         session: Option<Arc<Session>>,
+        resolver: AddressResolver,
     ) -> Client {
         let config = Config::builder()
             // The reply's body says what etcd has against the request.
@@ -133,11 +138,8 @@ impl Client {
             .user_agent("wmgwd")
             .build();
         Client {
-            agent: Agent::with_parts(
-                config,
-                tls::connector(tls.clone()),
-                AddressResolver::default(),
-            ),
+            agent: Agent::with_parts(config, tls::connector(tls.clone()), resolver.clone()),
+            resolver,
             endpoints,
             preferred: AtomicUsize::new(0),
             timeout,
@@ -342,6 +344,11 @@ impl Client {
         } else {
             match call(&token) {
                 Err(error) if error.is_of_token(attempt.call == WATCH) => session.forget(&token),
+                // Some builds of etcd close the connection where they would answer an error (etcd issue 15256): one
+                // new login tells whether the token was the reason.
+                Err(error) if error.is_cut() && matches!(token, Token::Held(_)) => {
+                    session.forget(&token);
+                }
                 result => return result,
             }
             token = match session.token() {

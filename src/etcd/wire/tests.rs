@@ -358,12 +358,20 @@ fn errors_come_in_three_shapes() {
 }
 
 #[test]
-fn only_refusals_for_want_of_a_leader_lead_to_another_endpoint() {
+fn what_another_member_might_not_refuse_leads_to_another_endpoint() {
     for (code, message, elsewhere) in [
         (14, "etcdserver: no leader", true),
         (14, "anything", true),
         (2, "etcdserver: request timed out", true),
-        (8, "etcdserver: too many requests", false),
+        (8, "etcdserver: too many requests", true),
+        (8, "etcdserver: mvcc: database space exceeded", false),
+        (9, "etcdserver: rpc not supported for learner", true),
+        (9, "etcdserver: authentication is not enabled", false),
+        (13, "stream terminated by RST_STREAM", true),
+        (15, "etcdserver: corrupt cluster", true),
+        (7, "etcdserver: permission denied", false),
+        (16, "etcdserver: invalid auth token", false),
+        (0, "etcdserver: no leader", true),
         (3, "etcdserver: too many operations in txn request", false),
         (5, "etcdserver: requested lease not found", false),
     ] {
