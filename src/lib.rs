@@ -22,7 +22,8 @@
 //! ```
 //!
 //! Each box with a small name is a thread of that name. `watchdog` alone sets the lease. `fence` switches ARP
-//! off when the lease may end, whatever the others do. `lookout` sees bridges come up and FRR's daemons come
+//! off when the lease may end, whatever the others do. `lookout` follows the host's interfaces, puts back ARP that
+//! something else on the host has switched, and sees FRR's daemons come
 //! and go. `frr` is the only one that waits for vtysh. `worker` sends gratuitous ARP (AF_PACKET) itself.
 //! `keeper` looks after the guard, which has the same switches and takes over when the daemon is gone or
 //! late. `log` writes the lines of all of them, but at a terminal. `metrics` answers Prometheus and `notify`

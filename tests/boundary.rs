@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules (files, and directories of the same name) that decide and never act.
-const PURE: [&str; 23] = [
+const PURE: [&str; 24] = [
     "model/types",
     "model/ring",
     "model/frr",
@@ -13,6 +13,7 @@ const PURE: [&str; 23] = [
     "gateway",
     "schema",
     "etcd/wire",
+    "host/bridges",
     "host/netlink",
     "host/frr/fate",
     "commands/status/analyse",

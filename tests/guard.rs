@@ -18,7 +18,7 @@ use std::process::{Child, ChildStderr, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
-use wmgwd::guard::protocol::{Greeting, Order, Report};
+use wmgwd::guard::protocol::{Greeting, Order, Report, VERSION};
 use wmgwd::model::types::{Lease, LeaseId, Time, Vni};
 use wmgwd::sys::clock;
 
@@ -109,7 +109,7 @@ impl Guard {
         let host = HostDir::on_show();
         let address = format!("wmgwd-test/guard/{}/{}", std::process::id(), number());
         let child = common::program::wmgwd()
-            .args(["guard", &address])
+            .args(["guard", &address, VERSION])
             .arg(MARGIN.as_millis().to_string())
             .args(["1", &LAST.to_string(), "list", "mock", "info"])
             .env("WMGWD_MOCK_DIR", &host.0)
@@ -146,7 +146,7 @@ impl Guard {
         let (mut daemon, greeting) = self.hello();
         assert_eq!(greeting, Greeting::Fresh);
         let lease = daemon.renew(lasts);
-        daemon.tell(&Order::Serves(some(vnis)));
+        daemon.tell(&Order::Serves(through(vnis)));
         (daemon, lease)
     }
 
@@ -218,6 +218,11 @@ impl Daemon {
     }
 }
 
+/// Each through an interface of the mock.
+fn through(vnis: &[u32]) -> Vec<(Vni, u32)> {
+    some(vnis).into_iter().map(|vni| (vni, vni.get())).collect()
+}
+
 fn some(vnis: &[u32]) -> Vec<Vni> {
     vnis.iter().filter_map(|vni| Vni::new(*vni)).collect()
 }
@@ -230,7 +235,7 @@ fn a_daemon_that_dies_is_silenced_before_its_lease_ends() {
     let mut guard = Guard::start(Stdio::null());
     let (mut daemon, _) = guard.serving(&[1, 2], Duration::from_secs(60));
     let lease = daemon.renew(Duration::from_secs(2));
-    daemon.tell(&Order::Serves(some(&[3])));
+    daemon.tell(&Order::Serves(through(&[3])));
     drop(daemon);
     let due = lease.valid_until - MARGIN;
     guard
@@ -271,7 +276,7 @@ fn a_daemon_that_is_late_is_fenced_and_told() {
         guard.does_not_spin("after it has fenced");
         fs::write(guard.host.0.join("exposure"), [1, 1, 0, 100].repeat(6)).unwrap();
         lease = daemon.renew(Duration::from_secs(2));
-        daemon.tell(&Order::Serves(some(&[1])));
+        daemon.tell(&Order::Serves(through(&[1])));
     }
 }
 
@@ -370,7 +375,7 @@ fn the_guard_is_small() {
     let guard = Guard::start(Stdio::null());
     let (mut daemon, _) = guard.serving(&[1], Duration::from_secs(60));
     let vnis: Vec<u32> = (1..=10_000).collect();
-    daemon.tell(&Order::Serves(some(&vnis)));
+    daemon.tell(&Order::Serves(through(&vnis)));
     let lease = daemon.renew(Duration::from_secs(60));
     while Report::read(&daemon.line()) != Some(Report::Heard(lease.valid_until)) {}
     let rollup = format!("/proc/{}/smaps_rollup", guard.child.id());

@@ -18,7 +18,11 @@ pub fn withdraw(config: &WithdrawConfig) -> Result<(), Failure> {
     let mut kernel = host.kernel();
     let mut silenced = Vec::new();
     let mut refused: Option<host::Error> = None;
-    for vni in host.bridges() {
+    let vnis = host.vnis().unwrap_or_else(|error| {
+        refused = Some(error);
+        Vec::new()
+    });
+    for vni in vnis {
         match kernel.set_arp(vni, false) {
             Ok(()) => silenced.push(vni),
             Err(error) if error.is_absence() => {}

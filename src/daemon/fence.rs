@@ -13,11 +13,12 @@ use crate::host::{Error, Kernel};
 use crate::model::types::{Lease, LeaseId, Time, Vni};
 use crate::sys::clock::{self, Alarm};
 use crate::telemetry::metrics::Metrics;
-use fnv::FnvHashSet;
+use fnv::FnvHashMap;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::sleep;
@@ -39,9 +40,11 @@ struct State {
     lease: Option<Lease>,
     kernel: Box<dyn Kernel>,
     answering: BTreeSet<Vni>,
+    /// The VNIs that have a bridge whose switch was set: what another run left is not known before.
+    switched: BTreeSet<Vni>,
     guard: Box<dyn Guard>,
-    /// What the guard was told to silence in time, and not to forget since.
-    guarded: FnvHashSet<Vni>,
+    /// What the guard was told to silence in time, and not to forget since: the interface of each VNI.
+    guarded: FnvHashMap<Vni, u32>,
     dismissed: bool,
     /// The lease could be proved when it was looked at last.
     proved: bool,
@@ -54,6 +57,15 @@ pub struct Silenced {
     pub silenced: usize,
     /// How many still answer, as the kernel refused, and why.
     pub refused: Option<(usize, String)>,
+}
+
+/// What came of putting back.
+#[derive(Debug, Default)]
+pub struct PutBack {
+    /// The VNIs that did not do as they were told, and whether they have to answer.
+    pub differed: Vec<(Vni, bool)>,
+    /// What the kernel refused.
+    pub refused: Vec<(Vni, Error)>,
 }
 
 /// What a look after the guard brought to light.
@@ -83,7 +95,8 @@ impl Fence {
             kernel,
             answering: BTreeSet::new(),
             guard,
-            guarded: FnvHashSet::default(),
+            guarded: FnvHashMap::default(),
+            switched: BTreeSet::new(),
             dismissed: false,
             proved: false,
         };
@@ -144,10 +157,14 @@ impl Fence {
     ) -> Vec<(Vni, ArpOutcome, Option<Error>)> {
         let mut state = self.state();
         // What the guard knows already, as most of what is only written again, it is not told once more.
-        let on: Vec<Vni> = switches
+        let State {
+            kernel, guarded, ..
+        } = &mut *state;
+        let on: Vec<(Vni, u32)> = switches
             .iter()
-            .filter(|(vni, answer)| *answer && !state.guarded.contains(vni))
-            .map(|&(vni, _)| vni)
+            .filter(|(_, answer)| *answer)
+            .filter_map(|&(vni, _)| Some((vni, kernel.bridge(vni)?)))
+            .filter(|(vni, index)| guarded.get(vni) != Some(index))
             .collect();
         if !on.is_empty() {
             // Before the first of them answers: a guard that knows too much silences what is silent.
@@ -164,7 +181,7 @@ impl Fence {
             .zip(&outcomes)
             .filter(|((_, answer), (_, outcome, _))| !*answer && *outcome != ArpOutcome::Failed)
             .map(|(&(vni, _), _)| vni)
-            .filter(|vni| state.guarded.remove(vni))
+            .filter(|vni| state.guarded.remove(vni).is_some())
             .collect();
         if !off.is_empty() {
             state.guard.released(&off);
@@ -175,6 +192,42 @@ impl Fence {
     /// Switches ARP off for every VNI that answers, without asking anybody.
     pub fn silence(&self) -> Silenced {
         self.state().silence()
+    }
+
+    /// Some of the VNIs that have a switch that was set, in turn: the first `count` after `last`.
+    pub fn some_after(&self, last: Option<Vni>, count: usize) -> Vec<Vni> {
+        let state = self.state();
+        let start = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let after = state.switched.range((start, Bound::Unbounded));
+        let around = state.switched.iter();
+        let count = count.min(state.switched.len());
+        after.chain(around).take(count).copied().collect()
+    }
+
+    /// Looks whether each of `vnis` whose switch was set still does as it was told, and has it do so; a bridge of
+    /// another name than `br<VNI>` has to be silent. Returns those
+    /// that did not and whether they have to answer, and what the kernel refused. A VNI does not begin to answer
+    /// once the lease may be over.
+    pub fn put_back(&self, vnis: &[Vni]) -> PutBack {
+        let mut outcome = PutBack::default();
+        let mut state = self.state();
+        for &vni in vnis {
+            let answer = state.answering.contains(&vni);
+            let strays = state.kernel.silence_strays(vni);
+            let is_told = state.switched.contains(&vni);
+            let bridge = match is_told && (!answer || state.permits(clock::now(), self.margin)) {
+                true => state.kernel.put_back(vni, answer),
+                false => Ok(false),
+            };
+            for (differed, answer) in [(strays, false), (bridge, answer)] {
+                match differed {
+                    Ok(false) => {}
+                    Ok(true) => outcome.differed.push((vni, answer)),
+                    Err(error) => outcome.refused.push((vni, error)),
+                }
+            }
+        }
+        outcome
     }
 
     /// The VNIs that answer now.
@@ -224,9 +277,20 @@ impl Fence {
         if let Some(lease) = state.lease {
             state.guard.lease(lease);
         }
-        let answering: Vec<Vni> = state.answering.iter().copied().collect();
-        state.guard.serves(&answering);
-        state.guarded = answering.into_iter().collect();
+        let State {
+            answering,
+            guarded,
+            guard,
+            kernel,
+            ..
+        } = &mut *state;
+        let mut index = |vni| guarded.get(&vni).copied().or_else(|| kernel.bridge(vni));
+        let answering: Vec<(Vni, u32)> = answering
+            .iter()
+            .filter_map(|&vni| Some((vni, index(vni)?)))
+            .collect();
+        *guarded = answering.iter().copied().collect();
+        guard.serves(&answering);
         Ok(Minded::Replaced(why))
     }
 
@@ -307,6 +371,7 @@ impl State {
         if answer && !self.permits_under(under, margin) {
             return (vni, ArpOutcome::Failed, Some(Error::NotPermitted));
         }
+        self.switched.insert(vni);
         match self.kernel.set_arp(vni, answer) {
             Ok(()) if answer => {
                 self.answering.insert(vni);
@@ -323,6 +388,7 @@ impl State {
             }
             Err(error) if error.is_absence() => {
                 self.answering.remove(&vni);
+                self.switched.remove(&vni);
                 (vni, ArpOutcome::Absent, Some(error))
             }
             Err(error) => (vni, ArpOutcome::Failed, Some(error)),

@@ -345,6 +345,20 @@ mod tests {
     struct Nothing;
 
     impl Kernel for Nothing {
+        fn bridge(&mut self, _: Vni) -> Option<u32> {
+            None
+        }
+
+        fn hold(&mut self, _: Vni, _: u32) {}
+
+        fn silence_strays(&mut self, _: Vni) -> Result<bool, host::Error> {
+            Ok(false)
+        }
+
+        fn put_back(&mut self, _: Vni, _: bool) -> Result<bool, host::Error> {
+            Ok(false)
+        }
+
         fn set_arp(&mut self, _: Vni, _: bool) -> Result<(), host::Error> {
             Ok(())
         }
@@ -358,7 +372,7 @@ mod tests {
 
     impl Guard for Stands {
         fn lease(&mut self, _: Lease) {}
-        fn serves(&mut self, _: &[Vni]) {}
+        fn serves(&mut self, _: &[(Vni, u32)]) {}
         fn released(&mut self, _: &[Vni]) {}
         fn standing(&mut self) -> Standing {
             self.0.clone()

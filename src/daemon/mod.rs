@@ -19,6 +19,7 @@ use crate::gateway::{self, Event, Exit, Gateway};
 use crate::guard::Guard;
 use crate::guard::address::Address;
 use crate::guard::keeper::{Attached, Keeper};
+use crate::guard::protocol;
 use crate::host::Cost;
 use crate::host::factory::HostFactory;
 use crate::host::frr::EvpnFilter;
@@ -168,7 +169,13 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     let doubt = Doubt::default();
     let rest = Rest::default();
     observer::spawn(&client, &events, &metrics, &doubt, &rest)?;
-    host_monitor::spawn(host.router(), !host.is_mock(), config.range, events.clone())?;
+    host_monitor::spawn(
+        host.router(),
+        host.bridges(),
+        config.range,
+        fence.clone(),
+        events.clone(),
+    )?;
     let worker = Worker {
         gateway,
         me: config.name.clone(),
@@ -269,6 +276,7 @@ fn guard_arguments(config: &Config) -> Vec<std::ffi::OsString> {
     };
     vec![
         guard_address(config).argument(),
+        protocol::VERSION.into(),
         config.timing.guard_margin.as_millis().to_string().into(),
         config.range.first().to_string().into(),
         config.range.last().to_string().into(),

@@ -414,7 +414,7 @@ mod tests {
             let timeout = within(Duration::from_secs(20));
             resolver.resolve(&url.parse().unwrap(), &Config::default(), timeout)
         };
-        assert!(resolve("http://localhost:2379/").unwrap().len() > 0);
+        assert!(!resolve("http://localhost:2379/").unwrap().is_empty());
         assert!(resolve("http://gone.invalid:2379/").is_err());
         let addr = SocketAddr::from(([127, 0, 0, 9], 2379));
         let name = "gone.invalid:2379".to_owned();

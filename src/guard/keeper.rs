@@ -396,7 +396,7 @@ impl Guard for Line {
         self.tell(&Order::Lease(lease));
     }
 
-    fn serves(&mut self, vnis: &[Vni]) {
+    fn serves(&mut self, vnis: &[(Vni, u32)]) {
         self.tell(&Order::Serves(vnis.to_vec()));
     }
 

@@ -27,8 +27,8 @@ use std::os::fd::OwnedFd;
 pub trait Guard: Send {
     /// The lease was granted or renewed.
     fn lease(&mut self, lease: Lease);
-    /// These VNIs are about to answer ARP.
-    fn serves(&mut self, vnis: &[Vni]);
+    /// These VNIs are about to answer ARP, each through the interface of that index.
+    fn serves(&mut self, vnis: &[(Vni, u32)]);
     /// These VNIs do not answer ARP any more.
     fn released(&mut self, vnis: &[Vni]);
     /// How it is with the guard.
@@ -70,7 +70,7 @@ pub struct NoGuard;
 #[cfg(test)]
 impl Guard for NoGuard {
     fn lease(&mut self, _: Lease) {}
-    fn serves(&mut self, _: &[Vni]) {}
+    fn serves(&mut self, _: &[(Vni, u32)]) {}
     fn released(&mut self, _: &[Vni]) {}
     fn standing(&mut self) -> Standing {
         Standing::Well

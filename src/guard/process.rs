@@ -272,8 +272,10 @@ impl Process {
                     heard = Some(lease.valid_until);
                 }
                 Some(Order::Serves(vnis)) => {
-                    self.kernel.keep(&vnis);
-                    self.answering.extend(vnis);
+                    for (vni, index) in vnis {
+                        self.kernel.hold(vni, index);
+                        self.answering.insert(vni);
+                    }
                     self.routes = true;
                 }
                 Some(Order::Released(vnis)) => {

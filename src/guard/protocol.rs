@@ -6,7 +6,7 @@
 //!   guard:  fresh                                    nothing to take over
 //!   guard:  orphan LEASE UNTIL                       a dead daemon's lease, still held
 //!   daemon: lease LEASE UNTIL                        hold on until then (nanoseconds since boot)
-//!   daemon: serves VNI...                            these answer ARP
+//!   daemon: serves VNI/INDEX...                      these answer ARP, through the interface of that index
 //!   daemon: released VNI...                          these do not any more
 //!   daemon: bye                                      all is withdrawn
 //!   guard:  heard UNTIL                              the lease was told (and the guard is well)
@@ -14,7 +14,11 @@
 //! ```
 
 use crate::model::types::{Lease, LeaseId, Time, Vni};
+use std::fmt::{Display, Write};
 use std::time::Duration;
+
+/// Part of a guard's arguments: a daemon does not take over the guard of a version that says things otherwise.
+pub const VERSION: &str = "2";
 
 /// What the daemon tells the guard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,8 +27,8 @@ pub enum Order {
     Hello,
     /// The lease that proves what this node shows.
     Lease(Lease),
-    /// These VNIs answer ARP.
-    Serves(Vec<Vni>),
+    /// These VNIs answer ARP, each through the interface of that index (netdevice(7)).
+    Serves(Vec<(Vni, u32)>),
     /// These VNIs do not answer ARP any more.
     Released(Vec<Vni>),
     /// Everything is withdrawn.
@@ -57,8 +61,11 @@ impl Order {
         match self {
             Order::Hello => "hello\n".to_owned(),
             Order::Lease(lease) => lease_line("lease", *lease),
-            Order::Serves(vnis) => vnis_line("serves", vnis),
-            Order::Released(vnis) => vnis_line("released", vnis),
+            Order::Serves(vnis) => {
+                let words = vnis.iter().map(|(vni, index)| format!("{vni}/{index}"));
+                words_line("serves", words)
+            }
+            Order::Released(vnis) => words_line("released", vnis.iter()),
             Order::Bye => "bye\n".to_owned(),
         }
     }
@@ -71,7 +78,7 @@ impl Order {
             "lease" => Order::Lease(read_lease(&mut words)?),
             "serves" => {
                 return words
-                    .map(|word| word.parse().ok())
+                    .map(read_served)
                     .collect::<Option<_>>()
                     .map(Order::Serves);
             }
@@ -151,14 +158,19 @@ fn read_time<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Time> {
     Some(Time::since_boot(Duration::from_nanos(nanos)))
 }
 
-fn vnis_line(word: &str, vnis: &[Vni]) -> String {
+fn words_line(word: &str, words: impl Iterator<Item = impl Display>) -> String {
     let mut line = word.to_owned();
-    for vni in vnis {
-        line.push(' ');
-        line.push_str(&vni.to_string());
+    for word in words {
+        // Writing to a string does not fail.
+        let _ = write!(line, " {word}");
     }
     line.push('\n');
     line
+}
+
+fn read_served(word: &str) -> Option<(Vni, u32)> {
+    let (vni, index) = word.split_once('/')?;
+    Some((vni.parse().ok()?, index.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -178,7 +190,7 @@ mod tests {
             .collect();
         for order in [
             Order::Lease(lease),
-            Order::Serves(vnis.clone()),
+            Order::Serves(vnis.iter().map(|vni| (*vni, 4_000_000_000)).collect()),
             Order::Released(vnis),
             Order::Serves(vec![]),
             Order::Bye,
@@ -205,8 +217,12 @@ mod tests {
             "lease x 1",
             "lease 1 2 3",
             "lease 1 -2",
-            "serves 0",
-            "serves x",
+            "serves 0/1",
+            "serves 1",
+            "serves 1/",
+            "serves 1/-1",
+            "serves x/1",
+            "released 1/1",
             "hello again",
             "heard",
             "heard -1",

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Guards a daemon. The arguments come from `guard_arguments` of the same binary, never from a person.
 pub fn run(arguments: &[String]) -> Result<(), Failure> {
     let usage = || Failure::from("wmgwd guard is started by wmgwd itself");
-    let [address, margin, first, last, filter, mock, level] = arguments else {
+    let [address, _version, margin, first, last, filter, mock, level] = arguments else {
         return Err(usage());
     };
     logging::init_unattended(level == "debug")?;

@@ -1,9 +1,10 @@
 //! Makes the two lanes to a host: of this machine, or of its mock.
 
 use super::frr::{EvpnFilter, Frr, FrrConfig};
+use super::links::Bridges;
 use super::mock::Mock;
 use super::proc::ProcKernel;
-use super::{Kernel, Router};
+use super::{Error, Kernel, Router};
 use crate::Failure;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
@@ -20,6 +21,8 @@ pub enum HostFactory {
         filter: EvpnFilter,
         /// Where the runs of vtysh are counted.
         metrics: Arc<Metrics>,
+        /// Its bridges.
+        bridges: Bridges,
     },
     /// None of it.
     Mock(Mock),
@@ -38,6 +41,7 @@ impl HostFactory {
                 range,
                 filter,
                 metrics: Arc::default(),
+                bridges: Bridges::default(),
             }
         })
     }
@@ -45,10 +49,16 @@ impl HostFactory {
     /// The host, counting in `metrics` what FRR is asked to do.
     pub fn counting(self, metrics: &Arc<Metrics>) -> HostFactory {
         match self {
-            HostFactory::Real { range, filter, .. } => HostFactory::Real {
+            HostFactory::Real {
+                range,
+                filter,
+                bridges,
+                ..
+            } => HostFactory::Real {
                 range,
                 filter,
                 metrics: metrics.clone(),
+                bridges,
             },
             mock @ HostFactory::Mock(_) => mock,
         }
@@ -57,7 +67,7 @@ impl HostFactory {
     /// The kernel's part.
     pub fn kernel(&self) -> Box<dyn Kernel> {
         match self {
-            HostFactory::Real { .. } => Box::new(ProcKernel::new()),
+            HostFactory::Real { bridges, .. } => Box::new(ProcKernel::with(bridges.clone())),
             HostFactory::Mock(mock) => Box::new(mock.clone()),
         }
     }
@@ -69,6 +79,7 @@ impl HostFactory {
                 range,
                 filter,
                 metrics,
+                ..
             } => Box::new(Frr::new(FrrConfig {
                 filter: *filter,
                 metrics: metrics.clone(),
@@ -79,12 +90,24 @@ impl HostFactory {
     }
 
     /// The VNIs that may answer ARP: a range of millions is looked through by what exists.
-    pub fn bridges(&self) -> Vec<Vni> {
-        match self {
-            HostFactory::Real { range, .. } => {
-                ProcKernel::new().existing(range).into_iter().collect()
+    ///
+    /// # Errors
+    /// The kernel did not tell.
+    pub fn vnis(&self) -> Result<Vec<Vni>, Error> {
+        let unknown = |source| Error::Links { source };
+        Ok(match self {
+            HostFactory::Real { range, bridges, .. } => {
+                bridges.vnis(*range).map_err(unknown)?.into_iter().collect()
             }
             HostFactory::Mock(mock) => mock.range().iter().collect(),
+        })
+    }
+
+    /// The bridges of this machine; `None` for its mock, which has none.
+    pub fn bridges(&self) -> Option<Bridges> {
+        match self {
+            HostFactory::Real { bridges, .. } => Some(bridges.clone()),
+            HostFactory::Mock(_) => None,
         }
     }
 

@@ -151,6 +151,24 @@ impl State {
 }
 
 impl Kernel for Mock {
+    fn bridge(&mut self, vni: Vni) -> Option<u32> {
+        Some(vni.get())
+    }
+
+    fn hold(&mut self, _: Vni, _: u32) {}
+
+    fn silence_strays(&mut self, _: Vni) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<bool, Error> {
+        let differs = self.exposure(vni).arp != answer;
+        if differs {
+            self.state().set_arp(vni, answer);
+        }
+        Ok(differs)
+    }
+
     fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error> {
         debug!("mock: vni={vni} arp={answer}");
         self.state().set_arp(vni, answer);

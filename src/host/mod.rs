@@ -44,15 +44,35 @@ pub struct Mended {
 
 /// The kernel's part of a VNI: whether `br<VNI>` answers ARP, and gratuitous ARP.
 pub trait Kernel: Send {
+    /// The index of the interface (netdevice(7)) that is the bridge of `vni`; `None` if there is none.
+    fn bridge(&mut self, vni: Vni) -> Option<u32>;
+
+    /// Another process makes the interface `index` answer for `vni`. Later that is to be silenced here, whatever its
+    /// name.
+    fn hold(&mut self, vni: Vni, index: u32);
+
     /// Makes the bridge of `vni` answer ARP requests, or be silent. It is silenced under any name, and made to
-    /// answer only as `br<VNI>`.
+    /// answer only as `br<VNI>`. A bridge that answered for the VNI before and is not its bridge any more is silenced
+    /// in any case.
     ///
     /// # Errors
-    /// An [absence](Error::is_absence) if there is no such bridge; [`Error::Write`] if the kernel refused.
+    /// An [absence](Error::is_absence) if there is no such bridge: then nothing of the VNI answers.
+    /// [`Error::Write`] or [`Error::Links`] if the kernel refused.
     fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error>;
 
-    /// Another process makes these bridges answer. Later they are to be silenced here, whatever their names.
-    fn keep(&mut self, _vnis: &[Vni]) {}
+    /// Silences the bridges that carry `vni` and were its bridge once, but have another name now; says whether one of
+    /// them answered.
+    ///
+    /// # Errors
+    /// [`Error::Write`] or [`Error::Links`] if the kernel refused.
+    fn silence_strays(&mut self, vni: Vni) -> Result<bool, Error>;
+
+    /// Looks whether the bridge of `vni` still does as [`Kernel::set_arp`] told it, and has it do so. Says whether
+    /// it did not: something else on this host had switched it.
+    ///
+    /// # Errors
+    /// [`Error::Write`] or [`Error::Links`] if the kernel refused.
+    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<bool, Error>;
 
     /// Broadcasts one gratuitous ARP for each IPv4 address of each VNI's bridge; returns what failed.
     /// `permit` is asked right before each VNI's.
@@ -154,6 +174,11 @@ pub enum Error {
         /// Its name.
         bridge: String,
     },
+    /// The kernel did not tell what interfaces there are.
+    Links {
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A file below `/proc/sys` could not be written.
     Write {
         /// The file.
@@ -225,6 +250,7 @@ impl fmt::Display for Error {
                 "{bridge} has no VXLAN interface of its VNI as a port: it is left alone, and the VNI is not \
                  served here; add the port, or narrow --minvni and --maxvni"
             ),
+            Error::Links { .. } => f.write_str("cannot look at the interfaces of this host"),
             Error::Write { path, .. } => write!(f, "cannot write {}", path.display()),
             Error::Announce { bridge, .. } => write!(f, "cannot send gratuitous ARP on {bridge}"),
             Error::Spawn { .. } => {
@@ -250,6 +276,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Write { source, .. }
+            | Error::Links { source }
             | Error::Announce { source, .. }
             | Error::Spawn { source } => Some(source),
             _ => None,

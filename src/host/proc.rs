@@ -1,101 +1,166 @@
-//! The kernel of this machine: the ARP switch below `/proc/sys`, and which bridges exist. Gratuitous ARP is
-//! sent by [`super::garp`].
+//! The kernel of this machine: the ARP switch below `/proc/sys`. Gratuitous ARP is sent by [`super::garp`].
 //!
-//! Owns the packet socket (inside [`Announcer`]); everything else is read or written anew each time,
-//! because bridges come and go while the daemon runs.
+//! Owns the packet socket (inside [`Announcer`]); everything else is written anew each time, because bridges come
+//! and go while the daemon runs. An interface is known by its index, which stays the same under every name;
+//! `/proc/sys` wants the name, so that is asked for right before the write. (RTM_SETLINK takes the index, but
+//! takes 15 times as long, and waits for whoever holds the kernel's RTNL lock: measured 29 ms while interfaces
+//! came and went, where the file took 0.3 ms.)
 
-use super::bridges::{self, Bridges, Found};
+use super::bridges::Bridge;
 use super::garp::Announcer;
+use super::links::Bridges;
 use super::{Error, Kernel};
 use crate::model::types::{Vni, VniRange};
+use fnv::{FnvHashMap, FnvHashSet};
+use nix::errno::Errno;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+/// Where the kernel keeps the settings of each interface, for the network namespace of the reader.
+const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
 /// `arp_ignore` of a bridge that answers (Documentation/networking/ip-sysctl.rst in Linux).
-const ANSWER: &[u8] = b"0";
+const ANSWER: u32 = 0;
 /// `arp_ignore` of a bridge that is silent. 3 would go on answering for an address of scope global,
 /// which is what `ip address add` makes; only 8 silences every local address (measured).
-const SILENT: &[u8] = b"8";
+const SILENT: u32 = 8;
+/// How often a write is tried on an interface whose name changes at the same time.
+const TRIES: usize = 8;
 
 /// The real kernel. Needs CAP_NET_ADMIN for the sysctls and CAP_NET_RAW for gratuitous ARP.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ProcKernel {
-    sysctl: PathBuf,
     bridges: Bridges,
+    /// The interface that was made to answer for a VNI.
+    held: FnvHashMap<Vni, u32>,
+    /// The interfaces that carry our mark since this kernel wrote it.
+    marked: FnvHashSet<u32>,
     announcer: Announcer,
 }
 
-impl Default for ProcKernel {
-    fn default() -> ProcKernel {
-        ProcKernel::new()
-    }
-}
-
 impl ProcKernel {
-    /// The kernel as seen from this process's network namespace. Touches nothing yet.
+    /// The kernel as seen from this process's network namespace. Looks at its links when it is first asked.
     pub fn new() -> ProcKernel {
+        ProcKernel::default()
+    }
+
+    /// The kernel with the bridges that somebody else keeps up to date.
+    pub fn with(bridges: Bridges) -> ProcKernel {
         ProcKernel {
-            sysctl: "/proc/sys/net/ipv4/conf".into(),
-            bridges: Bridges::default(),
-            announcer: Announcer::default(),
+            bridges,
+            ..ProcKernel::default()
         }
     }
 
-    /// The VNIs of `range` whose bridge exists now, under any name. One dump of all links.
-    pub fn existing(&self, range: &VniRange) -> BTreeSet<Vni> {
-        let vnis = bridges::existing().into_keys();
-        vnis.filter(|vni| range.contains(*vni)).collect()
+    /// Looks for the bridge of `vni`, and for those that carry it under another name.
+    fn look(&self, vni: Vni) -> Result<Look, Error> {
+        let unknown = |source| Error::Links { source };
+        let name = vni.bridge();
+        let index = if_nametoindex(name.as_str()).ok();
+        let (mut bridge, mut strays) = self.bridges.find(vni).map_err(unknown)?;
+        let is_doubtful = bridge.index() != index || matches!(bridge, Bridge::Foreign { .. });
+        if is_doubtful && !self.bridges.is_followed() {
+            self.bridges.reload().map_err(unknown)?;
+            (bridge, strays) = self.bridges.find(vni).map_err(unknown)?;
+        }
+        let found = match bridge {
+            // What the kernel has told us is not true any more; it tells soon.
+            _ if bridge.index() != index => Err(Error::NoInterface { bridge: name }),
+            Bridge::Ours { index, marked, .. } => Ok((index, marked)),
+            Bridge::Foreign { .. } => Err(Error::Foreign { bridge: name }),
+            Bridge::Absent => match strays.first().map(|index| name_of(*index)).transpose()? {
+                Some(Some(now)) => Err(Error::Renamed {
+                    bridge: name,
+                    name: now,
+                }),
+                _ => Err(Error::NoInterface { bridge: name }),
+            },
+        };
+        Ok(Look { found, strays })
     }
 
-    fn write(&self, bridge: &str, value: &[u8]) -> Result<(), Error> {
-        let path = self.sysctl.join(bridge).join("arp_ignore");
-        OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(value))
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => Error::NoInterface {
-                    bridge: bridge.to_owned(),
-                },
-                _ => Error::Write { path, source },
-            })
+    /// Writes the VNI into the `tag` of an interface, by which a later run knows it under another name.
+    fn mark(&mut self, vni: Vni, index: u32) {
+        if !self.marked.insert(index) {
+            return;
+        }
+        let Ok(Some(name)) = name_of(index) else {
+            return;
+        };
+        let file = setting(&name, "tag");
+        // What cannot be marked is served all the same. A tag that is there is the operator's.
+        if read(&file).is_ok_and(|tag| tag == 0) {
+            let _ = write(&file, vni.get());
+        }
     }
+}
+
+/// What there is of a VNI.
+struct Look {
+    /// Its bridge, and whether that is marked.
+    found: Result<(u32, bool), Error>,
+    /// The bridges of ours that carry it under another name.
+    strays: Vec<u32>,
 }
 
 impl Kernel for ProcKernel {
-    fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error> {
-        let bridge = vni.bridge();
-        match self.bridges.find(vni) {
-            Found::Bridge if answer => {
-                // Before it answers: from then on it must be silenced, whatever becomes of it.
-                self.bridges.keep(vni);
-                self.write(&bridge, ANSWER)
-            }
-            Found::Bridge => {
-                self.write(&bridge, SILENT)?;
-                self.bridges.release(vni);
-                Ok(())
-            }
-            Found::Renamed(name) => {
-                self.write(&name, SILENT)?;
-                match answer {
-                    true => Err(Error::Renamed { bridge, name }),
-                    false => {
-                        self.bridges.release(vni);
-                        Ok(())
-                    }
-                }
-            }
-            Found::Foreign => Err(Error::Foreign { bridge }),
-            Found::Absent => Err(Error::NoInterface { bridge }),
-        }
+    fn bridge(&mut self, vni: Vni) -> Option<u32> {
+        Some(self.look(vni).ok()?.found.ok()?.0)
     }
 
-    fn keep(&mut self, vnis: &[Vni]) {
-        self.bridges.learn(vnis);
-        vnis.iter().for_each(|vni| self.bridges.keep(*vni));
+    fn hold(&mut self, vni: Vni, index: u32) {
+        self.held.insert(vni, index);
+    }
+
+    fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error> {
+        if !answer && let Some(&index) = self.held.get(&vni) {
+            // Whatever it is called by now, and without a look at anything else: it may be in the nick of time.
+            let name = set(index, SILENT)?;
+            self.held.remove(&vni);
+            let bridge = vni.bridge();
+            return name.map(drop).ok_or(Error::NoInterface { bridge });
+        }
+        let Look { found, strays } = self.look(vni)?;
+        for &index in &strays {
+            set(index, SILENT)?;
+        }
+        let index = found.as_ref().ok().map(|&(index, _)| index);
+        if let Some(&held) = self.held.get(&vni)
+            && Some(held) != index
+        {
+            set(held, SILENT)?;
+            self.held.remove(&vni);
+        }
+        let (index, marked) = match found {
+            Ok(found) => found,
+            Err(Error::Renamed { .. }) if !answer => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !marked {
+            self.mark(vni, index);
+        }
+        if answer {
+            // Before it answers: a write that fails half-way is silenced, too.
+            self.held.insert(vni, index);
+        }
+        set(index, if answer { ANSWER } else { SILENT }).map(drop)
+    }
+
+    fn silence_strays(&mut self, vni: Vni) -> Result<bool, Error> {
+        let mut answered = false;
+        for index in self.look(vni)?.strays {
+            answered |= put(index, SILENT)?;
+        }
+        Ok(answered)
+    }
+
+    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<bool, Error> {
+        match self.look(vni)?.found {
+            Ok((index, _)) => put(index, if answer { ANSWER } else { SILENT }),
+            Err(_) => Ok(false),
+        }
     }
 
     fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)> {
@@ -103,19 +168,74 @@ impl Kernel for ProcKernel {
     }
 }
 
-/// The VNIs of `range` whose bridge exists now, from one listing of `/proc/sys/net/ipv4/conf`, which shows
-/// the network namespace of the reader (unlike `/sys`, which shows that of its mount).
-pub(super) fn existing_bridges(range: &VniRange) -> BTreeSet<Vni> {
-    let Ok(entries) = fs::read_dir("/proc/sys/net/ipv4/conf") else {
-        return BTreeSet::new();
+/// The name of an interface now; `None` if it is gone.
+fn name_of(index: u32) -> Result<Option<String>, Error> {
+    match if_indextoname(index) {
+        // Any bytes but a slash and white space are a name; ours are text.
+        Ok(name) => Ok(Some(name.to_string_lossy().into_owned())),
+        Err(Errno::ENXIO | Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(Error::Links {
+            source: errno.into(),
+        }),
+    }
+}
+
+fn setting(interface: &str, file: &str) -> PathBuf {
+    Path::new(SETTINGS).join(interface).join(file)
+}
+
+/// Sets `arp_ignore` of an interface; returns the name that it had then, `None` if it is gone.
+fn set(index: u32, value: u32) -> Result<Option<String>, Error> {
+    with_file(index, |file| write(file, value)).map(|found| found.map(|(name, ())| name))
+}
+
+/// Sets `arp_ignore` of an interface if it is another; says whether it was.
+fn put(index: u32, value: u32) -> Result<bool, Error> {
+    let put = |file: &Path| {
+        let differs = read(file)? != value;
+        if differs {
+            write(file, value)?;
+        }
+        Ok(differs)
     };
-    entries
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name();
-            name.to_str()?.strip_prefix("br")?.parse().ok()
-        })
-        .filter(|vni| range.contains(*vni))
-        .collect()
+    Ok(with_file(index, put)?.is_some_and(|(_, differs)| differs))
+}
+
+/// Does something to `arp_ignore` of an interface, whatever its name is at that moment; `None` if it is gone.
+fn with_file<T>(
+    index: u32,
+    act: impl Fn(&Path) -> io::Result<T>,
+) -> Result<Option<(String, T)>, Error> {
+    let mut tries = 0;
+    while let Some(name) = name_of(index)? {
+        let path = setting(&name, "arp_ignore");
+        tries += 1;
+        match act(&path) {
+            Ok(done) => return Ok(Some((name, done))),
+            // Renamed or removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
+            Err(source) => return Err(Error::Write { path, source }),
+        }
+    }
+    Ok(None)
+}
+
+fn write(file: &Path, value: u32) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .open(file)?
+        .write_all(value.to_string().as_bytes())
+}
+
+fn read(file: &Path) -> io::Result<u32> {
+    let text = fs::read_to_string(file)?;
+    let number = text.trim().parse();
+    number.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, text))
+}
+
+/// The VNIs of `range` whose bridge exists now, foreign ones left out. Looks at all links.
+pub(super) fn existing_bridges(range: &VniRange) -> BTreeSet<Vni> {
+    Bridges::default().vnis(*range).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -131,5 +251,7 @@ mod tests {
             matches!(&error, Error::NoInterface { bridge } if bridge == "br16777215"),
             "{error:?}"
         );
+        assert_eq!(kernel.bridge(Vni::MAX), None);
+        assert!(!kernel.put_back(Vni::MAX, false).unwrap());
     }
 }

@@ -36,11 +36,6 @@ impl Vni {
     pub fn bridge(self) -> String {
         format!("br{}", self.0)
     }
-
-    /// Name that the VXLAN interface of this VNI should have.
-    pub fn vxlan(self) -> String {
-        format!("vxlan{}", self.0)
-    }
 }
 
 impl fmt::Display for Vni {

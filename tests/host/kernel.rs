@@ -5,7 +5,10 @@ use crate::vni;
 use std::cell::RefCell;
 use std::process::{Command, Stdio};
 use wmgwd::commands::check::look::at_start;
-use wmgwd::host::links::{LinkChanges, LinkWatch};
+use wmgwd::host::bridges::Change;
+use wmgwd::host::factory::HostFactory;
+use wmgwd::host::frr::EvpnFilter;
+use wmgwd::host::links::{Bridges, LinkWatch};
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{Error, Kernel};
 use wmgwd::model::types::VniRange;
@@ -66,10 +69,11 @@ fn a_bridge_is_known_by_its_port_and_not_by_its_name() {
         || {
             bridge_with_station();
             let range = VniRange::new(vni(1), vni(100)).unwrap();
+            let existing = || Bridges::default().vnis(range).unwrap();
             let mut daemon = ProcKernel::new();
             let mut guard = ProcKernel::new();
             daemon.set_arp(vni(7), true).unwrap();
-            guard.keep(&[vni(7)]);
+            guard.hold(vni(7), daemon.bridge(vni(7)).unwrap());
             let rename =
                 || sh("ip link set br7 down; ip link set br7 name lan7; ip link set lan7 up");
             let back =
@@ -85,7 +89,7 @@ fn a_bridge_is_known_by_its_port_and_not_by_its_name() {
             }
             rename();
             // One that has never seen it under its own name, as `wmgwd withdraw`, and also without its port.
-            assert_eq!(ProcKernel::new().existing(&range), [vni(7)].into());
+            assert_eq!(existing(), [vni(7)].into());
             let error = ProcKernel::new().set_arp(vni(7), true).unwrap_err();
             assert!(matches!(error, Error::Renamed { .. }), "{error}");
             assert!(!answers("10.7.0.1"));
@@ -101,7 +105,7 @@ fn a_bridge_is_known_by_its_port_and_not_by_its_name() {
                 let error = kernel.set_arp(vni(50), answer).unwrap_err();
                 assert!(matches!(error, Error::Foreign { .. }), "{error}");
             }
-            assert!(kernel.existing(&range).is_empty());
+            assert!(existing().is_empty());
             assert_eq!(sh("sysctl -n net.ipv4.conf.br50.arp_ignore").trim(), "1");
             // A port that comes later makes it wmgwd's.
             sh(
@@ -158,7 +162,8 @@ fn announcements_reach_the_station() {
     );
 }
 
-/// Input: a bridge that goes down, comes up, is made anew. Output: what is there, and a new generation.
+/// Input: a bridge that goes down, comes up, is made anew. Output: each is told, and what defeats the switch and
+/// the announcements is found.
 #[test]
 fn a_link_that_comes_up_again_is_noticed() {
     namespace::run(
@@ -166,40 +171,25 @@ fn a_link_that_comes_up_again_is_noticed() {
         &["ip", "arping", "bridge"],
         || {
             bridge_with_station();
-            let kernel = ProcKernel::new();
             let range = VniRange::new(vni(1), vni(100)).unwrap();
-            assert_eq!(
-                kernel.existing(&range).into_iter().collect::<Vec<_>>(),
-                [vni(7)]
-            );
+            let bridges = Bridges::default();
+            let vnis = |bridges: &Bridges| Vec::from_iter(bridges.vnis(range).unwrap());
+            assert_eq!(vnis(&bridges), [vni(7)]);
             assert_eq!(at_start(range), []);
-            let watch = RefCell::new(LinkWatch::open().unwrap());
+            let watch = RefCell::new(LinkWatch::open(bridges.clone()).unwrap().0);
             let changes = || watch.borrow_mut().changes().unwrap();
-            let changed = || changes().vnis.contains(&vni(7));
-            assert_eq!(changes(), LinkChanges::default());
+            assert_eq!(changes(), []);
+            let told = [Change::Bridge(vni(7))];
             sh("ip link set br7 down; ip link set br7 up");
             // The kernel tells of a link that came up with up to a second of delay.
-            eventually("up again", changed);
-            assert_eq!(changes(), LinkChanges::default());
-            sh("ip link set br7 name lan7");
-            eventually("renamed", changed);
-            sh("ip link set lan7 name br7");
-            eventually("renamed back", changed);
-            sh("ip link set vxlan7 nomaster");
-            eventually("its port left", changed);
+            eventually("risen", || changes().ends_with(&told));
+            assert_eq!(changes(), []);
+            sh("ip link delete br7; ip link add br7 type bridge");
+            eventually("not there", || changes().contains(&told[0]));
+            assert_eq!(vnis(&bridges), []);
             sh("ip link set vxlan7 master br7");
-            eventually("its port is back", changed);
-            for on in [true, false] {
-                let word = if on { "on" } else { "off" };
-                sh(&format!("bridge link set dev vxlan7 neigh_suppress {word}"));
-                eventually("suppression", || {
-                    changes().suppression.get(&vni(7)) == Some(&on)
-                });
-            }
-            sh("ip link delete br7");
-            eventually("gone", changed);
-            sh("ip link add br7 type bridge");
-            eventually("there again", changed);
+            eventually("there again", || changes().contains(&told[0]));
+            assert_eq!(vnis(&bridges), [vni(7)]);
 
             sh(
                 "ip link set vxlan7 master br7; bridge link set dev vxlan7 neigh_suppress on
@@ -214,12 +204,110 @@ fn a_link_that_comes_up_again_is_noticed() {
                 "bridge link set dev vxlan7 neigh_suppress off",
             ];
             assert_eq!(mends, expected);
-            let mut kernel = kernel;
-            let failures = kernel.announce(&[vni(7)], &|| true);
+            let failures = ProcKernel::new().announce(&[vni(7)], &|| true);
             assert!(
                 matches!(&failures[..], [(_, Error::Announce { source, .. })] if source.to_string().contains("IPv4")),
                 "{failures:?}"
             );
+        },
+    );
+}
+
+fn arp_ignore(interface: &str) -> String {
+    let path = format!("/proc/sys/net/ipv4/conf/{interface}/arp_ignore");
+    std::fs::read_to_string(path).unwrap().trim().to_owned()
+}
+
+/// Input: bridges that have the name of a VNI's, but are the host's own. Output: not touched by anything, until
+/// they get the VXLAN port; silenced when they lose it.
+#[test]
+fn a_bridge_of_the_hosts_own_is_left_alone() {
+    namespace::run(
+        "kernel::a_bridge_of_the_hosts_own_is_left_alone",
+        &["ip", "arping"],
+        || {
+            bridge_with_station();
+            sh("ip link add br50 type bridge; ip link add vxlan50 type vxlan id 50 dstport 4789
+                ip link add br51 type bridge; ip link add vx51 type vxlan id 52 dstport 4789; ip link set vx51 master br51
+                ip link add br53 type veth peer name far53; ip link add own type bridge
+                ip link add vx54 type vxlan id 54 dstport 4789; ip link set vx54 master own");
+            let range = VniRange::new(vni(1), vni(100)).unwrap();
+            let host = HostFactory::open(false, range, EvpnFilter::List).unwrap();
+            assert_eq!(host.vnis().unwrap(), [vni(7)]);
+            let mut kernel = host.kernel();
+            for number in [50, 51, 53] {
+                for answer in [false, true] {
+                    let error = kernel.set_arp(vni(number), answer).unwrap_err();
+                    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+                }
+                assert!(!kernel.put_back(vni(number), false).unwrap());
+                assert_eq!(kernel.bridge(vni(number)), None);
+                assert_eq!(arp_ignore(&format!("br{number}")), "0");
+            }
+            let error = kernel.set_arp(vni(54), false).unwrap_err();
+            assert!(matches!(error, Error::NoInterface { .. }), "{error}");
+            assert_eq!(arp_ignore("own"), "0");
+
+            sh("ip link set vxlan50 master br50");
+            // Nobody follows the links for this kernel.
+            host.bridges().unwrap().reload().unwrap();
+            kernel.set_arp(vni(50), false).unwrap();
+            assert_eq!(arp_ignore("br50"), "8");
+            kernel.set_arp(vni(50), true).unwrap();
+            assert_eq!(arp_ignore("br50"), "0");
+            sh("ip link set vxlan50 nomaster");
+            host.bridges().unwrap().reload().unwrap();
+            let error = kernel.set_arp(vni(50), true).unwrap_err();
+            assert!(matches!(error, Error::Foreign { .. }), "{error}");
+            assert_eq!(arp_ignore("br50"), "8", "it answered for the VNI");
+        },
+    );
+}
+
+/// Input: a bridge that answers and is renamed, with and without another bridge in its place. Output: silenced by
+/// the kernel that switched it, and by one of another run, which has not seen that.
+#[test]
+fn a_renamed_bridge_is_silenced() {
+    namespace::run(
+        "kernel::a_renamed_bridge_is_silenced",
+        &["ip", "arping"],
+        || {
+            bridge_with_station();
+            let range = VniRange::new(vni(1), vni(100)).unwrap();
+            let mut kernel = ProcKernel::new();
+            kernel.set_arp(vni(7), true).unwrap();
+            let mut guard = ProcKernel::new();
+            guard.hold(vni(7), kernel.bridge(vni(7)).unwrap());
+            for silencer in [&mut kernel, &mut guard, &mut ProcKernel::new()] {
+                sh("ip link set br7 name lan7; sysctl -qw net.ipv4.conf.lan7.arp_ignore=0");
+                assert!(answers("10.7.0.1"));
+                silencer.set_arp(vni(7), false).unwrap();
+                assert!(!answers("10.7.0.1") && !answers("10.7.0.2"));
+                sh("ip link set lan7 name br7");
+            }
+
+            // Another in its place, that is not the VNI's; by a run that wants to answer.
+            kernel.set_arp(vni(7), true).unwrap();
+            sh("ip link set br7 name lan7; ip link add br7 type bridge");
+            assert!(answers("10.7.0.1"));
+            let mut next = ProcKernel::new();
+            assert!(matches!(
+                next.set_arp(vni(7), true),
+                Err(Error::Foreign { .. })
+            ));
+            assert!(!answers("10.7.0.1"));
+            assert_eq!(arp_ignore("br7"), "0");
+            // A run that has nothing to say of the VNI finds it, too.
+            sh("sysctl -qw net.ipv4.conf.lan7.arp_ignore=0");
+            let host = HostFactory::open(false, range, EvpnFilter::List).unwrap();
+            assert_eq!(host.vnis().unwrap(), [vni(7)]);
+            assert!(host.kernel().silence_strays(vni(7)).unwrap());
+            assert!(!host.kernel().silence_strays(vni(7)).unwrap());
+            assert!(!answers("10.7.0.1"));
+            // Without its VXLAN port it is not in the VNI: the operator's again.
+            sh("ip link set vxlan7 nomaster; sysctl -qw net.ipv4.conf.lan7.arp_ignore=0");
+            assert!(!ProcKernel::new().silence_strays(vni(7)).unwrap());
+            assert_eq!(arp_ignore("lan7"), "0");
         },
     );
 }

@@ -6,6 +6,7 @@
 mod frr;
 mod kernel;
 mod measure;
+mod monitor;
 mod namespace;
 mod router;
 

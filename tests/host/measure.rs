@@ -5,6 +5,7 @@ use crate::router::{self, PROGRAMS};
 use crate::vni;
 use std::time::Instant;
 use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
+use wmgwd::host::links::Bridges;
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{Cost, Kernel, RouteChange, Router};
 use wmgwd::model::types::VniRange;
@@ -77,8 +78,20 @@ fn measure() {
     timed("announce 1000", || {
         assert!(kernel.announce(&vnis, &|| true).is_empty())
     });
-    timed("existing", || {
-        assert_eq!(kernel.existing(&range).len(), 1000)
+    let bridges = Bridges::default();
+    timed("all links, first", || {
+        assert_eq!(bridges.vnis(range).unwrap().len(), 1000)
+    });
+    timed("all links, again", || {
+        assert_eq!(bridges.reload().unwrap(), [])
+    });
+    timed("compare 1000", || {
+        assert_eq!(bridges.arp_ignore(range).unwrap().len(), 1000)
+    });
+    timed("put back 1000", || {
+        range
+            .iter()
+            .for_each(|vni| assert!(!kernel.put_back(vni, false).unwrap()))
     });
     let mut frr = Frr::new(FrrConfig::new(range));
     timed("health", || frr.health());

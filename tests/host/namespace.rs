@@ -66,7 +66,7 @@ pub fn sh(script: &str) -> String {
 
 /// Waits until `condition` holds, at most 90 s: half a dozen FRR daemons may start on a busy machine.
 #[track_caller]
-pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(

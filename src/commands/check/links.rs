@@ -407,6 +407,7 @@ mod tests {
                     learning: false,
                 }),
                 port: Some(Port::default()),
+                ..Interface::default()
             });
             let address = Ipv4Addr::from(0x0a40_0001 + (i << 8));
             links.addresses.push((format!("br{i}"), address.into()));

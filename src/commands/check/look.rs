@@ -41,13 +41,14 @@ pub fn at_start(range: VniRange) -> Vec<Finding> {
         interfaces: dump().unwrap_or_default(),
         ..Links::default()
     };
-    let all = number(&Path::new(IPV4).join("conf/all/arp_ignore"));
-    let mut findings: Vec<Finding> = all
-        .and_then(system::arp_ignore_of_all)
-        .into_iter()
-        .collect();
+    let mut findings: Vec<Finding> = arp_ignore_of_all().into_iter().collect();
     findings.extend(links::neigh_suppress(range, &links));
     findings
+}
+
+/// What is wrong with `arp_ignore` of all interfaces.
+pub fn arp_ignore_of_all() -> Option<Finding> {
+    number(&Path::new(IPV4).join("conf/all/arp_ignore")).and_then(system::arp_ignore_of_all)
 }
 
 /// Looks at this host: its kernel and its FRR.

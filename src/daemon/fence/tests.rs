@@ -33,6 +33,21 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
+    fn bridge(&mut self, vni: Vni) -> Option<u32> {
+        Some(vni.get())
+    }
+
+    fn hold(&mut self, _: Vni, _: u32) {}
+
+    fn silence_strays(&mut self, _: Vni) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<bool, Error> {
+        let differs = self.0.lock().unwrap().answers.contains(&vni) != answer;
+        self.set_arp(vni, answer).map(|()| differs)
+    }
+
     fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error> {
         let slow = self.0.lock().unwrap().slow;
         thread::sleep(slow);
@@ -168,7 +183,7 @@ struct Lost(Sender<()>, Receiver<()>);
 
 impl Guard for Lost {
     fn lease(&mut self, _: Lease) {}
-    fn serves(&mut self, _: &[Vni]) {}
+    fn serves(&mut self, _: &[(Vni, u32)]) {}
     fn released(&mut self, _: &[Vni]) {}
     fn standing(&mut self) -> Standing {
         Standing::Lost("killed".into())
@@ -258,8 +273,9 @@ impl Hears {
 
 impl Guard for Hears {
     fn lease(&mut self, _: Lease) {}
-    fn serves(&mut self, vnis: &[Vni]) {
-        self.hear(vnis, true);
+    fn serves(&mut self, vnis: &[(Vni, u32)]) {
+        let vnis: Vec<Vni> = vnis.iter().map(|&(vni, _)| vni).collect();
+        self.hear(&vnis, true);
     }
     fn released(&mut self, vnis: &[Vni]) {
         self.hear(vnis, false);
@@ -313,4 +329,42 @@ fn the_guard_is_told_once() {
     assert_eq!(fence.mind_guard().unwrap(), Minded::Fenced);
     fence.switch(ID, &all);
     assert_eq!(guard.told(), [(1, true), (2, true)]);
+}
+
+/// Input: something else on the host switches ARP of VNIs that were switched here, and of one that was not; then
+/// the lease ends. Output: put back what was told, and named; without a lease, only to silence.
+#[test]
+fn what_is_switched_behind_our_back_is_put_back() {
+    let (fence, kernel, _) = guarded();
+    let told: Vec<(Vni, bool)> = vnis(1..=4)
+        .into_iter()
+        .map(|(vni, _)| (vni, vni.get() < 3))
+        .collect();
+    fence.switch(ID, &told);
+    let meddle = |answers: &[u32]| {
+        kernel.0.lock().unwrap().answers = answers.iter().filter_map(|it| Vni::new(*it)).collect();
+    };
+    let all: Vec<Vni> = (1..=9).filter_map(Vni::new).collect();
+    let put_back = || {
+        let outcome = fence.put_back(&all);
+        assert!(outcome.refused.is_empty());
+        let told = outcome.differed.iter();
+        told.map(|(vni, answer)| (vni.get(), *answer))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(put_back(), []);
+    meddle(&[2, 4, 9]);
+    assert_eq!(put_back(), [(1, true), (4, false)]);
+    assert_eq!(kernel.answers(), [1, 2, 9]);
+    let some = |last: Option<u32>, count| -> Vec<u32> {
+        let vnis = fence.some_after(last.and_then(Vni::new), count);
+        vnis.into_iter().map(Vni::get).collect()
+    };
+    assert_eq!(some(None, 3), [1, 2, 3]);
+    assert_eq!(some(Some(3), 3), [4, 1, 2]);
+    assert_eq!(some(Some(4), 9), [1, 2, 3, 4]);
+
+    fence.set_lease(None);
+    meddle(&[1, 4]);
+    assert_eq!(put_back(), [(4, false)]);
 }

@@ -92,7 +92,7 @@ fn a_guard_that_does_not_read_is_lost_soon() {
     let (mut line, _guard) = line();
     let many: Vec<Vni> = (1..100_000).filter_map(Vni::new).collect();
     let begun = Instant::now();
-    line.serves(&many);
+    line.serves(&many.iter().map(|vni| (*vni, 1)).collect::<Vec<_>>());
     line.released(&many);
     assert!(begun.elapsed() < 20 * WRITE, "{:?}", begun.elapsed());
     assert_eq!(line.standing(), Standing::Lost("it does not read".into()));

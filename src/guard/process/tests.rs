@@ -64,7 +64,7 @@ fn the_last_words_of_a_daemon_count() {
     let lease = lease(Duration::from_millis(600));
     say(
         &mut stream,
-        &[Order::Lease(lease), Order::Serves(vec![vni(3)])],
+        &[Order::Lease(lease), Order::Serves(vec![(vni(3), 3)])],
     );
     drop(stream);
     scene.guard.join().unwrap();
@@ -116,7 +116,7 @@ fn a_late_daemon_is_silenced() {
         &mut stream,
         &[
             Order::Lease(lease(Duration::from_millis(300))),
-            Order::Serves(vec![vni(3)]),
+            Order::Serves(vec![(vni(3), 3)]),
         ],
     );
     while scene.mock.exposure(vni(3)).arp {

@@ -147,6 +147,9 @@ pub fn again(error: &Error) -> Error {
         Error::NoInterface { bridge } => Error::NoInterface {
             bridge: bridge.clone(),
         },
+        Error::Links { source } => Error::Links {
+            source: copy(source),
+        },
         Error::Write { path, source } => Error::Write {
             path: path.clone(),
             source: copy(source),
