@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const PURE: [&str; 24] = [
     "model/types",
     "model/ring",
+    "model/spans",
     "model/frr",
     "model/fsm",
     "gateway",

@@ -145,6 +145,7 @@ fn ring(extras: &[Extra], node: Option<&Node>) -> Ring {
         name,
         points,
         range: None,
+        unable: None,
     }))
 }
 

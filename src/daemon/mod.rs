@@ -182,6 +182,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         meta: Meta {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             range: config.range,
+            unable: None,
             time: None,
         },
         fence: fence.clone(),

@@ -13,6 +13,8 @@ use crate::etcd::{self, Client};
 use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
 use crate::host::{self, Health, Kernel, Router};
 use crate::model::fsm::{Kind, Write};
+use crate::model::ring::Unable;
+use crate::model::spans::Spans;
 use crate::model::types::{LeaseId, NodeName, Revision, Time, Vni};
 use crate::schema::{self, Batch, Commit, Fate, Meta};
 use crate::sys::clock;
@@ -22,7 +24,7 @@ use crate::telemetry::metrics::{Metrics, Standing};
 use crate::telemetry::notify::Notifier;
 use crate::telemetry::sd_notify::Supervisor;
 use log::{Level, debug, info, log, warn};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -34,6 +36,10 @@ const FEW: usize = 5;
 
 /// How often a commit marks the time at most.
 const MARK: Duration = Duration::from_secs(5);
+
+/// A node whose value in etcd has more runs of VNIs than this does not mark the time with each commit: every node
+/// would hear all of it again.
+const FEW_RUNS: usize = 100;
 
 /// What the worker works with.
 pub struct Worker {
@@ -76,6 +82,8 @@ struct Running {
     /// The tally has numbers that are not published yet.
     unpublished: bool,
     frr: Sender<Order>,
+    /// What was last registered, and logged.
+    registration: Option<Registration>,
     /// When this node last marked the time in etcd.
     marked: Time,
     /// The gateway said last that it is drained.
@@ -84,6 +92,13 @@ struct Running {
     name_complaint: Complaint,
     arp_complaints: Complaints,
     announce_complaints: Complaints,
+}
+
+/// What a node has registered.
+struct Registration {
+    lease: LeaseId,
+    points: usize,
+    unable: Unable,
 }
 
 impl Worker {
@@ -106,6 +121,7 @@ impl Worker {
             standing: Standing::default(),
             unpublished: true,
             frr,
+            registration: None,
             marked: Time::default(),
             drained: false,
             etcd_complaint: Complaint::default(),
@@ -305,8 +321,12 @@ impl Running {
                     narrate(&self.worker.gateway, &before, &each, revision);
                 }
             }
-            Effect::Register { lease, points } => {
-                let outcome = self.register(lease, points);
+            Effect::Register {
+                lease,
+                points,
+                unable,
+            } => {
+                let outcome = self.register(lease, points, unable);
                 self.observe(Event::Registered(outcome));
             }
             Effect::RestWatch => {
@@ -364,7 +384,10 @@ impl Running {
             return failed();
         }
         let now = clock::now();
-        let mark = (now.since(self.marked) >= MARK).then(|| self.meta());
+        let unable = self.worker.meta.unable.as_ref();
+        let runs = unable.map_or(0, |it| it.absent.runs() + it.failing.runs());
+        let is_due = now.since(self.marked) >= MARK && runs <= FEW_RUNS;
+        let mark = is_due.then(|| self.meta());
         let txn = schema::commit(&self.worker.me, lease, rows, mark.as_ref());
         match self.worker.client.txn(&txn) {
             Ok(reply) if self.is_rewound(reply.revision) => failed(),
@@ -400,23 +423,22 @@ impl Running {
         }
     }
 
-    fn register(&mut self, lease: LeaseId, points: Vec<u64>) -> RegisterOutcome {
+    fn register(&mut self, lease: LeaseId, points: Vec<u64>, unable: Unable) -> RegisterOutcome {
         if !self.worker.fence.permits(Some(lease)) {
             return RegisterOutcome::Failed;
         }
+        // What marks the time later must say the same.
+        self.worker.meta.unable = Some(unable.clone());
         let txn = schema::register(&self.worker.me, lease, &points, &self.meta());
         match self.worker.client.txn(&txn) {
             Ok(reply) if self.is_rewound(reply.revision) => RegisterOutcome::Failed,
             Ok(reply) if schema::registered(&reply) => {
                 self.settle_etcd();
                 self.name_complaint.settle();
-                info!(
-                    "registered name={} points={} lease={lease}",
-                    value(self.worker.me.as_str()),
-                    points.len()
-                );
+                self.tell_registration(lease, points.len(), &unable);
                 RegisterOutcome::Done {
                     points,
+                    unable,
                     lease,
                     revision: reply.revision,
                 }
@@ -436,6 +458,42 @@ impl Running {
                 self.complain_of_etcd("register", &error);
                 RegisterOutcome::Failed
             }
+        }
+    }
+
+    /// Logs what is new in a registration.
+    fn tell_registration(&mut self, lease: LeaseId, points: usize, unable: &Unable) {
+        let told = Registration {
+            lease,
+            points,
+            unable: unable.clone(),
+        };
+        let before = self.registration.replace(told);
+        let is_new = |it: &Registration| (it.lease, it.points) != (lease, points);
+        if before.as_ref().is_none_or(is_new) {
+            let name = value(self.worker.me.as_str());
+            info!("registered name={name} points={points} lease={lease}");
+        }
+        let before = before.map(|it| it.unable).unwrap_or_default();
+        let gained = |set: &Spans, before: &Spans| {
+            let vnis: Vec<Vni> = set.iter().filter(|vni| !before.contains(*vni)).collect();
+            (!vnis.is_empty()).then(|| spans(&vnis))
+        };
+        if let Some(vnis) = gained(&unable.absent, &before.absent) {
+            info!("vnis={vnis} have no bridge on this gateway: it leaves them to other gateways");
+        }
+        if let Some(vnis) = gained(&unable.failing, &before.failing) {
+            warn!(
+                "vnis={vnis} cannot be served here: the kernel or FRR refuses, or did a short time ago; \
+                 other gateways take them where they can, and this one tries again later"
+            );
+        }
+        let is_unable = |vni: Vni| unable.absent.contains(vni) || unable.failing.contains(vni);
+        let earlier = before.absent.iter().chain(before.failing.iter());
+        let able: BTreeSet<Vni> = earlier.filter(|vni| !is_unable(*vni)).collect();
+        if !able.is_empty() {
+            let able: Vec<Vni> = able.into_iter().collect();
+            info!("vnis={} can be served here again", spans(&able));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Driving the host from what it shows to what it should show: ARP at once, FRR one batch at a time.
 
-use super::plan::{Batch, Pass};
+use super::ability::Capability;
+use super::plan::{Batch, PATIENCE, Pass};
 use super::slot::Slot;
 use super::{Effect, Gateway, UnderWay};
 use crate::model::frr::{Cost, Parts};
@@ -100,23 +101,30 @@ impl Gateway {
         self.has_released(now, slot, Exposure::NOTHING)
     }
 
-    /// Whether FRR shows `wanted`, as far as it can be told: letting go of a VNI must not hang on an FRR
-    /// that does not answer. A daemon that is down shows nothing, but the other one may.
-    fn has_released(&self, now: Time, slot: &Slot, wanted: Exposure) -> bool {
-        let failing = [slot.failing_since, self.frr.failing_since]
+    /// Whether the host has failed to do what it was told for `patience`, by VNI or as a whole.
+    pub(super) fn fails_for(&self, now: Time, slot: &Slot, patience: Duration) -> bool {
+        [slot.failing_since, self.frr.failing_since]
             .into_iter()
             .flatten()
-            .any(|since| now.since(since) >= RELEASE_PATIENCE);
-        failing || self.routes_are_gone(slot, wanted)
+            .any(|since| now.since(since) >= patience)
+    }
+
+    /// Whether FRR shows `wanted`, as far as it can be told: an FRR that does not answer must not keep a node
+    /// from giving a VNI away. A daemon that is down shows nothing, but the other one may.
+    fn has_released(&self, now: Time, slot: &Slot, wanted: Exposure) -> bool {
+        let is_known_to_fail =
+            slot.ability.capability() == Capability::Failing && slot.routes_retry.is_failing();
+        is_known_to_fail
+            || self.fails_for(now, slot, RELEASE_PATIENCE)
+            || self.routes_are_gone(slot, wanted)
     }
 
     /// Whether the bridge is not there, or has refused to answer for a while.
     fn cannot_answer(&self, now: Time, slot: &Slot) -> bool {
-        let refused = slot.arp_retry_for(true).is_failing()
-            && slot
-                .failing_since
-                .is_some_and(|since| now.since(since) >= RELEASE_PATIENCE);
-        slot.absent || refused
+        let is_known_to_fail = slot.ability.capability() == Capability::Failing;
+        let for_a_while = is_known_to_fail || self.fails_for(now, slot, RELEASE_PATIENCE);
+        let refused = slot.arp_retry_for(true).is_failing() && for_a_while;
+        slot.ability.capability() == Capability::Absent || refused
     }
 
     /// Whether FRR shows `wanted`, or the daemon that does not has no process and shows nothing at all.
@@ -139,13 +147,19 @@ impl Gateway {
         role: Role,
         wanted: Exposure,
     ) -> bool {
+        if slot.giving_up {
+            return false;
+        }
+        if self.must_go_on(now, slot, state, role) {
+            return true;
+        }
         let releases = role == Role::Owner;
         let routes = slot.routes_are(wanted) || (releases && self.has_released(now, slot, wanted));
         // An owner without a bridge, or whose bridge cannot be made to answer, serves no station any more: it must
         // not keep the successor from it. One that cannot be silenced does.
         let cannot_answer = releases && wanted.arp && self.cannot_answer(now, slot);
         let arp = slot.arp == Some(wanted.arp) || cannot_answer;
-        if !arp || !routes || slot.giving_up {
+        if !arp || !routes {
             return false;
         }
         let announced = slot.announced.filter(|&at| at >= slot.entered);
@@ -165,6 +179,18 @@ impl Gateway {
             batch.wake_at(settled);
         }
         settled <= now
+    }
+
+    /// Whether a successor that cannot serve the VNI has to go on all the same: a Go owner that has silenced its
+    /// bridge does not serve any more, whatever the row says next. At the end the VNI is the successor's own, to
+    /// give away.
+    fn must_go_on(&self, now: Time, slot: &Slot, state: &State, role: Role) -> bool {
+        let State::Migrating { phase, owner, .. } = state else {
+            return false;
+        };
+        let is_too_late = *phase > fsm::Phase::OspfWithdrawn && !self.nodes.is_of_our_kind(owner);
+        let absent = slot.ability.capability() == Capability::Absent;
+        role == Role::Successor && is_too_late && (absent || self.fails_for(now, slot, PATIENCE))
     }
 
     pub(super) fn plan_host(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {

@@ -2,6 +2,7 @@
 
 use crate::model::frr::{Health, Parts, RouteChange};
 use crate::model::fsm::{Kind, Write};
+use crate::model::ring::Unable;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Vni};
 use crate::schema::{Batch, Change, Fate};
 use std::collections::BTreeSet;
@@ -88,6 +89,8 @@ pub enum RegisterOutcome {
     Done {
         /// The points.
         points: Vec<u64>,
+        /// What the node published with them.
+        unable: Unable,
         /// The lease that the registration ends with.
         lease: LeaseId,
         /// The revision of the transaction.
@@ -128,6 +131,8 @@ pub enum Effect {
         lease: LeaseId,
         /// The ring points.
         points: Vec<u64>,
+        /// What the node cannot serve at present.
+        unable: Unable,
     },
     /// Let the watch rest until [`Effect::FollowWatch`].
     RestWatch,

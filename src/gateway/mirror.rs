@@ -4,9 +4,9 @@
 //! only what is newer than what it holds, so that none of them can undo another.
 
 use crate::model::fsm::{Kind, State, Write};
-use crate::model::ring::{Member, Ring};
+use crate::model::ring::{Member, Ring, Unable};
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
-use crate::schema::{Change, Key, Meta, Value};
+use crate::schema::{Change, Key, Value};
 use std::collections::BTreeMap;
 
 /// One key of etcd as last seen.
@@ -157,11 +157,18 @@ impl Row {
     }
 }
 
+/// What a node of our kind says of itself, as far as it decides who owns what.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Said {
+    range: VniRange,
+    unable: Option<Unable>,
+}
+
 /// All nodes that are registered.
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     points: BTreeMap<NodeName, Cell<Vec<u64>>>,
-    metas: BTreeMap<NodeName, Cell<Meta>>,
+    metas: BTreeMap<NodeName, Cell<Said>>,
     drains: BTreeMap<NodeName, Cell<()>>,
 }
 
@@ -176,6 +183,37 @@ impl Nodes {
         self.metas
             .get(name)
             .is_some_and(|cell| cell.value.is_some())
+    }
+
+    /// What the node says under `lease` that it cannot serve.
+    pub fn unable(&self, name: &NodeName, lease: LeaseId) -> Option<&Unable> {
+        let cell = self.metas.get(name)?;
+        let is_current = cell.lease == Some(lease) && !cell.unreadable;
+        cell.value.as_ref().filter(|_| is_current)?.unable.as_ref()
+    }
+
+    /// Whether the node says that it has no bridge for `vni`.
+    pub fn is_without_bridge(&self, name: &NodeName, vni: Vni) -> bool {
+        let said = self.metas.get(name).and_then(|cell| cell.value.as_ref());
+        let unable = said.and_then(|said| said.unable.as_ref());
+        unable.is_some_and(|unable| unable.absent.contains(vni))
+    }
+
+    /// `me` has published what it serves under `lease` at `revision`.
+    pub fn published(
+        &mut self,
+        me: &NodeName,
+        range: VniRange,
+        unable: Unable,
+        lease: LeaseId,
+        revision: Revision,
+    ) {
+        let said = Said {
+            range,
+            unable: Some(unable),
+        };
+        let meta = self.metas.entry(me.clone()).or_default();
+        meta.take(revision, Some(lease), Reading::Value(Some(said)));
     }
 
     /// Whether all that are registered are of our kind.
@@ -198,14 +236,12 @@ impl Nodes {
             // Written over with what cannot be read, a key hangs on no lease any more; but the other key does.
             let lives = cell.lease.is_some() && (!cell.unreadable || self.is_of_our_kind(name));
             let points = cell.value.as_deref().filter(|_| lives)?;
-            let range: Option<VniRange> = self
-                .metas
-                .get(name)
-                .and_then(|meta| Some(meta.value.as_ref()?.range));
+            let said = self.metas.get(name).and_then(|cell| cell.value.as_ref());
             Some(Member {
                 name,
                 points,
-                range,
+                range: said.map(|said| said.range),
+                unable: said.and_then(|said| said.unable.as_ref()),
             })
         }))
     }
@@ -252,16 +288,16 @@ impl Nodes {
             (Key::Meta(name), value) => {
                 let reading = match value {
                     None => Reading::Value(None),
-                    Some(Value::Meta(meta)) => Reading::Value(Some(meta.clone())),
+                    Some(Value::Meta(meta)) => Reading::Value(Some(Said {
+                        range: meta.range,
+                        unable: meta.unable.clone(),
+                    })),
                     Some(_) => Reading::Unreadable,
                 };
                 let meta = self.metas.entry(name.clone()).or_default();
-                let before = meta.value.as_ref().map(|meta| meta.range);
-                let lived = before.is_some();
-                let taken = meta.take(revision, lease, reading);
+                let before = meta.value.clone();
                 // That a node marks the time changes nothing.
-                let after = meta.value.as_ref().map(|meta| meta.range);
-                taken && (!lived || before != after)
+                meta.take(revision, lease, reading) && meta.value != before
             }
             (Key::Drain(name), value) => {
                 let reading = Reading::Value(value.is_some().then_some(()));

@@ -8,6 +8,7 @@
 //! [`fsm::wanted`](crate::model::fsm::wanted)), whatever the way there was. A missed event, a failed vtysh run and
 //! a restarted FRR are mended by the same code that handles the normal case.
 
+mod ability;
 mod commits;
 mod drive;
 mod events;
@@ -27,6 +28,7 @@ use crate::model::fsm::{Kind, Write};
 use crate::model::ring::Ring;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use crate::schema::{Change, Fate, Key, Value};
+use ability::Publication;
 use commits::Pace;
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome, RowView};
 use fnv::FnvHashSet;
@@ -122,6 +124,8 @@ pub struct Gateway {
     register_retry: Backoff,
     etcd_retry: Backoff,
     pace: Pace,
+    /// What this node says it cannot serve.
+    publication: Publication,
     watch: Watch,
     next_announcement_slot: Time,
     turns: Turns,
@@ -158,6 +162,7 @@ impl Gateway {
             register_retry: Backoff::default(),
             etcd_retry: Backoff::default(),
             pace: Pace::default(),
+            publication: Publication::default(),
             watch: Watch::default(),
             next_announcement_slot: Time::default(),
             turns: Turns::default(),
@@ -422,7 +427,7 @@ impl Gateway {
         let Some(slot) = self.slots.stir(vni) else {
             return;
         };
-        slot.absent = outcome == ArpOutcome::Absent;
+        slot.ability.bridge_is(now, outcome != ArpOutcome::Absent);
         match outcome {
             ArpOutcome::Answers(answers) => {
                 if slot.arp != Some(answers) {
@@ -513,14 +518,8 @@ impl Gateway {
                         }
                     }
                     slot.row.committed(write, &me, lease, revision);
-                    if matches!(write, Write::Cancel | Write::Vacate) && slot.giving_up {
-                        slot.pull_retry.fail(now, vni.get());
-                    }
                     if write == Write::Claim {
                         slot.cheap_until = cheap_until;
-                    }
-                    if write == Write::Own {
-                        slot.pull_retry.succeed();
                     }
                     slot.enter(now);
                     self.changed.push(vni);
@@ -539,6 +538,7 @@ impl Gateway {
         match outcome {
             RegisterOutcome::Done {
                 points,
+                unable,
                 lease,
                 revision,
             } => {
@@ -551,6 +551,9 @@ impl Gateway {
                     lease: Some(lease),
                     revision,
                 };
+                let range = self.config.range;
+                self.nodes
+                    .published(&self.config.me, range, unable, lease, revision);
                 self.take(now, [&change].into_iter());
             }
             RegisterOutcome::NameTaken => {

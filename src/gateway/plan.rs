@@ -1,5 +1,6 @@
 //! What is to be done now: one pass over the VNIs that something happened to, or over all.
 
+use super::ability::Capability;
 use super::slot::Slot;
 use super::slots::Finding;
 use super::{Effect, Exit, Gateway, Life, drive};
@@ -39,6 +40,8 @@ pub struct Batch {
     pub announcements: Vec<(Time, Vni)>,
     pub refreshes: Vec<Vni>,
     pub commits: Vec<Commit>,
+    /// FRR has begun to refuse a VNI: perhaps it refuses all.
+    pub suspects_frr: bool,
     pub wake: Option<Time>,
 }
 
@@ -71,8 +74,8 @@ pub struct Setting {
     /// No Go wmgwd is registered.
     pub uniform: bool,
     /// What of FRR is to be reset, which daemons run, whether it was tried, since when it fails, and whether
-    /// that excuses it.
-    frr: (Parts, Health, bool, Option<Time>, bool),
+    /// it has failed for `RELEASE_PATIENCE` and for `PATIENCE`.
+    frr: (Parts, Health, bool, Option<Time>, [bool; 2]),
 }
 
 /// What is the same for all VNIs of one pass.
@@ -118,6 +121,12 @@ impl Gateway {
 
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
+        if let Some(found) = self.slots.take_capabilities() {
+            self.publication.take(found);
+        }
+        if std::mem::take(&mut batch.suspects_frr) {
+            self.frr.reset = Parts::ALL;
+        }
         if self.drain_is_over(&pass) {
             self.stop(now, Exit::Stopped);
             return self.plan(now);
@@ -145,10 +154,10 @@ impl Gateway {
         let stopping = matches!(self.life, Life::Stopping { .. });
         let draining = matches!(self.life, Life::Draining { .. }) || self.is_drained();
         let registered = self.is_registered() && !self.must_register;
-        let excused = self
-            .frr
-            .failing_since
-            .is_some_and(|since| now.since(since) >= drive::RELEASE_PATIENCE);
+        let fails_for = [drive::RELEASE_PATIENCE, PATIENCE].map(|patience| {
+            let failing_since = self.frr.failing_since;
+            failing_since.is_some_and(|since| now.since(since) >= patience)
+        });
         let frr = &self.frr;
         let setting = Setting {
             lease: self.lease.map(|lease| lease.id),
@@ -156,12 +165,18 @@ impl Gateway {
             stopping,
             draining,
             may_write: serving && registered && !stopping && self.etcd_retry.is_over(now),
-            may_take: !draining && self.in_ring_since.is_some(),
+            may_take: !draining && self.in_ring_since.is_some() && frr.is_able(),
             stable: self
                 .in_ring_since
                 .is_some_and(|since| now.since(since) >= self.config.join_hold),
             uniform: self.nodes.are_of_our_kind(),
-            frr: (frr.reset, frr.health, frr.tried, frr.failing_since, excused),
+            frr: (
+                frr.reset,
+                frr.health,
+                frr.tried,
+                frr.failing_since,
+                fails_for,
+            ),
         };
         Pass {
             now,
@@ -180,6 +195,7 @@ impl Gateway {
         }
         if let Some(since) = self.frr.failing_since {
             batch.wake_at(since + drive::RELEASE_PATIENCE);
+            batch.wake_at(since + PATIENCE);
         }
         if self.setting.as_ref() != Some(&pass.setting) {
             self.setting = Some(pass.setting.clone());
@@ -215,22 +231,29 @@ impl Gateway {
             batch.found.remaining = true;
         }
 
+        let failing = self.fails_for(now, slot, PATIENCE);
+        if failing && pass.serving && !pass.stopping && role != Role::Bystander {
+            let is_first = slot.failing_since.is_some() && slot.ability.fail(now);
+            batch.suspects_frr |= is_first && slot.routes_retry.is_failing();
+        }
+        let absent = slot.ability.capability() == Capability::Absent;
         let may_give_up = match &state {
+            // Without a bridge it serves nobody, and another node may take the VNI at once.
+            State::Idle { .. } => role == Role::Owner && absent,
             State::Migrating { phase, owner, .. } => {
-                role == Role::Successor && fsm::can_cancel(*phase, self.nodes.is_of_our_kind(owner))
+                let owner_follows = self.nodes.is_of_our_kind(owner);
+                role == Role::Successor && fsm::can_cancel(*phase, owner_follows, elsewhere)
             }
-            State::FailingOver { .. } => role == Role::Successor && elsewhere,
+            State::FailingOver { .. } => role == Role::Successor && (elsewhere || absent),
             _ => false,
         };
         // Later than this the owner has made itself unattractive and relies on us: take the VNI over, and
         // hand it on from there.
         let may_turn_back =
             matches!(&state, State::Migrating { phase, .. } if !phase.relies_on_successor());
-        let failing = slot
-            .failing_since
-            .is_some_and(|since| now.since(since) >= PATIENCE);
+        let is_unable = absent || failing;
         slot.giving_up =
-            may_give_up && (slot.giving_up || failing || (pass.draining && may_turn_back));
+            may_give_up && (slot.giving_up || is_unable || (pass.draining && may_turn_back));
 
         let is_let_go = slot.freed + LET_GO;
         let too_early = matches!(&state, State::FailingOver { .. }) && is_let_go > now;
@@ -251,6 +274,13 @@ impl Gateway {
             batch.wake_at(since + drive::RELEASE_PATIENCE);
             batch.wake_at(since + PATIENCE);
         }
+        if slot.failing_since.is_none()
+            && slot.shows(wanted)
+            && let Some(until) = slot.ability.recover(now)
+        {
+            batch.wake_at(until);
+        }
+        batch.found.capability = slot.ability.capability();
 
         if wanted.arp && slot.arp == Some(true) && fsm::announces(&state, role) {
             match slot.next_announcement(now) {
@@ -275,17 +305,13 @@ impl Gateway {
         let view = View {
             ours: pass.may_take
                 && ring_owner == Some(me)
+                && self.ring_knows(pass, vni, slot)
                 && self.is_free(pass, batch, slot, &state),
-            elsewhere,
-            may_pull: self.may_pull(pass, batch, slot, &state),
+            may_pull: self.may_pull(pass, vni, slot, &state),
             reached,
-            stuck: slot.giving_up,
+            gives_up: slot.giving_up,
             withdrawn: slot.arp == Some(false) && self.withdrawn_from_routes(now, slot),
             other_is_idle: self.other_is_idle(now, batch, slot, &state),
-            owner_follows: match &state {
-                State::Migrating { owner, .. } => self.nodes.is_of_our_kind(owner),
-                _ => false,
-            },
         };
         let mut write = fsm::propose(&state, role, &view);
         if write.is_none() && slot.row.is_spoiled() {
@@ -305,16 +331,28 @@ impl Gateway {
         }
     }
 
-    fn may_pull(&self, pass: &Pass, batch: &mut Batch, slot: &Slot, state: &State) -> bool {
+    fn may_pull(&self, pass: &Pass, vni: Vni, slot: &Slot, state: &State) -> bool {
         let State::Idle { owner } = state else {
             return false;
         };
-        if !slot.pull_retry.is_over(pass.now) {
-            batch.wake_at(slot.pull_retry.until());
-            return false;
+        // An owner that left the ring wants to be rid of its VNIs now.
+        let may_ask = pass.stable || !self.ring.has(owner);
+        // An owner without a bridge serves nobody, and gives the VNI back: claiming it takes less time.
+        let gives_back = self.nodes.is_without_bridge(owner, vni);
+        may_ask && !gives_back && slot.ability.capability() == Capability::Able
+    }
+
+    /// Whether the ring knows of this node what the node itself knows. Where it does not, the node must not act
+    /// on what the ring says: as soon as it knows, it may name another node.
+    fn ring_knows(&self, pass: &Pass, vni: Vni, slot: &Slot) -> bool {
+        let said = pass
+            .lease
+            .and_then(|lease| self.nodes.unable(&self.config.me, lease));
+        match slot.ability.capability() {
+            Capability::Able => true,
+            Capability::Failing => said.is_some_and(|said| said.failing.contains(vni)),
+            Capability::Absent => false,
         }
-        // Who left the ring wants to be rid of its VNIs now.
-        !slot.absent && (pass.stable || !self.ring.has(owner))
     }
 
     /// Somebody wrote over our row what nobody can read, or deleted a part of it: say again what it said.
@@ -410,8 +448,7 @@ impl Gateway {
         if !ready || !(self.is_registered() || host_is_clean()) {
             return;
         }
-        let able = self.frr.health.is_up() && self.frr.retry_is_quiet();
-        let points: &[u64] = if pass.draining || !able {
+        let points: &[u64] = if pass.draining || !self.frr.is_able() {
             &[]
         } else {
             &self.config.points
@@ -421,8 +458,15 @@ impl Gateway {
             .registered(&self.config.me)
             .filter(|cell| cell.lease == Some(lease.id) && !cell.unreadable);
         let as_wanted = known.and_then(|cell| cell.value.as_deref()) == Some(points);
+        let unable = self.publication.unable();
         if as_wanted && !self.must_register {
-            return;
+            if self.nodes.unable(&self.config.me, lease.id) == Some(unable) {
+                return;
+            }
+            if self.publication.next() > pass.now {
+                batch.wake_at(self.publication.next());
+                return;
+            }
         }
         if !self.register_retry.is_over(pass.now) {
             batch.wake_at(self.register_retry.until());
@@ -431,13 +475,15 @@ impl Gateway {
         effects.push(Effect::Register {
             lease: lease.id,
             points: points.to_vec(),
+            unable: unable.clone(),
         });
+        self.publication.published(pass.now);
     }
 }
 
 impl super::Frr {
-    /// Whether the last reset succeeded, or none was needed.
-    fn retry_is_quiet(&self) -> bool {
-        !self.retry.is_failing()
+    /// Whether FRR can take VNIs: all its daemons run, and it did not refuse what was last asked of it as a whole.
+    fn is_able(&self) -> bool {
+        self.health.is_up() && self.failing_since.is_none()
     }
 }

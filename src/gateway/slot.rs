@@ -1,5 +1,6 @@
 //! One VNI as this node handles it: its row, what the host really shows of it, and what is due when.
 
+use super::ability::{Ability, Capability};
 use super::mirror::Row;
 use crate::model::frr::{Cost, RouteChange};
 use crate::model::fsm::{Exposure, Kind};
@@ -87,8 +88,8 @@ pub struct Slot {
     pub evpn: Option<bool>,
     /// The OSPF cost; `None` while we cannot know.
     pub cost: Option<Cost>,
-    /// The bridge does not exist.
-    pub absent: bool,
+    /// Whether this node can serve the VNI.
+    pub ability: Ability,
     /// When FRR last took a change.
     pub routes_at: Time,
     /// Since when the host does not get to what is wanted, although it was told.
@@ -109,8 +110,6 @@ pub struct Slot {
     pub alone: bool,
     /// When the next row may be tried again.
     pub write_retry: Backoff,
-    /// When the VNI may be pulled again after we gave it up.
-    pub pull_retry: Backoff,
     /// When gratuitous ARP was first sent for what the row says now.
     pub announced: Option<Time>,
     announcing: Option<Announcing>,
@@ -126,7 +125,7 @@ impl Slot {
             arp: None,
             evpn: None,
             cost: None,
-            absent: false,
+            ability: Ability::default(),
             routes_at: Time::default(),
             failing_since: None,
             giving_up: false,
@@ -137,7 +136,6 @@ impl Slot {
             routes_retry: Backoff::default(),
             alone: false,
             write_retry: Backoff::default(),
-            pull_retry: Backoff::default(),
             announced: None,
             announcing: None,
         }
@@ -270,7 +268,14 @@ impl Slot {
     /// Whether it is known that the bridge is there, and answers ARP or does not as `answers` says.
     pub fn has_arp(&self, answers: bool) -> bool {
         let retries = [self.arp_on_retry, self.arp_off_retry];
-        self.arp == Some(answers) && !self.absent && retries == [Backoff::default(); 2]
+        let is_there = self.ability.capability() != Capability::Absent;
+        self.arp == Some(answers) && is_there && retries == [Backoff::default(); 2]
+    }
+
+    /// Whether the host shows `wanted`, and took it.
+    pub fn shows(&self, wanted: Exposure) -> bool {
+        let routes = self.routes_are(wanted) && !self.routes_retry.is_failing();
+        routes && self.arp == Some(wanted.arp)
     }
 
     /// An announcement went out.

@@ -1,6 +1,7 @@
 //! All VNIs of the node, and which of them a pass has to look at: what something happened to, what is due, and
 //! what still waits for its turn. All others would only say once more what they said last.
 
+use super::ability::Capability;
 use super::slot::Slot;
 use crate::model::types::{Time, Vni, VniRange};
 use std::collections::BTreeSet;
@@ -20,6 +21,8 @@ pub struct Finding {
     pub taken: bool,
     /// What ARP is and shall be; nothing while it is not what it shall be.
     pub arp: Option<bool>,
+    /// Whether this node can serve it.
+    pub capability: Capability,
     /// It is served, and no announcement of it is due at a time of its own.
     pub refreshed: bool,
     /// There is something to do that may not get its turn in this pass.
@@ -60,6 +63,8 @@ pub struct Slots {
     /// Indices of those that something happened to, some more than once.
     stirred: Vec<u32>,
     all_stirred: bool,
+    /// This node can serve other VNIs than it could when this was asked last.
+    abilities_changed: bool,
     wakes: BTreeSet<(Time, u32)>,
 }
 
@@ -73,6 +78,7 @@ impl Slots {
             totals: Totals::default(),
             stirred: Vec::new(),
             all_stirred: true,
+            abilities_changed: false,
             wakes: BTreeSet::new(),
         }
     }
@@ -122,6 +128,7 @@ impl Slots {
             totals: Totals::default(),
             stirred: Vec::new(),
             all_stirred: false,
+            abilities_changed: false,
             wakes: BTreeSet::new(),
         };
         std::mem::replace(self, nothing)
@@ -158,6 +165,7 @@ impl Slots {
             let found = look(vni, &mut self.slots[at as usize]);
             let was = std::mem::replace(&mut self.findings[at as usize], found);
             self.totals.count(was, found);
+            self.abilities_changed |= was.capability != found.capability;
             if was.wake != found.wake {
                 if let Some(wake) = was.wake {
                     self.wakes.remove(&(wake, at));
@@ -169,6 +177,13 @@ impl Slots {
             }
         }
         indices.len()
+    }
+
+    /// What the passes found of each VNI's capability, if that has changed since this was asked last.
+    pub fn take_capabilities(&mut self) -> Option<impl Iterator<Item = (Vni, Capability)> + '_> {
+        let found = self.range.iter().zip(&self.findings);
+        std::mem::take(&mut self.abilities_changed)
+            .then(|| found.map(|(vni, found)| (vni, found.capability)))
     }
 
     /// When the first of them wants to be looked at again.

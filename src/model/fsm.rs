@@ -347,7 +347,7 @@ pub fn announces(state: &State, role: Role) -> bool {
 /// A new row, always written under the condition that the row is still the one it was decided on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Write {
-    /// `type=0, current="", next=""`: a claimer gives the VNI back, or nobody lives in the row.
+    /// `type=0, current="", next=""`: the claimer or the owner gives the VNI back, or nobody lives in the row.
     Vacate,
     /// `type=10, current="", next=me`: take a VNI that nobody serves.
     Claim,
@@ -379,43 +379,42 @@ impl Write {
 pub struct View {
     /// The ring says that the VNI is ours, and we may take VNIs (not draining, FRR is there).
     pub ours: bool,
-    /// The ring says that the VNI belongs to another node.
-    pub elsewhere: bool,
-    /// We may take this VNI from its living owner: we are stable, and our bridge is there.
+    /// We may take this VNI from its living owner: we are stable, and can serve it.
     pub may_pull: bool,
     /// The host shows what [`wanted`] says, and has done so for as long as the phase settles.
     pub reached: bool,
-    /// The host does not get there and has not for a while.
-    pub stuck: bool,
+    /// We give the VNI up: the host does not get there, and the row can do without us.
+    pub gives_up: bool,
     /// We have withdrawn the VNI wholly, to give it back.
     pub withdrawn: bool,
     /// The other node of a broken migration has had its time to mend it and has not: it is a Go wmgwd
     /// (which leaves that to the ring owner).
     pub other_is_idle: bool,
-    /// The owner is a node of our kind: it goes back to full exposure when the row says idle again.
-    pub owner_follows: bool,
 }
 
 /// The next row that `role` is to write in `state`, if it is its turn.
 pub fn propose(state: &State, role: Role, view: &View) -> Option<Write> {
+    let gives_back = view.gives_up && view.withdrawn;
+    // A successor that cannot serve lets the owner go on.
+    let cancels = role == Role::Successor && gives_back;
     match (state, role) {
         (State::Unknown, _) => None,
         (State::Vacant, _) => view.ours.then_some(Write::Claim),
-        (State::Idle { .. }, Role::Owner) => None,
+        (State::Idle { .. }, Role::Owner) => gives_back.then_some(Write::Vacate),
         (State::Idle { .. }, _) => (view.ours && view.may_pull).then_some(Write::Pull),
         (State::Migrating { phase, .. }, _) if phase.turn() == role => {
             if view.reached {
                 Some(phase.next())
             } else {
-                give_up(*phase, role, view)
+                cancels.then_some(Write::Cancel)
             }
         }
-        (State::Migrating { phase, .. }, _) => give_up(*phase, role, view),
+        (State::Migrating { .. }, _) => cancels.then_some(Write::Cancel),
         (State::FailingOver { .. }, Role::Successor) => {
             if view.reached {
                 Some(Write::Own)
             } else {
-                (view.stuck && view.elsewhere && view.withdrawn).then_some(Write::Vacate)
+                gives_back.then_some(Write::Vacate)
             }
         }
         (State::FailingOver { .. }, _) => None,
@@ -429,19 +428,15 @@ pub fn propose(state: &State, role: Role, view: &View) -> Option<Write> {
     }
 }
 
-/// A successor that cannot serve lets the owner go on, as long as that is possible.
-fn give_up(phase: Phase, role: Role, view: &View) -> Option<Write> {
-    let gives_up = role == Role::Successor && view.stuck && view.withdrawn;
-    (gives_up && can_cancel(phase, view.owner_follows)).then_some(Write::Cancel)
-}
-
-/// Whether the owner still serves, and would serve wholly if the row became idle in this phase. A Go owner
-/// acts on rows as they come and does not undo what it did: it may be sent back only before it did anything.
-pub fn can_cancel(phase: Phase, owner_follows: bool) -> bool {
-    phase
-        <= if owner_follows {
-            Phase::OspfWithdrawn
-        } else {
-            Phase::Confirmed
-        }
+/// Whether a successor that has withdrawn may make the row idle again. An owner of our kind then serves wholly,
+/// however far the migration got. A Go owner does not undo what it did: it goes on answering ARP until phase 6,
+/// but with the worst OSPF cost from phase 4 on. There it is sent back only if another node, `elsewhere`, asks
+/// for the VNI then.
+pub fn can_cancel(phase: Phase, owner_follows: bool, elsewhere: bool) -> bool {
+    let last = if elsewhere {
+        Phase::OspfWithdrawn
+    } else {
+        Phase::Confirmed
+    };
+    owner_follows || phase <= last
 }

@@ -3,4 +3,5 @@
 pub mod frr;
 pub mod fsm;
 pub mod ring;
+pub mod spans;
 pub mod types;

@@ -3,7 +3,18 @@
 //! Every node computes the same ring from the points that all nodes registered, so the placement must be
 //! the same on every node, whatever its byte order or implementation: see `position`.
 
+use crate::model::spans::Spans;
 use crate::model::types::{NodeName, Vni, VniRange};
+
+/// What a node says it cannot serve at present, of the VNIs in its range.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Unable {
+    /// VNIs without a bridge on the node.
+    pub absent: Spans,
+    /// VNIs that the node's kernel or FRR refuses, or refused a short time ago. Such a node takes the VNI if no
+    /// other can: what it shows of the VNI may be better than nothing.
+    pub failing: Spans,
+}
 
 /// A node as the ring sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,14 +23,60 @@ pub struct Member<'a> {
     pub name: &'a NodeName,
     /// Its points; a node without points takes no VNI.
     pub points: &'a [u64],
-    /// The VNIs that it serves, if it says so; all otherwise.
+    /// The VNIs that it serves. A Go wmgwd does not publish them: it is taken to serve all.
     pub range: Option<VniRange>,
+    /// What it cannot serve. `None` also means that it does not read what others publish here.
+    pub unable: Option<&'a Unable>,
+}
+
+/// How well a node can serve a VNI, by what it says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Fitness {
+    /// The VNI is outside of its range.
+    OutOfRange,
+    /// It has no bridge for it.
+    Absent,
+    /// It has tried and failed.
+    Failing,
+    Able,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Node {
+    name: NodeName,
+    range: Option<VniRange>,
+    unable: Option<Unable>,
+}
+
+impl Node {
+    fn fitness(&self, vni: Vni) -> Fitness {
+        let is_in = |set: fn(&Unable) -> &Spans| {
+            let unable = self.unable.as_ref();
+            unable.is_some_and(|unable| set(unable).contains(vni))
+        };
+        match () {
+            () if self.range.is_some_and(|range| !range.contains(vni)) => Fitness::OutOfRange,
+            () if is_in(|unable| &unable.absent) => Fitness::Absent,
+            () if is_in(|unable| &unable.failing) => Fitness::Failing,
+            () => Fitness::Able,
+        }
+    }
+
+    /// Whether the node knows that a node of this fitness was passed over. A node that does not know never
+    /// claims the VNI, so the ring must not name it.
+    fn knows_of(&self, passed: Fitness) -> bool {
+        match passed {
+            Fitness::OutOfRange => self.range.is_some(),
+            Fitness::Absent | Fitness::Failing => self.unable.is_some(),
+            Fitness::Able => true,
+        }
+    }
 }
 
 /// The hash circle: every node's points, ascending.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ring {
-    nodes: Vec<(NodeName, Option<VniRange>)>,
+    nodes: Vec<Node>,
     /// Sorted by point; no point stands twice. The second part is an index into `nodes`.
     points: Vec<(u64, usize)>,
 }
@@ -40,30 +97,52 @@ impl Ring {
         // Greatest name first among equal points, so that `dedup` keeps it.
         points.sort_unstable_by_key(|&(point, node)| (point, std::cmp::Reverse(node)));
         points.dedup_by_key(|(point, _)| *point);
-        let nodes = members
-            .iter()
-            .map(|member| (member.name.clone(), member.range))
-            .collect();
+        let node = |member: Member| Node {
+            name: member.name.clone(),
+            range: member.range,
+            unable: member.unable.cloned(),
+        };
+        let nodes = members.into_iter().map(node).collect();
         Ring { nodes, points }
     }
 
-    /// The node with the smallest point at or after the VNI's position, wrapping to the smallest of all,
-    /// passing over nodes that say they do not serve the VNI; `None` if no node is left.
+    /// The node with the smallest point at or after the VNI's position, wrapping to the smallest of all. Nodes
+    /// that say they cannot serve the VNI are passed over. If only nodes are left whose host failed to serve it,
+    /// the first of these; `None` if no node has the VNI in its range and a bridge for it.
     pub fn owner(&self, vni: Vni) -> Option<&NodeName> {
+        [Fitness::Able, Fitness::Failing]
+            .into_iter()
+            .find_map(|wanted| self.first(vni, wanted))
+    }
+
+    fn first(&self, vni: Vni, wanted: Fitness) -> Option<&NodeName> {
+        // Most VNIs without a bridge have none on any node: not worth a walk.
+        if !self.nodes.iter().any(|node| node.fitness(vni) == wanted) {
+            return None;
+        }
         let position = position(vni);
         let at = self.points.partition_point(|&(point, _)| point < position);
         let (before, after) = self.points.split_at(at);
-        after
-            .iter()
-            .chain(before)
-            .map(|&(_, node)| &self.nodes[node])
-            .find(|(_, range)| range.is_none_or(|range| range.contains(vni)))
-            .map(|(name, _)| name)
+        let walk = after.iter().chain(before).map(|&(_, at)| &self.nodes[at]);
+        let mut passed = Fitness::Able;
+        for node in walk {
+            let fitness = node.fitness(vni);
+            if fitness == wanted && node.knows_of(passed) {
+                return Some(&node.name);
+            }
+            // Who knows of a missing bridge knows of a range, too.
+            passed = match (passed, fitness) {
+                (_, Fitness::Able) => passed,
+                (Fitness::Able | Fitness::OutOfRange, fitness) => fitness,
+                _ => passed,
+            };
+        }
+        None
     }
 
     /// Whether a node has points in the ring.
     pub fn has(&self, node: &NodeName) -> bool {
-        self.nodes.iter().any(|(name, _)| name == node)
+        self.nodes.iter().any(|it| it.name == *node)
     }
 }
 
@@ -92,6 +171,7 @@ mod tests {
             name,
             points,
             range: None,
+            unable: None,
         }))
     }
 
@@ -176,14 +256,98 @@ mod tests {
                 name: &a,
                 points: &[at],
                 range: few,
+                unable: None,
             },
             Member {
                 name: &b,
                 points: &[at - 1],
-                range: None,
+                range: VniRange::new(vni(1), vni(9)),
+                unable: None,
             },
         ];
         assert_eq!(Ring::new(members).owner(vni(7)), Some(&b));
         assert_eq!(Ring::new(members[..1].iter().copied()).owner(vni(7)), None);
+    }
+
+    /// The owner of VNI 7 among nodes in the order of the ring, each with what it says.
+    fn owner_of_7(nodes: &[(&str, Option<VniRange>, Option<Unable>)]) -> Option<String> {
+        let at = position(vni(7));
+        let told: Vec<(NodeName, [u64; 1])> = nodes
+            .iter()
+            .zip(0..)
+            .map(|((text, ..), nth)| (name(text), [at.wrapping_add(nth)]))
+            .collect();
+        let members = nodes.iter().zip(&told).map(|(node, told)| Member {
+            name: &told.0,
+            points: &told.1,
+            range: node.1,
+            unable: node.2.as_ref(),
+        });
+        Ring::new(members)
+            .owner(vni(7))
+            .map(|owner| owner.to_string())
+    }
+
+    fn unable(absent: &str, failing: &str) -> Option<Unable> {
+        Some(Unable {
+            absent: absent.parse().unwrap(),
+            failing: failing.parse().unwrap(),
+        })
+    }
+
+    #[test]
+    fn a_node_that_cannot_serve_a_vni_is_passed_over() {
+        let all = VniRange::new(vni(1), vni(9));
+        let able = || unable("1-6", "8");
+        for (first, second, owner) in [
+            (able(), able(), Some("a")),
+            (unable("7", ""), able(), Some("b")),
+            (unable("", "5-7"), able(), Some("b")),
+            // Better than no node at all.
+            (unable("", "7"), unable("", "7"), Some("a")),
+            (unable("7", ""), unable("", "7"), Some("b")),
+            (unable("", "7"), unable("7", ""), Some("a")),
+            (unable("7", ""), unable("7", ""), None),
+        ] {
+            let nodes = [("a", all, first), ("b", all, second)];
+            let found = owner_of_7(&nodes);
+            assert_eq!(found.as_deref(), owner, "{nodes:?}");
+        }
+    }
+
+    /// A Go wmgwd does not read what others publish, so it never claims a VNI of a node that was passed over;
+    /// an earlier wmgwd knows of ranges only.
+    #[test]
+    fn a_node_that_does_not_know_who_was_passed_over_is_not_named() {
+        let all = VniRange::new(vni(1), vni(9));
+        let few = VniRange::new(vni(8), vni(9));
+        let (go, earlier, able) = (
+            ("go", None, None),
+            ("old", all, None),
+            ("new", all, unable("", "")),
+        );
+        let absent = ("a", all, unable("7", ""));
+        let failing = ("a", all, unable("", "7"));
+        let narrow = ("a", few, unable("", ""));
+        for (nodes, owner) in [
+            (vec![go.clone(), able.clone()], Some("go")),
+            (
+                vec![absent.clone(), go.clone(), earlier.clone(), able.clone()],
+                Some("new"),
+            ),
+            (
+                vec![narrow.clone(), go.clone(), earlier.clone(), able.clone()],
+                Some("old"),
+            ),
+            (
+                vec![narrow.clone(), absent.clone(), earlier.clone(), able],
+                Some("new"),
+            ),
+            (vec![absent.clone(), go.clone(), earlier.clone()], None),
+            (vec![absent, narrow, go.clone(), earlier.clone()], None),
+            (vec![failing, go, earlier], Some("a")),
+        ] {
+            assert_eq!(owner_of_7(&nodes).as_deref(), owner, "{nodes:?}");
+        }
     }
 }

@@ -6,6 +6,8 @@
 
 use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
 use crate::model::fsm::Kind;
+use crate::model::ring::Unable;
+use crate::model::spans::Spans;
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use serde_json::{Value as Json, json};
 use std::fmt;
@@ -124,6 +126,8 @@ pub struct Meta {
     pub version: String,
     /// The VNIs that it serves. (A Go wmgwd says nothing: it is taken to serve all.)
     pub range: VniRange,
+    /// What of these it cannot serve at present. `None` if the node is of a version that does not publish it.
+    pub unable: Option<Unable>,
     /// When this was written: seconds since 1970 (UTC) by the node's clock. With the revision of the key, it
     /// tells people about when other keys were written.
     pub time: Option<u64>,
@@ -201,11 +205,21 @@ fn read_points(bytes: &[u8]) -> Result<Vec<u64>, &'static str> {
 }
 
 fn read_meta(bytes: &[u8]) -> Result<Meta, &'static str> {
-    const WHY: &str = "holds no version and VNI range";
+    const WHY: &str = "holds no version and VNI range, or no set of VNIs where one belongs";
     let json: Json = serde_json::from_slice(bytes).map_err(|_| WHY)?;
     let vni = |name: &str| {
         let number = json.get(name).and_then(Json::as_u64).ok_or(WHY)?;
         u32::try_from(number).ok().and_then(Vni::new).ok_or(WHY)
+    };
+    let spans = |unable: &Json, name: &str| {
+        let text = unable.get(name).and_then(Json::as_str).unwrap_or_default();
+        text.parse::<Spans>().map_err(|_| WHY)
+    };
+    let unable = |unable: &Json| {
+        Ok(Unable {
+            absent: spans(unable, "absent")?,
+            failing: spans(unable, "failing")?,
+        })
     };
     Ok(Meta {
         version: json
@@ -214,6 +228,7 @@ fn read_meta(bytes: &[u8]) -> Result<Meta, &'static str> {
             .ok_or(WHY)?
             .to_owned(),
         range: VniRange::new(vni("minvni")?, vni("maxvni")?).ok_or(WHY)?,
+        unable: json.get("unable").map(unable).transpose()?,
         time: json.get("time").and_then(Json::as_u64),
     })
 }
@@ -248,6 +263,12 @@ pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
         "minvni": meta.range.first().get(),
         "maxvni": meta.range.last().get(),
     });
+    if let Some(unable) = &meta.unable {
+        json["unable"] = json!({
+            "absent": unable.absent.to_string(),
+            "failing": unable.failing.to_string(),
+        });
+    }
     if let Some(time) = meta.time {
         json["time"] = json!(time);
     }

@@ -80,12 +80,23 @@ fn values_read_as_the_go_program_writes_them() {
     let meta = Meta {
         version: "0.1.0".into(),
         range: VniRange::new(vni(1), vni(100)).unwrap(),
+        unable: None,
         time: Some(1_700_000_000),
     };
-    assert_eq!(
-        read(Key::Meta(name("gw1")), &meta_bytes(&meta)),
-        Value::Meta(meta)
-    );
+    let unable = Unable {
+        absent: "6-100".parse().unwrap(),
+        failing: "2,4".parse().unwrap(),
+    };
+    for unable in [None, Some(Unable::default()), Some(unable)] {
+        let meta = Meta {
+            unable,
+            ..meta.clone()
+        };
+        assert_eq!(
+            read(Key::Meta(name("gw1")), &meta_bytes(&meta)),
+            Value::Meta(meta)
+        );
+    }
 }
 
 #[test]
@@ -102,6 +113,10 @@ fn broken_values_are_unreadable_with_a_reason() {
         (
             Key::Meta(name("gw1")),
             br#"{"version":"1","minvni":9,"maxvni":1}"#,
+        ),
+        (
+            Key::Meta(name("gw1")),
+            br#"{"version":"1","minvni":1,"maxvni":9,"unable":{"absent":"3,2"}}"#,
         ),
         (Key::Kind(vni(7)), b"11"),
         (Key::Kind(vni(7)), b"-1"),
@@ -150,6 +165,7 @@ fn fits(batch: &Batch) -> bool {
     let mark = Meta {
         version: "1".to_owned(),
         range: VniRange::new(vni(1), vni(9)).unwrap(),
+        unable: None,
         time: Some(1),
     };
     let txn = commit(&name("gw1"), LeaseId(1), batch, Some(&mark));

@@ -387,6 +387,7 @@ pub fn ring_of(nodes: &[&Node]) -> Ring {
         name: &node.name,
         points: &node.points,
         range: None,
+        unable: None,
     }))
 }
 

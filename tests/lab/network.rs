@@ -319,6 +319,7 @@ pub fn points() -> [String; 2] {
             name,
             points,
             range: None,
+            unable: None,
         });
         let ring = Ring::new(members);
         let at =

@@ -110,6 +110,7 @@ impl Read {
             name,
             points: &node.points,
             range: self.metas.get(name).map(|meta| meta.range),
+            unable: self.metas.get(name).and_then(|meta| meta.unable.as_ref()),
         }))
     }
 

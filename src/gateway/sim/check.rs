@@ -6,7 +6,7 @@ use super::table::{Row, collect_vnis, judge, row};
 use crate::etcd::Txn;
 use crate::model::ring::{Member, Ring};
 use crate::model::types::{NodeName, Time, Vni};
-use crate::schema::{self, Key, Value};
+use crate::schema::{self, Key, Meta, Value};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -186,6 +186,7 @@ impl Cluster {
                 .any(|name| name.name == *node.name() && name.lives);
             // It cannot know, or it cannot be helped.
             let excused = bridge.refuses_routes
+                || node.host.refuses_all
                 || node.host.slow
                 || node.watch_hangs
                 || self.spoiled(vni)
@@ -205,7 +206,7 @@ impl Cluster {
     /// A node of ours ends in an orderly way.
     pub fn check_exit(&mut self, n: usize) {
         let node = &self.nodes[n];
-        let frr = node.host.frr.is_up() && !node.host.slow;
+        let frr = node.host.frr.is_up() && !node.host.slow && !node.host.refuses_all;
         if node.host.answers_any() || (frr && !self.settings.rough && !node.host.shows_nothing()) {
             let name = node.name().clone();
             self.fail(format!("{name} ends, but still shows a VNI"));
@@ -247,6 +248,16 @@ impl Cluster {
         }
     }
 
+    /// What a node says of itself in etcd.
+    pub fn meta(&self, name: &NodeName) -> Option<Meta> {
+        let key = Key::Meta(name.clone());
+        let kv = self.etcd.get(&key.bytes())?;
+        match schema::read_value(&key, &kv.value).0 {
+            Value::Meta(meta) => Some(meta),
+            _ => None,
+        }
+    }
+
     /// The ring as etcd has it.
     pub fn ring(&self) -> Ring {
         let nodes = self.etcd.range(b"/wmgwd/node/").kvs;
@@ -260,17 +271,17 @@ impl Cluster {
                 }
             })
             .collect();
-        Ring::new(read.iter().map(|(name, points)| Member {
-            name,
-            points,
-            range: match self.etcd.get(&Key::Meta(name.clone()).bytes()) {
-                Some(kv) => match schema::read_value(&Key::Meta(name.clone()), &kv.value).0 {
-                    Value::Meta(meta) => Some(meta.range),
-                    _ => None,
-                },
-                None => None,
-            },
-        }))
+        let metas: Vec<Option<Meta>> = read.iter().map(|(name, _)| self.meta(name)).collect();
+        Ring::new(
+            read.iter()
+                .zip(&metas)
+                .map(|((name, points), meta)| Member {
+                    name,
+                    points,
+                    range: meta.as_ref().map(|meta| meta.range),
+                    unable: meta.as_ref().and_then(|meta| meta.unable.as_ref()),
+                }),
+        )
     }
 
     /// Whether a node runs that nobody told to leave.
@@ -286,7 +297,8 @@ impl Cluster {
         let key = Key::Node(name.clone());
         let value = self.etcd.get(&key.bytes()).map(|kv| &kv.value);
         let points = value.map(|value| schema::read_value(&key, value).0);
-        if node.go || points == Some(Value::Points(wanted.to_vec())) {
+        let leaves = node.host.refuses_all && points == Some(Value::Points(Vec::new()));
+        if node.go || leaves || points == Some(Value::Points(wanted.to_vec())) {
             return Ok(());
         }
         Err(format!("{name} is taken out: {out}, and has {points:?}"))
@@ -356,6 +368,26 @@ impl Cluster {
                 .any(|node| node.name() == owner && node.runs());
             if !served && !self.go_took_part(vni) {
                 return Err(format!("vni={vni} belongs to {owner}, which is not there"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what the nodes say that they cannot serve is true, and they hold nothing back any more.
+    pub fn told_truly(&self) -> Result<(), String> {
+        let running = |node: &&super::node::Node| !node.go && node.runs() && !node.drained;
+        for node in self.nodes.iter().filter(running) {
+            let unable = self.meta(node.name()).and_then(|meta| meta.unable);
+            let Some(unable) = unable else {
+                return Err(format!("{} says nothing of itself", node.name()));
+            };
+            for vni in node.config.range.iter() {
+                let bridge = node.host.bridge(vni);
+                let refuses = bridge.refuses_arp || bridge.refuses_routes;
+                let (absent, failing) = (unable.absent.contains(vni), unable.failing.contains(vni));
+                if absent == bridge.present || failing && !refuses {
+                    return Err(format!("{} says {unable:?} with {bridge:?}", node.name()));
+                }
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ use super::rng::Rng;
 use crate::etcd::{Grant, KeyValue, Txn, TxnReply};
 use crate::gateway::Config;
 use crate::model::frr::Cost;
+use crate::model::ring::Unable;
 use crate::model::types::{LeaseId, Revision, Time, Vni, VniRange};
 use crate::schema::{self, Change, Key};
 use std::cmp::Ordering;
@@ -80,6 +81,7 @@ pub enum Reason {
     Register {
         lease: LeaseId,
         points: Vec<u64>,
+        unable: Unable,
     },
 }
 

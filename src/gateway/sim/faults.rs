@@ -29,6 +29,8 @@ pub enum Fault {
     Slow(usize, bool),
     RefuseArp(usize, Vni, bool),
     RefuseRoutes(usize, Vni, bool),
+    /// FRR runs and refuses everything: another session has locked its configuration.
+    RefuseAll(usize, bool),
     FrrStop(usize, Parts),
     FrrStart(usize),
     RemoveBridge(usize, Vni),
@@ -97,6 +99,7 @@ impl Cluster {
             Fault::RefuseRoutes(n, vni, refuses) => {
                 self.nodes[n].host.bridge_mut(vni).refuses_routes = refuses;
             }
+            Fault::RefuseAll(n, refuses) => self.nodes[n].host.refuses_all = refuses,
             Fault::FrrStop(n, parts) => self.nodes[n].host.stop_frr(parts),
             Fault::FrrStart(n) => self.nodes[n].host.start_frr(),
             Fault::RemoveBridge(n, vni) => {
@@ -218,6 +221,7 @@ impl Cluster {
             self.strike(Fault::BringBack(n));
             self.strike(Fault::HangWatch(n, false));
             self.strike(Fault::Slow(n, false));
+            self.strike(Fault::RefuseAll(n, false));
             self.strike(Fault::FrrStart(n));
             for vni in self.vnis() {
                 let bridge = self.nodes[n].host.bridge_mut(vni);

@@ -28,6 +28,8 @@ pub struct ModelHost {
     bridges: Vec<Bridge>,
     pub frr: Health,
     next_process: u64,
+    /// FRR runs, but takes nothing.
+    pub refuses_all: bool,
     /// vtysh takes seconds.
     pub slow: bool,
     /// A check is due: what the network sees has changed.
@@ -55,6 +57,7 @@ impl ModelHost {
                 ..Health::default()
             },
             next_process: 4,
+            refuses_all: false,
             slow: false,
             dirty: true,
         }
@@ -120,7 +123,10 @@ impl ModelHost {
 
     /// Withdraws all routes but those of `keep`; says which daemons took it.
     pub fn reset(&mut self, parts: Parts, keep: &BTreeSet<Vni>) -> Parts {
-        let taken = parts.and(self.frr.parts());
+        let taken = match self.refuses_all {
+            true => Parts::NONE,
+            false => parts.and(self.frr.parts()),
+        };
         for (vni, bridge) in (1..).zip(self.bridges_mut()) {
             if keep.iter().any(|kept| kept.get() == vni) {
                 continue;
@@ -137,10 +143,10 @@ impl ModelHost {
 
     /// One VNI of a batch; says whether FRR took it wholly.
     pub fn change(&mut self, change: RouteChange, half: bool) -> bool {
-        let health = self.frr;
+        let (health, refuses_all) = (self.frr, self.refuses_all);
         let bridge = self.bridge_mut(change.vni);
-        let refused = bridge.refuses_routes;
-        if refused && !half {
+        let refused = bridge.refuses_routes || refuses_all;
+        if refused && (!half || refuses_all) {
             return false;
         }
         let mut taken = !refused;

@@ -88,6 +88,12 @@ fn tell(seed: u64, traced: bool) -> Cluster {
     cluster.run_for(ms(45_000));
     cluster.heal_all();
     cluster.run_until_done(bound, "rest after the last fault", Cluster::settled);
+    // A node that failed is passed over for a while, and then gets its VNIs back.
+    let held_off = ms(310_000) + bound;
+    cluster.run_until_done(held_off, "all that can serve", |cluster| {
+        cluster.told_truly()?;
+        cluster.settled()
+    });
     if with_go {
         WITH_GO.fetch_add(1, Ordering::Relaxed);
         HARMS.fetch_add(cluster.checker.go_harms, Ordering::Relaxed);

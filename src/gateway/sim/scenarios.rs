@@ -323,6 +323,7 @@ fn a_vni_does_not_move_to_a_missing_bridge() {
     for &vni in &vnis {
         cluster.strike(Fault::AddBridge(n, vni));
     }
+    cluster.run_until_done(LONG, "the bridges are there", Cluster::told_truly);
     rest(&mut cluster, "the bridges are there");
     assert!(vnis_of(&cluster, n) > 0);
 }
@@ -418,4 +419,162 @@ fn without_another_node_a_node_that_is_taken_out_keeps_what_it_has() {
     cluster.run_for(ms(5_000));
     good(&cluster);
     assert_eq!(cluster.nodes[0].exit, Some(Exit::Stopped));
+}
+
+/// Every VNI is answered and routed by a node.
+fn served(cluster: &Cluster) -> Result<(), String> {
+    let is_served = |vni: &Vni| {
+        let nodes = cluster.nodes.iter();
+        let mut bridges = nodes.map(|node| (node, node.host.bridge(*vni)));
+        bridges.any(|(node, it)| node.host.answers(*vni) && it.evpn && it.cost == Some(100))
+    };
+    let missing: Vec<Vni> = cluster.vnis().filter(|vni| !is_served(vni)).collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(format!("not served: {missing:?}")),
+    }
+}
+
+/// The VNIs of node `n`.
+fn share(cluster: &Cluster, n: usize) -> Vec<Vni> {
+    let me = cluster.nodes[n].name().to_string();
+    let owners = owners(cluster);
+    let is_mine = |vni: &Vni| owners[vni.get() as usize - 1].as_ref() == Some(&me);
+    cluster.vnis().filter(is_mine).collect()
+}
+
+/// How many transactions the nodes have sent for rows.
+fn commits(cluster: &Cluster) -> u64 {
+    cluster.nodes.iter().map(|node| node.commits).sum()
+}
+
+/// Input: the owner's bridges are deleted, or the kernel refuses to let them answer; then it drains, at once or
+/// later. Output: the drain ends, and others serve its VNIs.
+#[test]
+fn an_owner_that_cannot_answer_lets_its_vnis_go() {
+    for (deleted, later) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut cluster = cluster(3);
+        for vni in share(&cluster, 0) {
+            if deleted {
+                cluster.strike(Fault::RemoveBridge(0, vni));
+            } else {
+                cluster.strike(Fault::RefuseArp(0, vni, true));
+                cluster.nodes[0].host.bridge_mut(vni).arp = false;
+            }
+        }
+        if later {
+            // The audit has found it by then.
+            cluster.run_for(ms(45_000));
+            cluster.run_until_done(LONG, "others serve", served);
+            good(&cluster);
+        }
+        cluster.strike(Fault::Drain(0));
+        let left = |cluster: &Cluster| match cluster.nodes[0].exit {
+            Some(Exit::Stopped) => Ok(()),
+            exit => Err(format!("{exit:?}")),
+        };
+        cluster.run_until_done(ms(30_000), "drain", left);
+        rest(&mut cluster, "after the drain");
+    }
+}
+
+/// Input: an owner's bridge is deleted. Output: it gives the VNI back, and another node serves it within a second;
+/// when the bridge is there again it gets the VNI back, but not at once.
+#[test]
+fn a_vni_whose_bridge_is_deleted_moves_at_once() {
+    let mut cluster = cluster(3);
+    let before = owners(&cluster);
+    let vni = share(&cluster, 0)[0];
+    cluster.strike(Fault::RemoveBridge(0, vni));
+    let took = cluster.run_until_done(LONG, "another node serves", served);
+    good(&cluster);
+    assert!(took <= ms(1_500), "took {took:?}");
+    cluster.strike(Fault::AddBridge(0, vni));
+    cluster.run_for(ms(10_000));
+    assert_ne!(owners(&cluster), before);
+    cluster.run_until_done(LONG, "it holds nothing back", Cluster::told_truly);
+    rest(&mut cluster, "the bridge is back");
+    assert_eq!(owners(&cluster), before);
+}
+
+/// Input: an owner dies; another node refuses its VNIs for ever: each of them, or its FRR refuses every change.
+/// Output: after about 10 s the third serves them; the node that refuses is tried again, more and more seldom.
+#[test]
+fn a_node_that_refuses_for_ever_is_passed_over() {
+    for (whole, refuses) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
+        let mut cluster = cluster(3);
+        let dead = share(&cluster, 0);
+        if whole {
+            cluster.strike(Fault::RefuseAll(refuses, true));
+        } else {
+            for &vni in &dead {
+                cluster.strike(Fault::RefuseRoutes(refuses, vni, true));
+            }
+        }
+        cluster.strike(Fault::Crash(0));
+        cluster.run_for(cluster.settings.ttl);
+        let took = cluster.run_until_done(LONG, "another node serves", served);
+        good(&cluster);
+        assert!(took <= ms(13_000), "took {took:?}");
+        cluster.run_for(ms(60_000));
+        if whole {
+            // What it cannot withdraw it goes on showing, but it does not own it.
+            let kept = share(&cluster, refuses);
+            assert!(kept.iter().all(|vni| !dead.contains(vni)), "{kept:?}");
+        } else {
+            rest(&mut cluster, "after the takeover");
+        }
+        let written = commits(&cluster);
+        cluster.run_for(Duration::from_secs(3_600));
+        good(&cluster);
+        assert_eq!(served(&cluster), Ok(()));
+        let written = commits(&cluster) - written;
+        assert!(written < 100, "{written} commits in an hour");
+    }
+}
+
+/// Input: no node can serve a VNI. Output: rows are written seldom. Input: one of them can again. Output: it serves
+/// the VNI soon.
+#[test]
+fn a_vni_that_no_node_can_serve_is_no_busy_loop() {
+    let mut cluster = cluster(3);
+    let vni = share(&cluster, 0)[0];
+    for n in 0..3 {
+        cluster.strike(Fault::RefuseRoutes(n, vni, true));
+    }
+    cluster.strike(Fault::Crash(0));
+    cluster.run_for(ms(60_000));
+    let written = commits(&cluster);
+    cluster.run_for(Duration::from_secs(3_600));
+    good(&cluster);
+    let written = commits(&cluster) - written;
+    assert!(written < 100, "{written} commits in an hour");
+    cluster.strike(Fault::RefuseRoutes(2, vni, false));
+    let took = cluster.run_until_done(Duration::from_secs(400), "served", served);
+    good(&cluster);
+    assert!(took < ms(320_000), "took {took:?}");
+}
+
+/// Input: VNIs without a bridge on any node. Output: nothing is written for them; when the bridge comes on one
+/// node, that node serves the VNI at once.
+#[test]
+fn a_vni_without_a_bridge_anywhere_costs_nothing() {
+    let mut cluster = Cluster::new(8, Settings::default());
+    for n in 0..3 {
+        let node = cluster.add(&format!("gw{}", n + 1), false);
+        let vnis: Vec<Vni> = cluster.vnis().skip(2).collect();
+        for vni in vnis {
+            cluster.strike(Fault::RemoveBridge(node, vni));
+        }
+    }
+    cluster.run_until_done(LONG, "it is known", Cluster::told_truly);
+    rest(&mut cluster, "start");
+    cluster.check_rest();
+    good(&cluster);
+    assert_eq!(owners(&cluster).iter().flatten().count(), 2);
+    let vni = cluster.vnis().last();
+    cluster.strike(Fault::AddBridge(1, vni.expect("six VNIs")));
+    cluster.run_for(ms(3_000));
+    good(&cluster);
+    assert!(share(&cluster, 1).last() == vni.as_ref());
 }

@@ -116,8 +116,9 @@ pub fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<
     };
     let last = Phase::EvpnWithdrawn as u8 + 2;
     let legal = match (from, to) {
-        // Vacate: nobody loses an owner. A successor whose owner died starts anew.
-        (_, 0) => (!others_owner && !mine) || from == 0 || from == 10,
+        // Vacate: nobody loses an owner, but an owner may give up its own. A successor whose owner died starts
+        // anew.
+        (_, 0) => (!others_owner && !mine) || (from == 1 && mine) || from == 0 || from == 10,
         // Claim: the row names nobody who lives, but perhaps me.
         (_, 10) => {
             let free = owner.is_none() || from == 0 || from == 10;
@@ -136,7 +137,7 @@ pub fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<
             turn && same_owner && before.next == after.next
         }
         // Cancel: the owner goes on.
-        (2..=5, 1) if coming && !mine => same_owner && after.next.is_none(),
+        (2..=9, 1) if coming && !mine && after.next.is_none() && same_owner => true,
         // Own.
         (9, 1) if from == last && coming => claimed(&after.current),
         (10, 1) => coming && claimed(&after.current),

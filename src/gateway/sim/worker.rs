@@ -216,15 +216,25 @@ impl Cluster {
                 }
                 self.ask(n, txn, Reason::Commit { lease, rows });
             }
-            Effect::Register { lease, points } => {
+            Effect::Register {
+                lease,
+                points,
+                unable,
+            } => {
                 let config = &self.nodes[n].config;
                 let meta = Meta {
                     version: "sim".into(),
                     range: config.range,
+                    unable: Some(unable.clone()),
                     time: None,
                 };
                 let txn = schema::register(&config.me, lease, &points, &meta);
-                self.ask(n, txn, Reason::Register { lease, points });
+                let reason = Reason::Register {
+                    lease,
+                    points,
+                    unable,
+                };
+                self.ask(n, txn, reason);
             }
             Effect::RestWatch => self.rest_watch(n),
             Effect::FollowWatch => {
@@ -286,17 +296,23 @@ impl Cluster {
             (Reason::Commit { rows, .. }, _) => {
                 Event::Committed(CommitOutcome::Failed(rows.vnis()))
             }
-            (Reason::Register { lease, points }, Some(Reply::Txn(reply))) => {
-                Event::Registered(if schema::registered(&reply) {
-                    RegisterOutcome::Done {
-                        points,
-                        lease,
-                        revision: reply.revision,
-                    }
-                } else {
-                    RegisterOutcome::NameTaken
-                })
-            }
+            (
+                Reason::Register {
+                    lease,
+                    points,
+                    unable,
+                },
+                Some(Reply::Txn(reply)),
+            ) => Event::Registered(if schema::registered(&reply) {
+                RegisterOutcome::Done {
+                    points,
+                    unable,
+                    lease,
+                    revision: reply.revision,
+                }
+            } else {
+                RegisterOutcome::NameTaken
+            }),
             (Reason::Register { .. }, _) => Event::Registered(RegisterOutcome::Failed),
         };
         self.tell(n, event);

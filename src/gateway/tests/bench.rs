@@ -3,6 +3,7 @@
 use crate::gateway::*;
 use crate::model::frr::Cost;
 use crate::model::fsm::{Kind, Write};
+use crate::model::ring::Unable;
 use crate::model::types::LeaseId;
 use crate::schema::{Commit, Fate, Meta};
 
@@ -29,6 +30,12 @@ pub struct Bench {
     pub revision: i64,
     /// What the node wished of its watch, oldest first.
     pub watch: Vec<Effect>,
+    /// VNIs without a bridge.
+    pub missing: BTreeSet<Vni>,
+    /// VNIs whose changes FRR refuses.
+    pub refused: BTreeSet<Vni>,
+    /// The VNIs that the node published as absent and as failing, oldest first.
+    pub unable: Vec<(String, String)>,
 }
 
 impl Bench {
@@ -49,6 +56,9 @@ impl Bench {
             now: Time::since_boot(secs(1_000)),
             revision: 1,
             watch: Vec::new(),
+            missing: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            unable: Vec::new(),
         }
     }
 
@@ -97,7 +107,10 @@ impl Bench {
             for effect in effects {
                 match effect {
                     Effect::SwitchArp(switches) => {
-                        let done = |(vni, answers)| (vni, ArpOutcome::Answers(answers));
+                        let done = |(vni, answers)| match self.missing.contains(&vni) {
+                            true => (vni, ArpOutcome::Absent),
+                            false => (vni, ArpOutcome::Answers(answers)),
+                        };
                         let outcomes = switches.into_iter().map(done).collect();
                         self.observe(Event::ArpSwitched(outcomes));
                     }
@@ -123,14 +136,23 @@ impl Bench {
             for effect in effects {
                 match effect {
                     Effect::ResetRoutes { parts, .. } => self.observe(Event::RoutesReset(parts)),
-                    Effect::ChangeRoutes(_) => {
-                        self.observe(Event::RoutesChanged { failed: Vec::new() })
+                    Effect::ChangeRoutes(changes) => {
+                        let vnis = changes.iter().map(|change| change.vni);
+                        let failed = vnis.filter(|vni| self.refused.contains(vni)).collect();
+                        self.observe(Event::RoutesChanged { failed });
                     }
-                    Effect::Register { points, lease } => {
+                    Effect::Register {
+                        points,
+                        lease,
+                        unable,
+                    } => {
                         self.revision += 1;
                         let revision = Revision(self.revision);
+                        let told = (unable.absent.to_string(), unable.failing.to_string());
+                        self.unable.push(told);
                         self.observe(Event::Registered(RegisterOutcome::Done {
                             points,
+                            unable,
                             lease,
                             revision,
                         }));
@@ -192,6 +214,7 @@ impl Bench {
         let meta = Meta {
             version: "1".to_owned(),
             range: self.gateway.config.range,
+            unable: Some(Unable::default()),
             time: None,
         };
         self.change(Key::Meta(name(node)), Some(Value::Meta(meta)), Some(lease));

@@ -81,19 +81,34 @@ fn a_bridge_that_cannot_be_silenced_is_no_busy_loop() {
     }
 }
 
-/// Input: ARP is wanted, but there is no bridge. Output: tried now and then; served when it appears.
+/// Input: a VNI is claimed, and there is no bridge; later it comes. Output: the node publishes that, gives the VNI
+/// back, and writes nothing more; when the bridge comes it claims the VNI.
 #[test]
-fn a_bridge_that_appears_is_served() {
+fn a_vni_without_a_bridge_costs_nothing_and_is_served_when_the_bridge_comes() {
     let mut bench = Bench::ready(1);
     let rows = bench.settle();
     bench.done(&rows);
     let on = Effect::SwitchArp(vec![(vni(1), true)]);
     assert!(bench.plan().contains(&on));
+    bench.missing.insert(vni(1));
     bench.observe(Event::ArpSwitched(vec![(vni(1), ArpOutcome::Absent)]));
-    assert!(!bench.plan().contains(&on));
-    bench.next_wake();
+    let rows = bench.settle();
+    assert_eq!(rows[0].write, Write::Vacate);
+    bench.done(&rows);
+    for _ in 0..100 {
+        assert_eq!(bench.writes(), []);
+        bench.wait(secs(1));
+    }
+    let told = [("", ""), ("1", "")].map(|(absent, failing)| (absent.into(), failing.into()));
+    assert_eq!(bench.unable, told);
+
+    bench.missing.clear();
     bench.observe(Event::Links(vec![vni(1)]));
-    assert!(bench.plan().contains(&on));
+    bench.settle();
+    bench.wait(secs(1));
+    // It went away and came back, so another node would be preferred for a while.
+    assert_eq!(bench.unable.last(), Some(&("".into(), "1".into())));
+    assert_eq!(bench.writes(), [Write::Claim]);
 }
 
 /// Input: bgpd is down and its reset is due, and a VNI goes to another node. Output: ospfd is told all

@@ -2,6 +2,7 @@
 
 use super::bench::*;
 use crate::gateway::*;
+use crate::model::ring::Unable;
 use crate::schema::Meta;
 
 /// Input: a drain, and the answer that the points are gone, before the watch has told who else registered until
@@ -11,12 +12,13 @@ fn a_drain_waits_to_be_told_who_else_is_there() {
     let mut bench = Bench::ready(1);
     bench.own_all();
     bench.observe(Event::Drain);
-    let [Effect::Register { points, lease }] = &bench.next()[..] else {
+    let [Effect::Register { points, lease, .. }] = &bench.next()[..] else {
         panic!("it registers without points");
     };
     bench.revision += 2;
     bench.observe(Event::Registered(RegisterOutcome::Done {
         points: points.clone(),
+        unable: Unable::default(),
         lease: *lease,
         revision: Revision(bench.revision),
     }));
@@ -39,6 +41,7 @@ fn a_drain_waits_for_the_other() {
     let meta = Meta {
         version: "1".into(),
         range: VniRange::new(vni(1), vni(1)).unwrap(),
+        unable: Some(Unable::default()),
         time: None,
     };
     bench.change(
@@ -58,6 +61,7 @@ fn a_drain_waits_for_the_other() {
 
     bench.observe(Event::Registered(RegisterOutcome::Done {
         points: Vec::new(),
+        unable: Unable::default(),
         lease: LEASE,
         revision: Revision(50),
     }));

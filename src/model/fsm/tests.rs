@@ -13,13 +13,11 @@ fn name(text: &str) -> NodeName {
 fn reached() -> View {
     View {
         ours: false,
-        elsewhere: true,
         may_pull: false,
         reached: true,
-        stuck: false,
+        gives_up: false,
         withdrawn: false,
         other_is_idle: false,
-        owner_follows: true,
     }
 }
 
@@ -152,7 +150,6 @@ fn only_the_ring_owner_claims_and_pulls() {
     let idle = State::Idle { owner: name("gw1") };
     let ours = View {
         ours: true,
-        elsewhere: false,
         may_pull: true,
         ..reached()
     };
@@ -259,7 +256,6 @@ fn the_survivor_of_a_migration_mends_it() {
         // A Go survivor waits for the ring owner, which must not take the VNI from a living owner.
         let patient = View {
             ours: true,
-            elsewhere: false,
             ..reached()
         };
         let acts = View {
@@ -274,59 +270,65 @@ fn the_survivor_of_a_migration_mends_it() {
     }
 }
 
+/// Input: a node whose host does not get there. Output: it withdraws first; then a successor lets the owner go on,
+/// and a claimer or an owner gives the VNI back. One that does not give up writes nothing.
 #[test]
-fn a_successor_gives_up_only_while_the_owner_still_serves() {
-    let stuck = View {
+fn a_node_that_cannot_serve_withdraws_and_gives_the_vni_back() {
+    let gives_up = View {
         reached: false,
-        stuck: true,
+        gives_up: true,
         withdrawn: true,
         ..reached()
     };
-    for phase in Phase::ALL {
-        let serves = phase <= Phase::OspfWithdrawn;
-        assert_eq!(wanted(&migrating(phase), Role::Owner).arp, serves);
-        let write = propose(&migrating(phase), Role::Successor, &stuck);
-        assert_eq!(write, serves.then_some(Write::Cancel), "{phase:?}");
-        // A Go owner does not set its OSPF cost back.
-        let go = View {
-            owner_follows: false,
-            ..stuck
-        };
-        let unharmed = phase <= Phase::Confirmed;
-        assert_eq!(
-            propose(&migrating(phase), Role::Successor, &go),
-            unharmed.then_some(Write::Cancel)
-        );
-        let exposed = View {
-            withdrawn: false,
-            ..stuck
-        };
-        assert_eq!(
-            propose(&migrating(phase), Role::Successor, &exposed),
-            None,
-            "withdraws first"
-        );
+    let exposed = View {
+        withdrawn: false,
+        ..gives_up
+    };
+    let tries = View {
+        gives_up: false,
+        ..gives_up
+    };
+    let successor = name("gw2");
+    let idle = State::Idle { owner: name("gw1") };
+    let states = Phase::ALL
+        .map(|phase| (migrating(phase), Role::Successor, Write::Cancel))
+        .into_iter()
+        .chain([
+            (
+                State::FailingOver { successor },
+                Role::Successor,
+                Write::Vacate,
+            ),
+            (idle, Role::Owner, Write::Vacate),
+        ]);
+    for (state, role, write) in states {
+        assert_eq!(propose(&state, role, &gives_up), Some(write), "{state:?}");
+        assert_eq!(propose(&state, role, &exposed), None, "{state:?}");
+        assert_eq!(propose(&state, role, &tries), None, "{state:?}");
+        let owner = propose(&state, Role::Owner, &gives_up);
+        assert!(owner.is_none() || role == Role::Owner, "{state:?}");
     }
     let failing = State::FailingOver {
         successor: name("gw2"),
     };
     assert_eq!(
-        propose(&failing, Role::Successor, &stuck),
-        Some(Write::Vacate)
-    );
-    let nobody_else = View {
-        elsewhere: false,
-        ..stuck
-    };
-    assert_eq!(
-        propose(&failing, Role::Successor, &nobody_else),
-        None,
-        "better a little than nothing"
-    );
-    assert_eq!(
         propose(&failing, Role::Successor, &reached()),
         Some(Write::Own)
     );
+}
+
+/// A Go owner does not set its OSPF cost back, and does not answer ARP again.
+#[test]
+fn an_owner_is_sent_back_only_while_it_serves_or_follows() {
+    for phase in Phase::ALL {
+        assert!(can_cancel(phase, true, false));
+        assert_eq!(
+            can_cancel(phase, false, false),
+            !phase.relies_on_successor()
+        );
+        let serves = wanted(&migrating(phase), Role::Owner).arp;
+        assert_eq!(can_cancel(phase, false, true), serves, "{phase:?}");
+    }
 }
 
 /// Announcing while another node answers would let stations flap between the two.
