@@ -146,18 +146,78 @@ fn announcements_reach_the_station() {
             );
             let mac = sh("cat /sys/class/net/br7/address").trim().to_string();
             let seen = || try_sh("tcpdump -r /run/frames -e -n").1;
-            for address in ["10.7.0.1", "10.7.0.2", "10.8.0.1"] {
-                let header = format!("{mac} > ff:ff:ff:ff:ff:ff, ethertype ARP (0x0806)");
-                let reply = format!("Reply {address} is-at {mac}");
-                eventually(address, || {
-                    seen()
-                        .lines()
-                        .any(|line| line.contains(&header) && line.contains(&reply))
-                });
+            let header = format!("{mac} > ff:ff:ff:ff:ff:ff, ethertype ARP (0x0806)");
+            for (address, unused) in [
+                ("10.7.0.1", "10.7.0.255"),
+                ("10.7.0.2", "10.7.0.255"),
+                ("10.8.0.1", "10.8.0.255"),
+            ] {
+                for frame in [
+                    format!("Reply {address} is-at {mac}"),
+                    format!("Request who-has {unused} tell {address}"),
+                ] {
+                    eventually(&frame, || {
+                        seen()
+                            .lines()
+                            .any(|line| line.contains(&header) && line.contains(&frame))
+                    });
+                }
             }
-            assert_eq!(seen().lines().count(), 3, "{}", seen());
+            // The third form is worded differently by versions of tcpdump.
+            eventually("three forms of each", || seen().lines().count() >= 9);
+            assert_eq!(seen().lines().count(), 9, "{}", seen());
             capture.kill().unwrap();
             capture.wait().unwrap();
+        },
+    );
+}
+
+/// Input: a station that drops gratuitous ARP; and an access point that drops gratuitous replies, or all that is
+/// gratuitous. Output: a station that knows the dead gateway sends to this one soon.
+#[test]
+fn stations_behind_filters_are_told() {
+    namespace::run(
+        "kernel::stations_behind_filters_are_told",
+        &["ip", "arping", "nft", "sysctl"],
+        || {
+            bridge_with_station();
+            let mac = sh("cat /sys/class/net/br7/address").trim().to_string();
+            let filter = |rule: &str| {
+                format!(
+                    "nft 'table bridge filter {{ chain output {{ type filter hook output priority 0; {rule} drop; }} }}'"
+                )
+            };
+            let about_itself = "arp saddr ip 10.7.0.1 arp daddr ip 10.7.0.1";
+            let drops = |on: u8| {
+                format!(
+                    "nsenter --net=/run/netns/station sysctl -qw net.ipv4.conf.eth0.drop_gratuitous_arp={on}"
+                )
+            };
+            let (replies, all) = (
+                filter(&format!("arp operation reply {about_itself}")),
+                filter(about_itself),
+            );
+            for (obstacle, lift) in [
+                ("true".to_owned(), "true".to_owned()),
+                (drops(1), drops(0)),
+                (replies, "nft flush ruleset".to_owned()),
+                (all, "nft flush ruleset".to_owned()),
+            ] {
+                if !try_sh(&obstacle).0 {
+                    println!("left out, this kernel cannot: {obstacle}");
+                    continue;
+                }
+                sh(
+                    "ip -n station neigh replace 10.7.0.1 lladdr 02:00:00:00:00:99 dev eth0 nud reachable",
+                );
+                let mut kernel = ProcKernel::new();
+                eventually(&obstacle, || {
+                    let failures = kernel.announce(&[vni(7)], &|| true);
+                    assert!(failures.is_empty(), "{failures:?}");
+                    sh("ip -n station neigh show 10.7.0.1").contains(&mac)
+                });
+                sh(&lift);
+            }
         },
     );
 }
