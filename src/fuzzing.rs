@@ -9,11 +9,13 @@ use crate::etcd::wire;
 use crate::etcd::{KeyValue, OpReply, RangeReply, TxnReply, WatchBatch};
 use crate::guard::protocol::{Greeting, Order, Report};
 use crate::host::Cost;
+use crate::host::bridges::{Change, LinkTable};
 use crate::host::frr::EvpnFilter;
 use crate::host::frr::config::{BgpConfig, Entry, parse_bgp, parse_ospf};
 use crate::host::frr::script::{self, LIST, ROUTE_MAP, Script};
 use crate::host::frr::targets::parse_targets;
 use crate::host::frr::verdict::{Output, Verdict, judge};
+use crate::host::interfaces::{self, Interface, News};
 use crate::model::fsm::Kind;
 use crate::model::types::{NodeName, Vni};
 use crate::schema::{self, Key, Meta, Value};
@@ -29,7 +31,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 pub type Reader = fn(&[u8]);
 
 /// The readers by name, as the fuzz targets and the directories of their seeds are called.
-pub const READERS: [(&str, Reader); 8] = [
+pub const READERS: [(&str, Reader); 9] = [
     ("schema", schema),
     ("wire", wire),
     ("verdict", verdict),
@@ -38,7 +40,45 @@ pub const READERS: [(&str, Reader); 8] = [
     ("guard", guard),
     ("cli", cli),
     ("http", http),
+    ("links", links),
 ];
+
+/// What the kernel tells of links: the table that takes it in is the same as one that is made of what it holds then.
+pub fn links(bytes: &[u8]) {
+    let mut table = LinkTable::default();
+    let mut last: BTreeMap<u32, Interface> = BTreeMap::new();
+    let mut vnis: BTreeSet<Vni> = BTreeSet::new();
+    for news in interfaces::news(bytes) {
+        match &news {
+            News::Link(link) => {
+                vnis.extend(link.vxlan.and_then(|vxlan| Vni::new(vxlan.id)));
+                vnis.extend(
+                    link.name
+                        .strip_prefix("br")
+                        .and_then(|vni| vni.parse::<Vni>().ok()),
+                );
+                last.insert(link.index, link.clone());
+            }
+            News::Gone(index) => drop(last.remove(index)),
+            News::Port(index, port) => {
+                if let Some(link) = last.get_mut(index) {
+                    link.port = Some(*port);
+                }
+            }
+        }
+        for change in table.update(news) {
+            if let Change::Renamed { index, name, .. } = change {
+                assert_eq!(table.name(index), Some(&*name));
+            }
+        }
+    }
+    let fresh = LinkTable::new(last.into_values().collect());
+    assert_eq!(fresh.changes_since(&table), []);
+    for vni in vnis {
+        assert_eq!(table.bridge(vni).index(), fresh.bridge(vni).index());
+        assert_eq!(table.strays(vni), fresh.strays(vni));
+    }
+}
 
 /// A key up to the first zero, and a value behind it.
 pub fn schema(bytes: &[u8]) {

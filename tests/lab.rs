@@ -261,3 +261,73 @@ fn frr_restarts_are_noticed() {
     lab.verb(&["frr", "gw1", "start", "bgpd"]);
     lab.shows(&lab.settled(&["gw1", "gw2"]));
 }
+
+/// Input: a gateway whose br4 is the host's own, without the VNI's VXLAN port; something switches ARP and neighbour
+/// suppression behind the daemon's back; then the bridge of a served VNI is renamed, and the daemon ends. Output: br4
+/// stays as it is, ARP is put back, and of the renamed bridge's VNI one gateway answers after the other.
+#[test]
+fn a_host_that_is_not_only_a_gateway() {
+    let test = "a_host_that_is_not_only_a_gateway";
+    let Some(lab) = Lab::up(test, 2, 4, "example") else {
+        return;
+    };
+    let arp_ignore = |node: &str, interface: &str| {
+        let name = format!("net.ipv4.conf.{interface}.arp_ignore");
+        lab.ask(node, &["sysctl", "-n", &name]).trim().to_owned()
+    };
+    let set_arp_ignore = |node: &str, interface: &str, value: u8| {
+        let setting = format!("net.ipv4.conf.{interface}.arp_ignore={value}");
+        lab.ask(node, &["sysctl", "-qw", &setting]);
+    };
+    lab.ask("gw1", &["ip", "link", "set", "vxlan4", "nomaster"]);
+    set_arp_ignore("gw1", "br4", 0);
+
+    let uids = points();
+    let options = |node: usize| [&FAST[..], &["--uids", &uids[node]]].concat();
+    let second = lab.start("gw2", &options(1));
+    lab.settled(&["gw2"]);
+    let mut first = lab.start("gw1", &options(0));
+    let owners = lab.settled(&["gw1", "gw2"]);
+    assert_eq!(owners, ["gw1", "gw2", "gw1", "gw2"]);
+    lab.shows(&owners);
+    assert_eq!(arp_ignore("gw1", "br4"), "0");
+    eventually("gw1 says that br4 is not its own", || {
+        first.log().contains("no VXLAN interface of its VNI")
+    });
+
+    set_arp_ignore("gw2", "br2", 8);
+    set_arp_ignore("gw2", "br3", 0);
+    eventually("ARP is put back", || {
+        [arp_ignore("gw2", "br2"), arp_ignore("gw2", "br3")] == ["0", "8"]
+    });
+    let suppress = |word: &str| {
+        let command = ["bridge", "link", "set", "dev", "vxlan2", "neigh_suppress"];
+        lab.ask("gw2", &[&command[..], &[word]].concat());
+    };
+    suppress("on");
+    eventually("gw2 warns", || {
+        second.log().contains("neigh_suppress is on")
+    });
+    suppress("off");
+    eventually("gw2 says that it is over", || {
+        second.log().contains("neigh_suppress is off")
+    });
+    assert!(second.log().contains("kernel: vnis="), "{}", second.log());
+
+    let prober = Prober::start(&lab, 1);
+    eventually("gw1 answers", || arp_ignore("gw1", "br1") == "0");
+    lab.ask("gw1", &["ip", "link", "set", "br1", "name", "lan1"]);
+    eventually("gw1 has noticed", || {
+        first.log().contains("br1 was renamed to lan1 while in use")
+    });
+    assert_eq!(arp_ignore("gw1", "lan1"), "8");
+    lab.signal(&first, "TERM");
+    assert!(first.ended(), "a drained daemon ends well: {}", first.log());
+    let owners = lab.settled(&["gw2"]);
+    eventually("gw2 alone has routes", || {
+        lab.routed().get(&1) == Some(&vec![owners[0].clone()])
+    });
+    assert_eq!(turns(&prober.end()), [1, 2], "first gw1 alone, then gw2");
+    assert_eq!(arp_ignore("gw1", "lan1"), "8");
+    assert_eq!(arp_ignore("gw1", "br4"), "0");
+}

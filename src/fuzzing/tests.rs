@@ -169,6 +169,11 @@ fn guard_protocol_stands() {
 }
 
 #[test]
+fn links_stand() {
+    every_reader_stands("links");
+}
+
+#[test]
 fn cli_stands() {
     every_reader_stands("cli");
 }

@@ -142,6 +142,16 @@ impl LinkTable {
             .collect()
     }
 
+    /// The VNIs of `range` whose bridge's name an interface of the host's own has.
+    pub fn foreign(&self, range: VniRange) -> BTreeSet<Vni> {
+        let is_foreign = |vni: &Vni| matches!(self.bridge(*vni), Bridge::Foreign { .. });
+        let named = self.named.keys().copied();
+        named
+            .filter(|vni| range.contains(*vni))
+            .filter(is_foreign)
+            .collect()
+    }
+
     /// The `arp_ignore` of each bridge of ours whose VNI is in `range`, as the kernel told it last; the bridges
     /// with another name than `br<VNI>` too. Left out where the kernel does not tell.
     pub fn arp_ignore(&self, range: VniRange) -> Vec<(Vni, u32)> {
@@ -397,6 +407,7 @@ mod tests {
         assert_eq!(table.bridge(vni(70)), Bridge::Foreign { index: 9 });
         assert_eq!(table.bridge(vni(61)), Bridge::Absent);
         assert_eq!(table.vnis(range()), [vni(4)].into());
+        assert_eq!(table.foreign(range()), [50, 60, 70].map(vni).into());
         let odd = LinkTable::new(vec![bridge(1, "br04"), bridge(2, "br+4"), vxlan(3, 4, 1)]);
         assert_eq!(odd.bridge(vni(4)), Bridge::Absent);
     }

@@ -306,6 +306,38 @@ mod tests {
         message
     }
 
+    /// Input: what Linux 6.18 tells of br7 with the port vxlan7, byte for byte; then of a flag that goes off, a
+    /// new name, and a port that goes. Output: what was set there.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn what_a_kernel_says_is_read() {
+        let seed = |name: &str| {
+            let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds/links/");
+            std::fs::read(format!("{seeds}{name}")).unwrap()
+        };
+        let [News::Link(bridge), News::Link(port)] = &news(&seed("dump"))[..] else {
+            panic!("not two links");
+        };
+        assert_eq!((&*bridge.name, &*bridge.kind), ("br7", "bridge"));
+        assert_eq!((bridge.arp_ignore, bridge.tag), (Some(8), Some(7)));
+        assert!(bridge.running && bridge.carrier_ups > 0);
+        let flags = |neigh_suppress| Port {
+            learning: false,
+            neigh_suppress,
+        };
+        assert_eq!((port.index, port.master), (77, Some(bridge.index)));
+        assert_eq!(
+            port.vxlan.map(|vxlan| (vxlan.id, vxlan.learning)),
+            Some((7, false))
+        );
+        assert_eq!(port.port, Some(flags(true)));
+        let events = news(&seed("events"));
+        assert!(events.contains(&News::Port(77, flags(false))), "{events:?}");
+        assert!(events.contains(&News::Gone(77)), "{events:?}");
+        let renamed = |it: &News| matches!(it, News::Link(link) if link.index == bridge.index && link.name == "lan7" && link.tag == Some(7));
+        assert!(events.iter().any(renamed), "{events:?}");
+    }
+
     #[test]
     fn a_port_of_a_bridge_is_read_whole() {
         let expected = Interface {

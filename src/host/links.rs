@@ -50,6 +50,14 @@ impl Bridges {
         self.ask(|table| table.vnis(range))
     }
 
+    /// The VNIs of `range` whose bridge's name an interface of the host's own has.
+    ///
+    /// # Errors
+    /// The kernel refused to tell.
+    pub fn foreign(&self, range: VniRange) -> io::Result<BTreeSet<Vni>> {
+        self.ask(|table| table.foreign(range))
+    }
+
     /// Looks at all links anew; returns what changed since the last look.
     ///
     /// # Errors

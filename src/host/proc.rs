@@ -238,6 +238,11 @@ pub(super) fn existing_bridges(range: &VniRange) -> BTreeSet<Vni> {
     Bridges::default().vnis(*range).unwrap_or_default()
 }
 
+/// The VNIs of `range` whose bridge's name an interface of the host's own has. Looks at all links.
+pub(super) fn foreign_bridges(range: &VniRange) -> BTreeSet<Vni> {
+    Bridges::default().foreign(*range).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

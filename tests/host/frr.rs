@@ -128,6 +128,27 @@ fn a_gateways_life_with_entries() {
     });
 }
 
+/// Input: br3 is the host's own, without the VXLAN port of VNI 3. Output: its OSPF cost stays the operator's.
+#[test]
+fn a_bridge_of_the_hosts_own_keeps_its_cost() {
+    namespace::run(
+        "frr::a_bridge_of_the_hosts_own_keeps_its_cost",
+        PROGRAMS,
+        || {
+            router::start(3);
+            namespace::sh("ip link set vxlan3 nomaster");
+            configure("ospfd", "interface br3\nip ospf cost 7\n");
+            frr(4, EvpnFilter::List).withdraw_all().unwrap();
+            assert_eq!([cost(1), cost(2)], [65535, 65535].map(Some));
+            let config = running_config("ospfd");
+            assert!(
+                config.contains("interface br3\n ip ospf cost 7\n"),
+                "{config}"
+            );
+        },
+    );
+}
+
 /// The same with the configuration that we tell operators to use.
 #[test]
 fn a_gateways_life_with_our_example() {

@@ -22,7 +22,7 @@ pub mod targets;
 mod tests;
 pub(crate) mod verdict;
 
-use super::proc::existing_bridges;
+use super::proc::{existing_bridges, foreign_bridges};
 use super::{Cost, Error, Health, Mended, Parts, RouteChange, RouteFailure, Router};
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
@@ -164,7 +164,8 @@ impl Frr {
     }
 
     /// Makes every bridge of the range as expensive as OSPF can say, also one that does not exist yet: it
-    /// must not appear with the default cost, which is better than any owner's.
+    /// must not appear with the default cost, which is better than any owner's. The cost of a bridge of the host's own
+    /// is the operator's.
     fn withdraw_costs(
         &mut self,
         keep: &BTreeSet<Vni>,
@@ -180,9 +181,10 @@ impl Frr {
                 .chain(existing_bridges(&self.range))
                 .collect()
         };
+        let foreign = foreign_bridges(&self.range);
         let (done, todo): (Vec<Vni>, Vec<Vni>) = vnis
             .into_iter()
-            .filter(|vni| !keep.contains(vni))
+            .filter(|vni| !keep.contains(vni) && !foreign.contains(vni))
             .partition(|vni| found.get(vni) == Some(&Cost::OTHERS));
         self.costs = done.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
         let todo: Vec<(Vni, Cost)> = todo.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
