@@ -275,6 +275,7 @@ pub fn config(bytes: &[u8]) {
         foreign_instance: None,
         activated: 0,
         unfiltered: Vec::new(),
+        filter_at: None,
         yields: false,
         ..config
     };

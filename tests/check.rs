@@ -87,9 +87,9 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
     vec![
         // The kernel.
         (
-            of("sysctl -qw net.ipv4.conf.all.arp_ignore=1"),
+            of("sysctl -qw net.ipv4.conf.all.arp_ignore=8"),
             "fail",
-            "net.ipv4.conf.all.arp_ignore=1 keeps",
+            "net.ipv4.conf.all.arp_ignore=8 keeps",
             AsTold,
         ),
         (
@@ -200,7 +200,7 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
         (
             evpn("no neighbor fabric route-map filter-vni out"),
             "fail",
-            "no neighbour has it as outbound filter",
+            "is not the outbound filter of 10.0.1.17",
             AsTold,
         ),
         (

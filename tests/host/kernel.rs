@@ -4,7 +4,7 @@ use crate::namespace::{self, eventually, sh, try_sh};
 use crate::vni;
 use std::cell::RefCell;
 use std::process::{Command, Stdio};
-use wmgwd::commands::check::look::at_start;
+use wmgwd::commands::check::look::{arp_ignore_of_all, at_start};
 use wmgwd::host::bridges::Change;
 use wmgwd::host::factory::HostFactory;
 use wmgwd::host::frr::EvpnFilter;
@@ -55,6 +55,17 @@ fn a_silent_bridge_answers_no_arp() {
             assert!(answers("10.7.0.1") && answers("10.7.0.2"));
             let error = kernel.set_arp(vni(8), true).unwrap_err();
             assert!(matches!(error, Error::NoInterface { .. }), "{error}");
+
+            // What `check` and the daemon say of all.arp_ignore is what the kernel does.
+            for all in [1, 2, 3, 4, 7, 8, 9] {
+                sh(&format!("sysctl -qw net.ipv4.conf.all.arp_ignore={all}"));
+                let heard = [true, false].map(|answer| {
+                    kernel.set_arp(vni(7), answer).unwrap();
+                    answers("10.7.0.1")
+                });
+                let is_well = heard == [true, false];
+                assert_eq!(arp_ignore_of_all().is_none(), is_well, "{all}: {heard:?}");
+            }
         },
     );
 }
@@ -253,7 +264,7 @@ fn a_link_that_comes_up_again_is_noticed() {
 
             sh(
                 "ip link set vxlan7 master br7; bridge link set dev vxlan7 neigh_suppress on
-            echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore",
+            echo 8 > /proc/sys/net/ipv4/conf/all/arp_ignore",
             );
             let mends: Vec<_> = at_start(range)
                 .into_iter()

@@ -52,9 +52,10 @@ fn bridges(vnis: std::ops::RangeInclusive<u32>) {
             )
         })
         .collect();
-    let file = format!("/tmp/wmgwd-links-{}", std::process::id());
-    std::fs::write(&file, links).unwrap();
-    sh(&format!("ip link set lo up; ip -batch {file}; rm {file}"));
+    // A place of this namespace alone: tests run side by side, each as process 1.
+    sh("mount -t tmpfs tmpfs /run");
+    std::fs::write("/run/links", links).unwrap();
+    sh("ip link set lo up; ip -batch /run/links");
 }
 
 fn arp_ignore(interface: &str) -> String {

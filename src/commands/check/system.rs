@@ -70,15 +70,20 @@ fn other_runs(purpose: &Purpose, system: &System) -> Vec<Finding> {
     vec![Finding::ok(ABOUT, text)]
 }
 
-/// `net.ipv4.conf.all.arp_ignore`: the kernel uses the greater of it and the bridge's own (ip-sysctl.rst).
+/// `net.ipv4.conf.all.arp_ignore`: the kernel uses the greater of it and the bridge's own (ip-sysctl.rst). With up to
+/// 7 a bridge answers for its own addresses of scope global, and is silent at 8; at 8 it is always silent, and with
+/// more than that it is never (`arp_ignore` in Linux's net/ipv4/arp.c; tests/host/kernel.rs tries each).
 pub fn arp_ignore_of_all(value: u32) -> Option<Finding> {
-    (value != 0).then(|| {
-        Finding::fail(
-            "arp_ignore",
-            format!("net.ipv4.conf.all.arp_ignore={value} keeps this gateway from answering ARP"),
-            "sysctl -w net.ipv4.conf.all.arp_ignore=0",
-        )
-    })
+    let effect = match value {
+        0..=7 => return None,
+        8 => "keeps this gateway from answering ARP for the VNIs that it owns",
+        _ => "keeps wmgwd from silencing a bridge, so that two gateways answer for a VNI",
+    };
+    Some(Finding::fail(
+        "arp_ignore",
+        format!("net.ipv4.conf.all.arp_ignore={value} {effect}"),
+        "sysctl -w net.ipv4.conf.all.arp_ignore=0",
+    ))
 }
 
 fn switches(system: &System) -> Vec<Finding> {

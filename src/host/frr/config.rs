@@ -33,6 +33,8 @@ pub struct BgpConfig {
     pub activated: usize,
     /// Those of them without `filter-vni` as outbound filter.
     pub unfiltered: Vec<String>,
+    /// Where the first of those gets its filter from: its peer-group, or itself.
+    pub filter_at: Option<String>,
     /// Whether bgpd gives up its own route for an address that it hears from another gateway.
     pub yields: bool,
 }
@@ -47,6 +49,7 @@ pub fn parse_bgp(text: &str) -> BgpConfig {
         yields: svi::yields(text, instance),
         foreign_instance: foreign.map(|(it, vrf)| format!("router bgp {} vrf {vrf}", it.asn)),
         activated: instance.map_or(0, |it| it.activated().count()),
+        filter_at: instance.and_then(|it| Some(it.outbound_of(it.unfiltered().first()?))),
         unfiltered: instance.map_or_else(Vec::new, |it| it.unfiltered()),
         ..BgpConfig::default()
     };

@@ -103,7 +103,7 @@ pub fn faults(config: &BgpConfig) -> Vec<Fault> {
             "activate the neighbours there, as in frr.conf.example",
         ));
     }
-    if let Some(first) = config.unfiltered.first() {
+    if let Some(at) = &config.filter_at {
         let asn = config.asn.map_or("AS".to_owned(), |asn| asn.to_string());
         faults.push(fault(
             &format!(
@@ -112,7 +112,7 @@ pub fn faults(config: &BgpConfig) -> Vec<Fault> {
             ),
             &format!(
                 "vtysh -c 'configure terminal' -c 'router bgp {asn}' -c 'address-family l2vpn evpn' \
-                 -c 'neighbor {first} route-map {ROUTE_MAP} out'"
+                 -c 'neighbor {at} route-map {ROUTE_MAP} out'"
             ),
         ));
     }

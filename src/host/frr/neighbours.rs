@@ -49,6 +49,14 @@ impl Instance {
         open.map(str::to_owned).collect()
     }
 
+    /// Where `name` is to get its outbound route-map: at its peer-group, if it has none of its own.
+    pub fn outbound_of(&self, name: &str) -> String {
+        let neighbour = self.neighbours.get(name);
+        let group = neighbour.filter(|it| it.outbound.is_none());
+        let group = group.and_then(|it| it.group.clone());
+        group.unwrap_or_else(|| name.to_owned())
+    }
+
     /// Those of them whose inbound route-map is not one of `maps`.
     pub fn without_inbound(&self, maps: &BTreeSet<&str>) -> Vec<String> {
         let is_open = |name: &&str| {
@@ -164,6 +172,12 @@ mod tests {
         let group = on("fabric") + &out("fabric");
         assert_eq!(unfiltered(&group, ""), none);
         assert_eq!(unfiltered(&on("fabric"), ""), ["10.0.0.1"]);
+        let instance = parse_instances(
+            "router bgp 1\n neighbor a peer-group b\n neighbor c peer-group b\n address-family l2vpn evpn\n  \
+             neighbor c route-map x out\n",
+        );
+        let at = |name| instance[0].outbound_of(name);
+        assert_eq!([at("a"), at("c"), at("d")], ["b", "c", "d"]);
         // One neighbour has it, the other has not.
         assert_eq!(
             unfiltered(&(group.clone() + &on("10.0.0.2")), ""),
