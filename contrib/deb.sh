@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes a Debian package of wmgwd: binary, systemd unit, manual page, shell completions, example configuration.
+# Makes a Debian package of wmgwd: binary, systemd unit, manual pages, shell completions, example configuration.
 # Needs dpkg-dev and gzip, neither root nor network (but what cargo needs). Two runs at the same commit with the
 # same binary make the same file.
 #
@@ -61,11 +61,14 @@ sed -i -e 's#/usr/local/sbin/#/usr/sbin/#' -e '1,/^$/d' "$tree/lib/systemd/syste
 # A name and a password of etcd may come to stand in it.
 put 640 contrib/wmgwd.default etc/default/wmgwd
 put 644 man/wmgwd.8 usr/share/man/man8/wmgwd.8
+put 644 man/wmgwd.7 usr/share/man/man7/wmgwd.7
 put 644 contrib/completions/wmgwd.bash usr/share/bash-completion/completions/wmgwd
 put 644 contrib/completions/_wmgwd usr/share/zsh/vendor-completions/_wmgwd
 put 644 contrib/completions/wmgwd.fish usr/share/fish/vendor_completions.d/wmgwd.fish
 put 644 frr.conf.example usr/share/doc/wmgwd/examples/frr.conf.example
 put 644 README.md usr/share/doc/wmgwd/README.md
+put 644 contrib/etcd/README.md usr/share/doc/wmgwd/etcd.md
+put 644 contrib/upgrading.md usr/share/doc/wmgwd/upgrading.md
 {
 	printf 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n'
 	printf 'Upstream-Name: wmgwd\n\nFiles: *\nCopyright: %s\nLicense: Expat\n' \
@@ -76,7 +79,8 @@ put 644 README.md usr/share/doc/wmgwd/README.md
 	printf 'wmgwd (%s) unstable; urgency=medium\n\n  * Packaged from its source; see README.md.\n\n' "$version"
 	printf ' -- %s <%s>  %s\n' "$maintainer" "$email" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
 } >"$doc/changelog"
-gzip -9n "$doc/changelog" "$doc/README.md" "$tree/usr/share/man/man8/wmgwd.8"
+gzip -9n "$doc/changelog" "$doc/README.md" "$tree/usr/share/man/man8/wmgwd.8" \
+	"$tree/usr/share/man/man7/wmgwd.7"
 mkdir -p "$tree/usr/share/lintian/overrides"
 cat >"$tree/usr/share/lintian/overrides/wmgwd" <<'OVERRIDES'
 # May hold a password.

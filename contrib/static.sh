@@ -19,7 +19,7 @@ die() {
 	exit 1
 }
 
-# Generous: about a quarter above what README names.
+# Generous: about a quarter above what benches/README.md names.
 most=5000000
 headers=$(readelf --wide --file-header --program-headers --dynamic "$binary")
 ! grep -q INTERP <<<"$headers" || die "has an interpreter, so it is not static"

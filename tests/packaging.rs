@@ -197,34 +197,37 @@ fn zsh_completes_what_the_help_lists() {
 }
 
 #[test]
-fn the_manual_page_renders_without_warnings() {
-    let test = "the_manual_page_renders_without_warnings";
-    if has(test, &["mandoc"]) {
-        let lint = ["-Tlint", "-Wwarning", "man/wmgwd.8"];
-        assert_eq!(
-            run(Command::new("mandoc").args(lint)),
-            (true, String::new())
-        );
-    }
-    if has(test, &["man", "groff"]) {
-        let mut man = Command::new("man");
-        man.args([
-            "--warnings",
-            "--encoding=UTF-8",
-            "--local-file",
-            "man/wmgwd.8",
-        ]);
-        let output = man
-            .env("MANWIDTH", "80")
-            .env("LC_ALL", "C.UTF-8")
-            .output()
-            .unwrap();
-        let warnings = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && warnings.is_empty(), "{warnings}");
-        let page = String::from_utf8_lossy(&output.stdout);
-        assert!(page.contains("PROMISES AND LIMITS"));
-        let widest = page.lines().map(|line| line.chars().count()).max();
-        assert!(widest <= Some(80), "a line of {widest:?}");
+fn the_manual_pages_render_without_warnings() {
+    let test = "the_manual_pages_render_without_warnings";
+    for (file, section) in [
+        ("man/wmgwd.7", "GUARANTEES AND LIMITS"),
+        ("man/wmgwd.8", "DIAGNOSTICS"),
+    ] {
+        if has(test, &["mandoc"]) {
+            let lint = ["-Tlint", "-Wwarning", file];
+            assert_eq!(
+                run(Command::new("mandoc").args(lint)),
+                (true, String::new())
+            );
+        }
+        if has(test, &["man", "groff"]) {
+            let mut man = Command::new("man");
+            man.args(["--warnings", "--encoding=UTF-8", "--local-file", file]);
+            let output = man
+                .env("MANWIDTH", "80")
+                .env("LC_ALL", "C.UTF-8")
+                .output()
+                .unwrap();
+            let warnings = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success() && warnings.is_empty(),
+                "{file}: {warnings}"
+            );
+            let page = String::from_utf8_lossy(&output.stdout);
+            assert!(page.contains(section), "{file}");
+            let widest = page.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(80), "{file}: a line of {widest:?}");
+        }
     }
 }
 
@@ -426,7 +429,8 @@ const INSTALL: &str = r#"
         test "$(stat -c %a /etc/default/wmgwd)" = 640
         test ! -e /etc/systemd/system/multi-user.target.wants/wmgwd.service
         ! pgrep -x wmgwd
-        for file in /usr/share/man/man8/wmgwd.8.gz /usr/share/bash-completion/completions/wmgwd \
+        for file in /usr/share/man/man8/wmgwd.8.gz /usr/share/man/man7/wmgwd.7.gz \
+            /usr/share/doc/wmgwd/etcd.md /usr/share/doc/wmgwd/upgrading.md /usr/share/bash-completion/completions/wmgwd \
             /usr/share/zsh/vendor-completions/_wmgwd /usr/share/fish/vendor_completions.d/wmgwd.fish \
             /usr/share/doc/wmgwd/examples/frr.conf.example /usr/share/doc/wmgwd/copyright; do
             test -s "$file"

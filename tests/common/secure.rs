@@ -146,7 +146,7 @@ impl Secure {
         assert!(output.status.success(), "{arguments:?}");
     }
 
-    /// Switches passwords on, with one user who has the role that README and man page name: the least that a
+    /// Switches passwords on, with one user who has the role that contrib/etcd/README.md names: the least that a
     /// node needs.
     pub fn with_user(&self, name: &str, password: &str) {
         for arguments in [
