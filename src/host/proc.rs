@@ -149,8 +149,13 @@ impl Kernel for ProcKernel {
     }
 
     fn silence_strays(&mut self, vni: Vni) -> Result<bool, Error> {
+        let strays = match self.bridges.is_followed() {
+            // Asked for many bridges each second, of which hardly one has another name.
+            true => self.bridges.find(vni).map(|(_, strays)| strays),
+            false => Ok(self.look(vni)?.strays),
+        };
         let mut answered = false;
-        for index in self.look(vni)?.strays {
+        for index in strays.map_err(|source| Error::Links { source })? {
             answered |= put(index, SILENT)?;
         }
         Ok(answered)

@@ -47,8 +47,10 @@ fn bridges(vnis: std::ops::RangeInclusive<u32>) {
         .map(|i| {
             format!(
                 "link add br{i} type bridge\nlink add vxlan{i} type vxlan id {i} dstport 4789\n\
-                 link set vxlan{i} master br{i}\naddr add 10.7.{i}.1/24 dev br{i}\n\
-                 link set vxlan{i} up\nlink set br{i} up\n"
+                 link set vxlan{i} master br{i}\naddr add 10.{}.{}.1/24 dev br{i}\n\
+                 link set vxlan{i} up\nlink set br{i} up\n",
+                16 + i / 256,
+                i % 256
             )
         })
         .collect();
@@ -268,4 +270,76 @@ fn a_guard_silences_a_renamed_bridge() {
             assert_eq!(arp_ignore("lan1"), "8");
         },
     );
+}
+
+/// What following and comparing costs: `WMGWD_MEASURE=10000 cargo test --test host monitor -- --nocapture`.
+#[test]
+fn figures() {
+    let Ok(count) = std::env::var("WMGWD_MEASURE") else {
+        println!("monitor: skipped, set WMGWD_MEASURE to a number of bridges");
+        return;
+    };
+    assert!(count.parse::<u32>().is_ok());
+    namespace::run("monitor::figures", &["ip"], || {
+        let count: u32 = std::env::var("WMGWD_MEASURE").unwrap().parse().unwrap();
+        bridges(1..=count);
+        let range = VniRange::new(vni(1), vni(count)).unwrap();
+        let known = Bridges::default();
+        let begun = clock::now();
+        let cpu = || {
+            let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+            let nanoseconds = text.split_whitespace().next().unwrap().parse().unwrap();
+            Duration::from_nanos(nanoseconds)
+        };
+        known.reload().unwrap();
+        println!("all links, first: {:?}", clock::now().since(begun));
+        let fence = Fence::new(
+            Duration::from_millis(100),
+            Box::new(ProcKernel::with(known.clone())),
+            Box::new(NoGuard),
+            Box::new(NoGuard),
+        );
+        let fence = Arc::new(fence.unwrap());
+        fence.set_lease(Some(Lease {
+            id: ID,
+            valid_until: clock::now() + Duration::from_secs(6000),
+        }));
+        let mut monitor = KernelMonitor::new(known, range, fence.clone());
+        for (what, answer) in [
+            ("silenced and marked", false),
+            ("answer", true),
+            ("silenced", false),
+            ("answer", true),
+        ] {
+            let switches: Vec<(Vni, bool)> = range.iter().map(|vni| (vni, answer)).collect();
+            let before = cpu();
+            fence.switch(Some(ID), &switches);
+            println!("{count} {what}: {:?}", cpu() - before);
+        }
+        let begun = clock::now();
+        let before = cpu();
+        let mut longest = Duration::ZERO;
+        while clock::now().since(begun) < Duration::from_secs(40) {
+            let start = cpu();
+            monitor.look();
+            longest = longest.max(cpu() - start);
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let took = cpu() - before;
+        println!("40 s of looks: {took:?} in all, the longest {longest:?}");
+        let switches: Vec<(Vni, bool)> = range.iter().map(|vni| (vni, true)).collect();
+        for i in (1..=count).filter(|i| i % 2 == 0) {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/br{i}/arp_ignore"), "8").unwrap();
+        }
+        let begun = clock::now();
+        eventually("put back", || {
+            monitor.look();
+            arp_ignore(&format!("br{}", count / 2 * 2)) == "0"
+        });
+        println!(
+            "{} switched off are put back after {:?}",
+            switches.len() / 2,
+            clock::now().since(begun)
+        );
+    });
 }

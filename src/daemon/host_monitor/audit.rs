@@ -2,8 +2,8 @@
 //! too, and the kernel tells nobody.
 //!
 //! Each second a few bridges are read, one after the other in turn: what resets one usually resets all. A list of
-//! all links takes the kernel 10 us a link, so it is asked for as seldom as keeps it below a thousandth of the
-//! time, and at once when something differed.
+//! all links takes the kernel 10 us a link, so it is asked for as seldom as keeps all of this below a thousandth
+//! of a core, and at once when something differed.
 
 use crate::commands::check::look::arp_ignore_of_all;
 use crate::daemon::fence::{Fence, PutBack};
@@ -17,10 +17,10 @@ use std::time::Duration;
 
 /// How often a few bridges are read.
 const EVERY: Duration = Duration::from_secs(1);
-/// How many bridges are read then: about 10 us each.
-const FEW: usize = 40;
-/// How much longer than a look at all links nothing is looked at.
-const REST: u32 = 1000;
+/// How many bridges are read then: about 15 us each.
+const FEW: usize = 20;
+/// How many times as long as a look at all links takes, the next is put off.
+const REST: u32 = 2000;
 
 /// When to look, and at what.
 pub struct Audit {
