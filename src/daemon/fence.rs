@@ -205,9 +205,8 @@ impl Fence {
     }
 
     /// Looks whether each of `vnis` whose switch was set still does as it was told, and has it do so; a bridge of
-    /// another name than `br<VNI>` has to be silent. Returns those
-    /// that did not and whether they have to answer, and what the kernel refused. A VNI does not begin to answer
-    /// once the lease may be over.
+    /// another name than `br<VNI>` has to be silent. Returns the VNIs that differed and whether they have to answer,
+    /// and what the kernel refused. A VNI does not begin to answer once the lease may be over.
     pub fn put_back(&self, vnis: &[Vni]) -> PutBack {
         let mut outcome = PutBack::default();
         let mut state = self.state();
@@ -400,12 +399,8 @@ impl State {
         let vnis: Vec<Vni> = self.answering.iter().copied().collect();
         for &vni in &vnis {
             // What cannot be written now is tried again by the next call: it stays in the set.
-            match self.kernel.set_arp(vni, false) {
+            match self.kernel.silence(vni) {
                 Ok(()) => {
-                    self.answering.remove(&vni);
-                    outcome.silenced += 1;
-                }
-                Err(error) if error.is_absence() => {
                     self.answering.remove(&vni);
                     outcome.silenced += 1;
                 }

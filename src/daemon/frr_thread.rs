@@ -1,4 +1,4 @@
-//! The slow lane to FRR: thread `frr` carries out one order of the worker after the other, and looks now and
+//! The way to FRR: thread `frr` carries out one order of the worker after the other, and looks now and
 //! then whether FRR still has what it was given.
 //!
 //! Owns the [`Router`]. While it is busy the worker goes on: ARP and etcd never wait for vtysh.
@@ -68,7 +68,7 @@ fn serve_orders(
     orders: &Receiver<Order>,
     events: &Sender<Event>,
 ) {
-    let mut lane = Lane {
+    let mut thread = FrrThread {
         router,
         fence,
         complaints: Complaints::new("FRR"),
@@ -80,25 +80,25 @@ fn serve_orders(
         audits: Audits::new(clock::now()),
     };
     loop {
-        let due = lane.audits.due();
-        let due = lane.mending.due.map_or(due, |mend| mend.min(due));
+        let due = thread.audits.due();
+        let due = thread.mending.due.map_or(due, |mend| mend.min(due));
         let mut told = match orders.recv_timeout(due.since(clock::now())) {
-            Ok(order) => vec![lane.carry_out(order)],
+            Ok(order) => vec![thread.carry_out(order)],
             Err(RecvTimeoutError::Timeout) => {
-                if lane.mending.due.is_some_and(|due| due <= clock::now()) {
-                    lane.mend();
+                if thread.mending.due.is_some_and(|due| due <= clock::now()) {
+                    thread.mend();
                 }
                 Vec::new()
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
         // After each order, too: a VNI that FRR refuses again and again must not put the audit off.
-        let mut lost = match lane.audits.take_due(clock::now()) {
-            true => lane.audit(),
+        let mut lost = match thread.audits.take_due(clock::now()) {
+            true => thread.audit(),
             false => Vec::new(),
         };
         // After what came of the order: the gateway then gives them to FRR once more.
-        lost.extend(lane.router.take_lost());
+        lost.extend(thread.router.take_lost());
         if !lost.is_empty() {
             warn!(
                 "FRR: vnis={} are not as they were left: told again",
@@ -151,7 +151,7 @@ impl Audits {
 }
 
 /// What the thread has.
-struct Lane<'a> {
+struct FrrThread<'a> {
     router: Box<dyn Router>,
     fence: &'a Fence,
     complaints: Complaints,
@@ -165,7 +165,7 @@ struct Lane<'a> {
     audits: Audits,
 }
 
-impl Lane<'_> {
+impl FrrThread<'_> {
     fn carry_out(&mut self, order: Order) -> Event {
         self.mending.due = Some(clock::now());
         match order {

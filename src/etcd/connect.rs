@@ -254,7 +254,7 @@ impl AddressResolver {
         // A limit on processes also counts threads: no reason to give up what is known.
         Builder::new().name("resolve".to_owned()).spawn(move || {
             let addrs = asked.to_socket_addrs().map(Iterator::collect);
-            // Nobody waits any more once the deadline is over.
+            // The receiver is gone once the deadline is over.
             let _ = found.send(addrs);
         })?;
         let addrs: Vec<SocketAddr> = match limit(timeout)? {

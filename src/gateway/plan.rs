@@ -238,7 +238,7 @@ impl Gateway {
         }
         let absent = slot.ability.capability() == Capability::Absent;
         let may_give_up = match &state {
-            // Without a bridge it serves nobody, and another node may take the VNI at once.
+            // Without a bridge the owner serves no station, and another node may take the VNI at once.
             State::Idle { .. } => role == Role::Owner && absent,
             State::Migrating { phase, owner, .. } => {
                 let owner_follows = self.nodes.is_of_our_kind(owner);
@@ -337,7 +337,7 @@ impl Gateway {
         };
         // An owner that left the ring wants to be rid of its VNIs now.
         let may_ask = pass.stable || !self.ring.has(owner);
-        // An owner without a bridge serves nobody, and gives the VNI back: claiming it takes less time.
+        // An owner without a bridge serves no station, and gives the VNI back: claiming it takes less time.
         let gives_back = self.nodes.is_without_bridge(owner, vni);
         may_ask && !gives_back && slot.ability.capability() == Capability::Able
     }

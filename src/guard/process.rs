@@ -168,15 +168,13 @@ impl Process {
         let before = self.answering.len();
         let mut refused = None;
         let kernel = &mut self.kernel;
-        self.answering
-            .retain(|&vni| match kernel.set_arp(vni, false) {
-                Ok(()) => false,
-                Err(error) if error.is_absence() => false,
-                Err(error) => {
-                    refused = Some(error);
-                    true
-                }
-            });
+        self.answering.retain(|&vni| match kernel.silence(vni) {
+            Ok(()) => false,
+            Err(error) => {
+                refused = Some(error);
+                true
+            }
+        });
         if !self.fenced {
             self.fenced = true;
             self.untold = true;

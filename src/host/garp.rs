@@ -49,7 +49,7 @@ enum Form {
     /// A reply that says where the address is (RFC 5944 section 4.6): passes access points that answer requests
     /// themselves.
     Reply,
-    /// A request for an address that nobody has, the broadcast address of the subnet: it is not gratuitous, so it
+    /// A request for an address that no host has, the broadcast address of the subnet: it is not gratuitous, so it
     /// passes where requests of the gateway for its stations do. A station takes the sender of any packet in, if it
     /// knows that already (RFC 826, "merge").
     Inquiry(Ipv4Addr),
@@ -75,7 +75,7 @@ struct Bridge {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Address {
     address: Ipv4Addr,
-    /// One that nobody in its subnet has.
+    /// One that no host in its subnet has.
     unused: Option<Ipv4Addr>,
 }
 

@@ -155,12 +155,6 @@ impl Kernel for Mock {
         Some(vni.get())
     }
 
-    fn hold(&mut self, _: Vni, _: u32) {}
-
-    fn silence_strays(&mut self, _: Vni) -> Result<bool, Error> {
-        Ok(false)
-    }
-
     fn put_back(&mut self, vni: Vni, answer: bool) -> Result<bool, Error> {
         let differs = self.exposure(vni).arp != answer;
         if differs {

@@ -49,7 +49,8 @@ pub trait Kernel: Send {
 
     /// Another process makes the interface `index` answer for `vni`. Later that is to be silenced here, whatever its
     /// name.
-    fn hold(&mut self, vni: Vni, index: u32);
+    /// Nothing to do on a host whose bridges have no other names.
+    fn hold(&mut self, _vni: Vni, _index: u32) {}
 
     /// Makes the bridge of `vni` answer ARP requests, or be silent. It is silenced under any name, and made to
     /// answer only as `br<VNI>`. A bridge that answered for the VNI before and is not its bridge any more is silenced
@@ -60,12 +61,25 @@ pub trait Kernel: Send {
     /// [`Error::Write`] or [`Error::Links`] if the kernel refused.
     fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error>;
 
+    /// Makes the bridge of `vni` silent; one that does not exist is.
+    ///
+    /// # Errors
+    /// [`Error::Write`] or [`Error::Links`] if the kernel refused.
+    fn silence(&mut self, vni: Vni) -> Result<(), Error> {
+        match self.set_arp(vni, false) {
+            Err(error) if error.is_absence() => Ok(()),
+            result => result,
+        }
+    }
+
     /// Silences the bridges that carry `vni` and were its bridge once, but have another name now; says whether one of
     /// them answered.
     ///
     /// # Errors
     /// [`Error::Write`] or [`Error::Links`] if the kernel refused.
-    fn silence_strays(&mut self, vni: Vni) -> Result<bool, Error>;
+    fn silence_strays(&mut self, _vni: Vni) -> Result<bool, Error> {
+        Ok(false)
+    }
 
     /// Looks whether the bridge of `vni` still does as [`Kernel::set_arp`] told it, and has it do so. Says whether
     /// it did not: something else on this host had switched it.

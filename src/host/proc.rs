@@ -3,18 +3,17 @@
 //! Owns the packet socket (inside [`Announcer`]); everything else is written anew each time, because bridges come
 //! and go while the daemon runs. An interface is known by its index, which stays the same under every name;
 //! `/proc/sys` wants the name, so that is asked for right before the write. (RTM_SETLINK takes the index, but
-//! takes 15 times as long, and waits for whoever holds the kernel's RTNL lock: measured 29 ms while interfaces
+//! takes 15 times as long, and waits for the kernel's RTNL lock: measured 29 ms while interfaces
 //! came and went, where the file took 0.3 ms.)
 
 use super::bridges::Bridge;
 use super::garp::Announcer;
 use super::links::Bridges;
 use super::{Error, Kernel};
-use crate::model::types::{Vni, VniRange};
+use crate::model::types::Vni;
 use fnv::{FnvHashMap, FnvHashSet};
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
-use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -46,7 +45,7 @@ impl ProcKernel {
         ProcKernel::default()
     }
 
-    /// The kernel with the bridges that somebody else keeps up to date.
+    /// The kernel with `bridges`, which a [`LinkWatch`](super::links::LinkWatch) may keep up to date.
     pub fn with(bridges: Bridges) -> ProcKernel {
         ProcKernel {
             bridges,
@@ -150,7 +149,7 @@ impl Kernel for ProcKernel {
 
     fn silence_strays(&mut self, vni: Vni) -> Result<bool, Error> {
         let strays = match self.bridges.is_followed() {
-            // Asked for many bridges each second, of which hardly one has another name.
+            // The host monitor asks for many bridges each second: the table is up to date, and no name is asked for.
             true => self.bridges.find(vni).map(|(_, strays)| strays),
             false => Ok(self.look(vni)?.strays),
         };
@@ -236,16 +235,6 @@ fn read(file: &Path) -> io::Result<u32> {
     let text = fs::read_to_string(file)?;
     let number = text.trim().parse();
     number.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, text))
-}
-
-/// The VNIs of `range` whose bridge exists now, foreign ones left out. Looks at all links.
-pub(super) fn existing_bridges(range: &VniRange) -> BTreeSet<Vni> {
-    Bridges::default().vnis(*range).unwrap_or_default()
-}
-
-/// The VNIs of `range` whose bridge's name an interface of the host's own has. Looks at all links.
-pub(super) fn foreign_bridges(range: &VniRange) -> BTreeSet<Vni> {
-    Bridges::default().foreign(*range).unwrap_or_default()
 }
 
 #[cfg(test)]

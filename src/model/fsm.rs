@@ -347,7 +347,7 @@ pub fn announces(state: &State, role: Role) -> bool {
 /// A new row, always written under the condition that the row is still the one it was decided on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Write {
-    /// `type=0, current="", next=""`: the claimer or the owner gives the VNI back, or nobody lives in the row.
+    /// `type=0, current="", next=""`: the claimer or the owner gives the VNI back, or no live node is in the row.
     Vacate,
     /// `type=10, current="", next=me`: take a VNI that nobody serves.
     Claim,

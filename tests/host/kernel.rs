@@ -195,7 +195,7 @@ fn stations_behind_filters_are_told() {
             let mac = sh("cat /sys/class/net/br7/address").trim().to_string();
             let filter = |rule: &str| {
                 format!(
-                    "nft 'table bridge filter {{ chain output {{ type filter hook output priority 0; {rule} drop; }} }}'"
+                    "nft 'table bridge filter {{ chain output {{ type filter hook output priority 0; {rule} drop; }}; }}'"
                 )
             };
             let about_itself = "arp saddr ip 10.7.0.1 arp daddr ip 10.7.0.1";
@@ -320,7 +320,7 @@ fn a_bridge_of_the_hosts_own_is_left_alone() {
             assert_eq!(arp_ignore("own"), "0");
 
             sh("ip link set vxlan50 master br50");
-            // Nobody follows the links for this kernel.
+            // No watch follows the links for this kernel.
             host.bridges().unwrap().reload().unwrap();
             kernel.set_arp(vni(50), false).unwrap();
             assert_eq!(arp_ignore("br50"), "8");

@@ -108,7 +108,10 @@ pub fn signal(daemon: &str, signal: &str) {
         match (signal, state.trim()) {
             ("STOP", state) => state == "T",
             ("CONT", state) => state != "T",
-            (_, state) => ["", "Z"].contains(&state),
+            (_, "") => true,
+            // A process with threads is a zombie before the last of them has closed its files.
+            (_, "Z") => try_sh(&format!("ls /proc/{pid}/task | wc -l")).1.trim() == "1",
+            _ => false,
         }
     });
 }

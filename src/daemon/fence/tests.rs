@@ -37,12 +37,6 @@ impl Kernel for FakeKernel {
         Some(vni.get())
     }
 
-    fn hold(&mut self, _: Vni, _: u32) {}
-
-    fn silence_strays(&mut self, _: Vni) -> Result<bool, Error> {
-        Ok(false)
-    }
-
     fn put_back(&mut self, vni: Vni, answer: bool) -> Result<bool, Error> {
         let differs = self.0.lock().unwrap().answers.contains(&vni) != answer;
         self.set_arp(vni, answer).map(|()| differs)

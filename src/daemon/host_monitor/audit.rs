@@ -1,5 +1,5 @@
 //! Compares ARP on the host with what it was told to be: sysctl managers, network managers and people switch it
-//! too, and the kernel tells nobody.
+//! too, and the kernel sends no message about it.
 //!
 //! Each second a few bridges are read, one after the other in turn: what resets one usually resets all. A list of
 //! all links takes the kernel 10 us a link, so it is asked for as seldom as keeps all of this below a thousandth

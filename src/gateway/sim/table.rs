@@ -116,7 +116,7 @@ pub fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<
     };
     let last = Phase::EvpnWithdrawn as u8 + 2;
     let legal = match (from, to) {
-        // Vacate: nobody loses an owner, but an owner may give up its own. A successor whose owner died starts
+        // Vacate: no VNI loses its owner, but an owner may give up its own. A successor whose owner died starts
         // anew.
         (_, 0) => (!others_owner && !mine) || (from == 1 && mine) || from == 0 || from == 10,
         // Claim: the row names nobody who lives, but perhaps me.

@@ -45,7 +45,7 @@ pub struct Filter {
     was_open: bool,
     targets: Targets,
     targets_read: Option<Time>,
-    /// VNIs that were let out until the filter had to be emptied, and that nobody was told of.
+    /// VNIs that were let out until the filter had to be emptied, and that the `frr` thread has not heard of yet.
     lost: BTreeSet<Vni>,
 }
 
@@ -122,7 +122,7 @@ impl Filter {
         std::mem::take(&mut self.was_open)
     }
 
-    /// Takes every VNI but those in `keep` out of the filter, whoever put it there, and brings it into shape.
+    /// Takes every VNI but those in `keep` out of the filter, also what another run put there, and brings it into shape.
     ///
     /// # Errors
     /// What bgpd or vtysh said.

@@ -44,13 +44,14 @@ pub fn parse_bgp(text: &str) -> BgpConfig {
     let instances = parse_instances(text);
     let evpn = instances.iter().find(|it| it.advertises_all);
     let instance = evpn.or_else(|| instances.iter().find(|it| it.vrf.is_none()));
+    let unfiltered = instance.map_or_else(Vec::new, |it| it.unfiltered());
     let foreign = evpn.and_then(|it| Some((it, it.vrf.as_ref()?)));
     let mut config = BgpConfig {
         yields: svi::yields(text, instance),
         foreign_instance: foreign.map(|(it, vrf)| format!("router bgp {} vrf {vrf}", it.asn)),
         activated: instance.map_or(0, |it| it.activated().count()),
-        filter_at: instance.and_then(|it| Some(it.outbound_of(it.unfiltered().first()?))),
-        unfiltered: instance.map_or_else(Vec::new, |it| it.unfiltered()),
+        filter_at: instance.and_then(|it| Some(it.outbound_of(unfiltered.first()?))),
+        unfiltered,
         ..BgpConfig::default()
     };
     let mut open: Option<u32> = None;

@@ -22,7 +22,7 @@ pub mod targets;
 mod tests;
 pub(crate) mod verdict;
 
-use super::proc::{existing_bridges, foreign_bridges};
+use super::links::Bridges;
 use super::{Cost, Error, Health, Mended, Parts, RouteChange, RouteFailure, Router};
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
@@ -172,16 +172,18 @@ impl Frr {
         permit: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
         let found = self.read_costs()?;
+        // Shared by both questions: one look at all links.
+        let bridges = Bridges::default();
         let vnis: BTreeSet<Vni> = if self.range.len() <= PRESET {
             self.range.iter().collect()
         } else {
             let known = found.keys().filter(|vni| self.range.contains(**vni));
             known
                 .copied()
-                .chain(existing_bridges(&self.range))
+                .chain(bridges.vnis(self.range).unwrap_or_default())
                 .collect()
         };
-        let foreign = foreign_bridges(&self.range);
+        let foreign = bridges.foreign(self.range).unwrap_or_default();
         let (done, todo): (Vec<Vni>, Vec<Vni>) = vnis
             .into_iter()
             .filter(|vni| !keep.contains(vni) && !foreign.contains(vni))
@@ -263,7 +265,8 @@ impl Router for Frr {
 
     fn mend(&mut self, permit: &dyn Fn() -> bool) -> Result<Mended, Error> {
         if self.filter.take_was_open() {
-            self.svi.was_open(existing_bridges(&self.range));
+            let existing = Bridges::default().vnis(self.range);
+            self.svi.was_open(existing.unwrap_or_default());
         }
         let Some(asn) = self.filter.asn() else {
             return Ok(Mended::default());
@@ -297,17 +300,13 @@ impl Router for Frr {
                 is_there || !drifted.insert(*vni)
             });
         }
-        match (filter, costs) {
-            (Ok(found), Ok(_)) => drifted.extend(found),
-            (Ok(found), Err(error)) => {
-                drifted.extend(found);
-                self.filter.lose(drifted);
-                return Err(error);
-            }
-            (Err(error), _) => {
-                self.filter.lose(drifted);
-                return Err(error);
-            }
+        let compared = filter.and_then(|found| {
+            drifted.extend(found);
+            costs.map(drop)
+        });
+        if let Err(error) = compared {
+            self.filter.lose(drifted);
+            return Err(error);
         }
         Ok(drifted.into_iter().collect())
     }
