@@ -14,8 +14,8 @@ use crate::host::frr::EvpnFilter;
 use crate::host::frr::config::{BgpConfig, Entry, parse_bgp, parse_ospf};
 use crate::host::frr::script::{self, LIST, ROUTE_MAP, Script};
 use crate::host::frr::targets::parse_targets;
-use crate::host::frr::verdict::{Output, Verdict, judge};
-use crate::host::interfaces::{self, Interface, News};
+use crate::host::frr::vtysh_output::{Output, Verdict, judge};
+use crate::host::interfaces::{self, Interface, LinkEvent};
 use crate::model::fsm::Kind;
 use crate::model::types::{NodeName, Vni};
 use crate::schema::{self, Key, Meta, Value};
@@ -34,7 +34,7 @@ pub type Reader = fn(&[u8]);
 pub const READERS: [(&str, Reader); 9] = [
     ("schema", schema),
     ("wire", wire),
-    ("verdict", verdict),
+    ("vtysh_output", vtysh_output),
     ("config", config),
     ("targets", targets),
     ("guard", guard),
@@ -48,9 +48,9 @@ pub fn links(bytes: &[u8]) {
     let mut table = LinkTable::default();
     let mut last: BTreeMap<u32, Interface> = BTreeMap::new();
     let mut vnis: BTreeSet<Vni> = BTreeSet::new();
-    for news in interfaces::news(bytes) {
-        match &news {
-            News::Link(link) => {
+    for events in interfaces::link_events(bytes) {
+        match &events {
+            LinkEvent::Link(link) => {
                 vnis.extend(link.vxlan.and_then(|vxlan| Vni::new(vxlan.id)));
                 vnis.extend(
                     link.name
@@ -59,14 +59,14 @@ pub fn links(bytes: &[u8]) {
                 );
                 last.insert(link.index, link.clone());
             }
-            News::Gone(index) => drop(last.remove(index)),
-            News::Port(index, port) => {
+            LinkEvent::Gone(index) => drop(last.remove(index)),
+            LinkEvent::Port(index, port) => {
                 if let Some(link) = last.get_mut(index) {
                     link.port = Some(*port);
                 }
             }
         }
-        for change in table.update(news) {
+        for change in table.update(events) {
             if let Change::Renamed { index, name, .. } = change {
                 assert_eq!(table.name(index), Some(&*name));
             }
@@ -229,7 +229,7 @@ fn watch_json(batch: &WatchBatch) -> Json {
 }
 
 /// What vtysh left: an exit status, standard output up to the first zero, standard error behind it.
-pub fn verdict(bytes: &[u8]) {
+pub fn vtysh_output(bytes: &[u8]) {
     let (status, rest) = bytes.split_first().unwrap_or((&0, &[]));
     let mut parts = rest.splitn(2, |byte| *byte == 0);
     let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();

@@ -4,10 +4,10 @@
 //!        etcd  (key prefix /wmgwd/)
 //!          ^ lease, keepalive    ^ transactions     | changes, snapshots
 //!          |                     |                  v
-//!   +------+-------+    +--------+--------+    +----+--------+   +---------+   +--------+
-//!   | watchdog     |    | worker          |<---| watch, poll |   | lookout |   | signal |
-//!   | grants and   |--->| owns the        |    +-------------+   +----+----+   +---+----+
-//!   | renews       |    | Gateway (pure)  |<--------------------------+------------+
+//!   +------+-------+    +--------+--------+    +----+--------+   +--------------+   +--------+
+//!   | watchdog     |    | worker          |<---| watch, poll |   | host_monitor |   | signal |
+//!   | grants and   |--->| owns the        |    +-------------+   +----+---------+   +---+----+
+//!   | renews       |    | Gateway (pure)  |<--------------------------+-----------------+
 //!   +------+-------+    +---+----------+--+   one inbox of events
 //!          |                |          | ^
 //!          v                v   orders v | outcomes
@@ -16,23 +16,23 @@
 //!   | the ARP switch under it  |<---| asks it   |
 //!   +---+----------^-------^---+    +-----------+
 //!       |          |       |
-//!       |        fence   keeper ~~~ socket ~~~ guard (a process of its own)
-//!       v                                        |
-//!   /proc/sys (arp_ignore) <---------------------+--> vtysh
+//!       |        fence   guard_check ~~~ socket ~~~ guard (a process of its own)
+//!       v                                           |
+//!   /proc/sys (arp_ignore) <------------------------+--> vtysh
 //! ```
 //!
-//! Each box with a small name is a thread of that name. `watchdog` alone sets the lease. `fence` switches ARP
-//! off when the lease may end, whatever the others do. `lookout` follows the host's interfaces, puts back ARP that
-//! something else on the host has switched, and sees FRR's daemons come
-//! and go. `frr` is the only one that waits for vtysh. `worker` sends gratuitous ARP (AF_PACKET) itself.
-//! `keeper` looks after the guard, which has the same switches and takes over when the daemon is gone or
-//! late. `log` writes the lines of all of them, but at a terminal. `metrics` answers Prometheus and `notify`
-//! runs the operator's command, if asked for; both only read what the others have left for them.
+//! Each box with a name in lower case is a thread of that name. `watchdog` alone sets the lease. `fence` switches
+//! ARP off before the lease can expire, even if all other threads are blocked. `host_monitor` follows the host's
+//! interfaces, puts back ARP switches that another program has changed, and sees FRR's daemons start and end. `frr`
+//! is the only thread that waits for vtysh. `worker` sends gratuitous ARP (AF_PACKET) itself. `guard_check` replaces
+//! the guard if it is lost; the guard has the same switches, and takes over when the daemon is dead or late. `log`
+//! writes the log lines of all threads, except to a terminal. `metrics` answers Prometheus, and `notify` runs the
+//! operator's command, if the options ask for them; both only read what the worker has published.
 //!
-//! What to do is decided by pure code: [`model::types`], [`model::ring`], [`model::fsm`], [`gateway`], [`schema`] and the wire
-//! format of [`etcd`]; [`telemetry::counters`] counts what has become of the VNIs. Doing it is dumb code: [`daemon::worker`],
-//! [`daemon::frr_thread`] (thread `frr`), [`daemon::lease`], [`daemon::observer`], [`daemon::host_monitor`], [`host`], [`guard`]. Between the two stands [`daemon::fence`]: whatever claims a VNI
-//! asks it right before it acts.
+//! Pure code decides: [`model`], [`gateway`], [`schema`] and the wire format of [`etcd`]. Code without decisions
+//! acts: [`daemon::worker`], [`daemon::frr_thread`], [`daemon::lease`], [`daemon::observer`],
+//! [`daemon::host_monitor`], [`host`] and [`guard`]. Both meet in [`daemon::fence`]: each action that claims a VNI
+//! asks the fence for permission immediately before.
 #![deny(unsafe_code)]
 
 pub mod cli;

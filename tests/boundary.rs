@@ -16,7 +16,7 @@ const PURE: &[&str] = &[
     "etcd/wire",
     "host/bridges",
     "host/netlink",
-    "host/frr/fate",
+    "host/frr/route_map",
     "commands/status/analyse",
     "commands/status/json",
     "commands/status/show",

@@ -4,7 +4,7 @@
 //! it acts. ARP itself goes through [`Fence::switch`], which checks and acts under one lock, so that once
 //! [`Fence::silence`] has run nothing is switched on behind it.
 //!
-//! Owns the ARP half of the host and the line to the guard process. What is done under its lock is a write to
+//! Owns the ARP half of the host and the connection to the guard process. What is done under its lock is a write to
 //! the kernel or to the guard's socket, and nothing that may take long or block: no log, no process.
 
 use crate::gateway::ArpOutcome;
@@ -70,7 +70,7 @@ pub struct PutBack {
 
 /// What a look after the guard brought to light.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Minded {
+pub enum GuardCheck {
     /// It is there.
     Well,
     /// It has fenced: ARP may be off although [`Fence::switch`] switched it on.
@@ -238,33 +238,33 @@ impl Fence {
     ///
     /// # Errors
     /// There is no guard and none could be started.
-    pub fn mind_guard(&self) -> Result<Minded, guard::Error> {
-        let minded = self.look_after_guard();
-        self.metrics.guard(minded.is_ok());
-        if matches!(minded, Ok(Minded::Fenced)) {
+    pub fn check_guard(&self) -> Result<GuardCheck, guard::Error> {
+        let check = self.replace_lost_guard();
+        self.metrics.guard(check.is_ok());
+        if matches!(check, Ok(GuardCheck::Fenced)) {
             self.metrics.guard_fenced();
         }
-        minded
+        check
     }
 
-    /// The line to the guard, to wait at for its end.
-    pub fn guard_line(&self) -> Option<OwnedFd> {
-        self.state().guard.line()
+    /// The connection to the guard, to wait at for its end.
+    pub fn guard_conn(&self) -> Option<OwnedFd> {
+        self.state().guard.conn()
     }
 
-    fn look_after_guard(&self) -> Result<Minded, guard::Error> {
+    fn replace_lost_guard(&self) -> Result<GuardCheck, guard::Error> {
         let mut guards = self.guards();
         let why = {
             let mut state = self.state();
             if state.dismissed {
-                return Ok(Minded::Well);
+                return Ok(GuardCheck::Well);
             }
             match state.guard.standing() {
-                Standing::Well => return Ok(Minded::Well),
+                Standing::Well => return Ok(GuardCheck::Well),
                 Standing::Fenced => {
                     // It has forgotten what it has silenced.
                     state.guarded.clear();
-                    return Ok(Minded::Fenced);
+                    return Ok(GuardCheck::Fenced);
                 }
                 Standing::Lost(why) => why,
             }
@@ -290,7 +290,7 @@ impl Fence {
             .collect();
         *guarded = answering.iter().copied().collect();
         guard.serves(&answering);
-        Ok(Minded::Replaced(why))
+        Ok(GuardCheck::Replaced(why))
     }
 
     fn guards(&self) -> MutexGuard<'_, Box<dyn Guards>> {

@@ -4,7 +4,7 @@
 //! Owns the [`Router`]. While it is busy the worker goes on: ARP and etcd never wait for vtysh.
 
 use crate::daemon::fence::Fence;
-use crate::daemon::readvertise::Mending;
+use crate::daemon::readvertise::Readvertise;
 use crate::gateway::Event;
 use crate::host::{self, Parts, RouteChange, Router};
 use crate::model::types::{LeaseId, Time, Vni};
@@ -75,18 +75,22 @@ fn serve_orders(
         reset_complaint: Complaint::default(),
         audit_complaint: Complaint::default(),
         warned: BTreeSet::new(),
-        mending: Mending::default(),
+        readvertise: Readvertise::default(),
         claimed_under: None,
         audits: Audits::new(clock::now()),
     };
     loop {
         let due = thread.audits.due();
-        let due = thread.mending.due.map_or(due, |mend| mend.min(due));
+        let due = thread.readvertise.due.map_or(due, |look| look.min(due));
         let mut told = match orders.recv_timeout(due.since(clock::now())) {
             Ok(order) => vec![thread.carry_out(order)],
             Err(RecvTimeoutError::Timeout) => {
-                if thread.mending.due.is_some_and(|due| due <= clock::now()) {
-                    thread.mend();
+                if thread
+                    .readvertise
+                    .due
+                    .is_some_and(|due| due <= clock::now())
+                {
+                    thread.readvertise();
                 }
                 Vec::new()
             }
@@ -159,7 +163,7 @@ struct FrrThread<'a> {
     audit_complaint: Complaint,
     /// What was last warned of.
     warned: BTreeSet<String>,
-    mending: Mending,
+    readvertise: Readvertise,
     /// The lease of the last change, under which an audit may claim again.
     claimed_under: Option<LeaseId>,
     audits: Audits,
@@ -167,7 +171,7 @@ struct FrrThread<'a> {
 
 impl FrrThread<'_> {
     fn carry_out(&mut self, order: Order) -> Event {
-        self.mending.due = Some(clock::now());
+        self.readvertise.due = Some(clock::now());
         match order {
             Order::Reset { parts, keep } => self.reset(parts, &keep),
             Order::Change { changes, under } => self.change(&changes, under),
@@ -231,9 +235,9 @@ impl FrrThread<'_> {
         Event::RoutesChanged { failed }
     }
 
-    fn mend(&mut self) {
+    fn readvertise(&mut self) {
         let (fence, under) = (self.fence, self.claimed_under);
-        self.mending
+        self.readvertise
             .look(&mut *self.router, &|| fence.permits(under));
     }
 
@@ -245,10 +249,10 @@ impl FrrThread<'_> {
     /// | list lines, or entries | the VNIs that were claimed | given again |
     /// | export route targets | the list lines | the lines follow |
     /// | OSPF costs of bridges | what was set | set again |
-    /// | the gateway's own type-2 routes | the VNIs that were claimed | brought back ([`Mending`]) |
+    /// | the gateway's own type-2 routes | the VNIs that were claimed | brought back ([`Readvertise`]) |
     /// | neighbours, route-maps, instance | what wmgwd relies on | logged |
     fn audit(&mut self) -> Vec<Vni> {
-        self.mending.due = Some(clock::now());
+        self.readvertise.due = Some(clock::now());
         let (fence, under) = (self.fence, self.claimed_under);
         let found = match self.router.drifted(&|| fence.permits(under)) {
             Ok(vnis) => {

@@ -1,4 +1,4 @@
-//! What happens to the host behind our back: thread `lookout` follows the host's interfaces, compares ARP with
+//! What happens to the host behind our back: thread `host_monitor` follows the host's interfaces, compares ARP with
 //! what it was told to be, sees FRR daemons come and go, and turns that into events.
 
 mod audit;
@@ -38,24 +38,26 @@ pub fn spawn(
     fence: Arc<Fence>,
     events: Sender<Event>,
 ) -> io::Result<()> {
-    Builder::new().name("lookout".to_owned()).spawn(move || {
-        let mut health = None;
-        let mut kernel = bridges.map(|bridges| KernelMonitor::new(bridges, range, fence));
-        loop {
-            let seen = router.health();
-            if health != Some(seen) {
-                health = Some(seen);
-                let _ = events.send(Event::Health(seen));
+    Builder::new()
+        .name("host_monitor".to_owned())
+        .spawn(move || {
+            let mut health = None;
+            let mut kernel = bridges.map(|bridges| KernelMonitor::new(bridges, range, fence));
+            loop {
+                let seen = router.health();
+                if health != Some(seen) {
+                    health = Some(seen);
+                    let _ = events.send(Event::Health(seen));
+                }
+                let links = kernel.as_ref().and_then(|kernel| kernel.links.as_ref());
+                wait(links, &router.ends());
+                let changed = kernel.as_mut().map(KernelMonitor::look).unwrap_or_default();
+                if !changed.is_empty() {
+                    debug!("bridges came, went or came up: vnis={}", spans(&changed));
+                    let _ = events.send(Event::Links(changed));
+                }
             }
-            let links = kernel.as_ref().and_then(|kernel| kernel.links.as_ref());
-            wait(links, &router.ends());
-            let changed = kernel.as_mut().map(KernelMonitor::look).unwrap_or_default();
-            if !changed.is_empty() {
-                debug!("bridges came, went or came up: vnis={}", spans(&changed));
-                let _ = events.send(Event::Links(changed));
-            }
-        }
-    })?;
+        })?;
     Ok(())
 }
 

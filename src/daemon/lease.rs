@@ -1,10 +1,10 @@
 //! The lease: granted, renewed and at the end revoked by the thread `watchdog`, the only one that sets it.
 //!
 //! Beside it the thread `fence` stands ready to switch ARP off when the lease may end, whatever the worker,
-//! etcd or FRR are doing, and the thread `keeper` looks after the guard. Each acts first and logs then.
+//! etcd or FRR are doing, and the thread `guard_check` looks after the guard. Each acts first and logs then.
 
 use crate::cli::Timing;
-use crate::daemon::fence::{Fence, Minded};
+use crate::daemon::fence::{Fence, GuardCheck};
 use crate::etcd::{Client, Error, Renewal};
 use crate::gateway::Event;
 use crate::model::types::{Lease, LeaseId, Time};
@@ -65,7 +65,7 @@ struct Renewer {
 }
 
 impl Watchdog {
-    /// Starts the threads `watchdog`, `fence` and `keeper`. `adopted` is a lease that was just renewed for a predecessor.
+    /// Starts the threads `watchdog`, `fence` and `guard_check`. `adopted` is a lease that was just renewed for a predecessor.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -86,7 +86,7 @@ impl Watchdog {
             .spawn(move || stand(&standing))?;
         let (kept, told) = (fence.clone(), events.clone());
         Builder::new()
-            .name("keeper".to_owned())
+            .name("guard_check".to_owned())
             .spawn(move || keep(&kept, &told))?;
         let renewer = Renewer {
             client,
@@ -145,34 +145,34 @@ fn stand(fence: &Fence) {
     }
 }
 
-/// Thread `keeper`.
+/// Thread `guard_check`.
 fn keep(fence: &Fence, events: &Sender<Event>) {
     let mut complaint = Complaint::default();
     loop {
-        look_after_guard(fence, events, &mut complaint);
-        wait_at(fence.guard_line());
+        replace_lost_guard(fence, events, &mut complaint);
+        wait_at(fence.guard_conn());
     }
 }
 
-/// Until the guard at the end of `line` is gone, or it is time to look after it.
-fn wait_at(line: Option<OwnedFd>) {
+/// Until the guard at the end of `conn` is gone, or it is time to look after it.
+fn wait_at(conn: Option<OwnedFd>) {
     /// How often a guard is looked after that does not end, in milliseconds.
     const EVERY: u16 = 1000;
     /// How soon one that cannot be had is tried again.
     const AGAIN: Duration = Duration::from_millis(500);
-    let Some(line) = line else {
+    let Some(conn) = conn else {
         return sleep(AGAIN);
     };
     // Nothing but its end: what it says can wait.
-    let mut line = [PollFd::new(line.as_fd(), PollFlags::empty())];
-    if poll(&mut line, PollTimeout::from(EVERY)).is_err() {
+    let mut conn = [PollFd::new(conn.as_fd(), PollFlags::empty())];
+    if poll(&mut conn, PollTimeout::from(EVERY)).is_err() {
         sleep(AGAIN);
     }
 }
 
-fn look_after_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Complaint) {
-    let minded = match fence.mind_guard() {
-        Ok(minded) => minded,
+fn replace_lost_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Complaint) {
+    let check = match fence.check_guard() {
+        Ok(check) => check,
         Err(error) => {
             let reason = chain(&error);
             if complaint.raise(&reason) {
@@ -186,10 +186,10 @@ fn look_after_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Compl
     if complaint.settle() {
         info!("there is a guard again");
     }
-    match minded {
-        Minded::Well => {}
-        Minded::Replaced(why) => warn!("the guard was gone, there is another: {why}"),
-        Minded::Fenced => {
+    match check {
+        GuardCheck::Well => {}
+        GuardCheck::Replaced(why) => warn!("the guard was gone, there is another: {why}"),
+        GuardCheck::Fenced => {
             // The lease may have been renewed since, and nobody here seen it end. Told as a lease that was
             // over, and is not: nothing that was known of the host holds.
             let lease = fence.lease();
@@ -397,7 +397,7 @@ mod tests {
         }));
         let (events, inbox) = channel();
         let mut complaint = Complaint::default();
-        look_after_guard(&fence, &events, &mut complaint);
+        replace_lost_guard(&fence, &events, &mut complaint);
         (inbox.try_iter().collect(), complaint)
     }
 

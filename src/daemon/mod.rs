@@ -18,8 +18,8 @@ use crate::etcd::Client;
 use crate::gateway::{self, Event, Exit, Gateway};
 use crate::guard::Guard;
 use crate::guard::address::Address;
-use crate::guard::keeper::{Attached, Keeper};
 use crate::guard::protocol;
+use crate::guard::supervisor::{Attached, GuardSupervisor};
 use crate::host::Cost;
 use crate::host::factory::HostFactory;
 use crate::host::frr::EvpnFilter;
@@ -102,11 +102,11 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     }
     let client = Client::open(&config.etcd, config.timing.etcd_timeout)?.counting(metrics.clone());
     let Attached {
-        keeper,
-        mut line,
+        supervisor: guards,
+        mut conn,
         predecessor,
         retired,
-    } = Keeper::attach(guard_address(&config), guard_arguments(&config))?;
+    } = GuardSupervisor::attach(guard_address(&config), guard_arguments(&config))?;
     if let Some(lease) = retired {
         // Nothing of it is on show any more: nobody need wait for its end, this run least of all.
         match client.lease_revoke(lease.id) {
@@ -121,7 +121,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     let adopted = predecessor.and_then(|lease| adopt::adopt(&client, lease));
     if let Some(lease) = adopted {
         // At once: it holds on to what the run before shows, and that run's time is nearly over.
-        line.lease(lease);
+        conn.lease(lease);
     }
 
     let mut gateway = Gateway::new(gateway_config(&config, &client, adopted));
@@ -136,8 +136,8 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     let fence = Fence::new(
         config.timing.fence_margin,
         host.kernel(),
-        Box::new(line),
-        Box::new(keeper),
+        Box::new(conn),
+        Box::new(guards),
     )?;
     let fence = Arc::new(fence.counting(metrics.clone()));
 

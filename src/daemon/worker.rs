@@ -18,7 +18,7 @@ use crate::model::spans::Spans;
 use crate::model::types::{LeaseId, NodeName, Revision, Time, Vni};
 use crate::schema::{self, Batch, Commit, Fate, Meta};
 use crate::sys::clock;
-use crate::telemetry::counters::Tally;
+use crate::telemetry::counters::Counters;
 use crate::telemetry::log_text::{Complaint, Complaints, chain, spans, value};
 use crate::telemetry::metrics::{Metrics, Standing};
 use crate::telemetry::notify::Notifier;
@@ -77,9 +77,9 @@ struct Running {
     planned_under: Option<LeaseId>,
     /// The newest revision that the gateway knows of.
     known: Revision,
-    tally: Tally,
+    counters: Counters,
     standing: Standing,
-    /// The tally has numbers that are not published yet.
+    /// The counters have numbers that are not published yet.
     unpublished: bool,
     frr: Sender<Order>,
     /// What was last registered, and logged.
@@ -112,12 +112,12 @@ impl Worker {
         events: Sender<Event>,
     ) -> io::Result<JoinHandle<Exit>> {
         let frr = frr_thread::spawn(router, self.fence.clone(), events)?;
-        let tally = Tally::new(self.me.clone());
+        let counters = Counters::new(self.me.clone());
         let running = Running {
             worker: self,
             planned_under: None,
             known: Revision::default(),
-            tally,
+            counters,
             standing: Standing::default(),
             unpublished: true,
             frr,
@@ -148,7 +148,7 @@ impl Running {
                 for effect in effects {
                     if let Some(exit) = self.execute(effect) {
                         self.account();
-                        self.tally.leaves();
+                        self.counters.leaves();
                         self.account();
                         return exit;
                     }
@@ -182,7 +182,7 @@ impl Running {
         let changed = gateway.take_changed();
         for &vni in &changed {
             if let Some(row) = gateway.row(vni) {
-                self.tally.row(now, vni, &row, gateway.owns(vni));
+                self.counters.row(now, vni, &row, gateway.owns(vni));
             }
         }
         let standing = Standing {
@@ -193,24 +193,28 @@ impl Running {
         self.look_at_proof(now);
         self.unpublished |= !changed.is_empty() || standing != self.standing;
         if standing.leaving && !self.standing.leaving {
-            self.tally.drains();
+            self.counters.drains();
         }
         self.standing = standing;
-        for (news, vnis) in self.tally.take_news() {
-            self.worker.notifier.tell(news, &vnis);
+        for (event, vnis) in self.counters.take_events() {
+            self.worker.notifier.tell(event, &vnis);
         }
         self.worker.metrics.turned(now);
         if std::mem::take(&mut self.unpublished) {
-            self.worker.metrics.publish(self.tally.summary(), standing);
+            self.worker
+                .metrics
+                .publish(self.counters.summary(), standing);
         }
         self.tell_supervisor(now);
     }
 
-    /// Has the tally look whether the lease is proved.
+    /// Has the counters note whether the lease is proved.
     fn look_at_proof(&mut self, now: Time) {
         let gateway = &self.worker.gateway;
         let (lease, is_proved) = gateway.proof(now);
-        self.unpublished |= self.tally.proves(lease, is_proved, |vni| gateway.owns(vni));
+        self.unpublished |= self
+            .counters
+            .proves(lease, is_proved, |vni| gateway.owns(vni));
     }
 
     fn tell_supervisor(&mut self, now: Time) {
@@ -226,7 +230,7 @@ impl Running {
         if leaving {
             supervisor.stopping();
         }
-        let (tally, gateway) = (&self.tally, &self.worker.gateway);
+        let (counters, gateway) = (&self.counters, &self.worker.gateway);
         supervisor.turn(now, || {
             let doing = match (leaving, in_sync) {
                 (true, _) => "leaving",
@@ -236,7 +240,7 @@ impl Running {
             };
             let (_, is_proved) = gateway.proof(now);
             let held = if is_proved { "held" } else { "none" };
-            let served = tally.summary().served;
+            let served = counters.summary().served;
             format!("{doing}: serves {served} VNIs, lease {held}")
         });
     }

@@ -149,8 +149,8 @@ fn wire_stands() {
 }
 
 #[test]
-fn verdict_stands() {
-    every_reader_stands("verdict");
+fn vtysh_output_stands() {
+    every_reader_stands("vtysh_output");
 }
 
 #[test]

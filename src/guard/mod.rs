@@ -8,21 +8,21 @@
 //! daemon, which may have been late only; one that does not answer any more is ended and replaced.
 //!
 //! The guard has one socket and no connection to etcd; it decides nothing but when to stop. [`process`] is
-//! the guard itself, [`keeper`] the daemon's side, [`protocol`] what they say to each other, [`address`] where.
+//! the guard itself, [`supervisor`] the daemon's side, [`protocol`] what they say to each other, [`address`] where.
 
 pub mod address;
-pub mod keeper;
 mod peer;
 pub mod process;
 pub mod protocol;
 pub mod run;
+pub mod supervisor;
 
 use crate::model::types::{Lease, Vni};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// The daemon's line to its guard. Told under the lock that fencing needs: it never blocks for long, and never
+/// The connection of the daemon to its guard. Told under the lock that fencing needs: it never blocks for long, and never
 /// logs.
 pub trait Guard: Send {
     /// The lease was granted or renewed.
@@ -33,8 +33,8 @@ pub trait Guard: Send {
     fn released(&mut self, vnis: &[Vni]);
     /// How it is with the guard.
     fn standing(&mut self) -> Standing;
-    /// The line to it, which hangs up when the guard ends; `None` if it is lost.
-    fn line(&self) -> Option<OwnedFd> {
+    /// The connection, which hangs up when the guard ends; `None` if it is lost.
+    fn conn(&self) -> Option<OwnedFd> {
         None
     }
     /// Everything is withdrawn: the guard shall end.

@@ -52,7 +52,7 @@ pub fn settle_in(real: bool) {
 
 /// A guard.
 pub struct Process {
-    door: Door,
+    listener: Listener,
     /// Goes off when something is due.
     alarm: Alarm,
     margin: Duration,
@@ -90,7 +90,7 @@ impl Process {
         let listener = address.listen().map_err(Error::Socket)?;
         let now = clock::now();
         Ok(Process {
-            door: Door {
+            listener: Listener {
                 listener,
                 caller: None,
                 shut_until: now,
@@ -148,7 +148,7 @@ impl Process {
     }
 
     fn is_over(&self, now: Time) -> bool {
-        if self.daemon.is_some() || self.door.has_guest() {
+        if self.daemon.is_some() || self.listener.has_guest() {
             return false;
         }
         if !self.is_armed() {
@@ -207,9 +207,9 @@ impl Process {
 
     fn withdraw(&mut self) {
         // A word from the daemon, or a new daemon: it takes over from here.
-        let door = RefCell::new(&mut self.door);
+        let listener = RefCell::new(&mut self.listener);
         let daemon = self.daemon.as_ref();
-        let quiet = || !door.borrow_mut().has_daemon() && daemon.is_none_or(is_quiet);
+        let quiet = || !listener.borrow_mut().has_daemon() && daemon.is_none_or(is_quiet);
         match self.router.withdraw(Parts::ALL, &BTreeSet::new(), &quiet) {
             Ok(()) => {
                 self.routes = false;
@@ -241,7 +241,7 @@ impl Process {
             until = until.min(lease.valid_until - self.margin);
         }
         self.alarm.set(until);
-        let mut fds = self.door.fds(now);
+        let mut fds = self.listener.fds(now);
         fds.push(PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN));
         if let Some(daemon) = &self.daemon {
             fds.push(PollFd::new(daemon.as_fd(), PollFlags::POLLIN));
@@ -302,10 +302,10 @@ impl Process {
     }
 
     fn answer_the_door(&mut self) {
-        if !self.door.has_daemon() {
+        if !self.listener.has_daemon() {
             return;
         }
-        let Some(mut peer) = self.door.admit() else {
+        let Some(mut peer) = self.listener.admit() else {
             return;
         };
         let greeting = match (&self.daemon, self.lease) {
@@ -340,7 +340,7 @@ fn is_quiet(peer: &Peer) -> bool {
 }
 
 /// Where daemons come in, one at a time. Whoever does not say hello only looks whether there is a guard.
-struct Door {
+struct Listener {
     listener: UnixListener,
     caller: Option<Caller>,
     /// Nobody could be let in: out of file descriptors.
@@ -354,7 +354,7 @@ struct Caller {
     said_hello: bool,
 }
 
-impl Door {
+impl Listener {
     fn fds(&self, now: Time) -> Vec<PollFd<'_>> {
         match &self.caller {
             Some(caller) => vec![PollFd::new(caller.peer.as_fd(), PollFlags::POLLIN)],

@@ -5,7 +5,7 @@
 //! touches them. A bridge that wmgwd has switched carries its VNI as its `tag`, so that it is known under
 //! any name: a renamed bridge would go on answering behind the back of the new owner.
 
-use super::interfaces::{Interface, News};
+use super::interfaces::{Interface, LinkEvent};
 use crate::model::types::{Vni, VniRange};
 use fnv::FnvHashMap;
 use std::collections::BTreeSet;
@@ -171,21 +171,21 @@ impl LinkTable {
     }
 
     /// Takes a message in; returns what changed.
-    pub fn update(&mut self, news: News) -> Vec<Change> {
-        let index = match &news {
-            News::Link(link) => link.index,
-            News::Gone(index) | News::Port(index, _) => *index,
+    pub fn update(&mut self, event: LinkEvent) -> Vec<Change> {
+        let index = match &event {
+            LinkEvent::Link(link) => link.index,
+            LinkEvent::Gone(index) | LinkEvent::Port(index, _) => *index,
         };
         let mut vnis: BTreeSet<Vni> = self.links.get(&index).map(concerned).unwrap_or_default();
-        if let News::Link(link) = &news {
+        if let LinkEvent::Link(link) = &event {
             vnis.extend(concerned(link));
         }
         let before: Vec<(Vni, State)> =
             vnis.into_iter().map(|vni| (vni, self.state(vni))).collect();
-        match news {
-            News::Link(link) => self.insert(link),
-            News::Gone(index) => self.remove(index),
-            News::Port(index, port) => {
+        match event {
+            LinkEvent::Link(link) => self.insert(link),
+            LinkEvent::Gone(index) => self.remove(index),
+            LinkEvent::Port(index, port) => {
                 if let Some(link) = self.links.get_mut(&index) {
                     link.port = Some(port);
                 }
@@ -417,17 +417,17 @@ mod tests {
     fn ports_come_and_go() {
         let mut table = table();
         let changed = [Change::Bridge(vni(50))];
-        assert_eq!(table.update(News::Link(vxlan(11, 50, 0))), []);
-        assert_eq!(table.update(News::Link(vxlan(11, 50, 6))), changed);
+        assert_eq!(table.update(LinkEvent::Link(vxlan(11, 50, 0))), []);
+        assert_eq!(table.update(LinkEvent::Link(vxlan(11, 50, 6))), changed);
         assert_eq!(table.bridge(vni(50)), ours(6, Some(1)));
-        assert_eq!(table.update(News::Link(vxlan(11, 50, 6))), []);
-        assert_eq!(table.update(News::Link(vxlan(11, 50, 4))), changed);
+        assert_eq!(table.update(LinkEvent::Link(vxlan(11, 50, 6))), []);
+        assert_eq!(table.update(LinkEvent::Link(vxlan(11, 50, 4))), changed);
         assert_eq!(table.bridge(vni(50)), Bridge::Foreign { index: 6 });
-        assert_eq!(table.update(News::Link(vxlan(11, 50, 6))), changed);
-        assert_eq!(table.update(News::Gone(11)), changed);
-        assert_eq!(table.update(News::Gone(6)), changed);
+        assert_eq!(table.update(LinkEvent::Link(vxlan(11, 50, 6))), changed);
+        assert_eq!(table.update(LinkEvent::Gone(11)), changed);
+        assert_eq!(table.update(LinkEvent::Gone(6)), changed);
         assert_eq!(table.bridge(vni(50)), Bridge::Absent);
-        assert_eq!(table.update(News::Gone(99)), []);
+        assert_eq!(table.update(LinkEvent::Gone(99)), []);
     }
 
     /// Input: a bridge that goes down and comes up, with and without its being seen down. Output: it rose.
@@ -442,15 +442,15 @@ mod tests {
             carrier_ups: 2,
             ..bridge(4, "br4")
         };
-        assert_eq!(table.update(News::Link(down)), []);
+        assert_eq!(table.update(LinkEvent::Link(down)), []);
         let rose = [Change::Bridge(vni(4))];
-        assert_eq!(table.update(News::Link(bridge(4, "br4"))), rose);
-        assert_eq!(table.update(News::Link(up.clone())), rose);
-        assert_eq!(table.update(News::Link(up)), []);
+        assert_eq!(table.update(LinkEvent::Link(bridge(4, "br4"))), rose);
+        assert_eq!(table.update(LinkEvent::Link(up.clone())), rose);
+        assert_eq!(table.update(LinkEvent::Link(up)), []);
         let anew = [vxlan(5, 4, 12), bridge(12, "br4")];
-        assert_eq!(table.update(News::Gone(4)), rose);
-        assert_eq!(table.update(News::Link(anew[0].clone())), []);
-        assert_eq!(table.update(News::Link(anew[1].clone())), rose);
+        assert_eq!(table.update(LinkEvent::Gone(4)), rose);
+        assert_eq!(table.update(LinkEvent::Link(anew[0].clone())), []);
+        assert_eq!(table.update(LinkEvent::Link(anew[1].clone())), rose);
     }
 
     /// Input: a marked bridge renamed, with and without another in its place. Output: an alarm, and it is
@@ -458,9 +458,9 @@ mod tests {
     #[test]
     fn a_renamed_bridge_is_known_by_its_mark() {
         let mut table = table();
-        table.update(News::Link(marked(4, "br4", 4)));
+        table.update(LinkEvent::Link(marked(4, "br4", 4)));
         assert_eq!(table.strays(vni(4)), [0; 0]);
-        let renamed = table.update(News::Link(marked(4, "lan4", 4)));
+        let renamed = table.update(LinkEvent::Link(marked(4, "lan4", 4)));
         let alarm = Change::Renamed {
             vni: vni(4),
             index: 4,
@@ -477,15 +477,15 @@ mod tests {
         assert_eq!(found.strays(vni(4)), [4]);
         assert!(found.changes_since(&super::tests::table()).contains(&alarm));
 
-        table.update(News::Link(bridge(12, "br4")));
+        table.update(LinkEvent::Link(bridge(12, "br4")));
         assert_eq!(table.bridge(vni(4)), Bridge::Foreign { index: 12 });
         assert_eq!(table.strays(vni(4)), [4]);
-        table.update(News::Link(vxlan(5, 4, 12)));
+        table.update(LinkEvent::Link(vxlan(5, 4, 12)));
         assert_eq!(table.bridge(vni(4)), ours(12, Some(1)));
         assert_eq!(table.strays(vni(4)), [0; 0]);
         // A bridge of the operator's own with that VNI has never had our mark.
-        table.update(News::Link(bridge(13, "own")));
-        table.update(News::Link(vxlan(14, 5, 13)));
+        table.update(LinkEvent::Link(bridge(13, "own")));
+        table.update(LinkEvent::Link(vxlan(14, 5, 13)));
         assert_eq!(table.strays(vni(5)), [0; 0]);
     }
 
@@ -495,9 +495,9 @@ mod tests {
         let old = table();
         assert_eq!(old.clone().changes_since(&old), []);
         let mut now = table();
-        now.update(News::Link(bridge(20, "br20")));
-        now.update(News::Link(vxlan(21, 20, 20)));
-        now.update(News::Gone(7));
+        now.update(LinkEvent::Link(bridge(20, "br20")));
+        now.update(LinkEvent::Link(vxlan(21, 20, 20)));
+        now.update(LinkEvent::Gone(7));
         let expected = [Change::Bridge(vni(20)), Change::Bridge(vni(60))];
         assert_eq!(now.changes_since(&old), expected);
     }
@@ -516,15 +516,15 @@ mod tests {
                 on,
             }]
         };
-        assert_eq!(table.update(News::Port(5, flag(true))), told(true));
-        assert_eq!(table.update(News::Port(5, flag(true))), []);
-        assert_eq!(table.update(News::Port(99, flag(true))), []);
-        assert_eq!(table.update(News::Port(5, flag(false))), told(false));
-        table.update(News::Port(5, flag(true)));
-        let mut gone = table.update(News::Gone(5));
+        assert_eq!(table.update(LinkEvent::Port(5, flag(true))), told(true));
+        assert_eq!(table.update(LinkEvent::Port(5, flag(true))), []);
+        assert_eq!(table.update(LinkEvent::Port(99, flag(true))), []);
+        assert_eq!(table.update(LinkEvent::Port(5, flag(false))), told(false));
+        table.update(LinkEvent::Port(5, flag(true)));
+        let mut gone = table.update(LinkEvent::Gone(5));
         gone.retain(|it| matches!(it, Change::Suppression { .. }));
         assert_eq!(gone, told(false));
         // A port that is no VNI's.
-        assert_eq!(table.update(News::Port(8, flag(true))), []);
+        assert_eq!(table.update(LinkEvent::Port(8, flag(true))), []);
     }
 }

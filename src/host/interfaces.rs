@@ -103,7 +103,7 @@ pub struct Port {
 
 /// What a message of the kernel says of an interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum News {
+pub enum LinkEvent {
     /// It is like this now.
     Link(Interface),
     /// It is gone.
@@ -113,21 +113,21 @@ pub enum News {
 }
 
 /// What a datagram of the kernel says, in order; what is about something else is left out.
-pub fn news(datagram: &[u8]) -> Vec<News> {
+pub fn link_events(datagram: &[u8]) -> Vec<LinkEvent> {
     messages(datagram)
-        .filter_map(|(kind, message)| read_news(kind, message))
+        .filter_map(|(kind, message)| read_event(kind, message))
         .collect()
 }
 
-fn read_news(kind: u16, message: &[u8]) -> Option<News> {
+fn read_event(kind: u16, message: &[u8]) -> Option<LinkEvent> {
     let index = u32::from_ne_bytes(number(message, 4)?);
     match (kind, *message.first()?) {
-        (RTM_NEWLINK, AF_UNSPEC) => read(message).map(News::Link),
-        (RTM_DELLINK, AF_UNSPEC) => Some(News::Gone(index)),
+        (RTM_NEWLINK, AF_UNSPEC) => read(message).map(LinkEvent::Link),
+        (RTM_DELLINK, AF_UNSPEC) => Some(LinkEvent::Gone(index)),
         (RTM_NEWLINK, AF_BRIDGE) => {
             let mut parts = attributes(message.get(INFO..)?);
             let (_, port) = parts.find(|(kind, _)| *kind == IFLA_PROTINFO)?;
-            Some(News::Port(index, read_port(port)))
+            Some(LinkEvent::Port(index, read_port(port)))
         }
         _ => None,
     }
@@ -315,7 +315,8 @@ mod tests {
             let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds/links/");
             std::fs::read(format!("{seeds}{name}")).unwrap()
         };
-        let [News::Link(bridge), News::Link(port)] = &news(&seed("dump"))[..] else {
+        let [LinkEvent::Link(bridge), LinkEvent::Link(port)] = &link_events(&seed("dump"))[..]
+        else {
             panic!("not two links");
         };
         assert_eq!((&*bridge.name, &*bridge.kind), ("br7", "bridge"));
@@ -331,10 +332,13 @@ mod tests {
             Some((7, false))
         );
         assert_eq!(port.port, Some(flags(true)));
-        let events = news(&seed("events"));
-        assert!(events.contains(&News::Port(77, flags(false))), "{events:?}");
-        assert!(events.contains(&News::Gone(77)), "{events:?}");
-        let renamed = |it: &News| matches!(it, News::Link(link) if link.index == bridge.index && link.name == "lan7" && link.tag == Some(7));
+        let events = link_events(&seed("events"));
+        assert!(
+            events.contains(&LinkEvent::Port(77, flags(false))),
+            "{events:?}"
+        );
+        assert!(events.contains(&LinkEvent::Gone(77)), "{events:?}");
+        let renamed = |it: &LinkEvent| matches!(it, LinkEvent::Link(link) if link.index == bridge.index && link.name == "lan7" && link.tag == Some(7));
         assert!(events.iter().any(renamed), "{events:?}");
     }
 
@@ -420,11 +424,11 @@ mod tests {
             neigh_suppress: true,
         };
         let expected = [
-            News::Link(read(&vxlan7()).unwrap()),
-            News::Port(12, suppresses),
-            News::Gone(12),
+            LinkEvent::Link(read(&vxlan7()).unwrap()),
+            LinkEvent::Port(12, suppresses),
+            LinkEvent::Gone(12),
         ];
-        assert_eq!(news(&datagram), expected);
+        assert_eq!(link_events(&datagram), expected);
     }
 
     /// Input: a message cut off anywhere, or with any one byte changed. Output: no panic, and it ends.
@@ -436,11 +440,11 @@ mod tests {
         ]
         .concat();
         for at in 0..message.len() {
-            news(&message[..at]);
+            link_events(&message[..at]);
             for value in [0, 1, 3, 4, 15, 16, 17, 127, 255] {
                 let mut broken = message.clone();
                 broken[at] = value;
-                news(&broken);
+                link_events(&broken);
             }
         }
     }

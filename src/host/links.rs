@@ -4,7 +4,7 @@
 //! (rtnetlink(7)) that the kernel tells about links: free while nothing happens.
 
 use super::bridges::{Bridge, Change, LinkTable};
-use super::interfaces::{News, dump, news};
+use super::interfaces::{LinkEvent, dump, link_events};
 use super::netlink::DATAGRAM;
 use crate::model::types::{Vni, VniRange};
 use nix::errno::Errno;
@@ -77,9 +77,9 @@ impl Bridges {
     }
 
     /// Takes in what the kernel told; returns what changed.
-    pub fn update(&self, news: Vec<News>) -> Vec<Change> {
+    pub fn update(&self, events: Vec<LinkEvent>) -> Vec<Change> {
         match &mut *self.table() {
-            Some(table) => news.into_iter().flat_map(|it| table.update(it)).collect(),
+            Some(table) => events.into_iter().flat_map(|it| table.update(it)).collect(),
             None => Vec::new(),
         }
     }
@@ -178,7 +178,7 @@ impl LinkWatch {
                 }
                 Err(errno) => return Err(errno.into()),
             };
-            changes.extend(self.bridges.update(news(&self.datagram[..length])));
+            changes.extend(self.bridges.update(link_events(&self.datagram[..length])));
         }
         if lost {
             changes.extend(self.bridges.reload()?);

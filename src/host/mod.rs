@@ -31,9 +31,9 @@ pub struct RouteFailure {
     pub error: Error,
 }
 
-/// What [`Router::mend`] found.
+/// What [`Router::readvertise`] found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Mended {
+pub struct Readvertised {
     /// VNIs whose routes are back.
     pub back: Vec<Vni>,
     /// VNIs whose routes do not come back: left alone until they are claimed again.
@@ -153,8 +153,8 @@ pub trait Router: Send {
     ///
     /// # Errors
     /// FRR did not say.
-    fn mend(&mut self, _permit: &dyn Fn() -> bool) -> Result<Mended, Error> {
-        Ok(Mended::default())
+    fn readvertise(&mut self, _permit: &dyn Fn() -> bool) -> Result<Readvertised, Error> {
+        Ok(Readvertised::default())
     }
 
     /// Looks whether FRR still has what [`Router::apply`] gave it: a reload of its configuration takes that

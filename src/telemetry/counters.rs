@@ -1,7 +1,7 @@
 //! What has become of the VNIs, for those who count and those who want to be told. Pure.
 //!
 //! The worker shows it every row that changed and every change of what the lease proves; it keeps the numbers
-//! by state and role, counts what was taken over and what moved, and collects the news of this node: which VNIs
+//! by state and role, counts what was taken over and what moved, and collects the events of this node: which VNIs
 //! it became the owner of, which it lost, and that it was fenced. What a round costs grows with the rows that
 //! changed, not with the range.
 
@@ -23,7 +23,7 @@ pub const SERVE_BOUNDS: [u64; 11] = [
 
 /// Something that happened to this node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum News {
+pub enum OwnershipEvent {
     /// It owns these VNIs, and can prove its lease.
     Owner,
     /// It does not own these any more: another node does, or nobody.
@@ -125,9 +125,9 @@ impl Place {
     }
 }
 
-/// The counter.
+/// The counters of one node.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Counters {
     me: NodeName,
     places: FnvHashMap<Vni, Place>,
     /// VNIs without an owner, and since when this node knows.
@@ -139,13 +139,13 @@ pub struct Tally {
     /// The lease that `owned` was found under.
     lease: Option<LeaseId>,
     summary: Summary,
-    news: Vec<(News, Vec<Vni>)>,
+    events: Vec<(OwnershipEvent, Vec<Vni>)>,
 }
 
-impl Tally {
+impl Counters {
     /// Of a node that knows nothing yet.
-    pub fn new(me: NodeName) -> Tally {
-        Tally {
+    pub fn new(me: NodeName) -> Counters {
+        Counters {
             me,
             places: FnvHashMap::default(),
             waiting: FnvHashMap::default(),
@@ -153,7 +153,7 @@ impl Tally {
             proved: None,
             lease: None,
             summary: Summary::default(),
-            news: Vec::new(),
+            events: Vec::new(),
         }
     }
 
@@ -171,13 +171,13 @@ impl Tally {
     }
 
     /// What happened since this was asked last, in order.
-    pub fn take_news(&mut self) -> Vec<(News, Vec<Vni>)> {
-        std::mem::take(&mut self.news)
+    pub fn take_events(&mut self) -> Vec<(OwnershipEvent, Vec<Vni>)> {
+        std::mem::take(&mut self.events)
     }
 
     /// The node hands its VNIs over.
     pub fn drains(&mut self) {
-        self.news.push((News::Drain, Vec::new()));
+        self.events.push((OwnershipEvent::Drain, Vec::new()));
     }
 
     /// The node holds `lease`, and can prove it or not; says whether that is another answer than before.
@@ -194,7 +194,7 @@ impl Tally {
         }
         // Another lease without a moment without: what was served under the old one is not under this.
         if self.proved.is_some() && proved != self.proved {
-            self.tell_all(News::Fenced);
+            self.tell_all(OwnershipEvent::Fenced);
             self.proved = None;
         }
         if lease != self.lease {
@@ -203,7 +203,7 @@ impl Tally {
         }
         if proved.is_some() {
             self.proved = proved;
-            self.tell_all(News::Owner);
+            self.tell_all(OwnershipEvent::Owner);
         }
         true
     }
@@ -211,22 +211,22 @@ impl Tally {
     /// The node has withdrawn everything and ends.
     pub fn leaves(&mut self) {
         if self.proved.take().is_some() {
-            self.tell_all(News::Lost);
+            self.tell_all(OwnershipEvent::Lost);
         }
         self.owned.clear();
     }
 
-    fn tell_all(&mut self, news: News) {
+    fn tell_all(&mut self, event: OwnershipEvent) {
         if !self.owned.is_empty() {
             let all = self.owned.iter().copied().collect();
-            self.news.push((news, all));
+            self.events.push((event, all));
         }
     }
 
-    fn tell(&mut self, news: News, vni: Vni) {
-        match self.news.last_mut() {
-            Some((last, vnis)) if *last == news => vnis.push(vni),
-            _ => self.news.push((news, vec![vni])),
+    fn tell(&mut self, event: OwnershipEvent, vni: Vni) {
+        match self.events.last_mut() {
+            Some((last, vnis)) if *last == event => vnis.push(vni),
+            _ => self.events.push((event, vec![vni])),
         }
     }
 
@@ -238,7 +238,14 @@ impl Tally {
             self.owned.remove(&vni)
         };
         if is_new && self.proved.is_some() {
-            self.tell(if owns { News::Owner } else { News::Lost }, vni);
+            self.tell(
+                if owns {
+                    OwnershipEvent::Owner
+                } else {
+                    OwnershipEvent::Lost
+                },
+                vni,
+            );
         }
         let after = Place::of(row, &self.me);
         let before = if after == Place::NOWHERE {
@@ -316,7 +323,7 @@ mod tests {
     const LEASE: Option<LeaseId> = Some(LeaseId(1));
 
     struct Try {
-        tally: Tally,
+        counters: Counters,
         now: Time,
         me: NodeName,
         other: NodeName,
@@ -325,10 +332,10 @@ mod tests {
     impl Try {
         fn new() -> Try {
             let me: NodeName = "me".parse().unwrap();
-            let mut tally = Tally::new(me.clone());
-            assert!(tally.proves(LEASE, true, |_| true));
+            let mut counters = Counters::new(me.clone());
+            assert!(counters.proves(LEASE, true, |_| true));
             Try {
-                tally,
+                counters,
                 now: Time::since_boot(Duration::from_secs(1)),
                 me,
                 other: "other".parse().unwrap(),
@@ -349,12 +356,14 @@ mod tests {
                 successor: name(1),
             };
             let owns = name(0) == Some(&self.me);
-            self.tally.row(self.now, Vni::new(vni).unwrap(), &row, owns);
+            self.counters
+                .row(self.now, Vni::new(vni).unwrap(), &row, owns);
         }
 
-        fn news(&mut self) -> Vec<(News, Vec<u32>)> {
-            let news = self.tally.take_news().into_iter();
-            news.map(|(news, vnis)| (news, vnis.iter().map(|vni| vni.get()).collect()))
+        fn events(&mut self) -> Vec<(OwnershipEvent, Vec<u32>)> {
+            let events = self.counters.take_events().into_iter();
+            events
+                .map(|(event, vnis)| (event, vnis.iter().map(|vni| vni.get()).collect()))
                 .collect()
         }
     }
@@ -367,24 +376,24 @@ mod tests {
     const LAST: Kind = Kind::Migration(Phase::EvpnWithdrawn);
 
     /// Input: an owner that dies, its VNI claimed and owned here two seconds after it was seen to be without an
-    /// owner. Output: one failover, its time, one row idle and owned, no orphan, one news.
+    /// owner. Output: one failover, its time, one row idle and owned, no orphan, one event.
     #[test]
     fn a_failover_is_counted_with_its_time() {
         let mut it = Try::new();
         it.row(7, Kind::Idle, "o-");
         it.row(7, Kind::Idle, "--");
-        assert_eq!(it.tally.summary().orphans, 1);
+        assert_eq!(it.counters.summary().orphans, 1);
         it.row(7, Kind::Failover, "-m");
         it.row(7, Kind::Failover, "-m");
         it.row(7, Kind::Idle, "m-");
-        let summary = it.tally.summary();
+        let summary = it.counters.summary();
         assert_eq!(summary.failovers, outcomes(1, 0));
         assert_eq!(summary.time_to_serve.count, 1);
         assert_eq!(summary.time_to_serve.sum, Duration::from_secs(3));
         assert_eq!(summary.time_to_serve.counts[5], 1, "up to 5 s");
         assert_eq!((summary.orphans, summary.served), (0, 1));
         assert_eq!(summary.rows[1], [1, 0, 0]);
-        assert_eq!(it.news(), [(News::Owner, vec![7])]);
+        assert_eq!(it.events(), [(OwnershipEvent::Owner, vec![7])]);
     }
 
     /// Input: a failover of another node. Output: nothing of ours, and nothing is remembered of it.
@@ -395,17 +404,17 @@ mod tests {
         it.row(7, Kind::Idle, "o-");
         it.row(7, LAST, "oo");
         it.row(7, Kind::Idle, "o-");
-        let rows = it.tally.summary().rows;
+        let rows = it.counters.summary().rows;
         assert_eq!(rows[1], [0, 0, 1]);
         assert_eq!(
-            it.tally.summary(),
+            it.counters.summary(),
             Summary {
                 rows,
                 ..Summary::default()
             }
         );
-        assert_eq!(it.news(), []);
-        assert!(it.tally.waiting.is_empty());
+        assert_eq!(it.events(), []);
+        assert!(it.counters.waiting.is_empty());
     }
 
     #[test]
@@ -425,17 +434,17 @@ mod tests {
         it.row(4, FIRST, "om");
         it.row(4, FIRST, "-m");
         it.row(4, Kind::Unassigned, "--");
-        let summary = it.tally.summary();
+        let summary = it.counters.summary();
         assert_eq!(summary.moved_in, outcomes(1, 2));
         assert_eq!(summary.moved_out, outcomes(1, 1));
         assert_eq!(summary.failovers, outcomes(0, 0));
         assert_eq!(summary.time_to_serve.count, 0);
         assert_eq!(
-            it.news(),
+            it.events(),
             [
-                (News::Owner, vec![1]),
-                (News::Lost, vec![1]),
-                (News::Owner, vec![3])
+                (OwnershipEvent::Owner, vec![1]),
+                (OwnershipEvent::Lost, vec![1]),
+                (OwnershipEvent::Owner, vec![3])
             ]
         );
     }
@@ -448,21 +457,21 @@ mod tests {
         for vni in 1..=3 {
             it.row(vni, Kind::Idle, "m-");
         }
-        assert!(it.tally.proves(LEASE, false, |_| true));
-        assert!(!it.tally.proves(LEASE, false, |_| true));
-        assert_eq!(it.tally.summary().served, 0);
+        assert!(it.counters.proves(LEASE, false, |_| true));
+        assert!(!it.counters.proves(LEASE, false, |_| true));
+        assert_eq!(it.counters.summary().served, 0);
         it.row(2, Kind::Idle, "o-");
-        it.tally.proves(LEASE, true, |_| true);
-        assert_eq!(it.tally.summary().served, 2);
-        it.tally.proves(Some(LeaseId(2)), true, |_| false);
+        it.counters.proves(LEASE, true, |_| true);
+        assert_eq!(it.counters.summary().served, 2);
+        it.counters.proves(Some(LeaseId(2)), true, |_| false);
         it.row(1, Kind::Idle, "--");
         assert_eq!(
-            it.news(),
+            it.events(),
             [
-                (News::Owner, vec![1, 2, 3]),
-                (News::Fenced, vec![1, 2, 3]),
-                (News::Owner, vec![1, 3]),
-                (News::Fenced, vec![1, 3]),
+                (OwnershipEvent::Owner, vec![1, 2, 3]),
+                (OwnershipEvent::Fenced, vec![1, 2, 3]),
+                (OwnershipEvent::Owner, vec![1, 3]),
+                (OwnershipEvent::Fenced, vec![1, 3]),
             ]
         );
     }

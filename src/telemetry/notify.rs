@@ -1,7 +1,7 @@
 //! Runs a command of the operator's when this node's VNIs change hands: thread `notify`.
 //!
-//! The worker only puts news into a [`Queue`]; nobody waits for the command. One process runs at a time, and what
-//! happens meanwhile is drawn together: of each VNI only the last news is kept, so the queue never holds more
+//! The worker only puts events into a [`Queue`]; nobody waits for the command. One process runs at a time, and what
+//! happens meanwhile is drawn together: of each VNI only the last event is kept, so the queue never holds more
 //! than the range, and 10 000 VNIs are one run, not 10 000. The command is a program, never a line for a shell:
 //! it gets the event, the node's name and the number of VNIs as arguments, and the VNIs on standard input.
 
@@ -9,7 +9,7 @@ use crate::model::types::{NodeName, Time, Vni};
 use crate::sys::child;
 use crate::sys::clock;
 use crate::sys::memfd;
-use crate::telemetry::counters::News;
+use crate::telemetry::counters::OwnershipEvent;
 use crate::telemetry::log_text::Complaint;
 use crate::telemetry::metrics::Metrics;
 use log::{debug, info, warn};
@@ -38,35 +38,39 @@ const STEP: Duration = Duration::from_millis(10);
 const KEPT: usize = 512;
 const TOO_MUCH: u64 = 1 << 20;
 
-/// News that nobody has been told yet. Pure.
+/// OwnershipEvent that nobody has been told yet. Pure.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// The last news of each VNI.
-    vnis: BTreeMap<Vni, News>,
+    /// The last event of each VNI.
+    vnis: BTreeMap<Vni, OwnershipEvent>,
     drains: bool,
 }
 
 impl Queue {
     /// Something happened to `vnis`.
-    pub fn push(&mut self, news: News, vnis: &[Vni]) {
-        if news == News::Drain {
+    pub fn push(&mut self, event: OwnershipEvent, vnis: &[Vni]) {
+        if event == OwnershipEvent::Drain {
             self.drains = true;
         }
-        self.vnis.extend(vnis.iter().map(|&vni| (vni, news)));
+        self.vnis.extend(vnis.iter().map(|&vni| (vni, event)));
     }
 
     /// What to tell next, with its VNIs in order: what ends comes before what begins.
-    pub fn take(&mut self) -> Option<(News, Vec<Vni>)> {
-        const ORDER: [News; 3] = [News::Fenced, News::Lost, News::Owner];
+    pub fn take(&mut self) -> Option<(OwnershipEvent, Vec<Vni>)> {
+        const ORDER: [OwnershipEvent; 3] = [
+            OwnershipEvent::Fenced,
+            OwnershipEvent::Lost,
+            OwnershipEvent::Owner,
+        ];
         if std::mem::take(&mut self.drains) {
-            return Some((News::Drain, Vec::new()));
+            return Some((OwnershipEvent::Drain, Vec::new()));
         }
         let next = ORDER
             .into_iter()
-            .find(|news| self.vnis.values().any(|it| it == news))?;
+            .find(|event| self.vnis.values().any(|it| it == event))?;
         let (told, left) = std::mem::take(&mut self.vnis)
             .into_iter()
-            .partition::<BTreeMap<_, _>, _>(|(_, news)| *news == next);
+            .partition::<BTreeMap<_, _>, _>(|(_, event)| *event == next);
         self.vnis = left;
         Some((next, told.into_keys().collect()))
     }
@@ -77,12 +81,12 @@ impl Queue {
 }
 
 /// The word for the command.
-fn word(news: News) -> &'static str {
-    match news {
-        News::Owner => "owner",
-        News::Lost => "lost",
-        News::Fenced => "fenced",
-        News::Drain => "drain",
+fn word(event: OwnershipEvent) -> &'static str {
+    match event {
+        OwnershipEvent::Owner => "owner",
+        OwnershipEvent::Lost => "lost",
+        OwnershipEvent::Fenced => "fenced",
+        OwnershipEvent::Drain => "drain",
     }
 }
 
@@ -135,9 +139,9 @@ impl Notifier {
     }
 
     /// Has the command told; never waits for it.
-    pub fn tell(&self, news: News, vnis: &[Vni]) {
+    pub fn tell(&self, event: OwnershipEvent, vnis: &[Vni]) {
         if let Some(shared) = &self.shared {
-            shared.state().queue.push(news, vnis);
+            shared.state().queue.push(event, vnis);
             shared.changed.notify_all();
         }
     }
@@ -171,9 +175,9 @@ struct Runner {
 impl Runner {
     fn run(mut self) {
         loop {
-            let (news, vnis) = self.next();
+            let (event, vnis) = self.next();
             let begun = clock::now();
-            let outcome = self.tell(news, &vnis);
+            let outcome = self.tell(event, &vnis);
             let took = clock::now().since(begun);
             self.shared.state().is_running = false;
             self.metrics.notified(took, outcome.is_err());
@@ -181,7 +185,7 @@ impl Runner {
                 Ok(()) => {
                     debug!(
                         "notify: event={} count={} took={took:?}",
-                        word(news),
+                        word(event),
                         vnis.len()
                     );
                     if self.complaint.settle() {
@@ -191,16 +195,16 @@ impl Runner {
                 Err(reason) if self.complaint.raise(&reason) => {
                     warn!(
                         "notify: event={} {}: {reason}",
-                        word(news),
+                        word(event),
                         self.program.display()
                     );
                 }
-                Err(reason) => debug!("notify: event={}: {reason}", word(news)),
+                Err(reason) => debug!("notify: event={}: {reason}", word(event)),
             }
         }
     }
 
-    fn next(&self) -> (News, Vec<Vni>) {
+    fn next(&self) -> (OwnershipEvent, Vec<Vni>) {
         let mut state = self.shared.state();
         loop {
             let is_over = state.until.is_some_and(|until| clock::now() >= until);
@@ -216,7 +220,7 @@ impl Runner {
         }
     }
 
-    fn tell(&self, news: News, vnis: &[Vni]) -> Result<(), String> {
+    fn tell(&self, event: OwnershipEvent, vnis: &[Vni]) -> Result<(), String> {
         let cannot_run = |error: io::Error| format!("cannot be run: {error}");
         let mut list = String::with_capacity(8 * vnis.len());
         for vni in vnis {
@@ -229,7 +233,7 @@ impl Runner {
         let mut command = child::command(&self.program);
         hide_options(&mut command);
         let mut child = command
-            .args([word(news), self.node.as_str(), &vnis.len().to_string()])
+            .args([word(event), self.node.as_str(), &vnis.len().to_string()])
             .current_dir("/")
             .stdin(stdin)
             .stdout(Stdio::null())
@@ -315,23 +319,23 @@ mod tests {
         numbers.iter().map(|&n| Vni::new(n).unwrap()).collect()
     }
 
-    /// Input: 10 000 VNIs taken one by one, some lost and taken again. Output: one batch for each kind of news, of
+    /// Input: 10 000 VNIs taken one by one, some lost and taken again. Output: one batch for each kind of event, of
     /// each VNI the last, what ends first.
     #[test]
     fn news_are_drawn_together_and_the_last_counts() {
         let mut queue = Queue::default();
         for number in 1..=10_000 {
-            queue.push(News::Owner, &vnis(&[number]));
+            queue.push(OwnershipEvent::Owner, &vnis(&[number]));
         }
-        queue.push(News::Fenced, &vnis(&[9, 3, 5]));
-        queue.push(News::Lost, &vnis(&[7, 3]));
-        queue.push(News::Owner, &vnis(&[5]));
-        queue.push(News::Drain, &[]);
-        assert_eq!(queue.take(), Some((News::Drain, vec![])));
-        assert_eq!(queue.take(), Some((News::Fenced, vnis(&[9]))));
-        assert_eq!(queue.take(), Some((News::Lost, vnis(&[3, 7]))));
-        let (news, owned) = queue.take().unwrap();
-        assert_eq!((news, owned.len()), (News::Owner, 9_997));
+        queue.push(OwnershipEvent::Fenced, &vnis(&[9, 3, 5]));
+        queue.push(OwnershipEvent::Lost, &vnis(&[7, 3]));
+        queue.push(OwnershipEvent::Owner, &vnis(&[5]));
+        queue.push(OwnershipEvent::Drain, &[]);
+        assert_eq!(queue.take(), Some((OwnershipEvent::Drain, vec![])));
+        assert_eq!(queue.take(), Some((OwnershipEvent::Fenced, vnis(&[9]))));
+        assert_eq!(queue.take(), Some((OwnershipEvent::Lost, vnis(&[3, 7]))));
+        let (event, owned) = queue.take().unwrap();
+        assert_eq!((event, owned.len()), (OwnershipEvent::Owner, 9_997));
         assert!(queue.is_empty());
         assert_eq!(queue.take(), None);
     }
@@ -348,7 +352,7 @@ mod tests {
 
     #[test]
     fn what_a_command_comes_to_is_said() {
-        let tell = |program| runner(program).tell(News::Owner, &vnis(&[1, 2]));
+        let tell = |program| runner(program).tell(OwnershipEvent::Owner, &vnis(&[1, 2]));
         assert_eq!(tell("/bin/true"), Ok(()));
         assert_eq!(tell("/bin/false"), Err("exit status: 1: \"\"".to_owned()));
         let reason = tell("/nowhere/to/be/found").unwrap_err();
@@ -366,7 +370,7 @@ mod tests {
     fn a_command_that_does_not_end_is_ended() {
         let runner = runner("/usr/bin/yes");
         runner.shared.state().until = Some(clock::now() + Duration::from_millis(50));
-        let reason = runner.tell(News::Owner, &vnis(&[1])).unwrap_err();
+        let reason = runner.tell(OwnershipEvent::Owner, &vnis(&[1])).unwrap_err();
         assert!(reason.contains("was ended"), "{reason}");
     }
 }

@@ -9,7 +9,7 @@ use crate::cli::CheckConfig;
 use crate::etcd::{Client, Compare, Error, KeyValue, Op, Renewal, Txn};
 use crate::guard::address::Address;
 use crate::host::frr::FrrConfig;
-use crate::host::frr::survey::survey;
+use crate::host::frr::inspect::inspect;
 use crate::host::garp::packet_socket;
 use crate::host::interfaces::dump;
 use crate::model::types::{NodeName, Revision, Vni, VniRange};
@@ -60,7 +60,7 @@ fn host(purpose: &Purpose) -> Facts {
     };
     Facts {
         system: Some(look_at_system(purpose.range, &links)),
-        frr: Some(survey(&frr)),
+        frr: Some(inspect(&frr)),
         links: Some(links),
         etcd: None,
     }

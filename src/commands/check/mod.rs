@@ -160,7 +160,7 @@ pub struct Facts {
     /// Kernel switches, rights, other runs.
     pub system: Option<system::System>,
     /// FRR.
-    pub frr: Option<crate::host::frr::survey::Survey>,
+    pub frr: Option<crate::host::frr::inspect::Inspection>,
     /// etcd.
     pub etcd: Option<database::Database>,
 }

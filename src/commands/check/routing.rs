@@ -3,9 +3,9 @@
 use super::{Finding, Level, Purpose};
 use crate::host::frr::EvpnFilter;
 use crate::host::frr::config::BgpConfig;
-use crate::host::frr::fate::faults;
+use crate::host::frr::inspect::{Answer, Inspection, OspfInterface};
+use crate::host::frr::route_map::faults;
 use crate::host::frr::script::{CLOSING, ROUTE_MAP, is_open};
-use crate::host::frr::survey::{Answer, OspfInterface, Survey};
 use crate::model::types::Vni;
 use crate::telemetry::log_text::spans;
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ const ENTRIES: usize = 65_535 - 11;
 /// What there is to say of FRR. `running` is whether a wmgwd runs here.
 pub fn findings(
     purpose: &Purpose,
-    frr: &Survey,
+    frr: &Inspection,
     bridges: &BTreeSet<Vni>,
     running: bool,
 ) -> Vec<Finding> {
@@ -41,7 +41,7 @@ pub fn findings(
     findings
 }
 
-fn daemons(frr: &Survey) -> Vec<Finding> {
+fn daemons(frr: &Inspection) -> Vec<Finding> {
     const ABOUT: &str = "FRR";
     if let Some(reason) = &frr.vtysh {
         let text = format!("vtysh cannot be run: {reason}");
@@ -108,7 +108,7 @@ fn filter(bgp: &BgpConfig, running: bool) -> Vec<Finding> {
     findings
 }
 
-fn evpn(frr: &Survey, bgp: &BgpConfig) -> Vec<Finding> {
+fn evpn(frr: &Inspection, bgp: &BgpConfig) -> Vec<Finding> {
     const ABOUT: &str = "EVPN";
     let asn = bgp.asn.map_or("AS".to_owned(), |asn| asn.to_string());
     let add = |line: &str| {
@@ -161,7 +161,7 @@ fn evpn(frr: &Survey, bgp: &BgpConfig) -> Vec<Finding> {
 
 fn targets(
     purpose: &Purpose,
-    frr: &Survey,
+    frr: &Inspection,
     bgp: &BgpConfig,
     bridges: &BTreeSet<Vni>,
 ) -> Vec<Finding> {
@@ -358,21 +358,21 @@ mod tests {
 
     #[test]
     fn daemons_by_how_they_answer() {
-        let frr = Survey {
+        let frr = Inspection {
             daemons: vec![
                 ("zebra", Some(Answer::Answers)),
                 ("bgpd", Some(Answer::Denied)),
                 ("ospfd", Some(Answer::Down)),
                 ("bfdd", Some(Answer::Down)),
             ],
-            ..Survey::default()
+            ..Inspection::default()
         };
         let levels: Vec<Level> = daemons(&frr).iter().map(|it| it.level).collect();
         assert_eq!(
             levels,
             [Level::Fail, Level::Warn, Level::Unknown, Level::Ok]
         );
-        let none = Survey {
+        let none = Inspection {
             vtysh: Some("No such file or directory".into()),
             ..frr
         };
@@ -390,10 +390,10 @@ mod tests {
     #[test]
     fn vnis_that_bgpd_lacks_or_cannot_tell_apart() {
         let json = r#"{"1":{"exportRTs":["65000:9"]},"2":{"exportRTs":["65000:9"]},"3":{"exportRTs":["65000:3"]}}"#;
-        let frr = Survey {
+        let frr = Inspection {
             all_vnis: true,
             targets: parse_targets(json).ok(),
-            ..Survey::default()
+            ..Inspection::default()
         };
         let bgp = parse_bgp(ROUTER);
         let bridges = BTreeSet::from_iter(vnis(&[1, 2, 3, 4]));

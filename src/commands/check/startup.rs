@@ -3,13 +3,13 @@
 use super::{Finding, Purpose};
 use crate::host::Cost;
 use crate::host::frr::config::Entry;
+use crate::host::frr::inspect::Inspection;
 use crate::host::frr::script::{CLOSING, LIST, ROUTE_MAP, is_open};
-use crate::host::frr::survey::Survey;
 use crate::model::types::Vni;
 use std::collections::BTreeSet;
 
 /// What there is to say of the files.
-pub fn findings(purpose: &Purpose, frr: &Survey, bridges: &BTreeSet<Vni>) -> Vec<Finding> {
+pub fn findings(purpose: &Purpose, frr: &Inspection, bridges: &BTreeSet<Vni>) -> Vec<Finding> {
     const ABOUT: &str = "frr.conf";
     if let Some(path) = &frr.unreadable {
         let text = format!("{} may not be read by this user", path.display());
@@ -97,7 +97,7 @@ mod tests {
     use super::super::tests::{purpose, said, vnis};
     use super::*;
     use crate::host::frr::config::{parse_bgp, parse_ospf};
-    use crate::host::frr::survey::Saved;
+    use crate::host::frr::inspect::Saved;
 
     fn loads(text: &str) -> Vec<(Level, String)> {
         let saved = Saved {
@@ -105,9 +105,9 @@ mod tests {
             bgp: parse_bgp(text),
             costs: parse_ospf(text),
         };
-        let frr = Survey {
+        let frr = Inspection {
             saved: vec![saved],
-            ..Survey::default()
+            ..Inspection::default()
         };
         let bridges = BTreeSet::from_iter(vnis(&[1]));
         let findings = findings(&purpose(1, 1), &frr, &bridges);

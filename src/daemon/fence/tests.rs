@@ -210,15 +210,18 @@ fn a_guard_that_is_slow_to_start_does_not_hold_up_the_fence() {
     let fence = Arc::new(fence.unwrap());
     fence.set_lease(lease(Duration::from_secs(60)));
     fence.switch(ID, &vnis(1..=3));
-    let minding = fence.clone();
-    let keeper = thread::spawn(move || minding.mind_guard().unwrap());
+    let checking = fence.clone();
+    let supervisor = thread::spawn(move || checking.check_guard().unwrap());
     started.recv_timeout(DEADLINE).unwrap();
     fence.set_lease(None);
     assert_eq!(fence.stand().silenced, 3);
     assert_eq!(kernel.answers(), [0; 0]);
     go.send(()).unwrap();
-    assert_eq!(keeper.join().unwrap(), Minded::Replaced("killed".into()));
-    assert_eq!(fence.mind_guard().unwrap(), Minded::Well);
+    assert_eq!(
+        supervisor.join().unwrap(),
+        GuardCheck::Replaced("killed".into())
+    );
+    assert_eq!(fence.check_guard().unwrap(), GuardCheck::Well);
 }
 
 #[test]
@@ -232,7 +235,7 @@ fn a_guard_that_was_dismissed_is_not_replaced() {
     )
     .unwrap();
     fence.dismiss_guard();
-    assert_eq!(fence.mind_guard().unwrap(), Minded::Well);
+    assert_eq!(fence.check_guard().unwrap(), GuardCheck::Well);
 }
 
 /// Input: a decision under a lease that has been replaced by a new one. Output: refused.
@@ -320,7 +323,7 @@ fn the_guard_is_told_once() {
     fence.switch(ID, &all);
     assert_eq!(guard.told(), []);
     guard.0.lock().unwrap().1 = true;
-    assert_eq!(fence.mind_guard().unwrap(), Minded::Fenced);
+    assert_eq!(fence.check_guard().unwrap(), GuardCheck::Fenced);
     fence.switch(ID, &all);
     assert_eq!(guard.told(), [(1, true), (2, true)]);
 }

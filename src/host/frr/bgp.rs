@@ -3,12 +3,12 @@
 use super::EvpnFilter;
 use super::all_failed;
 use super::config::{BgpConfig, parse_bgp};
-use super::fate::faults;
 use super::push::{Push, failure};
+use super::route_map::faults;
 use super::run::{Daemon, Vtysh};
 use super::script::{self, Job, Numbers, ROUTE_MAP};
 use super::targets::{Targets, parse_targets};
-use super::verdict::Verdict;
+use super::vtysh_output::Verdict;
 use crate::host::{Error, RouteFailure};
 use crate::model::types::{Time, Vni, VniRange};
 use crate::sys::clock;

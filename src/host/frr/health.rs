@@ -107,36 +107,36 @@ fn state(stat: &str, daemon: &str) -> Option<Process> {
 /// daemon, so that nobody has to look for that. It only says when to look: a daemon that is stopped keeps it, and one
 /// that closes it may live.
 #[derive(Debug, Default)]
-pub struct Ties([Tie; 3]);
+pub struct VtyConns([VtyConn; 3]);
 
 #[derive(Debug, Default)]
-struct Tie {
+struct VtyConn {
     /// The run of the daemon that it is, or was, a connection to.
     to: Option<u64>,
     stream: Option<UnixStream>,
 }
 
-impl Ties {
-    /// Ties each daemon that runs and was not tied yet in this run.
+impl VtyConns {
+    /// Connects to each daemon that runs and has no connection yet in this run.
     pub fn renew(&mut self, run_dirs: &[PathBuf], health: Health) {
         let runs = [
             ("bgpd", health.bgpd),
             ("ospfd", health.ospfd),
             ("zebra", health.zebra),
         ];
-        for (tie, (daemon, run)) in self.0.iter_mut().zip(runs) {
-            tie.stream = tie.stream.take().filter(is_open);
-            if run.is_some() && tie.to != run {
+        for (conn, (daemon, run)) in self.0.iter_mut().zip(runs) {
+            conn.stream = conn.stream.take().filter(is_open);
+            if run.is_some() && conn.to != run {
                 let name = format!("{daemon}.vty");
-                tie.stream = run_dirs.iter().find_map(|dir| connect(&dir.join(&name)));
-                tie.to = run.filter(|_| tie.stream.is_some());
+                conn.stream = run_dirs.iter().find_map(|dir| connect(&dir.join(&name)));
+                conn.to = run.filter(|_| conn.stream.is_some());
             }
         }
     }
 
     /// What becomes readable when a daemon ends.
     pub fn ends(&self) -> Vec<BorrowedFd<'_>> {
-        let streams = self.0.iter().filter_map(|tie| tie.stream.as_ref());
+        let streams = self.0.iter().filter_map(|conn| conn.stream.as_ref());
         streams.map(AsFd::as_fd).collect()
     }
 }
@@ -181,7 +181,7 @@ mod tests {
     /// is not tied again, the next is.
     #[test]
     fn an_end_is_told_once() {
-        let dir = std::env::temp_dir().join(format!("wmgwd-ties-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("wmgwd-conns-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
         let dirs = ["/nonexistent".into(), dir.clone()];
         let listener = UnixListener::bind(dir.join("bgpd.vty")).unwrap();
@@ -190,25 +190,25 @@ mod tests {
             ospfd: Some(7),
             ..Health::default()
         };
-        let ended = |ties: &Ties| {
-            let ends = ties.ends();
+        let ended = |conns: &VtyConns| {
+            let ends = conns.ends();
             let fds = ends.iter().map(|end| PollFd::new(*end, PollFlags::POLLIN));
             let mut fds: Vec<PollFd> = fds.collect();
             (ends.len(), poll(&mut fds, PollTimeout::ZERO).unwrap())
         };
-        let mut ties = Ties::default();
-        ties.renew(&dirs, run(Some(1)));
+        let mut conns = VtyConns::default();
+        conns.renew(&dirs, run(Some(1)));
         let (daemon, _) = listener.accept().unwrap();
-        ties.renew(&dirs, run(Some(1)));
-        assert_eq!(ended(&ties), (1, 0));
+        conns.renew(&dirs, run(Some(1)));
+        assert_eq!(ended(&conns), (1, 0));
         drop(daemon);
-        assert_eq!(ended(&ties), (1, 1));
-        ties.renew(&dirs, run(Some(1)));
-        assert_eq!(ended(&ties), (0, 0));
-        ties.renew(&dirs, run(None));
-        assert_eq!(ended(&ties), (0, 0));
-        ties.renew(&dirs, run(Some(2)));
-        assert_eq!(ended(&ties), (1, 0));
+        assert_eq!(ended(&conns), (1, 1));
+        conns.renew(&dirs, run(Some(1)));
+        assert_eq!(ended(&conns), (0, 0));
+        conns.renew(&dirs, run(None));
+        assert_eq!(ended(&conns), (0, 0));
+        conns.renew(&dirs, run(Some(2)));
+        assert_eq!(ended(&conns), (1, 0));
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -2,32 +2,32 @@
 //! in ospfd.
 //!
 //! What is to be said is built and what comes back is read by pure modules (`script`, `config`, `targets`,
-//! `verdict`, `fate`); `run` starts vtysh, `push` corners what FRR refuses. [`Frr`] itself owns what it remembers
+//! `vtysh_output`, `route_map`); `run` starts vtysh, `push` corners what FRR refuses. [`Frr`] itself owns what it remembers
 //! of bgpd's filter, which holds for one run of bgpd and is read anew after it.
 //!
 //! Nothing is ever saved to FRR's startup configuration: it would survive the lease.
 
 mod bgp;
 pub mod config;
-pub mod fate;
 mod health;
+pub mod inspect;
 mod neighbours;
 mod push;
+pub mod route_map;
 mod run;
 pub mod script;
-pub mod survey;
 mod svi;
 pub mod targets;
 #[cfg(test)]
 mod tests;
-pub(crate) mod verdict;
+pub(crate) mod vtysh_output;
 
 use super::links::Bridges;
-use super::{Cost, Error, Health, Mended, Parts, RouteChange, RouteFailure, Router};
+use super::{Cost, Error, Health, Parts, Readvertised, RouteChange, RouteFailure, Router};
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
 use bgp::Filter;
-use health::Ties;
+use health::VtyConns;
 use push::{Push, failure};
 use run::{Daemon, Vtysh};
 use script::Job;
@@ -98,7 +98,7 @@ pub struct Frr {
     range: VniRange,
     batch: usize,
     run_dirs: Vec<PathBuf>,
-    ties: Ties,
+    conns: VtyConns,
     filter: Filter,
     svi: Svi,
     /// The costs that ospfd took.
@@ -118,7 +118,7 @@ impl Frr {
             range: config.range,
             batch: config.batch,
             run_dirs: config.run_dirs,
-            ties: Ties::default(),
+            conns: VtyConns::default(),
             filter: Filter::new(config.filter, config.range),
             svi: Svi::default(),
             costs: BTreeMap::new(),
@@ -255,21 +255,21 @@ impl Router for Frr {
 
     fn health(&mut self) -> Health {
         let health = health::look(&self.run_dirs);
-        self.ties.renew(&self.run_dirs, health);
+        self.conns.renew(&self.run_dirs, health);
         health
     }
 
     fn ends(&self) -> Vec<BorrowedFd<'_>> {
-        self.ties.ends()
+        self.conns.ends()
     }
 
-    fn mend(&mut self, permit: &dyn Fn() -> bool) -> Result<Mended, Error> {
+    fn readvertise(&mut self, permit: &dyn Fn() -> bool) -> Result<Readvertised, Error> {
         if self.filter.take_was_open() {
             let existing = Bridges::default().vnis(self.range);
             self.svi.was_open(existing.unwrap_or_default());
         }
         let Some(asn) = self.filter.asn() else {
-            return Ok(Mended::default());
+            return Ok(Readvertised::default());
         };
         // A daemon that is stopped would hold vtysh up for its whole deadline.
         let health = health::look(&self.run_dirs);
@@ -283,7 +283,8 @@ impl Router for Frr {
             }
         }
         let shown = self.filter.shown();
-        self.svi.mend(&self.vtysh, asn, self.batch, shown, permit)
+        self.svi
+            .readvertise(&self.vtysh, asn, self.batch, shown, permit)
     }
 
     fn drifted(&mut self, permit: &dyn Fn() -> bool) -> Result<Vec<Vni>, Error> {

@@ -2,7 +2,7 @@
 
 use super::run::{Daemon, Vtysh};
 use super::script::{Job, Script};
-use super::verdict::Verdict;
+use super::vtysh_output::Verdict;
 use crate::host::{Error, RouteFailure};
 use crate::model::types::Vni;
 use std::collections::{BTreeMap, BTreeSet};

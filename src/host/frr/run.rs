@@ -2,7 +2,7 @@
 //!
 //! Owns the child process while it runs. Script and output go through anonymous memory.
 
-use super::verdict::{Output, Verdict, judge};
+use super::vtysh_output::{Output, Verdict, judge};
 use crate::host::Error;
 use crate::sys::child;
 use crate::sys::clock;

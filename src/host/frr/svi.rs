@@ -28,7 +28,7 @@ use super::neighbours::Instance;
 use super::push::Push;
 use super::run::{Daemon, Vtysh};
 use super::script::Job;
-use crate::host::{Error, Mended};
+use crate::host::{Error, Readvertised};
 use crate::model::types::{Time, Vni};
 use crate::sys::clock;
 use nix::ifaddrs::getifaddrs;
@@ -50,7 +50,7 @@ const TRIES: u32 = 3;
 pub struct Svi {
     watched: BTreeMap<Vni, Watched>,
     /// VNIs that bgpd may have advertised before the filter was closed, and dropped without a withdrawal.
-    ghosts: BTreeSet<Vni>,
+    stale: BTreeSet<Vni>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,28 +83,28 @@ impl Svi {
     /// The filter was open, `vnis` exist. Where bgpd dropped its route meanwhile, peers may still have it
     /// (see above). Once it has the route again, the closed filter withdraws it.
     pub fn was_open(&mut self, vnis: BTreeSet<Vni>) {
-        self.ghosts = vnis;
+        self.stale = vnis;
     }
 
     /// Looks at what is open and brings back what is lost.
     ///
     /// # Errors
     /// What vtysh or zebra said.
-    pub fn mend(
+    pub fn readvertise(
         &mut self,
         vtysh: &Vtysh,
         asn: u32,
         batch: usize,
         shown: &BTreeSet<Vni>,
         permit: &dyn Fn() -> bool,
-    ) -> Result<Mended, Error> {
+    ) -> Result<Readvertised, Error> {
         self.watched.retain(|vni, _| shown.contains(vni));
-        let mut mended = Mended::default();
+        let mut result = Readvertised::default();
         let open = self.watched.iter().filter(|(_, watched)| watched.open);
         let open: Vec<Vni> = open.map(|(vni, _)| *vni).collect();
-        let ghosts: Vec<Vni> = self.ghosts.iter().copied().take(batch).collect();
-        if open.is_empty() && ghosts.is_empty() {
-            return Ok(mended);
+        let stale: Vec<Vni> = self.stale.iter().copied().take(batch).collect();
+        if open.is_empty() && stale.is_empty() {
+            return Ok(result);
         }
         let addresses = addresses()?;
         let now = clock::now();
@@ -117,7 +117,7 @@ impl Svi {
                 match judge(&found, now.since(watched.since) >= PATIENCE) {
                     Found::Ours => {
                         if watched.tries > 0 {
-                            mended.back.push(vni);
+                            result.back.push(vni);
                         }
                         (watched.open, watched.tries) = (false, 0);
                     }
@@ -129,7 +129,7 @@ impl Svi {
                     Found::Lost => {
                         // Only said once: further tries are counted, but not made.
                         if watched.tries == TRIES {
-                            mended.given_up.push(vni);
+                            result.given_up.push(vni);
                         }
                         (watched.open, watched.tries) = (false, TRIES + 1);
                     }
@@ -143,25 +143,25 @@ impl Svi {
                 watched.tries -= 1;
             }
         }
-        self.lay_ghosts(vtysh, asn, &addresses, &ghosts, shown)?;
-        mended.again = match lost.is_empty() {
+        self.withdraw_stale(vtysh, asn, &addresses, &stale, shown)?;
+        result.again = match lost.is_empty() {
             true => self.again(now),
             // zebra and bgpd need an instant.
             false => Some(LOOKS[0]),
         };
-        Ok(mended)
+        Ok(result)
     }
 
     /// Nothing of this leaves through the closed filter, so it needs no lease.
-    fn lay_ghosts(
+    fn withdraw_stale(
         &mut self,
         vtysh: &Vtysh,
         asn: u32,
         addresses: &BTreeMap<Vni, Vec<IpAddr>>,
-        ghosts: &[Vni],
+        stale: &[Vni],
         shown: &BTreeSet<Vni>,
     ) -> Result<(), Error> {
-        let hidden = ghosts.iter().copied().filter(|vni| !shown.contains(vni));
+        let hidden = stale.iter().copied().filter(|vni| !shown.contains(vni));
         let hidden: Vec<Vni> = hidden.collect();
         let found = ask(vtysh, addresses, &hidden)?;
         let dropped = found
@@ -169,14 +169,14 @@ impl Svi {
             .filter(|(_, found)| judge(found, true) == Found::Lost);
         let dropped: Vec<Vni> = dropped.map(|(vni, _)| *vni).collect();
         bring_back(vtysh, asn, dropped.len(), &dropped, None);
-        for vni in ghosts {
-            self.ghosts.remove(vni);
+        for vni in stale {
+            self.stale.remove(vni);
         }
         Ok(())
     }
 
     fn again(&self, now: Time) -> Option<Duration> {
-        if !self.ghosts.is_empty() {
+        if !self.stale.is_empty() {
             return Some(Duration::ZERO);
         }
         let open = self.watched.values().filter(|watched| watched.open);

@@ -365,7 +365,7 @@ fn parsers_survive_anything() {
         }
         config::parse_ospf(&text);
         let _ = targets::parse_targets(&text);
-        verdict::judge(&verdict::Output {
+        vtysh_output::judge(&vtysh_output::Output {
             status: Some(0),
             stdout: text.clone(),
             stderr: text,

@@ -20,9 +20,9 @@ fn address() -> Address {
     Address::from_argument(&format!("wmgwd-test/{}/{number}", std::process::id()))
 }
 
-fn line() -> (Line, UnixStream) {
+fn conn() -> (GuardConn, UnixStream) {
     let (daemon, guard) = UnixStream::pair().unwrap();
-    (Line::new(Peer::new(daemon).unwrap()), guard)
+    (GuardConn::new(Peer::new(daemon).unwrap()), guard)
 }
 
 /// Accepts one connection and answers with `answer`; gives back what holds it open.
@@ -35,16 +35,16 @@ fn answer(listener: UnixListener, answer: &'static str) -> std::thread::JoinHand
     })
 }
 
-fn connect(said: &'static str) -> Result<(Line, Option<Lease>), Error> {
+fn connect(said: &'static str) -> Result<(GuardConn, Option<Lease>), Error> {
     let address = address();
     let guard = answer(address.listen().unwrap(), said);
-    let mut keeper = Keeper {
+    let mut supervisor = GuardSupervisor {
         address,
         arguments: Vec::new(),
         child: None,
         found: None,
     };
-    let result = keeper.connect(Duration::from_secs(10));
+    let result = supervisor.connect(Duration::from_secs(10));
     guard.join().unwrap();
     result
 }
@@ -60,10 +60,10 @@ fn greetings_are_understood() {
 
 #[test]
 fn what_follows_the_greeting_is_not_lost() {
-    let (mut line, _) = connect("orphan 7 5000000000\nfenced\n")
+    let (mut conn, _) = connect("orphan 7 5000000000\nfenced\n")
         .map_err(|_| ())
         .unwrap();
-    assert_eq!(line.standing(), Standing::Fenced);
+    assert_eq!(conn.standing(), Standing::Fenced);
 }
 
 /// Input: somebody at the address who never says a word. Output: the wait ends.
@@ -71,68 +71,68 @@ fn what_follows_the_greeting_is_not_lost() {
 fn a_guard_that_says_nothing_is_not_waited_for() {
     let address = address();
     let _listener = address.listen().unwrap();
-    let mut keeper = Keeper {
+    let mut supervisor = GuardSupervisor {
         address,
         arguments: Vec::new(),
         child: None,
         found: None,
     };
-    match keeper.connect(Duration::from_millis(50)) {
+    match supervisor.connect(Duration::from_millis(50)) {
         Err(Error::Socket(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
         other => panic!("{:?}", other.map(|(_, lease)| lease)),
     }
     // It is this very process: no guard, so it lives on.
-    keeper.bury();
+    supervisor.bury();
 }
 
 /// Input: a guard that is stopped, and words until its buffer is full.
 /// Output: not one of them blocks for long, and the guard counts as lost.
 #[test]
 fn a_guard_that_does_not_read_is_lost_soon() {
-    let (mut line, _guard) = line();
+    let (mut conn, _guard) = conn();
     let many: Vec<Vni> = (1..100_000).filter_map(Vni::new).collect();
     let begun = Instant::now();
-    line.serves(&many.iter().map(|vni| (*vni, 1)).collect::<Vec<_>>());
-    line.released(&many);
+    conn.serves(&many.iter().map(|vni| (*vni, 1)).collect::<Vec<_>>());
+    conn.released(&many);
     assert!(begun.elapsed() < 20 * WRITE, "{:?}", begun.elapsed());
-    assert_eq!(line.standing(), Standing::Lost("it does not read".into()));
+    assert_eq!(conn.standing(), Standing::Lost("it does not read".into()));
 }
 
 #[test]
 fn a_guard_that_does_not_answer_is_lost_after_a_while() {
-    let (mut line, mut guard) = line();
-    line.lease(lease(5));
+    let (mut conn, mut guard) = conn();
+    conn.lease(lease(5));
     let now = clock::now();
-    line.listen(now + PATIENCE / 2);
-    assert!(line.peer.is_some());
+    conn.listen(now + PATIENCE / 2);
+    assert!(conn.peer.is_some());
     // An answer to the lease before: it lives.
     guard.write_all(b"heard 4000000000\n").unwrap();
-    line.listen(now + 2 * PATIENCE);
-    assert!(line.peer.is_some());
+    conn.listen(now + 2 * PATIENCE);
+    assert!(conn.peer.is_some());
     guard.write_all(b"heard 5000000000\n").unwrap();
-    line.listen(now + 9 * PATIENCE);
-    assert!(line.peer.is_some());
-    line.lease(lease(6));
-    line.listen(clock::now() + 2 * PATIENCE);
-    assert_eq!(line.standing(), Standing::Lost("it does not answer".into()));
+    conn.listen(now + 9 * PATIENCE);
+    assert!(conn.peer.is_some());
+    conn.lease(lease(6));
+    conn.listen(clock::now() + 2 * PATIENCE);
+    assert_eq!(conn.standing(), Standing::Lost("it does not answer".into()));
 }
 
 #[test]
 fn a_guard_that_fenced_says_so_once() {
-    let (mut line, mut guard) = line();
+    let (mut conn, mut guard) = conn();
     guard.write_all(b"fenced\n").unwrap();
-    assert_eq!(line.standing(), Standing::Fenced);
-    assert_eq!(line.standing(), Standing::Well);
+    assert_eq!(conn.standing(), Standing::Fenced);
+    assert_eq!(conn.standing(), Standing::Well);
     drop(guard);
-    assert!(matches!(line.standing(), Standing::Lost(_)));
+    assert!(matches!(conn.standing(), Standing::Lost(_)));
 }
 
 /// Input: a guard that says something, then ends. Output: its line hangs up for the one, not for the other, and
 /// there is none to wait at once that was noticed.
 #[test]
 fn the_line_hangs_up_when_the_guard_ends() {
-    let (mut line, mut guard) = line();
-    let waited_at = Guard::line(&line).unwrap();
+    let (mut conn, mut guard) = conn();
+    let waited_at = Guard::conn(&conn).unwrap();
     let hangs_up = |within| {
         let mut fds = [PollFd::new(waited_at.as_fd(), PollFlags::empty())];
         poll(&mut fds, within).unwrap() > 0
@@ -142,8 +142,8 @@ fn the_line_hangs_up_when_the_guard_ends() {
     drop(guard);
     assert!(hangs_up(PollTimeout::NONE));
     assert!(matches!(
-        line.standing(),
+        conn.standing(),
         Standing::Lost(_) | Standing::Fenced
     ));
-    assert!(Guard::line(&line).is_none());
+    assert!(Guard::conn(&conn).is_none());
 }

@@ -1,6 +1,6 @@
 //! One look at FRR for `wmgwd check`: what its daemons answer, and what their configurations say. Changes nothing.
 //!
-//! Reading the answers is pure; [`survey`] alone asks.
+//! Reading the answers is pure; [`inspect`] alone asks.
 
 use super::FrrConfig;
 use super::config::{BgpConfig, parse_bgp, parse_ospf};
@@ -63,7 +63,7 @@ pub struct Saved {
 
 /// What was found. `None` where it could not be read.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Survey {
+pub struct Inspection {
     /// Whether vtysh could be run; why not.
     pub vtysh: Option<String>,
     /// How each daemon answers.
@@ -87,14 +87,14 @@ pub struct Survey {
 }
 
 /// Asks zebra, bgpd, ospfd and bfdd, and reads what they would load at a boot.
-pub(crate) fn survey(config: &FrrConfig) -> Survey {
+pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
     let vtysh = Vtysh {
         program: config.vtysh.clone(),
         timeout: config.timeout,
         timeout_per_line: config.timeout_per_line,
         metrics: config.metrics.clone(),
     };
-    let mut survey = Survey::default();
+    let mut inspection = Inspection::default();
     let mut ask = |daemon: Daemon, commands: &[&str]| -> Vec<Option<String>> {
         let mut answer = standing(config, daemon);
         let mut texts = Vec::new();
@@ -109,15 +109,15 @@ pub(crate) fn survey(config: &FrrConfig) -> Survey {
                 // first one every version has.
                 Err(Error::Refused { .. }) if !texts.is_empty() => texts.push(None),
                 Err(Error::Spawn { source }) => {
-                    survey.vtysh = Some(source.to_string());
-                    survey.daemons.push((daemon.name(), None));
+                    inspection.vtysh = Some(source.to_string());
+                    inspection.daemons.push((daemon.name(), None));
                     return Vec::new();
                 }
                 Err(Error::Down { .. }) => answer = Answer::Down,
                 Err(error) => answer = Answer::Silent(chain(&error)),
             }
         }
-        survey.daemons.push((daemon.name(), Some(answer)));
+        inspection.daemons.push((daemon.name(), Some(answer)));
         texts
     };
     const CONFIG: &str = "show running-config";
@@ -134,16 +134,16 @@ pub(crate) fn survey(config: &FrrConfig) -> Survey {
     ask(Daemon::Bfdd, &["show version"]);
     let text = |texts: &[Option<String>], at: usize| texts.get(at).cloned().flatten();
     if let Some(running) = text(&bgpd, 0) {
-        survey.all_vnis = says(&running, "advertise-all-vni");
-        survey.svi = says(&running, "advertise-svi-ip");
-        survey.bgp = Some(parse_bgp(&running));
+        inspection.all_vnis = says(&running, "advertise-all-vni");
+        inspection.svi = says(&running, "advertise-svi-ip");
+        inspection.bgp = Some(parse_bgp(&running));
     }
     // No VNI known yet, or no BGP instance: vtysh then prints no JSON.
-    survey.targets = text(&bgpd, 1).map(|json| parse_targets(&json).unwrap_or_default());
-    survey.neighbours = text(&bgpd, 2).map(|json| parse_neighbours(&json));
-    survey.ospf = text(&ospfd, 1).map(|json| parse_interfaces(&json));
-    read_saved(&mut survey);
-    survey
+    inspection.targets = text(&bgpd, 1).map(|json| parse_targets(&json).unwrap_or_default());
+    inspection.neighbours = text(&bgpd, 2).map(|json| parse_neighbours(&json));
+    inspection.ospf = text(&ospfd, 1).map(|json| parse_interfaces(&json));
+    read_saved(&mut inspection);
+    inspection
 }
 
 /// Whether `daemon` runs, and whether its socket lets us in.
@@ -211,20 +211,20 @@ fn json(text: &str) -> Value {
 }
 
 /// Reads the one file of all daemons, or the file of each.
-fn read_saved(survey: &mut Survey) {
+fn read_saved(inspection: &mut Inspection) {
     for file in ["frr.conf", "bgpd.conf", "ospfd.conf"] {
         let path = Path::new(SAVED).join(file);
         match fs::read(&path) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
-                survey.saved.push(Saved {
+                inspection.saved.push(Saved {
                     bgp: parse_bgp(&text),
                     costs: parse_ospf(&text),
                     path,
                 });
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(_) => survey.unreadable = Some(path),
+            Err(_) => inspection.unreadable = Some(path),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The daemon's side of the guard: [`Keeper`] takes over a predecessor's or starts one, [`Line`] keeps it
+//! The daemon's side of the guard: [`GuardSupervisor`] takes over a predecessor's or starts one, [`GuardConn`] keeps it
 //! informed.
 
 use super::address::{Address, credentials};
@@ -41,7 +41,7 @@ const WRITE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where guards come from.
-pub struct Keeper {
+pub struct GuardSupervisor {
     address: Address,
     /// What a guard is started with.
     arguments: Vec<OsString>,
@@ -54,48 +54,48 @@ pub struct Keeper {
 /// A guard that was found or started.
 pub struct Attached {
     /// Where the next one comes from.
-    pub keeper: Keeper,
-    /// The line to it.
-    pub line: Line,
+    pub supervisor: GuardSupervisor,
+    /// The connection to it.
+    pub conn: GuardConn,
     /// The lease of a dead predecessor, if there was one and its guard still holds.
     pub predecessor: Option<Lease>,
     /// The lease of one whose guard was of no use and has withdrawn everything.
     pub retired: Option<Lease>,
 }
 
-impl Keeper {
+impl GuardSupervisor {
     /// Takes over the guard at `address`, or starts one with `arguments` (after `wmgwd guard`).
     ///
     /// # Errors
     /// [`Error::NameInUse`] if the guard has a living daemon; else why there is no guard.
     pub fn attach(address: Address, arguments: Vec<OsString>) -> Result<Attached, Error> {
-        let mut keeper = Keeper {
+        let mut supervisor = GuardSupervisor {
             address,
             arguments,
             child: None,
             found: None,
         };
         let mut retired = None;
-        let (line, predecessor) = match keeper.connect_unless_busy() {
-            Ok(found) if keeper.found_is_as_wanted() => found,
-            Ok((line, lease)) => {
+        let (conn, predecessor) = match supervisor.connect_unless_busy() {
+            Ok(found) if supervisor.found_is_as_wanted() => found,
+            Ok((conn, lease)) => {
                 warn!(
                     "the guard of the run before was started with other options: it withdraws, and ends"
                 );
-                keeper.retire(line, lease);
+                supervisor.retire(conn, lease);
                 retired = lease;
-                keeper.start()?
+                supervisor.start()?
             }
-            Err(Error::Socket(error)) if is_absence(&error) => keeper.start()?,
+            Err(Error::Socket(error)) if is_absence(&error) => supervisor.start()?,
             Err(Error::Socket(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 warn!("the guard of the run before does not answer: starting another");
-                keeper.start()?
+                supervisor.start()?
             }
             Err(error) => return Err(error),
         };
         Ok(Attached {
-            keeper,
-            line,
+            supervisor,
+            conn,
             predecessor,
             retired,
         })
@@ -119,13 +119,13 @@ impl Keeper {
     }
 
     /// Has the guard that was found withdraw, by its own range, all that it guards, and waits for its end.
-    fn retire(&self, mut line: Line, lease: Option<Lease>) {
-        line.lease(Lease {
+    fn retire(&self, mut conn: GuardConn, lease: Option<Lease>) {
+        conn.lease(Lease {
             id: lease.map_or(LeaseId(0), |lease| lease.id),
             valid_until: Time::default(),
         });
         // It was told that the lease is over; now its daemon is gone, too.
-        drop(line);
+        drop(conn);
         let begun = clock::now();
         while self.found.is_some_and(|pid| self.is_guard(pid)) {
             if clock::now().since(begun) > RETIRE {
@@ -140,7 +140,7 @@ impl Keeper {
 
     /// Connects to the guard; asks again for a while if it has a daemon. One that was killed a moment ago may
     /// still hold its connection, and its supervisor is quick.
-    fn connect_unless_busy(&mut self) -> Result<(Line, Option<Lease>), Error> {
+    fn connect_unless_busy(&mut self) -> Result<(GuardConn, Option<Lease>), Error> {
         let begun = clock::now();
         loop {
             match self.connect(ANSWER) {
@@ -152,7 +152,7 @@ impl Keeper {
         }
     }
 
-    fn connect(&mut self, within: Duration) -> Result<(Line, Option<Lease>), Error> {
+    fn connect(&mut self, within: Duration) -> Result<(GuardConn, Option<Lease>), Error> {
         let mut stream = self.address.connect().map_err(Error::Socket)?;
         let guard = credentials(&stream).map_err(Error::Socket)?.pid();
         if self.child.is_none() {
@@ -165,10 +165,10 @@ impl Keeper {
             Greeting::Orphan(lease) => Some(lease),
         };
         let peer = Peer::new(stream).map_err(Error::Socket)?;
-        Ok((Line::new(peer), predecessor))
+        Ok((GuardConn::new(peer), predecessor))
     }
 
-    fn start(&mut self) -> Result<(Line, Option<Lease>), Error> {
+    fn start(&mut self) -> Result<(GuardConn, Option<Lease>), Error> {
         self.bury();
         self.spawn()?;
         let begun = clock::now();
@@ -233,10 +233,10 @@ impl Keeper {
     }
 }
 
-impl Guards for Keeper {
+impl Guards for GuardSupervisor {
     fn relieve(&mut self) -> Result<Box<dyn Guard>, Error> {
-        let (line, _) = self.start()?;
-        Ok(Box::new(line))
+        let (conn, _) = self.start()?;
+        Ok(Box::new(conn))
     }
 
     fn dismiss(&mut self) {
@@ -306,8 +306,8 @@ fn ready(stream: &UnixStream, what: PollFlags, within: Duration) -> io::Result<(
     }
 }
 
-/// The line to a guard.
-pub struct Line {
+/// The connection to a guard.
+pub struct GuardConn {
     /// `None` once it is lost.
     peer: Option<Peer>,
     lost: String,
@@ -317,9 +317,9 @@ pub struct Line {
     fenced: bool,
 }
 
-impl Line {
-    fn new(peer: Peer) -> Line {
-        Line {
+impl GuardConn {
+    fn new(peer: Peer) -> GuardConn {
+        GuardConn {
             peer: Some(peer),
             lost: String::new(),
             told: Time::default(),
@@ -389,7 +389,7 @@ fn write(stream: &mut UnixStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-impl Guard for Line {
+impl Guard for GuardConn {
     fn lease(&mut self, lease: Lease) {
         self.told = lease.valid_until;
         self.unheard_since.get_or_insert_with(clock::now);
@@ -415,7 +415,7 @@ impl Guard for Line {
         }
     }
 
-    fn line(&self) -> Option<OwnedFd> {
+    fn conn(&self) -> Option<OwnedFd> {
         self.peer.as_ref()?.as_fd().try_clone_to_owned().ok()
     }
 

@@ -6,7 +6,7 @@ use super::script::{CLOSING, LIST, ROUTE_MAP};
 
 /// How a route of a VNI that this node does not own fares in the route-map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
+pub enum Outcome {
     /// It is advertised.
     Out,
     /// It is not.
@@ -18,7 +18,7 @@ pub enum Fate {
 /// Walks the route-map as bgpd does (`route_map_apply_ext` in FRR's lib/routemap.c): the first entry that
 /// matches decides, unless it goes on elsewhere; past the last entry a route is held, but permitted if it was
 /// sent there by a `goto` (measured).
-pub fn fate(config: &BgpConfig, route_types: &[&str]) -> Fate {
+pub fn outcome(config: &BgpConfig, route_types: &[&str]) -> Outcome {
     let mut from = 0;
     let mut sent = false;
     loop {
@@ -26,13 +26,13 @@ pub fn fate(config: &BgpConfig, route_types: &[&str]) -> Fate {
             match_of(entry, route_types).map(|certain| (*seq, entry, certain))
         });
         let Some((seq, entry, certain)) = matching else {
-            return if sent { Fate::Out } else { Fate::Held };
+            return if sent { Outcome::Out } else { Outcome::Held };
         };
         if !certain {
-            return Fate::Unclear;
+            return Outcome::Unclear;
         }
         if !entry.permits {
-            return Fate::Held;
+            return Outcome::Held;
         }
         let next = entry.body.iter().find_map(|line| {
             let target = line.strip_prefix("on-match ")?;
@@ -46,7 +46,7 @@ pub fn fate(config: &BgpConfig, route_types: &[&str]) -> Fate {
                 from = next;
                 sent = true;
             }
-            _ => return Fate::Out,
+            _ => return Outcome::Out,
         }
     }
 }
@@ -126,13 +126,13 @@ pub fn faults(config: &BgpConfig) -> Vec<Fault> {
         ("type-5", &["5", "prefix"]),
     ];
     for (what, names) in held {
-        match fate(&closed, names) {
-            Fate::Held => {}
-            Fate::Out => faults.push(fault(
+        match outcome(&closed, names) {
+            Outcome::Held => {}
+            Outcome::Out => faults.push(fault(
                 &format!("lets {what} routes out whatever the VNI: no entry sends them past entry 3"),
                 EXAMPLE,
             )),
-            Fate::Unclear => faults.push(Fault {
+            Outcome::Unclear => faults.push(Fault {
                 is_certain: false,
                 ..fault(
                     &format!("whether it holds {what} routes of other gateways' VNIs cannot be told from its conditions"),
@@ -141,7 +141,7 @@ pub fn faults(config: &BgpConfig) -> Vec<Fault> {
             }),
         }
     }
-    if fate(&closed, &["3", "multicast"]) == Fate::Held {
+    if outcome(&closed, &["3", "multicast"]) == Outcome::Held {
         faults.push(fault(
             "holds type-3 routes back, so that broadcasts of the VNIs do not reach this gateway",
             &format!("vtysh -c 'configure terminal' -c 'route-map {ROUTE_MAP} permit 3'"),
@@ -208,12 +208,12 @@ mod tests {
     #[test]
     fn past_the_last_entry_a_route_that_was_sent_there_goes_out() {
         let config = parse_bgp(MAP);
-        assert_eq!(fate(&config, &["2", "macip"]), Fate::Out);
-        assert_eq!(fate(&config, &["1"]), Fate::Out);
+        assert_eq!(outcome(&config, &["2", "macip"]), Outcome::Out);
+        assert_eq!(outcome(&config, &["1"]), Outcome::Out);
         let closed = parse_bgp(&format!("{MAP}{DENY}"));
-        assert_eq!(fate(&closed, &["2", "macip"]), Fate::Held);
+        assert_eq!(outcome(&closed, &["2", "macip"]), Outcome::Held);
         // A jump backwards ends the walk instead of repeating it.
         let back = parse_bgp("route-map filter-vni permit 7\n on-match goto 3\n");
-        assert_eq!(fate(&back, &["2"]), Fate::Out);
+        assert_eq!(outcome(&back, &["2"]), Outcome::Out);
     }
 }
