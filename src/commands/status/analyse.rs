@@ -39,13 +39,13 @@ pub fn report(snapshot: &Snapshot, marks: &mut Marks) -> Report {
     marks.add(snapshot.revision, snapshot.time);
     let read = read(snapshot, marks);
     let ring = read.ring();
-    let vnis: Vec<VniReport> = read
-        .wanted()
-        .into_iter()
-        .map(|vni| read.vni(vni, &ring, marks, snapshot.time))
+    let wanted = read.wanted();
+    let vnis: Vec<VniReport> = wanted
+        .iter()
+        .map(|vni| read.vni(*vni, &ring, marks, snapshot.time))
         .collect();
     let nodes = read.nodes(snapshot, &vnis);
-    let warnings = read.warnings(&nodes, &vnis);
+    let warnings = read.warnings(&nodes, &vnis, &wanted);
     Report {
         revision: snapshot.revision,
         time: snapshot.time,
@@ -123,11 +123,16 @@ impl Read {
             .map(|(name, meta)| (name, meta.range))
     }
 
-    /// What should be served: what the nodes say that they serve. Where none says so (all are Go's, or none
-    /// lives), what has a row. Rows outside of it count while they name somebody.
+    /// What should be served: the VNIs for which a node has a bridge. Where no node says what it has (all are Go's,
+    /// or none lives), what has a row. Other rows count while they name a node.
     fn wanted(&self) -> BTreeSet<Vni> {
-        let mut wanted: BTreeSet<Vni> = self.ranges().flat_map(|(_, range)| range.iter()).collect();
-        let all = wanted.is_empty();
+        let present = self.ranges().flat_map(|(name, range)| {
+            let unable = self.metas.get(name).and_then(|meta| meta.unable.as_ref());
+            let is_there = move |vni: &Vni| unable.is_none_or(|it| !it.absent.contains(*vni));
+            range.iter().filter(is_there)
+        });
+        let mut wanted: BTreeSet<Vni> = present.collect();
+        let all = self.ranges().next().is_none();
         for (vni, row) in &self.rows {
             if all || row.current.is_some() || row.next.is_some() {
                 wanted.insert(*vni);
@@ -143,7 +148,7 @@ impl Read {
     }
 
     /// One VNI, whether or not it has a row.
-    fn vni(&self, vni: Vni, ring: &Ring, marks: &Marks, now: u64) -> VniReport {
+    fn vni(&self, vni: Vni, ring: &Ring, marks: &mut Marks, now: u64) -> VniReport {
         let ring_owner = ring.owner(vni).cloned();
         let Some(row) = self.rows.get(&vni) else {
             return VniReport {
@@ -158,9 +163,19 @@ impl Read {
         };
         let kind = row.kind.unwrap_or(Kind::Unassigned);
         let (current, next) = (self.living(&row.current), self.living(&row.next));
-        let since = marks.since(row.revision, now);
+        let state = State::of(kind, current, next);
+        // etcd removes a name with its lease, after the row was written, and leaves no revision of that.
+        let lost_a_name = match state {
+            State::Vacant => kind != Kind::Unassigned,
+            State::OwnerLost { .. } | State::SuccessorLost { .. } => true,
+            _ => false,
+        };
+        let since = match lost_a_name {
+            true => marks.since_lost(vni, row.revision, now),
+            false => marks.since(row.revision, now),
+        };
         let stuck = since.is_some_and(|since: Since| since.at_least >= STUCK);
-        let state = match State::of(kind, current, next) {
+        let state = match state {
             State::Idle { owner } => match &ring_owner {
                 Some(ring_owner) if *ring_owner != owner => VniState::Away,
                 _ => VniState::Served,
@@ -242,7 +257,7 @@ impl Read {
         }
     }
 
-    fn warnings(&self, nodes: &[Node], vnis: &[VniReport]) -> Vec<String> {
+    fn warnings(&self, nodes: &[Node], vnis: &[VniReport], wanted: &BTreeSet<Vni>) -> Vec<String> {
         let mut warnings = Vec::new();
         if nodes.is_empty() {
             warnings.push("no node is registered".to_owned());
@@ -250,6 +265,14 @@ impl Read {
             warnings.push("no node takes VNIs: what loses its owner now stays unserved".to_owned());
         }
         self.warn_of_ranges(nodes, &mut warnings);
+        let named: BTreeSet<Vni> = self.ranges().flat_map(|(_, range)| range.iter()).collect();
+        let absent: Vec<Vni> = named.difference(wanted).copied().collect();
+        if !absent.is_empty() {
+            warnings.push(format!(
+                "no gateway has a bridge for VNIs {}: they are not counted",
+                spans(&absent)
+            ));
+        }
         self.warn_of_points(&mut warnings);
         for (name, node) in &self.nodes {
             if node.lease.is_none() {

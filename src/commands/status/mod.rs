@@ -59,13 +59,13 @@ impl Report {
         (!self.vnis.is_empty()).then(|| self.vnis.iter().all(|vni| vni.state.is_served()))
     }
 
-    /// These VNIs: one that nobody is to serve, and that nobody is named for, is orphaned.
+    /// These VNIs. One that no node is to serve, and whose row names none, is orphaned.
     pub fn pick(&self, vnis: &[Vni]) -> Vec<VniReport> {
         let at = |vni| self.vnis.binary_search_by_key(&vni, |report| report.vni);
         let nobody = |vni| VniReport {
             vni,
             state: VniState::Orphaned,
-            row: "in no range",
+            row: "no gateway has it",
             owner: None,
             successor: None,
             ring_owner: None,

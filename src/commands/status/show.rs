@@ -96,7 +96,7 @@ fn summary(report: &Report) -> Line {
     let (tone, served) = match report.all_served() {
         None => (
             Tone::Bad,
-            "nobody says which VNIs should be served".to_owned(),
+            "it is unknown which VNIs should be served".to_owned(),
         ),
         Some(true) => (Tone::Good, "all served".to_owned()),
         Some(false) => (

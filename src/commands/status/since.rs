@@ -1,13 +1,17 @@
 //! Pure: how long ago a revision was, by marks.
 
-use crate::model::types::Revision;
+use crate::model::types::{Revision, Vni};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Moments at which a revision of the store and a time (seconds since 1970) were seen together: what is newer
 /// than the revision came after that time, the rest before. The first and the last time is kept for each.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Marks(BTreeMap<Revision, (u64, u64)>);
+pub struct Marks {
+    seen: BTreeMap<Revision, (u64, u64)>,
+    /// When a VNI was first seen without a name that its row had at this revision.
+    lost: BTreeMap<Vni, (Revision, u64)>,
+}
 
 /// The oldest marks are forgotten: a watch may run for days.
 const KEPT: usize = 4096;
@@ -15,10 +19,10 @@ const KEPT: usize = 4096;
 impl Marks {
     /// Takes a mark.
     pub fn add(&mut self, revision: Revision, time: u64) {
-        let (first, last) = self.0.entry(revision).or_insert((time, time));
+        let (first, last) = self.seen.entry(revision).or_insert((time, time));
         (*first, *last) = (time.min(*first), time.max(*last));
-        while self.0.len() > KEPT {
-            self.0.pop_first();
+        while self.seen.len() > KEPT {
+            self.seen.pop_first();
         }
     }
 
@@ -26,9 +30,9 @@ impl Marks {
     pub fn since(&self, revision: Revision, now: u64) -> Option<Since> {
         // Clocks differ: what seems to lie in the future is now.
         let age = |time: u64| Duration::from_secs(now.saturating_sub(time));
-        let after = self.0.range(..revision).next_back();
+        let after = self.seen.range(..revision).next_back();
         let at_most = after.map(|(_, &(_, last))| age(last));
-        let before = self.0.range(revision..).next();
+        let before = self.seen.range(revision..).next();
         let at_least = before.map_or(Duration::ZERO, |(_, &(first, _))| age(first));
         match at_most {
             None if at_least.is_zero() => None,
@@ -41,6 +45,20 @@ impl Marks {
                 at_most: Some(at_most),
             }),
         }
+    }
+
+    /// Since when `vni` lacks a name that its row, of `revision`, had: after that, and before it was first seen so.
+    pub fn since_lost(&mut self, vni: Vni, revision: Revision, now: u64) -> Option<Since> {
+        let lost = self.lost.entry(vni).or_insert((revision, now));
+        if lost.0 != revision {
+            *lost = (revision, now);
+        }
+        let at_least = Duration::from_secs(now.saturating_sub(lost.1));
+        let at_most = self.since(revision, now).and_then(|since| since.at_most);
+        (at_most.is_some() || !at_least.is_zero()).then(|| Since {
+            at_least: at_most.map_or(at_least, |most| most.min(at_least)),
+            at_most,
+        })
     }
 }
 

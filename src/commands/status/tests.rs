@@ -115,7 +115,7 @@ gw1   ok        0.1.0    1-6        1   100%     4s     1      2      0
 gw2   draining  0.1.0    1-6        0     0%     4s     2      0      1
 
 STATE         VNIS  LONGEST  WHICH
-orphaned         2     >50s  5-6
+orphaned         2        -  5-6
 failing over     1     <20s  4
 move stuck       1     ~50s  3
 to move          1        -  2
@@ -128,7 +128,7 @@ served           1        -  1
         "\
 VNI  STATE       OWNER  SUCCESSOR  RING  SINCE  ROW
   3  move stuck  gw2    gw1        gw1    ~50s  migration-ospf-withdrawn
- 99  orphaned    -      -          -         -  in no range
+ 99  orphaned    -      -          -         -  no gateway has it
 "
     );
     let json: serde_json::Value = serde_json::from_str(&json(&report, &asked)).unwrap();
@@ -183,6 +183,87 @@ fn the_rows_count_where_no_range_is_known() {
     let empty = reported(Vec::new());
     assert_eq!(empty.all_served(), None);
     assert!(text(&empty).contains("warning: no node is registered"));
+}
+
+/// Input: VNIs that no gateway has a bridge for, and one that one of two has. Output: the first are no fault; the second
+/// is, while none serves it.
+#[test]
+fn a_vni_without_a_bridge_anywhere_is_no_fault() {
+    let node = |name: &str, absent: &str| {
+        let meta = format!(
+            r#"{{"version":"0.1.0","minvni":1,"maxvni":1000,"unable":{{"absent":"{absent}","failing":""}}}}"#
+        );
+        [
+            kv(&format!("node/{name}"), "[1]", 10, 1),
+            kv(&format!("meta/node/{name}"), &meta, 10, 1),
+        ]
+    };
+    let mut keys = [node("gw1", "3-1000"), node("gw2", "2-1000")].concat();
+    keys.extend(row(1, 1, "gw1", "", 20));
+    let report = reported(keys.clone());
+    assert_eq!((report.vnis.len(), report.all_served()), (2, Some(false)));
+    let note = "no gateway has a bridge for VNIs 3-1000: they are not counted";
+    assert!(report.warnings.iter().any(|it| it == note), "{report:?}");
+    keys.extend(row(2, 1, "gw1", "", 20));
+    assert_eq!(reported(keys.clone()).all_served(), Some(true));
+    // Its bridge went after it was claimed: its row names an owner.
+    keys.extend(row(3, 1, "gw1", "", 20));
+    assert_eq!(reported(keys).vnis.len(), 3);
+}
+
+/// Input: no gateway has any bridge. Output: what should be served cannot be told, and that no bridge is there is said.
+#[test]
+fn gateways_without_any_bridge_are_not_all_well() {
+    let mut keys = pair();
+    for key in &mut keys {
+        if key.key.starts_with(b"/wmgwd/meta/") {
+            let unable =
+                r#"{"version":"1","minvni":1,"maxvni":6,"unable":{"absent":"1-6","failing":""}}"#;
+            key.value = unable.as_bytes().to_vec();
+        }
+    }
+    let report = reported(keys);
+    assert_eq!(report.all_served(), None);
+    let text = text(&report);
+    assert!(text.contains("it is unknown which VNIs"), "{text}");
+    assert!(text.contains("has a bridge for VNIs 1-6"), "{text}");
+}
+
+/// Input: a row that was written long ago and has lost its owner since. Output: no lower bound, as the end of a lease
+/// changes no key that remains, until it was seen twice; a row that was written vacant has one.
+#[test]
+fn an_owner_that_was_lost_was_lost_at_some_time_since() {
+    let mut marks = Marks::default();
+    marks.add(Revision(10), NOW - 600);
+    marks.add(Revision(30), NOW - 300);
+    let mut keys = node("gw1", "[1]", (1, 2), 1).to_vec();
+    keys.extend(row(1, 1, "", "", 20));
+    keys.extend(row(2, 0, "", "", 20));
+    keys.extend(row(3, 5, "", "gw1", 20));
+    let mut later = |seconds: u64, keys: &[KeyValue]| -> Vec<String> {
+        let look = Snapshot {
+            time: NOW + seconds,
+            ..snapshot(keys.to_vec())
+        };
+        let vnis = report(&look, &mut marks).vnis.into_iter();
+        let said = |vni: VniReport| format!("{} {}", vni.state.word(), vni.since.unwrap().text());
+        vnis.map(said).collect()
+    };
+    assert_eq!(
+        later(0, &keys),
+        ["orphaned <10m", "orphaned 5m..10m", "failing over <10m"]
+    );
+    assert_eq!(
+        later(60, &keys),
+        [
+            "orphaned 60s..11m",
+            "orphaned 6m..11m",
+            "failover stuck 60s..11m"
+        ]
+    );
+    // It was claimed since, and lost its owner again.
+    keys.extend(row(1, 1, "", "", 900));
+    assert_eq!(later(70, &keys)[0], "orphaned <6m");
 }
 
 #[test]
