@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use wmgwd::cli::{self, CheckConfig, Command};
 use wmgwd::commands::check::{self, Fitness, look::look, show};
 use wmgwd::commands::{operate, withdraw};
-use wmgwd::daemon::{self, signal};
+use wmgwd::daemon;
+use wmgwd::sys::signal;
 use wmgwd::telemetry::logging;
 use wmgwd::{Failure, guard};
 

@@ -1,22 +1,30 @@
 //! The architecture: what is pure stays pure, and one place reads the clock.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules (files, and directories of the same name) that decide and never act.
 const PURE: &[&str] = &[
-    "model/types",
-    "model/ring",
-    "model/spans",
-    "model/frr",
-    "model/fsm",
+    "model",
     "gateway",
     "schema",
+    "etcd/endpoint",
+    "etcd/ops",
     "etcd/wire",
     "host/bridges",
+    "host/interfaces",
     "host/netlink",
+    "host/frr/config",
+    "host/frr/inspection",
+    "host/frr/neighbours",
     "host/frr/route_map",
+    "host/frr/script",
+    "host/frr/targets",
+    "host/frr/vtysh_output",
+    "commands/check/mod",
+    "commands/status/mod",
     "commands/status/analyse",
     "commands/status/json",
     "commands/status/show",
@@ -29,9 +37,14 @@ const PURE: &[&str] = &[
     "commands/check/show",
     "commands/check/refusal",
     "telemetry/counters",
+    "telemetry/log_text",
+    "telemetry/metrics/mod",
     "telemetry/metrics/http",
     "telemetry/metrics/text",
 ];
+
+/// Files that act, whose errors pure code may name: it reads them, and cannot make them act.
+const ERRORS: [&str; 2] = ["etcd/error.rs", "etcd/access.rs"];
 
 /// What acts, or asks the world.
 const IMPURE: [&str; 12] = [
@@ -101,6 +114,135 @@ fn pure_modules_do_not_act() {
             }
         }
     }
+}
+
+/// The folders of `src`, from the lowest. A file imports from its own folder and from folders below it.
+const LAYERS: [&str; 13] = [
+    "model",
+    "sys",
+    "telemetry",
+    "etcd",
+    "schema",
+    "gateway",
+    "host",
+    "guard",
+    "cli",
+    "commands",
+    "daemon",
+    "lib",
+    "main",
+];
+
+/// Every path that the file `name` imports, from the root of the crate: `use` items with their braces spread out,
+/// and paths in the code.
+fn imports(name: &str, code: &str) -> BTreeSet<String> {
+    let module: Vec<&str> = name.trim_end_matches(".rs").split('/').collect();
+    let module = match module[..] {
+        [ref above @ .., "mod"] => above.to_vec(),
+        _ => module,
+    };
+    let mut found = BTreeSet::new();
+    let mut add = |path: &str| {
+        let (up, rest) = match path.strip_prefix("crate::") {
+            Some(rest) => (module.len(), rest),
+            None => {
+                let up = path.matches("super::").count();
+                (up, path.trim_start_matches("super::"))
+            }
+        };
+        let above = &module[..module.len() - up];
+        let path: Vec<&str> = above.iter().copied().chain(rest.split("::")).collect();
+        found.insert(path.join("::"));
+    };
+    for start in ["crate::", "super::"] {
+        for (at, _) in code.match_indices(start) {
+            let before = code[..at].chars().next_back().unwrap_or(' ');
+            if before.is_alphanumeric() || "_:".contains(before) {
+                continue;
+            }
+            let text = &code[at..];
+            let end = text.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
+            let (path, rest) = text.split_at(end.unwrap_or(text.len()));
+            match rest.strip_prefix('{') {
+                Some(list) => {
+                    let mut depth = 0;
+                    let end = list.find(|c| {
+                        depth += i32::from(c == '{') - i32::from(c == '}');
+                        depth < 0
+                    });
+                    for item in list[..end.unwrap()].split([',', '{', '}']) {
+                        let item = item.split(" as ").next().unwrap().trim();
+                        add(&format!("{path}{item}"));
+                    }
+                }
+                None => add(path),
+            }
+        }
+    }
+    found
+}
+
+/// Input: all of the source. Output: no folder imports from a folder above it, so no two folders import from
+/// each other.
+#[test]
+fn imports_go_down() {
+    let layer = |path: &str| {
+        let folder = path.split(['/', ':', '.']).next().unwrap();
+        LAYERS.iter().position(|it| *it == folder)
+    };
+    for (name, code) in sources() {
+        if name.starts_with("fuzzing") {
+            continue;
+        }
+        let own = layer(&name).unwrap_or_else(|| panic!("{name}: not in LAYERS"));
+        for path in imports(&name, &code) {
+            // A name of the root, as `crate::Failure`.
+            let Some(other) = layer(&path) else { continue };
+            assert!(other <= own, "{name} imports {path}, which is above it");
+        }
+    }
+}
+
+/// The child module that a `mod.rs` has the public name `name` from, by its lines `pub use module::...;`.
+fn reexported_from<'a>(code: &'a str, name: &str) -> Option<&'a str> {
+    code.split("pub use ").skip(1).find_map(|item| {
+        let (module, names) = item.split(';').next()?.split_once("::")?;
+        let mut names = names.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        names.any(|it| it == name).then_some(module)
+    })
+}
+
+/// Input: the pure modules. Output: whatever they import is pure, too, so that they are pure through everything
+/// that they call.
+#[test]
+fn pure_modules_import_pure_modules() {
+    let sources = sources();
+    let is_pure = |file: &str| PURE.iter().any(|module| is_in(file, module));
+    // The file that a path leads to: its longest beginning that is one, and where that file has the name from.
+    let file_of = |path: &str| {
+        let mut path = path.replace("::", "/");
+        let name = path.split('/').next_back().unwrap().to_owned();
+        loop {
+            let file = [format!("{path}.rs"), format!("{path}/mod.rs")];
+            if let Some((file, code)) = sources.iter().find(|(it, _)| file.contains(it)) {
+                return Some(
+                    reexported_from(code, &name)
+                        .map_or(file.clone(), |module| format!("{path}/{module}.rs")),
+                );
+            }
+            path.truncate(path.rfind('/')?);
+        }
+    };
+    let mut wrong = Vec::new();
+    for (name, code) in sources.iter().filter(|(name, _)| is_pure(name)) {
+        for path in imports(name, code) {
+            let is_allowed = |file: &String| is_pure(file) || ERRORS.contains(&file.as_str());
+            if file_of(&path).is_some_and(|file| !is_allowed(&file)) {
+                wrong.push(format!("{name} is pure and imports {path}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// Input: all of the source. Output: what is compared with a lease comes from `clock` alone; the wall clock is

@@ -3,8 +3,8 @@
 use super::error::Error;
 use super::options::{Options, with_etcd};
 use super::{Timing, values};
-use crate::commands::check::Purpose;
 use crate::etcd;
+use crate::model::purpose::Purpose;
 use argh::{ArgsInfo, FromArgs};
 
 /// How `wmgwd check` is to run, checked.

@@ -5,7 +5,7 @@ use super::options::{Options, with_etcd};
 use super::timing::Timing;
 use super::values;
 use crate::etcd;
-use crate::host::frr::EvpnFilter;
+use crate::model::frr::EvpnFilter;
 use crate::model::types::{NodeName, VniRange};
 use argh::{ArgsInfo, FromArgs};
 use std::net::SocketAddr;

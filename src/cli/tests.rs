@@ -7,7 +7,7 @@ mod variables;
 
 use super::*;
 use crate::etcd;
-use crate::host::frr::EvpnFilter;
+use crate::model::frr::EvpnFilter;
 use std::time::Duration;
 
 fn parse_texts(texts: &[&str]) -> Result<Command, Error> {

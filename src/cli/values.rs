@@ -1,7 +1,7 @@
 //! The values of single options: text in, value or nothing out.
 
 use super::Timing;
-use crate::host::frr::EvpnFilter;
+use crate::model::frr::EvpnFilter;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::options::Options;
 use super::values;
-use crate::host::frr::EvpnFilter;
+use crate::model::frr::EvpnFilter;
 use crate::model::types::VniRange;
 use argh::{ArgsInfo, FromArgs};
 

@@ -3,11 +3,11 @@
 use crate::Failure;
 use crate::cli::{DrainConfig, StatusConfig, UndrainConfig};
 use crate::commands::status::{self, Health, Line, Marks, Report, Screen, look::look};
-use crate::daemon::signal::Signals;
 use crate::etcd::{Access, Client};
 use crate::model::types::NodeName;
 use crate::schema;
 use crate::sys::clock;
+use crate::sys::signal::Signals;
 use crate::telemetry::log_text::chain;
 use crate::telemetry::logging::wants_colour;
 use nix::libc;

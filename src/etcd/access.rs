@@ -3,7 +3,8 @@
 //! Owns nothing but those words; touches the files that they name, to look at their permissions and to
 //! read the password.
 
-use super::{Endpoint, tls};
+use super::Endpoint;
+use super::endpoint::NO_TLS;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -215,7 +216,7 @@ impl fmt::Display for AccessError {
             AccessError::NoAuthorities => f.write_str(
                 "https:// needs --cacert: this system has no list of authorities of its own",
             ),
-            AccessError::NoTls => f.write_str(tls::MISSING),
+            AccessError::NoTls => f.write_str(NO_TLS),
         }
     }
 }

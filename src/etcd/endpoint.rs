@@ -2,12 +2,14 @@
 //!
 //! Owns no state and touches nothing.
 
-use super::tls;
+use core::net::{IpAddr, Ipv6Addr};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 const DEFAULT_PORT: u16 = 2379;
+
+/// What the operator of a build without TLS can do.
+pub(super) const NO_TLS: &str = "this wmgwd is built without TLS: build it with the feature tls, or use http:// on a trusted link";
 
 /// The client URL of one etcd member, `http://host:port` or `https://host:port`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -95,7 +97,7 @@ fn parse(text: &str) -> Result<Endpoint, &'static str> {
         .ok_or("http:// or https:// is missing in front")?;
     let tls = scheme.eq_ignore_ascii_case("https");
     if tls && !cfg!(feature = "tls") {
-        return Err(tls::MISSING);
+        return Err(NO_TLS);
     }
     if !tls && !scheme.eq_ignore_ascii_case("http") {
         return Err("its scheme is neither http nor https");

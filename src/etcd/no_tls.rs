@@ -4,9 +4,6 @@ use super::access::{Access, AccessError};
 use super::connect::TcpConnector;
 use std::sync::Arc;
 
-/// What the operator can do.
-pub(super) const MISSING: &str = "this wmgwd is built without TLS: build it with the feature tls, or use http:// on a trusted link";
-
 /// Nothing of this kind exists.
 pub(super) enum Tls {}
 

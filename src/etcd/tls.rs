@@ -22,9 +22,6 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
-/// Said by a build without TLS only.
-pub(super) const MISSING: &str = "there is no TLS";
-
 /// Where systems keep their authorities: Debian, Alpine and OpenWrt; Fedora; SUSE.
 const SYSTEM: [&str; 3] = [
     "/etc/ssl/certs/ca-certificates.crt",

@@ -1,9 +1,9 @@
 //! What a node is told, and what it wants done: the language between the core and the threads around it.
 
 use crate::model::frr::{Health, Parts, RouteChange};
-use crate::model::fsm::{Kind, Write};
+use crate::model::fsm::Write;
 use crate::model::ring::Unable;
-use crate::model::types::{Lease, LeaseId, NodeName, Revision, Vni};
+use crate::model::types::{Lease, LeaseId, Revision, Vni};
 use crate::schema::{Batch, Change, Fate};
 use std::collections::BTreeSet;
 
@@ -140,17 +140,6 @@ pub enum Effect {
     FollowWatch,
     /// All is withdrawn: end.
     Exit(Exit),
-}
-
-/// A row for people.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RowView<'a> {
-    /// `type`.
-    pub kind: Kind,
-    /// `current`.
-    pub owner: Option<&'a NodeName>,
-    /// `next`.
-    pub successor: Option<&'a NodeName>,
 }
 
 /// Why the node ends.

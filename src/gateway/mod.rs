@@ -24,13 +24,13 @@ mod tests;
 mod turns;
 
 use crate::model::frr::{Cost, Health, Parts, RouteChange};
-use crate::model::fsm::{Kind, Write};
+use crate::model::fsm::{Kind, RowView, Write};
 use crate::model::ring::Ring;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use crate::schema::{Change, Fate, Key, Value};
 use ability::Publication;
 use commits::Pace;
-pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome, RowView};
+pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome};
 use fnv::FnvHashSet;
 use mirror::Nodes;
 use rest::Watch;

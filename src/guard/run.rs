@@ -4,7 +4,7 @@ use super::address::Address;
 use super::process::{self, Process};
 use crate::Failure;
 use crate::host::factory::HostFactory;
-use crate::host::frr::EvpnFilter;
+use crate::model::frr::EvpnFilter;
 use crate::model::types::VniRange;
 use crate::telemetry::logging;
 use std::thread::Builder;

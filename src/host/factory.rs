@@ -1,11 +1,12 @@
 //! Makes the two lanes to a host: of this machine, or of its mock.
 
-use super::frr::{EvpnFilter, Frr, FrrConfig};
+use super::frr::{Frr, FrrConfig};
 use super::links::Bridges;
 use super::mock::Mock;
 use super::proc::ProcKernel;
 use super::{Error, Kernel, Router};
 use crate::Failure;
+use crate::model::frr::EvpnFilter;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
 use std::sync::Arc;

@@ -1,19 +1,13 @@
-//! What interfaces this machine has: one dump of the kernel's links, as `ip -d link` shows them.
+//! Pure: the kernel's links, as `ip -d link` shows them, read from netlink messages.
 //!
-//! Owns nothing beyond one look. Netlink answers for the network namespace of the process, where `/sys` is
-//! that of its mount, and it alone says which VNI a VXLAN interface carries. Reading a message is pure.
+//! Netlink answers for the network namespace of the process, where `/sys` is that of its mount, and it alone says
+//! which VNI a VXLAN interface carries.
 
 use super::netlink::{
-    DATAGRAM, HEADER, IFLA_IFNAME, INFO, NLMSG_DONE, NLMSG_ERROR, RTM_DELLINK, RTM_GETLINK,
-    RTM_NEWLINK, attributes, messages, number, refusal, text,
+    HEADER, IFLA_IFNAME, INFO, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, attributes, messages, number,
+    text,
 };
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
-};
-use std::io;
-use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use core::net::Ipv4Addr;
 
 /// Flag of an interface that is switched on, netdevice(7).
 const IFF_UP: u32 = 1;
@@ -133,38 +127,8 @@ fn read_event(kind: u16, message: &[u8]) -> Option<LinkEvent> {
     }
 }
 
-/// All interfaces of this process's network namespace. Takes the kernel about 10 us for each (Linux 6.18).
-///
-/// # Errors
-/// The kernel refused.
-pub fn dump() -> io::Result<Vec<Interface>> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
-    send(socket.as_raw_fd(), &request(), MsgFlags::empty())?;
-    let mut datagram = vec![0; DATAGRAM];
-    let mut interfaces = Vec::new();
-    loop {
-        let length = match recv(socket.as_raw_fd(), &mut datagram, MsgFlags::empty()) {
-            Err(Errno::EINTR) => continue,
-            received => received?,
-        };
-        for (kind, message) in messages(&datagram[..length]) {
-            match kind {
-                NLMSG_DONE => return Ok(interfaces),
-                NLMSG_ERROR => return Err(refusal(message)),
-                RTM_NEWLINK => interfaces.extend(read(message)),
-                _ => {}
-            }
-        }
-    }
-}
-
 /// A request for all links, without their counters.
-fn request() -> [u8; HEADER + INFO + 8] {
+pub(super) fn request() -> [u8; HEADER + INFO + 8] {
     const LENGTH: u32 = (HEADER + INFO + 8) as u32;
     let mut request = [0; HEADER + INFO + 8];
     request[..4].copy_from_slice(&LENGTH.to_ne_bytes());
@@ -177,7 +141,8 @@ fn request() -> [u8; HEADER + INFO + 8] {
     request
 }
 
-fn read(message: &[u8]) -> Option<Interface> {
+/// The interface that an RTM_NEWLINK message is about.
+pub(super) fn read(message: &[u8]) -> Option<Interface> {
     let flags = u32::from_ne_bytes(number(message, 8)?);
     let mut interface = Interface {
         index: u32::from_ne_bytes(number(message, 4)?),
@@ -451,7 +416,7 @@ mod tests {
 
     #[test]
     fn the_loopback_of_this_machine_is_found() {
-        let interfaces = dump().unwrap();
+        let interfaces = crate::host::links::dump().unwrap();
         let loopback = interfaces.iter().find(|it| it.name == "lo").unwrap();
         assert!(loopback.index > 0 && loopback.mtu > 0);
         assert_eq!(loopback.vxlan, None);

@@ -4,13 +4,13 @@
 //! (rtnetlink(7)) that the kernel tells about links: free while nothing happens.
 
 use super::bridges::{Bridge, Change, LinkTable};
-use super::interfaces::{LinkEvent, dump, link_events};
-use super::netlink::DATAGRAM;
+use super::interfaces::{Interface, LinkEvent, link_events, read, request};
+use super::netlink::{DATAGRAM, NLMSG_DONE, NLMSG_ERROR, RTM_NEWLINK, messages, refusal};
 use crate::model::types::{Vni, VniRange};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt,
-    socket, sockopt::RcvBufForce,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+    setsockopt, socket, sockopt::RcvBufForce,
 };
 use std::collections::BTreeSet;
 use std::io;
@@ -22,6 +22,36 @@ use std::sync::{Arc, Mutex, MutexGuard};
 const RTMGRP_LINK: u32 = 1;
 /// What the kernel may hold back for us, in bytes: some thousand messages. It is used only while there are such.
 const BUFFER: usize = 8 << 20;
+
+/// All interfaces of this process's network namespace. Takes the kernel about 10 us for each (Linux 6.18).
+///
+/// # Errors
+/// The kernel refused.
+pub fn dump() -> io::Result<Vec<Interface>> {
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    )?;
+    send(socket.as_raw_fd(), &request(), MsgFlags::empty())?;
+    let mut datagram = vec![0; DATAGRAM];
+    let mut interfaces = Vec::new();
+    loop {
+        let length = match recv(socket.as_raw_fd(), &mut datagram, MsgFlags::empty()) {
+            Err(Errno::EINTR) => continue,
+            received => received?,
+        };
+        for (kind, message) in messages(&datagram[..length]) {
+            match kind {
+                NLMSG_DONE => return Ok(interfaces),
+                NLMSG_ERROR => return Err(refusal(message)),
+                RTM_NEWLINK => interfaces.extend(read(message)),
+                _ => {}
+            }
+        }
+    }
+}
 
 /// The bridges of this process's network namespace. Clones share one table.
 #[derive(Clone, Debug, Default)]

@@ -31,6 +31,16 @@ impl RouteChange {
     }
 }
 
+/// How `filter-vni` tells the VNIs that this node owns from the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EvpnFilter {
+    /// One entry of the route-map that matches an extcommunity-list, with a line of route targets a VNI.
+    #[default]
+    List,
+    /// One entry of the route-map a VNI.
+    Entries,
+}
+
 /// Parts of FRR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Parts {

@@ -344,6 +344,17 @@ pub fn announces(state: &State, role: Role) -> bool {
     }
 }
 
+/// A row as the log, the counters and `wmgwd status` show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowView<'a> {
+    /// `type`.
+    pub kind: Kind,
+    /// `current`.
+    pub owner: Option<&'a NodeName>,
+    /// `next`.
+    pub successor: Option<&'a NodeName>,
+}
+
 /// A new row, always written under the condition that the row is still the one it was decided on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Write {

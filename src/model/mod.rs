@@ -2,6 +2,7 @@
 
 pub mod frr;
 pub mod fsm;
+pub mod purpose;
 pub mod ring;
 pub mod spans;
 pub mod types;

@@ -1,6 +1,6 @@
 //! Child processes: what all of them are started without.
 
-use crate::telemetry::sd_notify;
+use crate::sys::sd_notify;
 use std::ffi::OsStr;
 use std::process::Command;
 

@@ -1,5 +1,8 @@
-//! What the standard library lacks: a clock that runs while the machine sleeps, child processes, files in memory.
+//! The operating system, where the standard library ends: a clock that runs while the machine sleeps, child
+//! processes, files in memory, signals, the service manager.
 
 pub mod child;
 pub mod clock;
 pub mod memfd;
+pub mod sd_notify;
+pub mod signal;

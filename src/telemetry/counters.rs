@@ -5,7 +5,7 @@
 //! it became the owner of, which it lost, and that it was fenced. What a round costs grows with the rows that
 //! changed, not with the range.
 
-use crate::gateway::RowView;
+use crate::model::fsm::RowView;
 use crate::model::fsm::{Kind, Role};
 use crate::model::types::{LeaseId, NodeName, Time, Vni};
 use fnv::FnvHashMap;

@@ -5,4 +5,3 @@ pub mod log_text;
 pub mod logging;
 pub mod metrics;
 pub mod notify;
-pub mod sd_notify;

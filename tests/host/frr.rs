@@ -6,8 +6,9 @@ use crate::vni;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
+use wmgwd::host::frr::{Frr, FrrConfig};
 use wmgwd::host::{Cost, Error, RouteChange, Router};
+use wmgwd::model::frr::EvpnFilter;
 use wmgwd::model::types::VniRange;
 
 fn frr(last: u32, filter: EvpnFilter) -> Frr {

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use wmgwd::commands::check::look::{arp_ignore_of_all, at_start};
 use wmgwd::host::bridges::Change;
 use wmgwd::host::factory::HostFactory;
-use wmgwd::host::frr::EvpnFilter;
 use wmgwd::host::links::{Bridges, LinkWatch};
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{Error, Kernel};
+use wmgwd::model::frr::EvpnFilter;
 use wmgwd::model::types::VniRange;
 
 /// br7 with two addresses and vxlan7 here; behind it a station in a network namespace.

@@ -4,10 +4,11 @@ use crate::namespace;
 use crate::router::{self, PROGRAMS};
 use crate::vni;
 use std::time::Instant;
-use wmgwd::host::frr::{EvpnFilter, Frr, FrrConfig};
+use wmgwd::host::frr::{Frr, FrrConfig};
 use wmgwd::host::links::Bridges;
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{Cost, Kernel, RouteChange, Router};
+use wmgwd::model::frr::EvpnFilter;
 use wmgwd::model::types::VniRange;
 
 fn timed<T>(what: &str, act: impl FnOnce() -> T) -> T {

@@ -1,8 +1,9 @@
 //! Pure: whether etcd is there, is one cluster, keeps leases as promised, and has a place for this node.
 
+use super::Finding;
 use super::refusal::Refusal;
-use super::{Finding, Purpose};
 use crate::etcd::MemberStatus;
+use crate::model::purpose::Purpose;
 use crate::model::types::NodeName;
 use crate::schema::Meta;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,8 @@
 //! Pure: whether the bridges and VXLAN interfaces of the range are there and as they must be.
 
-use super::{Finding, Purpose, SHOWN, absent};
+use super::{Finding, SHOWN, absent};
 use crate::host::interfaces::{Interface, Port};
+use crate::model::purpose::Purpose;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::log_text::{run_text, spans};
 use core::net::IpAddr;

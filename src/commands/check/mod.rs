@@ -14,11 +14,10 @@ pub mod show;
 pub mod startup;
 pub mod system;
 
-use crate::host::frr::EvpnFilter;
-use crate::model::types::{NodeName, Vni, VniRange};
+use crate::model::purpose::Purpose;
+use crate::model::types::{Vni, VniRange};
 use crate::telemetry::log_text::{runs, spans};
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 /// How it is with one thing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -139,19 +138,6 @@ pub fn fitness(findings: &[Finding]) -> Fitness {
     }
 }
 
-/// What the host is to be fit for.
-#[derive(Clone, Debug)]
-pub struct Purpose {
-    /// The name that the node will have, if it was given.
-    pub name: Option<NodeName>,
-    /// The VNIs that it will serve.
-    pub range: VniRange,
-    /// How `filter-vni` will tell VNIs apart.
-    pub filter: EvpnFilter,
-    /// How long its lease will last.
-    pub ttl: Duration,
-}
-
 /// Everything that was found. `None` for what was not looked at, as the host of a mock node.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -160,7 +146,7 @@ pub struct Facts {
     /// Kernel switches, rights, other runs.
     pub system: Option<system::System>,
     /// FRR.
-    pub frr: Option<crate::host::frr::inspect::Inspection>,
+    pub frr: Option<crate::host::frr::inspection::Inspection>,
     /// etcd.
     pub etcd: Option<database::Database>,
 }
@@ -231,6 +217,8 @@ fn each(vnis: &[Vni], command: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::model::frr::EvpnFilter;
+    use std::time::Duration;
 
     pub fn vnis(numbers: &[u32]) -> Vec<Vni> {
         numbers.iter().map(|n| Vni::new(*n).unwrap()).collect()

@@ -1,11 +1,12 @@
 //! Pure: whether FRR runs, and whether its running configuration is one that wmgwd can work with.
 
-use super::{Finding, Level, Purpose};
-use crate::host::frr::EvpnFilter;
+use super::{Finding, Level};
 use crate::host::frr::config::BgpConfig;
-use crate::host::frr::inspect::{Answer, Inspection, OspfInterface};
+use crate::host::frr::inspection::{Answer, Inspection, OspfInterface};
 use crate::host::frr::route_map::faults;
 use crate::host::frr::script::{CLOSING, ROUTE_MAP, is_open};
+use crate::model::frr::EvpnFilter;
+use crate::model::purpose::Purpose;
 use crate::model::types::Vni;
 use crate::telemetry::log_text::spans;
 use std::collections::BTreeSet;

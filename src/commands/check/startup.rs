@@ -1,10 +1,11 @@
 //! Pure: what FRR would load at a boot, when no wmgwd runs yet.
 
-use super::{Finding, Purpose};
-use crate::host::Cost;
+use super::Finding;
 use crate::host::frr::config::Entry;
-use crate::host::frr::inspect::Inspection;
+use crate::host::frr::inspection::Inspection;
 use crate::host::frr::script::{CLOSING, LIST, ROUTE_MAP, is_open};
+use crate::model::frr::Cost;
+use crate::model::purpose::Purpose;
 use crate::model::types::Vni;
 use std::collections::BTreeSet;
 
@@ -97,7 +98,7 @@ mod tests {
     use super::super::tests::{purpose, said, vnis};
     use super::*;
     use crate::host::frr::config::{parse_bgp, parse_ospf};
-    use crate::host::frr::inspect::Saved;
+    use crate::host::frr::inspection::Saved;
 
     fn loads(text: &str) -> Vec<(Level, String)> {
         let saved = Saved {

@@ -1,6 +1,7 @@
 //! Pure: kernel switches, what this process may do, and who else is at work on this host.
 
-use super::{Finding, Purpose};
+use super::Finding;
+use crate::model::purpose::Purpose;
 use crate::model::types::Vni;
 use std::collections::BTreeMap;
 

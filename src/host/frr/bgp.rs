@@ -1,6 +1,5 @@
 //! The outbound EVPN filter in bgpd, and what is remembered of it.
 
-use super::EvpnFilter;
 use super::all_failed;
 use super::config::{BgpConfig, parse_bgp};
 use super::push::{Push, failure};
@@ -10,6 +9,7 @@ use super::script::{self, Job, Numbers, ROUTE_MAP};
 use super::targets::{Targets, parse_targets};
 use super::vtysh_output::Verdict;
 use crate::host::{Error, RouteFailure};
+use crate::model::frr::EvpnFilter;
 use crate::model::types::{Time, Vni, VniRange};
 use crate::sys::clock;
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,12 +2,11 @@
 //!
 //! Lines that are not understood are stepped over: the rest of the configuration is the operator's.
 
-use super::neighbours::parse_instances;
+use super::neighbours::{Instance, parse_instances};
 use super::script::{LIST, ROUTE_MAP};
-use super::svi;
-use crate::host::Cost;
+use crate::model::frr::Cost;
 use crate::model::types::Vni;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One entry of the route-map.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,7 +46,7 @@ pub fn parse_bgp(text: &str) -> BgpConfig {
     let unfiltered = instance.map_or_else(Vec::new, |it| it.unfiltered());
     let foreign = evpn.and_then(|it| Some((it, it.vrf.as_ref()?)));
     let mut config = BgpConfig {
-        yields: svi::yields(text, instance),
+        yields: yields(text, instance),
         foreign_instance: foreign.map(|(it, vrf)| format!("router bgp {} vrf {vrf}", it.asn)),
         activated: instance.map_or(0, |it| it.activated().count()),
         filter_at: instance.and_then(|it| Some(it.outbound_of(unfiltered.first()?))),
@@ -127,6 +126,33 @@ fn parse_asn(text: &str) -> Option<u32> {
             Some(u32::from(high.parse::<u16>().ok()?) << 16 | u32::from(low.parse::<u16>().ok()?))
         }
     }
+}
+
+/// Whether a bgpd with this running configuration gives up its own route for an address that it hears from
+/// another gateway: `advertise-svi-ip` for all VNIs, and a neighbour of the EVPN `instance` without an inbound
+/// route-map that denies type-2 routes.
+fn yields(text: &str, instance: Option<&Instance>) -> bool {
+    let (mut advertises, mut evpn, mut vni) = (false, false, false);
+    let mut denying = BTreeSet::new();
+    let mut denied_by = None;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if !line.starts_with(' ') {
+            (evpn, vni, denied_by) = (false, false, None);
+        }
+        match words[..] {
+            ["address-family", "l2vpn", "evpn"] => evpn = true,
+            ["exit-address-family"] => evpn = false,
+            ["vni", _] => vni = true,
+            ["exit-vni"] => vni = false,
+            ["advertise-svi-ip"] => advertises |= evpn && !vni,
+            ["route-map", name, "deny", _] => denied_by = Some(name),
+            ["match", "evpn", "route-type", "macip" | "2"] => denying.extend(denied_by),
+            _ => {}
+        }
+    }
+    let is_open = |it: &Instance| !it.without_inbound(&denying).is_empty();
+    advertises && instance.is_some_and(is_open)
 }
 
 #[cfg(test)]

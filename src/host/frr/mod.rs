@@ -11,6 +11,7 @@ mod bgp;
 pub mod config;
 mod health;
 pub mod inspect;
+pub mod inspection;
 mod neighbours;
 mod push;
 pub mod route_map;
@@ -24,6 +25,7 @@ pub(crate) mod vtysh_output;
 
 use super::links::Bridges;
 use super::{Cost, Error, Health, Parts, Readvertised, RouteChange, RouteFailure, Router};
+use crate::model::frr::EvpnFilter;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
 use bgp::Filter;
@@ -41,16 +43,6 @@ use svi::Svi;
 /// The largest range for which every bridge gets its cost ahead of its existence; in a larger one only the
 /// bridges that exist or that ospfd has heard of. An interface line costs ospfd about 5 ms (measured).
 const PRESET: usize = 4096;
-
-/// How `filter-vni` tells the VNIs that this node owns from the others.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum EvpnFilter {
-    /// One entry of the route-map that matches an extcommunity-list, with a line of route targets a VNI.
-    #[default]
-    List,
-    /// One entry of the route-map a VNI.
-    Entries,
-}
 
 /// How to speak to FRR. [`FrrConfig::new`] has the values for a usual installation.
 #[derive(Clone, Debug)]

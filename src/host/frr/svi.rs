@@ -24,7 +24,6 @@
 //! withdrew (seen after one of three starts with the filter open): the database says that the address is
 //! ours. Others drop theirs when they hear it, and only the holder of the lease insists, so nobody fights.
 
-use super::neighbours::Instance;
 use super::push::Push;
 use super::run::{Daemon, Vtysh};
 use super::script::Job;
@@ -337,33 +336,6 @@ fn addresses() -> Result<BTreeMap<Vni, Vec<IpAddr>>, Error> {
         addresses.entry(vni).or_default().push(ip);
     }
     Ok(addresses)
-}
-
-/// Whether a bgpd with this running configuration gives up its own route for an address that it hears from
-/// another gateway: `advertise-svi-ip` for all VNIs, and a neighbour of the EVPN `instance` without an inbound
-/// route-map that denies type-2 routes.
-pub fn yields(text: &str, instance: Option<&Instance>) -> bool {
-    let (mut advertises, mut evpn, mut vni) = (false, false, false);
-    let mut denying = BTreeSet::new();
-    let mut denied_by = None;
-    for line in text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        if !line.starts_with(' ') {
-            (evpn, vni, denied_by) = (false, false, None);
-        }
-        match words[..] {
-            ["address-family", "l2vpn", "evpn"] => evpn = true,
-            ["exit-address-family"] => evpn = false,
-            ["vni", _] => vni = true,
-            ["exit-vni"] => vni = false,
-            ["advertise-svi-ip"] => advertises |= evpn && !vni,
-            ["route-map", name, "deny", _] => denied_by = Some(name),
-            ["match", "evpn", "route-type", "macip" | "2"] => denying.extend(denied_by),
-            _ => {}
-        }
-    }
-    let is_open = |it: &Instance| !it.without_inbound(&denying).is_empty();
-    advertises && instance.is_some_and(is_open)
 }
 
 #[cfg(test)]

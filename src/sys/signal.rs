@@ -158,7 +158,7 @@ mod tests {
         };
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture"])
-            .arg("daemon::signal::tests::signals_to_the_process_are_counted")
+            .arg("sys::signal::tests::signals_to_the_process_are_counted")
             .env(CHILD, "1")
             .stdout(Stdio::piped())
             .spawn()
