@@ -513,7 +513,7 @@ pub fn http(bytes: &[u8]) {
     assert_eq!(rest, if head { "" } else { &body });
 }
 
-/// It can stand in a log, whoever wrote it: no line of its own, nothing that a terminal obeys.
+/// The text is safe in a log: it starts no line of its own, and has nothing that a terminal obeys.
 fn is_one_line(text: &str, longest: usize) {
     assert!(!text.contains(char::is_control), "{text:?}");
     assert!(text.chars().count() <= longest, "{text:?}");

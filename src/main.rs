@@ -17,7 +17,7 @@ use wmgwd::{Failure, guard};
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    // Written by hand, since `print!` and `eprintln!` panic when nobody reads.
+    // Written by hand, since `print!` and `eprintln!` panic when the reader is gone.
     let command = match cli::parse(env::args_os().skip(1), |name| env::var_os(name)) {
         Ok(Command::Print(text)) => {
             return match stdout().write_all(text.as_bytes()) {

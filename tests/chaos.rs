@@ -316,7 +316,7 @@ fn chaos() {
     });
 }
 
-/// Input: a gateway whose daemon and guard die at once, so that nobody silences it. Output: the checker of
+/// Input: a gateway whose daemon and guard die at once, so that no process silences it. Output: the checker of
 /// this test sees that two answer, once the others have taken over.
 #[test]
 fn the_checker_sees_two_that_answer() {

@@ -56,7 +56,7 @@ fn a_node_is_taken_out_and_brought_back() {
         (nodes[0].logged("drained by an operator") == 2).then_some(())
     });
     until_settled_without(&client, &refs(&nodes[1..]), &refs(&nodes[..1]));
-    // Nobody else is left: what it does not take stays unserved, and status says so.
+    // No other node is left: what it does not take stays unserved, and status says so.
     nodes[1].kill9();
     eventually("status sees the orphans", || {
         (wmgwd(&etcd, &["status"]).0 == 1).then_some(())
@@ -87,7 +87,7 @@ fn what_cannot_be_drained_is_said() {
     let client = etcd.client();
     let (status, _, errors) = wmgwd(&etcd, &["drain", "gw9"]);
     assert!(status == 1 && errors.contains("no node gw9"), "{errors}");
-    assert_eq!(wmgwd(&etcd, &["status"]).0, 2, "nobody says what to serve");
+    assert_eq!(wmgwd(&etcd, &["status"]).0, 2, "no node says what to serve");
     let lease = client.lease_grant(Duration::from_secs(600)).unwrap().id;
     let go = put_leased("/wmgwd/node/go1", "[1,2]", Some(lease));
     client.txn(&then(vec![go])).unwrap();
@@ -111,7 +111,7 @@ fn what_cannot_be_drained_is_said() {
         (reply.kvs.first()?.value == b"[]").then_some(())
     });
     assert_eq!(wmgwd(&etcd, &["undrain", &name]).0, 0);
-    // Nobody answers there.
+    // No process answers there.
     let nowhere = ["status", "--etcd", "http://127.0.0.1:9"];
     let output = program::wmgwd().args(nowhere).output().unwrap();
     assert_eq!(output.status.code(), Some(2));

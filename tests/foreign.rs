@@ -1,4 +1,4 @@
-//! Somebody else's data in etcd: stepped over, said once, and no VNI loses its gateway.
+//! Data of other programs in etcd: stepped over, logged once, and no VNI loses its gateway.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Keys that are not ours, or hold what nobody who speaks the schema writes.
+/// Keys that are not ours, or hold what no program with this schema writes.
 fn foreign() -> Vec<(Vec<u8>, Vec<u8>)> {
     let huge = vec![b'7'; 1_200_000];
     let keys: [(&[u8], &[u8]); 19] = [
@@ -40,7 +40,7 @@ fn foreign() -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Input: two nodes that serve; keys and values of every kind of nonsense, nodes without points, with equal
-/// points, with a range of their own. Output: each foreign key said once, nobody unserved for a moment, no
+/// points, with a range of their own. Output: each foreign key logged once, no VNI unserved for a moment, no
 /// row changed, and a node that starts among all that works as well.
 #[test]
 fn foreign_keys_and_nodes_are_stepped_over() {
@@ -98,7 +98,7 @@ fn foreign_keys_and_nodes_are_stepped_over() {
     assert_eq!(shares.len(), VNIS as usize);
 }
 
-/// Input: rows in service that somebody writes over with what cannot be read or means nothing. Output: what
+/// Input: rows in service that another program overwrites with what cannot be read or means nothing. Output: what
 /// cannot be read costs no moment of service; every row is mended.
 #[test]
 fn spoiled_rows_are_mended() {
@@ -136,7 +136,7 @@ fn spoiled_rows_are_mended() {
     for op in unread.into_iter().chain(contradicting) {
         client.txn(&then(vec![op])).unwrap();
     }
-    // Harmless as long as the row is idle, and nobody's business to mend.
+    // Harmless as long as the row is idle, and no node repairs it.
     client.txn(&then(vec![put(key(7, "next"), "")])).unwrap();
     println!("mended: {:?}", until_settled(&client, &both));
     let report = sampler.finish();
@@ -157,7 +157,7 @@ fn spoiled_rows_are_mended() {
     assert!(doubles.is_empty(), "{doubles:?}");
 }
 
-/// Input: a node key that hangs on no lease, so that it stays whoever died, with points everywhere. Output: it
+/// Input: a node key that is attached to no lease, so that it stays for ever, with points everywhere. Output: it
 /// keeps no VNI from being served.
 #[test]
 fn a_node_without_a_lease_is_nobody() {

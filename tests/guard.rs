@@ -241,7 +241,7 @@ fn a_daemon_that_dies_is_silenced_before_its_lease_ends() {
     guard
         .host
         .falls_silent_between(&[1, 2, 3], due, lease.valid_until);
-    assert!(guard.host.answers(4), "nobody spoke of it");
+    assert!(guard.host.answers(4), "the daemon did not name it");
     let host = &guard.host;
     eventually("FRR is withdrawn", || host.is_withdrawn().then_some(()));
     guard.ends();
@@ -337,13 +337,13 @@ fn talkative(stderr: Stdio, leave: impl FnOnce(Option<ChildStderr>) -> Option<Ch
     drop(kept);
 }
 
-/// Input: whoever reads the log has stopped doing so. Output: the guard does not wait for them.
+/// Input: the reader of the log has stopped reading. Output: the guard does not wait for them.
 #[test]
 fn a_log_that_nobody_reads_does_not_hold_the_guard_up() {
     talkative(Stdio::piped(), |pipe| pipe);
 }
 
-/// Input: whoever reads the log is gone. Output: the guard does not mind.
+/// Input: the reader of the log is gone. Output: the guard does not mind.
 #[test]
 fn a_log_that_is_gone_does_not_end_the_guard() {
     talkative(Stdio::piped(), |pipe| {

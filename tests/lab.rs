@@ -189,7 +189,7 @@ fn a_stopped_daemon_is_silenced_by_its_guard() {
     eventually("nothing is gw1's", || {
         lab.rows().iter().all(|(_, _, owner)| owner != "gw1")
     });
-    // What the ring gives to gw1 is nobody's once its registration has ended, and then gw2's.
+    // What the ring gives to gw1 has no owner once its registration has ended, and then gw2's.
     let owners = lab.settled(&["gw2"]);
     lab.shows(&owners);
     flows(&probe);

@@ -132,7 +132,7 @@ fn a_watch_goes_on_without_the_worker() {
     observed.tells();
 }
 
-// Input: a wish to rest that nobody asked for. Output: the watch follows, also when it asks later on.
+// Input: a wish to rest without a request. Output: the watch follows, also when it asks later on.
 #[test]
 fn a_wish_from_before_does_not_count() {
     let observed = Observed::start();

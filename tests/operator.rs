@@ -215,7 +215,7 @@ fn hostile_clients_harm_nobody() {
     let mut clients = Vec::new();
     let mut rounds = 0;
     // Until the node has announced its VNIs some seconds long: time in which it could have been hindered.
-    eventually("the node goes on as if nobody asked", || {
+    eventually("the node goes on as before", || {
         for at in clients.len()..200 {
             let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
             client.set_nonblocking(true).unwrap();
@@ -375,7 +375,7 @@ fn a_program_is_told_what_changes_hands() {
 }
 
 /// Input: a program that never ends, and one that fails each time. Output: the node serves and ends in time; the
-/// program is ended; a failure is said once.
+/// program is ended; a failure is logged once.
 #[test]
 fn a_program_that_hangs_or_fails_hinders_nobody() {
     let etcd = Etcd::start();

@@ -55,7 +55,7 @@ fn a_follower_is_cut_off_with_its_gateway() {
     isolated(false);
 }
 
-/// See [`isolated`]. The old leader renews leases on its own until it finds out that it leads nobody.
+/// See [`isolated`]. The old leader renews leases on its own until it finds out that it has no followers.
 #[test]
 fn the_leader_is_cut_off_with_its_gateway() {
     isolated(true);

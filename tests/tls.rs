@@ -1,5 +1,5 @@
 //! etcd over TLS and with passwords, as an operator secures it: certificates made here, a real etcd that
-//! wants them, and what is said when something does not fit.
+//! wants them, and what the error says when something does not fit.
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used)]
 
@@ -52,7 +52,7 @@ fn with_password(mut access: Access, name: &str, password: &str) -> Access {
 }
 
 /// Input: an etcd that wants client certificates. Output: every kind of call works, on one connection for
-/// each client; without the right files it is said what is wrong.
+/// each client; without the right files the error says what is wrong.
 #[test]
 fn certificates_are_wanted_shown_and_looked_at() {
     let authority = Authority::new();
@@ -164,7 +164,7 @@ fn certificates_are_wanted_shown_and_looked_at() {
 }
 
 /// Input: members whose certificate has expired or is not valid yet; then files that are renewed under a
-/// client. Output: the first is said; the second is taken without a new client.
+/// client. Output: the first is logged; the second is taken without a new client.
 #[test]
 fn certificates_end_and_are_renewed() {
     let authority = Authority::new();

@@ -221,7 +221,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Somebody's text on one line of bounded length: control characters escaped, a long end cut off.
+/// Foreign text on one line of bounded length: control characters escaped, a long end cut off.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {

@@ -56,7 +56,7 @@ pub(super) fn takeover_cost(text: &str) -> Option<u16> {
     digits(text).filter(|cost| (1..=100).contains(cost))
 }
 
-/// The program of `--notify`. Absolute: a service's directory is nobody's business.
+/// The program of `--notify`. Absolute: the operator does not know the working directory of a service.
 pub(super) fn program(text: &str) -> Option<PathBuf> {
     let path = PathBuf::from(text);
     path.is_absolute().then_some(path)

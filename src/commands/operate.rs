@@ -24,7 +24,7 @@ use std::time::Duration;
 const GOOD: u8 = 0;
 /// Something is.
 const AMISS: u8 = 1;
-/// It cannot be told: etcd does not answer, or nobody says what there should be.
+/// It cannot be told: etcd does not answer, or no node says what there should be.
 const UNKNOWN: u8 = 2;
 
 /// How long one member of etcd may take to answer: a person waits.
@@ -100,7 +100,7 @@ pub fn status(config: &StatusConfig, signals: Signals) -> Result<ExitCode, Failu
             (false, false) if status == UNKNOWN && lines.len() == 1 => true,
             (false, false) => print(&status::paint(&lines, colour)),
         };
-        // When nobody reads any more, that is no failure of this program.
+        // A reader that is gone is no failure of this program.
         if !config.watch || !written {
             return Ok(ExitCode::from(status));
         }
@@ -287,7 +287,7 @@ fn say(text: &str) {
     print(&format!("{text}\n"));
 }
 
-/// Whether somebody reads it.
+/// Whether it still has a reader.
 fn print(text: &str) -> bool {
     let mut out = stdout().lock();
     let written: io::Result<()> = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -29,7 +29,7 @@ pub struct Fence {
     margin: Duration,
     state: Mutex<State>,
     /// Goes off when the fence has to come down. Set under the lock of `state`: a lease that is renewed puts it
-    /// off, and wakes nobody.
+    /// off, and wakes no thread.
     alarm: Alarm,
     /// Where the next guard comes from; locked before `state`, and for long.
     guards: Mutex<Box<dyn Guards>>,

@@ -111,7 +111,7 @@ impl Watchdog {
         self.end(true);
     }
 
-    /// Ends the thread and lets the lease run out: while something may still answer, nobody else must.
+    /// Ends the thread and lets the lease run out: while this host may still answer, no other node must.
     pub fn let_run_out(self) {
         self.end(false);
     }
@@ -190,7 +190,7 @@ fn replace_lost_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Com
         GuardCheck::Well => {}
         GuardCheck::Replaced(why) => warn!("the guard was gone, there is another: {why}"),
         GuardCheck::Fenced => {
-            // The lease may have been renewed since, and nobody here seen it end. Told as a lease that was
+            // The lease may have been renewed since, and no thread here has seen it end. Told as a lease that was
             // over, and is not: nothing that was known of the host holds.
             let lease = fence.lease();
             let over = lease.map(|lease| Lease {

@@ -107,7 +107,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         retired,
     } = GuardSupervisor::attach(guard_address(&config), guard_arguments(&config))?;
     if let Some(lease) = retired {
-        // Nothing of it is on show any more: nobody need wait for its end, this run least of all.
+        // It shows nothing any more: no node need wait for its end, this run least of all.
         match client.lease_revoke(lease.id) {
             Ok(()) => info!("lease={} of the run before revoked", lease.id),
             Err(error) => warn!(
@@ -147,7 +147,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         } else {
             Event::Stop
         };
-        // Nobody listens any more once everything is withdrawn: nothing is left to end.
+        // The receiver is gone once everything is withdrawn: nothing is left to end.
         let _ = told.send(event);
     })?;
     if let Some(server) = server {
@@ -219,7 +219,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     }
 }
 
-/// How long the worker may stand still: it waits for etcd, endpoint after endpoint, and for nobody else.
+/// How long the worker may stand still: it waits for etcd, endpoint after endpoint, and for nothing else.
 fn stillness(config: &Config) -> Duration {
     const LEAST: Duration = Duration::from_secs(10);
     let endpoints = u32::try_from(config.etcd.endpoints.len()).unwrap_or(u32::MAX);
@@ -234,7 +234,7 @@ fn notifier(config: &Config, metrics: &Arc<Metrics>) -> Result<Notifier, Failure
         .is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
     if !is_runnable {
         let program = program.display();
-        warn!("--notify {program} is no program that can be run: nobody is told until it is");
+        warn!("--notify {program} is no program that can be run: events are dropped until it is");
     }
     Ok(Notifier::spawn(program, &config.name, metrics.clone())?)
 }

@@ -45,7 +45,7 @@ struct Progress {
     rewound: u32,
 }
 
-/// Somebody else has seen that etcd went back, and has begun anew: it needs a snapshot, even if etcd is by now
+/// Another thread has seen that etcd went back, and the core has begun anew: it needs a snapshot, even if etcd is by now
 /// as new as it was.
 #[derive(Clone, Debug, Default)]
 pub struct Doubt(Arc<AtomicBool>);
@@ -310,7 +310,7 @@ impl Observer {
                 continue;
             }
             let behind = revision > progress.revision.max(looked_through);
-            // Whoever else writes to etcd is counted until the keys were looked through.
+            // Writes of other programs to etcd count until the keys were looked through.
             let newest = if behind { revision } else { progress.revision };
             self.metrics.polled(newest, asked);
             // Once may be the moment between a change and its event; the same twice is not.
@@ -390,7 +390,7 @@ impl Observer {
             .ok()
     }
 
-    /// Says once that somebody else's data was stepped over.
+    /// Logs once that data of another program was stepped over.
     fn report(&self, foreign: Foreign) {
         let mut reported = self.reported.lock().expect("no holder of this lock panics");
         if reported.contains(&foreign) {
@@ -503,7 +503,7 @@ mod tests {
     }
 
     /// Input: etcd is found to have gone back while a watch is open, which then brings a change. Output: that is
-    /// not told any more, as nobody knows what came before it, but a snapshot.
+    /// not told any more, because the changes before it are unknown, but a snapshot.
     #[test]
     fn a_watch_from_before_etcd_went_back_is_not_believed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -89,7 +89,7 @@ impl Password {
 }
 
 impl Access {
-    /// Plain HTTP to `endpoints`, as nobody in particular.
+    /// Plain HTTP to `endpoints`, without a user.
     pub fn plain(endpoints: Vec<Endpoint>) -> Access {
         Access {
             endpoints,

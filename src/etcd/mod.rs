@@ -177,7 +177,7 @@ impl Client {
         self.unary(RANGE, &wire::get(key), wire::range_reply)
     }
 
-    /// How new the store is, whoever wrote to it, linearizable. Reads one `key`, there or not, so that it costs
+    /// The revision of the store, linearizable. Reads one `key`, there or not, so that it costs
     /// etcd next to nothing.
     pub fn revision(&self, key: &[u8]) -> Result<Revision, Error> {
         Ok(self.get(key)?.revision)

@@ -122,7 +122,7 @@ pub enum Compare {
         /// The revision of its creation.
         revision: Revision,
     },
-    /// The key exists and hangs on `lease`; 0 means on none.
+    /// The key exists and is attached to `lease`; 0 means to none.
     LeaseIs {
         /// The key.
         key: Vec<u8>,

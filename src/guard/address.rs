@@ -58,7 +58,7 @@ impl Address {
     /// answers or does not.
     pub fn any_guard() -> bool {
         let sockets = std::fs::read("/proc/net/unix").unwrap_or_default();
-        // Whoever may not be trusted may bind such a name: only one of our own counts.
+        // Any user may bind such a name: only a process of our own user counts.
         addresses(&sockets)
             .iter()
             .any(|address| address.connect().is_ok())
@@ -87,7 +87,7 @@ impl Address {
     /// Listens there.
     ///
     /// # Errors
-    /// `AddrInUse` if somebody does so already.
+    /// `AddrInUse` if a process does so already.
     pub fn listen(&self) -> io::Result<UnixListener> {
         let listener = SocketAddr::from_abstract_name(&self.0)
             .and_then(|address| UnixListener::bind_addr(&address))?;
@@ -113,7 +113,7 @@ impl Address {
                     sleep(Duration::from_millis(5));
                 }
                 Err(Errno::EAGAIN) => {
-                    let who = "whoever listens at its address lets nobody in";
+                    let who = "the process that listens at its address accepts no connection";
                     return Err(io::Error::new(io::ErrorKind::WouldBlock, who));
                 }
                 Err(errno) => return Err(errno.into()),

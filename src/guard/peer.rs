@@ -4,9 +4,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-/// How much is read at a time, so that who talks without end holds nobody up for long.
+/// How much is read at a time, so that a peer that writes without end does not delay the rest for long.
 const GULP: usize = 1 << 20;
-/// A line longer than this (all VNIs there are take 145 MB) is nobody's of ours.
+/// A line longer than this (all VNIs there are take 145 MB) does not come from wmgwd.
 const LONGEST: usize = 256 << 20;
 
 /// A connection that does not block, and what of it is not a whole line yet.

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// How long a guard waits for its first daemon.
 const FIRST: Duration = Duration::from_secs(30);
-/// How long somebody who connects may take to say what for.
+/// How long a process that connects may take to say hello.
 const HELLO: Duration = Duration::from_secs(1);
 /// How long the wait is at most, for those who connect and say nothing, or who could not be let in.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -119,7 +119,7 @@ impl Process {
     pub fn run(mut self) {
         loop {
             self.wait(clock::now());
-            // The time first, then what the daemon says: whoever is stopped in between is early, not late.
+            // The time first, then what the daemon says: a guard that is stopped in between fences early, not late.
             let now = clock::now();
             if self.hear() {
                 return;
@@ -227,7 +227,7 @@ impl Process {
         }
     }
 
-    /// Until somebody speaks or something is due.
+    /// Until a message comes or something is due.
     fn wait(&self, now: Time) {
         let mut until = now + GLANCE;
         if self.is_due(now) {
@@ -339,11 +339,11 @@ fn is_quiet(peer: &Peer) -> bool {
     poll(&mut fds, PollTimeout::ZERO) == Ok(0)
 }
 
-/// Where daemons come in, one at a time. Whoever does not say hello only looks whether there is a guard.
+/// Where daemons come in, one at a time. A process that does not say hello only looks whether there is a guard.
 struct Listener {
     listener: UnixListener,
     caller: Option<Caller>,
-    /// Nobody could be let in: out of file descriptors.
+    /// No connection could be accepted: out of file descriptors.
     shut_until: Time,
     complaint: Complaint,
 }
@@ -367,7 +367,7 @@ impl Listener {
         self.caller.is_some()
     }
 
-    /// Whether somebody stands there who wants to be the daemon.
+    /// Whether a process has connected that wants to be the daemon.
     fn has_daemon(&mut self) -> bool {
         if self.caller.is_none() {
             self.caller = self.let_in();

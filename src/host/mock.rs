@@ -132,7 +132,7 @@ impl State {
         let Some(mirror) = &self.mirror else { return };
         let at = 4 * u64::from(vni.get());
         let mut count = [0; 4];
-        // Short or absent means that nobody counted this VNI yet.
+        // Short or absent means that no mock has counted this VNI yet.
         let _ = mirror.announced.read_exact_at(&mut count, at);
         let count = u32::from_le_bytes(count).wrapping_add(1);
         if let Err(error) = mirror.announced.write_all_at(&count.to_le_bytes(), at) {

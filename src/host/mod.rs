@@ -95,7 +95,7 @@ pub trait Kernel: Send {
 
 /// FRR's part of a VNI: EVPN routes and the OSPF cost.
 pub trait Router: Send {
-    /// Brings `filter-vni` into shape and withdraws every VNI but those in `keep`, whoever advertised it
+    /// Brings `filter-vni` into shape and withdraws every VNI but those in `keep`, also what another run advertised
     /// before (design, safety rule 5). Stops early once `permit` says no.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //!                 ring owner claims               taken
 //!   unassigned ----------------------> failover -----------------------+
 //!       ^  ^     (also from any row      (10)                          |
-//!       |  |      in which nobody lives)                               v
+//!       |  |      without a live node)                                 v
 //!       |  +---- claimer gives up ------+                            idle (1)
 //!       |                                                              |
 //!       |                              the ring owner is another node  |
@@ -33,7 +33,7 @@ pub enum Kind {
     Idle,
     /// 2 to 9: on the way from the owner to the successor.
     Migration(Phase),
-    /// 10: the successor takes over a VNI that nobody serves.
+    /// 10: the successor takes over a VNI that no node serves.
     Failover,
 }
 
@@ -159,7 +159,7 @@ impl Kind {
 /// What a row means once the names that ended with their leases are gone from it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum State {
-    /// Nobody serves the VNI and nobody is about to.
+    /// No node serves the VNI, and none is about to.
     Vacant,
     /// The owner serves it.
     Idle {
@@ -175,7 +175,7 @@ pub enum State {
         /// Who will serve then.
         successor: NodeName,
     },
-    /// A node takes over a VNI that nobody serves.
+    /// A node takes over a VNI that no node serves.
     FailingOver {
         /// Who takes it.
         successor: NodeName,
@@ -200,7 +200,7 @@ pub enum State {
 
 impl State {
     /// The meaning of a row. `current` and `next` are `None` where the key is missing or empty, or where
-    /// nobody who lives can have written it.
+    /// no live node can have written it.
     pub fn of(kind: Kind, current: Option<&NodeName>, next: Option<&NodeName>) -> State {
         match (kind, current, next) {
             (Kind::Unassigned, _, _) => State::Vacant,
@@ -335,7 +335,7 @@ pub fn wanted(state: &State, role: Role) -> Exposure {
 }
 
 /// Whether the node may tell stations that the VNI's gateway address is at its own MAC address: only once
-/// nobody else answers for it.
+/// no other node answers for it.
 pub fn announces(state: &State, role: Role) -> bool {
     match (state, role) {
         (State::Idle { .. }, Role::Owner) | (State::FailingOver { .. }, Role::Successor) => true,
@@ -360,7 +360,7 @@ pub struct RowView<'a> {
 pub enum Write {
     /// `type=0, current="", next=""`: the claimer or the owner gives the VNI back, or no live node is in the row.
     Vacate,
-    /// `type=10, current="", next=me`: take a VNI that nobody serves.
+    /// `type=10, current="", next=me`: take a VNI that no node serves.
     Claim,
     /// `type=2, next=me`: ask the owner for its VNI.
     Pull,

@@ -102,20 +102,20 @@ impl Batch {
 #[derive(Clone, Copy)]
 enum Name {
     Me,
-    Nobody,
+    Empty,
 }
 
 impl Commit {
     /// What it puts into `current` and into `next`, where it writes them at all.
     fn names(&self) -> [Option<Name>; 2] {
-        let (me, nobody) = (Some(Name::Me), Some(Name::Nobody));
+        let (me, empty) = (Some(Name::Me), Some(Name::Empty));
         match self.write {
-            Write::Vacate => [nobody, nobody],
-            Write::Claim => [nobody.filter(|_| self.has_current), me],
+            Write::Vacate => [empty, empty],
+            Write::Claim => [empty.filter(|_| self.has_current), me],
             Write::Pull => [None, me],
             Write::Advance(_) => [None, None],
-            Write::Own => [me, nobody],
-            Write::Cancel => [None, nobody],
+            Write::Own => [me, empty],
+            Write::Cancel => [None, empty],
         }
     }
 
@@ -174,7 +174,7 @@ fn puts(me: &NodeName, lease: LeaseId, row: &Commit) -> Vec<Op> {
     let names = names.filter_map(|(key, name)| {
         Some(match name? {
             Name::Me => put(key, me.as_str().as_bytes(), Some(lease)),
-            Name::Nobody => put(key, b"", None),
+            Name::Empty => put(key, b"", None),
         })
     });
     iter::once(kind).chain(names).collect()

@@ -1,7 +1,7 @@
 //! What stands in etcd: keys and values under `/wmgwd/`, read and written here and nowhere else. Pure.
 //!
 //! The keys below `/wmgwd/node/` and `/wmgwd/vni/` are shared with the Go wmgwd, byte for byte. Ours alone
-//! is `/wmgwd/meta/`. Anything else, and any value that does not read, is somebody else's: it becomes
+//! is `/wmgwd/meta/`. Anything else, and any value that cannot be read, belongs to another program: it becomes
 //! [`Foreign`], is reported once and stepped over.
 
 use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
@@ -115,7 +115,7 @@ pub enum Value {
     Kind(Kind),
     /// A name; `None` where the value is empty.
     Name(Option<NodeName>),
-    /// Something that nobody who speaks this schema has written.
+    /// A key or value that no program with this schema writes.
     Unreadable,
 }
 
@@ -159,7 +159,7 @@ impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "key {} in etcd {}: left alone; delete it if nobody needs it",
+            "key {} in etcd {}: left alone; delete it if no program needs it",
             self.key, self.why
         )
     }
@@ -275,7 +275,7 @@ pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
     json.to_string().into_bytes()
 }
 
-/// The transaction by which an operator takes `node` out. The mark hangs on no lease: it outlives the node's
+/// The transaction by which an operator takes `node` out. The mark is attached to no lease: it outlives the node's
 /// restarts.
 pub fn drain(node: &NodeName) -> Txn {
     Txn {
@@ -304,7 +304,7 @@ pub fn undrained(reply: &TxnReply) -> bool {
 }
 
 /// The transaction that registers `me`, unless another lease holds the name. A key without a lease holds
-/// nothing: no node writes such a one, and nobody's end would ever take it away.
+/// nothing: no node writes such a key, and etcd would never delete it when a node dies.
 pub fn register(me: &NodeName, lease: LeaseId, points: &[u64], meta: &Meta) -> Txn {
     let key = Key::Node(me.clone()).bytes();
     let puts = || {

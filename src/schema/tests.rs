@@ -177,7 +177,7 @@ fn fits(batch: &Batch) -> bool {
 }
 
 /// Input: rows of all kinds, some of which go alone, more than fit. Output: the first ones, in bundles of many and
-/// within etcd's limits; who goes alone has nobody along, before or behind.
+/// within etcd's limits; a bundle that goes alone has no other bundle before or behind it.
 #[test]
 fn bundles_are_large_and_within_limits() {
     let writes = [Write::Claim, Write::Own, Write::Advance(Phase::Decided)];

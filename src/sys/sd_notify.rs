@@ -1,7 +1,7 @@
 //! What the service manager is told (sd_notify(3)): ready, stopping, a line of status, and that the worker
 //! still turns.
 //!
-//! Owns one datagram socket, which never blocks: a service manager that does not read costs nobody a VNI.
+//! Owns one datagram socket, which never blocks: a service manager that does not read costs no VNI.
 //! Without `NOTIFY_SOCKET` nothing is sent. Processes that this one starts do not speak for it:
 //! `child` leaves [`VARIABLES`] out of their environment.
 
@@ -204,7 +204,7 @@ mod tests {
         assert!(gone.is_err());
     }
 
-    /// Input: a service manager that never reads. Output: nobody waits for it.
+    /// Input: a service manager that never reads. Output: the daemon does not wait for it.
     #[test]
     fn a_deaf_service_manager_blocks_nobody() {
         let (mut supervisor, manager) = abstract_pair(None);

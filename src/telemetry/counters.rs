@@ -26,7 +26,7 @@ pub const SERVE_BOUNDS: [u64; 11] = [
 pub enum OwnershipEvent {
     /// It owns these VNIs, and can prove its lease.
     Owner,
-    /// It does not own these any more: another node does, or nobody.
+    /// It does not own these any more: another node does, or none.
     Lost,
     /// It cannot prove its lease any more, and has withdrawn these.
     Fenced,
@@ -37,9 +37,9 @@ pub enum OwnershipEvent {
 /// The numbers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
-    /// Rows by kind (its number) and role (as in [`ROLES`]). Rows that nobody has written are not in it.
+    /// Rows by kind (its number) and role (as in [`ROLES`]). Rows that no node has written are not in it.
     pub rows: [[u32; ROLES.len()]; KINDS as usize],
-    /// Rows that name nobody who would serve the VNI now: no owner.
+    /// Rows that name no node that would serve the VNI now: no owner.
     pub orphans: u32,
     /// VNIs that this node owns while it can prove its lease.
     pub served: u32,
@@ -93,7 +93,7 @@ struct Place {
 }
 
 impl Place {
-    /// Of a row that nobody has written.
+    /// Of a row that no node has written.
     const NOWHERE: Place = Place {
         kind: Kind::Unassigned,
         role: Role::Bystander,

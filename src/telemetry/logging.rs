@@ -7,9 +7,9 @@
 //! Only wmgwd's own records are written: the HTTP client logs every request at debug, and what goes
 //! wrong there comes back as an error that wmgwd reports itself.
 //!
-//! Whoever reads the log may stop doing so, and a write to a full pipe then blocks for ever: a gateway must
+//! The reader of the log may stop reading, and a write to a full pipe then blocks for ever: a gateway must
 //! not lose its VNIs by that. So, but for a terminal, lines are written by a thread of their own, `log`. If it
-//! falls too far behind, lines are left out, and that is said.
+//! falls too far behind, lines are left out, and the log counts them.
 
 use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
 use simplelog::{
@@ -48,7 +48,7 @@ pub fn init(debug: bool) -> Result<(), SetLoggerError> {
     TermLogger::init(level(debug), config(), TerminalMode::Stderr, colour)
 }
 
-/// As [`init`], for a process that nobody watches: never blocks, not even at a terminal.
+/// As [`init`], for a process without an operator at its terminal: never blocks, not even at a terminal.
 ///
 /// # Errors
 /// If something in this process logs already.
@@ -174,7 +174,7 @@ fn write_lines(
     left_out: &AtomicUsize,
 ) {
     for line in lines {
-        // An error is nobody's: there is nowhere to say it.
+        // An error has no reader: the log itself is what failed.
         let _ = target.write_all(&line);
         let missing = left_out.swap(0, Ordering::Relaxed);
         if missing > 0 {
@@ -333,7 +333,7 @@ mod tests {
         assert!(!wants_colour(false, None));
     }
 
-    /// Blocks in every write until it is let go.
+    /// Blocks in every write until it is released.
     struct Stuck {
         gate: Receiver<()>,
         written: Sender<Vec<u8>>,
@@ -351,7 +351,7 @@ mod tests {
         }
     }
 
-    /// Input: many lines to a reader that does not read. Output: nobody blocks, what does not fit is counted,
+    /// Input: many lines to a reader that does not read. Output: no writer blocks, what does not fit is counted,
     /// and what is left is written in the end, in order.
     #[test]
     fn a_log_that_nobody_reads_blocks_nobody() {

@@ -1,6 +1,6 @@
 //! Runs a command of the operator's when this node's VNIs change hands: thread `notify`.
 //!
-//! The worker only puts events into a [`Queue`]; nobody waits for the command. One process runs at a time, and what
+//! The worker only puts events into a [`Queue`]; no thread of the daemon waits for the command. One process runs at a time, and what
 //! happens meanwhile is drawn together: of each VNI only the last event is kept, so the queue never holds more
 //! than the range, and 10 000 VNIs are one run, not 10 000. The command is a program, never a line for a shell:
 //! it gets the event, the node's name and the number of VNIs as arguments, and the VNIs on standard input.
@@ -38,7 +38,7 @@ const STEP: Duration = Duration::from_millis(10);
 const KEPT: usize = 512;
 const TOO_MUCH: u64 = 1 << 20;
 
-/// OwnershipEvent that nobody has been told yet. Pure.
+/// Events that the command has not been told yet. Pure.
 #[derive(Debug, Default)]
 pub struct Queue {
     /// The last event of each VNI.
@@ -288,7 +288,7 @@ fn hide_options(command: &mut Command) {
 /// Ends `child` with all that it started.
 fn end(child: &mut Child) {
     if let Ok(group) = i32::try_from(child.id()) {
-        // It leads its group as long as it has not been waited for, so the number is nobody else's.
+        // It leads its group as long as it has not been waited for, so no other process has the number.
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
     // Killed, it ends; one that the kernel holds on to must not hold this thread.

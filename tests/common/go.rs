@@ -358,11 +358,11 @@ impl Peer {
     }
 
     fn reset(&self, vni: u32, revision: i64) {
-        let nobody = Some(("", 0));
-        self.write(vni, revision, 0, nobody, nobody);
+        let empty = Some(("", 0));
+        self.write(vni, revision, 0, empty, empty);
     }
 
-    /// Takes what the ring gives it, from nobody or from its owner.
+    /// Takes what the ring gives it, without an owner or from its owner.
     fn claim(&self, vni: u32, row: &Row, revision: i64, lease: i64) {
         let Some(nodes) = self.range("/wmgwd/node/", Some("/wmgwd/node0")) else {
             return;

@@ -95,7 +95,7 @@ impl Node {
     fn named(name: &str, number: u64, etcd: impl ToString) -> Node {
         let dir = std::env::temp_dir().join(format!("wmgwd-{name}-{number}"));
         fs::create_dir(&dir).unwrap();
-        // The files exist from the start on, so that whoever samples them need not wait.
+        // The files exist from the start on, so that a sampler need not wait.
         for file in ["exposure", "announced"] {
             fs::write(dir.join(file), vec![0; 4 * (VNIS as usize + 1)]).unwrap();
         }

@@ -1,4 +1,4 @@
-//! The program under test, undisturbed by whoever runs the tests.
+//! The program under test, undisturbed by the environment of the tests.
 
 use std::process::Command;
 

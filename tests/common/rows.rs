@@ -22,9 +22,9 @@ pub fn cluster(count: u64) -> (Etcd, Vec<Node>) {
 pub struct Row {
     /// `type`; empty where there is none.
     pub kind: String,
-    /// `current`; empty for nobody.
+    /// `current`; empty for no node.
     pub current: String,
-    /// `next`; empty for nobody.
+    /// `next`; empty for no node.
     pub next: String,
     /// The lease of `current`.
     pub lease: Option<LeaseId>,
@@ -111,7 +111,7 @@ pub fn unsettled(client: &Client, nodes: &[&Node], hosts: &[&Node]) -> Result<()
             return Err(format!("vni={vni} of {owner:?} has {row:?}"));
         }
         if lease.is_none() || row.lease != lease {
-            return Err(format!("vni={vni} hangs on another lease: {row:?}"));
+            return Err(format!("vni={vni} is attached to another lease: {row:?}"));
         }
         for (node, shown) in &shown {
             let wanted = match Some(node.name.as_str()) == owner {

@@ -60,15 +60,15 @@ pub struct Sampler {
 
 /// What a [`Sampler`] saw.
 pub struct Report {
-    /// Moments at which somebody answered who must not have, in words.
+    /// Moments at which a node answered that must not have, in words.
     pub offences: Vec<String>,
     /// Those of them at which two or more answered.
     pub doubles: Vec<String>,
     /// VNIs that had an owner and then neither owner nor successor, in words.
     pub vacated: Vec<String>,
-    /// For each VNI that was ever served: the longest time that nobody answered after that.
+    /// For each VNI that was ever served: the longest time that no node answered after that.
     pub gaps: BTreeMap<u32, Duration>,
-    /// Every time that nobody answered for a VNI, after it was served first.
+    /// Every time that no node answered for a VNI, after it was served first.
     pub unserved: Vec<(u32, Instant, Instant)>,
     /// How many samples were taken.
     pub samples: usize,
@@ -84,7 +84,7 @@ impl Report {
 
     /// Never two, or the test fails. For tests that stop members of etcd: a leader that was stopped and goes on
     /// has leases ended that its successor has renewed since (seen with 3.4.23; etcd issue 15247), so that for a
-    /// moment somebody answers whom etcd names no more.
+    /// moment a node answers that etcd names no more.
     pub fn assert_never_two(&self) {
         let few = self.offences.len() - self.doubles.len();
         println!("{few} moments at which one answered whose lease etcd had ended before its time");
@@ -264,7 +264,7 @@ fn lets_both(row: &Row, one: &str, other: &str) -> bool {
 }
 
 /// Whether one of `strangers` wrote `after` over a row that it had not read, as the Go program's conditions let
-/// it: a claim from nobody, or a reset, although the node that `before` lets answer is still there. A lease that
+/// it: a claim of a VNI without an owner, or a reset, although the node that `before` lets answer is still there. A lease that
 /// ends takes a name away and leaves the type.
 fn is_theft(before: &Row, after: &Row, strangers: &[&str]) -> bool {
     let served = [&before.current, &before.next]

@@ -50,7 +50,7 @@ impl Secure {
         let server = authority.issue("server", security.days);
         let dir = server.key.with_extension("etcd");
         fs::create_dir(&dir).unwrap();
-        // Whoever can read it could make tokens; this one is for nobody else.
+        // A user who can read it can make tokens: only our own may.
         let key = dir.join("token-key");
         fs::write(&key, format!("{:?}", std::time::Instant::now())).unwrap();
         let tokens = security.tokens.replace("KEY", &key.display().to_string());

@@ -1,7 +1,7 @@
 //! Numbered packets through the lab, each way by itself: every station sends to the host behind the upstream
 //! router (up), and that host to every station (down), a UDP packet each 10 ms.
 //!
-//! Nobody answers a packet, so that a fault of one direction cannot be taken for one of the other. Arrivals
+//! No host answers a packet, so that a fault of one direction cannot be taken for one of the other. Arrivals
 //! carry the kernel's timestamp: a receiver that gets the CPU late changes nothing. One thread sends for all
 //! flows, one receives for all; the sockets were made inside the nodes' namespaces and stay there.
 

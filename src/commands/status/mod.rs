@@ -47,7 +47,7 @@ pub struct Report {
     pub time: u64,
     /// The registered nodes, by name.
     pub nodes: Vec<Node>,
-    /// The VNIs that should be served, and those that have rows that name somebody.
+    /// The VNIs that should be served, and those whose rows name a node.
     pub vnis: Vec<VniReport>,
     /// What an operator should know, each in one line.
     pub warnings: Vec<String>,
@@ -62,7 +62,7 @@ impl Report {
     /// These VNIs. One that no node is to serve, and whose row names none, is orphaned.
     pub fn pick(&self, vnis: &[Vni]) -> Vec<VniReport> {
         let at = |vni| self.vnis.binary_search_by_key(&vni, |report| report.vni);
-        let nobody = |vni| VniReport {
+        let unserved = |vni| VniReport {
             vni,
             state: VniState::Orphaned,
             row: "no gateway has it",
@@ -71,7 +71,7 @@ impl Report {
             ring_owner: None,
             since: None,
         };
-        let one = |&vni: &Vni| at(vni).map_or_else(|_| nobody(vni), |at| self.vnis[at].clone());
+        let one = |&vni: &Vni| at(vni).map_or_else(|_| unserved(vni), |at| self.vnis[at].clone());
         vnis.iter().map(one).collect()
     }
 
@@ -117,7 +117,7 @@ pub enum Health {
     Drained,
     /// It has no points, and no operator asked for that: its FRR is down, or it is about to end.
     NoPoints,
-    /// Its key hangs on no lease: no node of either program writes such a one.
+    /// Its key is attached to no lease: no node of either program writes such a one.
     NoLease,
 }
 
@@ -156,9 +156,9 @@ pub struct VniReport {
 /// What becomes of a VNI.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum VniState {
-    /// Nobody serves it and nobody is about to.
+    /// No node serves it, and none is about to.
     Orphaned,
-    /// A node takes it over; nobody serves it yet.
+    /// A node takes it over; no node serves it yet.
     FailingOver,
     /// The same, for longer than [`STUCK`].
     FailoverStuck,
@@ -197,7 +197,7 @@ impl VniState {
         }
     }
 
-    /// Whether somebody serves it.
+    /// Whether a node serves it.
     pub fn is_served(self) -> bool {
         matches!(
             self,

@@ -41,7 +41,7 @@ impl<'de> Deserialize<'de> for Int {
     }
 }
 
-/// Who somebody is in a cluster: unsigned, so that it may not fit where revisions do.
+/// The number of a cluster or member: unsigned, so that it may not fit where revisions do.
 struct Identity(u64);
 
 impl<'de> Deserialize<'de> for Identity {

@@ -66,7 +66,7 @@ fn what_follows_the_greeting_is_not_lost() {
     assert_eq!(conn.standing(), Standing::Fenced);
 }
 
-/// Input: somebody at the address who never says a word. Output: the wait ends.
+/// Input: a process at the address that never writes. Output: the wait ends.
 #[test]
 fn a_guard_that_says_nothing_is_not_waited_for() {
     let address = address();

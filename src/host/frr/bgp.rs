@@ -419,7 +419,7 @@ impl Filter {
     }
 
     /// Before every change: makes sure that the filter is in shape and that what is remembered of it is about the
-    /// run of bgpd that is there now. A bgpd that was restarted starts with nothing withdrawn, or with what somebody saved.
+    /// run of bgpd that is there now. A bgpd that was restarted starts with nothing withdrawn, or with what the operator saved.
     fn prepare(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
         let same = bgpd.is_some() && self.listed_in == bgpd;
         if same && !self.stale && self.mode == EvpnFilter::List {

@@ -103,8 +103,8 @@ fn state(stat: &str, daemon: &str) -> Option<Process> {
     }
 }
 
-/// A connection to each daemon's vty, as watchfrr has one, over which nothing is said: the kernel ends it with the
-/// daemon, so that nobody has to look for that. It only says when to look: a daemon that is stopped keeps it, and one
+/// A connection to each daemon's vty, as watchfrr has one, without any traffic: the kernel ends it with the
+/// daemon, so that no thread has to poll for that. It only says when to look: a daemon that is stopped keeps it, and one
 /// that closes it may live.
 #[derive(Debug, Default)]
 pub struct VtyConns([VtyConn; 3]);

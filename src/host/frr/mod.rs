@@ -98,7 +98,7 @@ pub struct Frr {
 }
 
 impl Frr {
-    /// Speaks to nobody yet.
+    /// Starts no vtysh yet.
     pub fn new(config: FrrConfig) -> Frr {
         Frr {
             vtysh: Vtysh {

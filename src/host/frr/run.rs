@@ -293,7 +293,7 @@ fn wait(
 fn kill(child: &mut Child) {
     let group = i32::try_from(child.id()).map(Pid::from_raw);
     if let Ok(group) = group {
-        // It leads its group as long as it has not been waited for, so the number is nobody else's.
+        // It leads its group as long as it has not been waited for, so no other process has the number.
         match killpg(group, Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => log::warn!("cannot end vtysh: {errno}"),
@@ -328,7 +328,7 @@ fn die_with_us(command: &mut Command) {
     let parent = getpid();
     let tie = move || {
         set_pdeathsig(Signal::SIGKILL)?;
-        // Ended between fork and here: then nobody sends that signal any more.
+        // Ended between fork and here: then the kernel has sent that signal already.
         if getppid() != parent {
             return Err(io::ErrorKind::BrokenPipe.into());
         }

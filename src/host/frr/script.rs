@@ -195,7 +195,7 @@ pub fn withdraw_filter(
             lines.push(format!("no bgp extcommunity-list standard {LIST}"));
         }
     } else {
-        // A number that is no VNI (FRR takes up to 32 bits) is nobody's that is kept, either.
+        // A number that is no VNI (FRR takes up to 32 bits) belongs to no VNI that is kept, either.
         let strange = config.list.iter().filter(|(seq, _)| !kept(Vni::new(**seq)));
         lines.extend(strange.map(|(seq, value)| format!("no {}", list_line(*seq, value))));
     }

@@ -22,7 +22,7 @@
 //! A remote entry is left for [`PATIENCE`]: in a migration its owner withdraws in a moment. One that stays
 //! is a dead gateway's until its BGP hold time is over, or one that its gateway has dropped and never
 //! withdrew (seen after one of three starts with the filter open): the database says that the address is
-//! ours. Others drop theirs when they hear it, and only the holder of the lease insists, so nobody fights.
+//! ours. Others drop theirs when they hear it, and only the holder of the lease insists, so two nodes never compete.
 
 use super::push::Push;
 use super::run::{Daemon, Vtysh};

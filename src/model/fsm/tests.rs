@@ -194,7 +194,7 @@ fn rows_read_as_who_is_left_in_them() {
         assert_eq!(
             State::of(kind, None, None),
             State::Vacant,
-            "{kind:?}: nobody lives in it"
+            "{kind:?}: no live node is in it"
         );
         match kind {
             Kind::Unassigned => assert_eq!([both, owner, successor], [const { State::Vacant }; 3]),

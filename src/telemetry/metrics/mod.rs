@@ -3,7 +3,7 @@
 //! Every thread bumps its own numbers in [`Metrics`], which are atomics; only the worker's are published as a
 //! whole, under a lock that is held for as long as it takes to copy them. `text` writes the numbers down for
 //! Prometheus (pure), `http` reads requests (pure), [`server`] answers them on a thread of its own, so that
-//! whoever asks, however badly, never meets the threads that serve VNIs.
+//! no client of the metrics can delay the threads that serve VNIs.
 
 pub(crate) mod http;
 pub mod server;
@@ -29,7 +29,7 @@ const ETCD_CALLS: [(&str, &str); 8] = [
 ];
 /// FRR's daemons.
 const DAEMONS: [&str; 3] = ["bgpd", "ospfd", "zebra"];
-/// A mirror that nobody has confirmed for this long is not in sync: etcd is asked every 2 s.
+/// A mirror that etcd has not confirmed for this long is not in sync: etcd is asked every 2 s.
 const CONFIRMED: Duration = Duration::from_secs(10);
 
 /// A number that only grows.

@@ -210,7 +210,7 @@ fn about_vnis(page: &mut Page, metrics: &Metrics, about: &About) {
             continue;
         };
         for (role, count) in ROLES.iter().zip(summary.rows[usize::from(number)]) {
-            // A row that nobody has written is unassigned.
+            // A row that no node has written is unassigned.
             let is_unwritten = number == 0 && *role == Role::Bystander;
             let count = count + if is_unwritten { unwritten } else { 0 };
             let labels = [("state", kind.name()), ("role", role_name(*role))];

@@ -14,7 +14,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// It is broken: somebody who is to act is not named.
+    /// It is broken: a node that is to act is not named.
     pub fn lacks_a_name(&self) -> bool {
         match self.kind {
             1 => self.current.is_empty(),
