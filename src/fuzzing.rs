@@ -13,7 +13,7 @@ use crate::host::bridges::{Change, LinkTable};
 use crate::host::frr::config::{BgpConfig, Entry, parse_bgp, parse_ospf};
 use crate::host::frr::script::{self, LIST, ROUTE_MAP, Script};
 use crate::host::frr::targets::parse_targets;
-use crate::host::frr::vtysh_output::{Output, Verdict, judge};
+use crate::host::frr::vtysh_output::{Output, Remarks, Verdict, judge};
 use crate::host::interfaces::{self, Interface, LinkEvent};
 use crate::model::frr::EvpnFilter;
 use crate::model::fsm::Kind;
@@ -238,6 +238,7 @@ pub fn vtysh_output(bytes: &[u8]) {
         stdout: text(),
         stderr: text(),
     };
+    operators_words_change_nothing(&output);
     let silent = output.stdout.trim().is_empty() && output.stderr.trim().is_empty();
     let harmless = ["Can't open configuration file", "Can't find community-list"];
     let complains = [&output.stdout, &output.stderr]
@@ -261,6 +262,34 @@ pub fn vtysh_output(bytes: &[u8]) {
         }
         Verdict::Down | Verdict::Locked => assert!(!silent),
     }
+}
+
+/// What an operator wrote into FRR's configuration, and what vtysh says of its own file in each run.
+fn operators_words_change_nothing(output: &Output) {
+    let shown = format!(
+        "\n description ospfd is not running\nip prefix-list x description bgpd is not running\n\
+         access-list x remark % could not lock, it is locked by me\n{}",
+        output.stdout
+    );
+    let shown = Output {
+        stdout: shown,
+        ..output.clone()
+    };
+    assert_eq!(judge(&shown), judge(output));
+    let remarks = "line 1: % Unknown command[4]: banner motd line it is locked by me\n\n\
+                   line 3: % Command incomplete[4]: user\n\n";
+    let said = |stderr: String| Output {
+        stderr,
+        ..output.clone()
+    };
+    let mut noisy = said(format!("{remarks}{}", output.stderr));
+    let empty = Output {
+        status: Some(0),
+        stderr: remarks.to_owned(),
+        ..Output::default()
+    };
+    Remarks::of(empty).take_from(&mut noisy);
+    assert_eq!(&noisy, output);
 }
 
 /// A running configuration, of either daemon.

@@ -85,6 +85,13 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
     let file = |command: &str| format!("cp /etc/frr/frr.conf /run/saved && {command}");
     let back = || By(of("cat /run/saved >/etc/frr/frr.conf"));
     vec![
+        // FRR's files.
+        (
+            of("echo 'banner nonsense' >>/etc/frr/vtysh.conf"),
+            "warn",
+            "of /etc/frr/vtysh.conf: % Unknown command",
+            AsTold,
+        ),
         // The kernel.
         (
             of("sysctl -qw net.ipv4.conf.all.arp_ignore=8"),

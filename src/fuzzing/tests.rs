@@ -30,7 +30,7 @@ impl Random {
 }
 
 /// What the formats are made of: finds more than bytes by chance do.
-const PIECES: [&[u8]; 24] = [
+const PIECES: [&[u8]; 28] = [
     b"\"",
     b"{",
     b"}",
@@ -50,6 +50,10 @@ const PIECES: [&[u8]; 24] = [
     b"\n% ",
     b"\nline 1: ",
     b" is not running",
+    b"\nip prefix-list x description ospfd is not running\n",
+    b"\nbanner motd line % it is locked by me\n",
+    b"line 2: % Unknown command[4]: banner motd file /etc/frr/banner\n",
+    b"Exiting: failed to connect to any daemons.\n",
     b"--",
     b"permit",
     b"deny",

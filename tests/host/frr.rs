@@ -117,6 +117,11 @@ fn life(filter: EvpnFilter) {
 fn a_gateways_life_with_a_list() {
     namespace::run("frr::a_gateways_life_with_a_list", PROGRAMS, || {
         router::start(5);
+        // vtysh complains of the first in each run, and shows the others in the configuration.
+        std::fs::write("/etc/frr/vtysh.conf", "banner nonsense\n").unwrap();
+        let words = "description ospfd is not running, it is locked by me";
+        configure("bgpd", &format!("ip prefix-list x {words}\n"));
+        configure("ospfd", &format!("interface br2\n{words}\n"));
         life(EvpnFilter::List);
     });
 }

@@ -11,6 +11,8 @@ use crate::model::types::Vni;
 use crate::telemetry::log_text::spans;
 use std::collections::BTreeSet;
 
+/// vtysh's own configuration file.
+const VTYSH_CONF: &str = "/etc/frr/vtysh.conf";
 /// How many links one gateway's router-LSA holds: what is beyond is cut off in silence (FRR 8.4.4, measured:
 /// 5 000 stub networks were fine, of 6 000 links 5 334 were left).
 const LINKS: usize = 5_334;
@@ -82,6 +84,16 @@ fn daemons(frr: &Inspection) -> Vec<Finding> {
     if !well.is_empty() {
         let text = format!("{} answer", well.join(", "));
         findings.push(Finding::ok(ABOUT, text));
+    }
+    if let Some((number, said)) = frr.remarks.first_key_value() {
+        let more = match frr.remarks.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        let text = format!("vtysh refuses line {number} of {VTYSH_CONF}{more}: {said}");
+        let lines: Vec<String> = frr.remarks.keys().map(|line| format!("{line}d")).collect();
+        let mend = format!("sed -i '{}' {VTYSH_CONF}", lines.join(";"));
+        findings.push(Finding::warn(ABOUT, text, mend));
     }
     findings
 }
@@ -378,6 +390,18 @@ mod tests {
             ..frr
         };
         assert_eq!(daemons(&none).len(), 1);
+        let remarks = [(3, "% Unknown command[4]: banner x"), (9, "% Ambiguous")];
+        let frr = Inspection {
+            remarks: remarks.map(|(line, said)| (line, said.to_owned())).into(),
+            ..Inspection::default()
+        };
+        let finding = &daemons(&frr)[0];
+        let text = "vtysh refuses line 3 of /etc/frr/vtysh.conf (and 1 more): % Unknown command[4]: banner x";
+        assert_eq!((finding.level, &*finding.text), (Level::Warn, text));
+        assert_eq!(
+            finding.mend.as_deref(),
+            Some("sed -i '3d;9d' /etc/frr/vtysh.conf")
+        );
     }
 
     #[test]

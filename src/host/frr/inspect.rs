@@ -8,6 +8,7 @@ use super::run::{Daemon, Vtysh};
 use super::targets::parse_targets;
 use crate::host::Error;
 use crate::telemetry::log_text::chain;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -18,12 +19,7 @@ const SAVED: &str = "/etc/frr";
 
 /// Asks zebra, bgpd, ospfd and bfdd, and reads what they would load at a boot.
 pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
-    let vtysh = Vtysh {
-        program: config.vtysh.clone(),
-        timeout: config.timeout,
-        timeout_per_line: config.timeout_per_line,
-        metrics: config.metrics.clone(),
-    };
+    let vtysh = Vtysh::new(config);
     let mut inspection = Inspection::default();
     let mut ask = |daemon: Daemon, commands: &[&str]| -> Vec<Option<String>> {
         let mut answer = standing(config, daemon);
@@ -72,8 +68,22 @@ pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
     inspection.targets = text(&bgpd, 1).map(|json| parse_targets(&json).unwrap_or_default());
     inspection.neighbours = text(&bgpd, 2).map(|json| parse_neighbours(&json));
     inspection.ospf = text(&ospfd, 1).map(|json| parse_interfaces(&json));
+    inspection.remarks = remarks(&vtysh, &inspection);
     read_saved(&mut inspection);
     inspection
+}
+
+/// The lines of vtysh.conf that vtysh refuses. It reads that file only if a daemon answers.
+fn remarks(vtysh: &Vtysh, inspection: &Inspection) -> BTreeMap<usize, String> {
+    let answers = |daemon: &Daemon| {
+        let answer = (daemon.name(), Some(Answer::Answers));
+        inspection.daemons.contains(&answer)
+    };
+    let mut daemons = [Daemon::Zebra, Daemon::Bgpd, Daemon::Ospfd].into_iter();
+    let remarks = daemons.find(answers).map(|daemon| vtysh.remarks(daemon));
+    remarks.map_or_else(BTreeMap::new, |remarks| {
+        remarks.unwrap_or_default().refused()
+    })
 }
 
 /// Whether `daemon` runs, and whether its socket lets us in.

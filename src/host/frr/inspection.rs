@@ -68,6 +68,8 @@ pub struct Inspection {
     pub neighbours: Option<(usize, usize)>,
     /// The OSPF interfaces.
     pub ospf: Option<Vec<OspfInterface>>,
+    /// The lines of vtysh's own configuration file that it refuses, by number, with what it says of them.
+    pub remarks: BTreeMap<usize, String>,
     /// The configurations on disk.
     pub saved: Vec<Saved>,
     /// One that exists and cannot be read.

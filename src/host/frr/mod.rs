@@ -101,12 +101,7 @@ impl Frr {
     /// Starts no vtysh yet.
     pub fn new(config: FrrConfig) -> Frr {
         Frr {
-            vtysh: Vtysh {
-                program: config.vtysh,
-                timeout: config.timeout,
-                timeout_per_line: config.timeout_per_line,
-                metrics: config.metrics,
-            },
+            vtysh: Vtysh::new(&config),
             range: config.range,
             batch: config.batch,
             run_dirs: config.run_dirs,

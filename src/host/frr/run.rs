@@ -2,8 +2,10 @@
 //!
 //! Owns the child process while it runs. Script and output go through anonymous memory.
 
-use super::vtysh_output::{Output, Verdict, judge};
+use super::FrrConfig;
+use super::vtysh_output::{Output, Remarks, Verdict, judge};
 use crate::host::Error;
+use crate::model::types::Time;
 use crate::sys::child;
 use crate::sys::clock;
 use crate::sys::memfd;
@@ -12,6 +14,7 @@ use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpid, getppid};
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::FileExt;
@@ -29,6 +32,8 @@ const STEP: Duration = Duration::from_millis(5);
 const KILL: Duration = Duration::from_millis(500);
 /// Waits before another try when a configuration session of someone else has the lock.
 const LOCK_WAITS: [u64; 5] = [50, 100, 200, 400, 800];
+/// How old the known remarks of vtysh may get before it is asked for them again.
+const REMARKS_AGE: Duration = Duration::from_secs(30);
 /// How much output of a script is kept, in bytes.
 const SCRIPT_OUTPUT: usize = 1 << 20;
 /// How much output of a `show` is kept, in bytes: 10 000 VNIs with both kinds of entries take about 2 MB.
@@ -83,19 +88,59 @@ impl Run<'_> {
 }
 
 /// How to run vtysh.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Vtysh {
     /// The program; looked up in `PATH` if it has no slash.
-    pub program: PathBuf,
+    program: PathBuf,
     /// Deadline of a run.
-    pub timeout: Duration,
+    timeout: Duration,
     /// What each line of a script adds to it.
-    pub timeout_per_line: Duration,
+    timeout_per_line: Duration,
     /// Where its runs are counted.
-    pub metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
+    /// What it says in every run.
+    remarks: RefCell<Remarks>,
+    /// When it was asked for that.
+    remarks_read: Cell<Option<Time>>,
 }
 
 impl Vtysh {
+    /// As `config` says.
+    pub fn new(config: &FrrConfig) -> Vtysh {
+        Vtysh {
+            program: config.vtysh.clone(),
+            timeout: config.timeout,
+            timeout_per_line: config.timeout_per_line,
+            metrics: config.metrics.clone(),
+            remarks: RefCell::default(),
+            remarks_read: Cell::new(None),
+        }
+    }
+
+    /// Asks vtysh, by a run that is told nothing, what it says in every run.
+    ///
+    /// # Errors
+    /// As of [`Vtysh::feed`].
+    pub fn remarks(&self, daemon: Daemon) -> Result<Remarks, Error> {
+        self.read_remarks(daemon, None)
+    }
+
+    fn read_remarks(
+        &self,
+        daemon: Daemon,
+        permit: Option<&dyn Fn() -> bool>,
+    ) -> Result<Remarks, Error> {
+        let output = self.run_counted(&Run {
+            daemon,
+            arguments: &["-c", ""],
+            stdin: "",
+            after: self.timeout,
+            keep: SCRIPT_OUTPUT,
+            permit,
+        })?;
+        Ok(Remarks::of(output))
+    }
+
     /// Feeds `script` (of `lines` lines) to `daemon` as configuration. `permit` is asked before and while
     /// it runs; `None` if the script needs no permission.
     ///
@@ -200,8 +245,25 @@ impl Vtysh {
         }
     }
 
-    /// One run, counted.
+    /// One run. What vtysh says in every run is taken out of what it says of this one.
     fn run(&self, run: &Run) -> Result<Output, Error> {
+        let mut output = self.run_counted(run)?;
+        if matches!(judge(&output), Verdict::Done | Verdict::Down) {
+            return Ok(output);
+        }
+        let now = clock::now();
+        let read = self.remarks_read.get();
+        if read.is_none_or(|read| now.since(read) > REMARKS_AGE) {
+            self.remarks_read.set(Some(now));
+            let remarks = self.read_remarks(run.daemon, run.permit);
+            self.remarks.replace(remarks.unwrap_or_default());
+        }
+        self.remarks.borrow().take_from(&mut output);
+        Ok(output)
+    }
+
+    /// One run, counted.
+    fn run_counted(&self, run: &Run) -> Result<Output, Error> {
         let begun = clock::now();
         let result = self.run_uncounted(run);
         // What the lease did not permit is no fault of vtysh's.

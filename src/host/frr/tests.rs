@@ -210,6 +210,26 @@ fn a_numbered_line_names_the_bad_vni() {
     assert_eq!(fake.log().matches("==").count(), 3);
 }
 
+/// Input: a vtysh that refuses a line of its own configuration file in each run, and VNI 7. Output: only what is said
+/// of VNI 7 counts; it is asked once what it says in each run.
+#[test]
+fn what_vtysh_says_in_each_run_is_not_about_this_one() {
+    let body = r#"echo x >> $dir/runs
+echo 'line 2: % Unknown command[4]: banner motd file /etc/frr/banner' >&2
+[ "$how$what" = -c ] && echo x >> $dir/asked
+n=$(echo "$script" | grep -n 'br7$' | cut -d: -f1)
+[ -n "$n" ] && echo "line $n: % Unknown command[4]: interface br7" >&2 && exit 2"#;
+    let fake = Fake::new("remarks", body);
+    let mut frr = fake.frr();
+    assert!(frr.apply(&both(1, 2), &|| true).is_empty());
+    let count = |file: &str| fs::read_to_string(fake.dir.join(file)).unwrap().len() / 2;
+    assert_eq!(count("asked"), 1);
+    let before = count("runs");
+    let failures = frr.apply(&cost_changes(50), &|| true);
+    assert_eq!(failed(&failures), [7]);
+    assert_eq!((count("runs"), count("asked")), (before + 3, 1));
+}
+
 #[test]
 fn an_unnumbered_refusal_is_cornered_by_halves() {
     let body = r#"echo "$script" | grep -q 'br7$' && echo '% Something is wrong.'"#;

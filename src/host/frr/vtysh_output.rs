@@ -34,17 +34,56 @@ pub enum Verdict {
     },
 }
 
+/// What vtysh says in every run, before it does what it is told: it refuses lines of its own configuration file,
+/// vtysh.conf, with the number that they have there.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Remarks {
+    stdout: String,
+    stderr: String,
+}
+
+impl Remarks {
+    /// Those in the output of a run that was told nothing. What it says of a failure or a lock may not be so in the
+    /// next.
+    pub fn of(empty: Output) -> Remarks {
+        let is_lasting = matches!(judge(&empty), Verdict::Done | Verdict::Refused { .. });
+        match empty.status {
+            Some(0) if is_lasting => Remarks {
+                stdout: empty.stdout,
+                stderr: empty.stderr,
+            },
+            _ => Remarks::default(),
+        }
+    }
+
+    /// Takes them out of the output of another run.
+    pub fn take_from(&self, output: &mut Output) {
+        if output.stdout.starts_with(&self.stdout) {
+            output.stdout.drain(..self.stdout.len());
+        }
+        if output.stderr.starts_with(&self.stderr) {
+            output.stderr.drain(..self.stderr.len());
+        }
+    }
+
+    /// The lines of vtysh.conf that vtysh refuses, by number, with what it says of them.
+    pub fn refused(&self) -> BTreeMap<usize, String> {
+        let lines = self.stderr.lines().chain(self.stdout.lines());
+        let numbered = lines.filter_map(numbered);
+        numbered
+            .map(|(number, text)| (number, shorten(text)))
+            .collect()
+    }
+}
+
 /// Judges a run. With `-f` a refused line leaves `line N: ...` on standard error and an exit status that
 /// is not 0; text with `%` in front is a refusal even with status 0.
 pub fn judge(output: &Output) -> Verdict {
     let said = || output.stderr.lines().chain(output.stdout.lines());
-    // What vtysh says of itself is not indented; what an operator wrote into a description, shown by
-    // `show running-config`, is.
-    let says = |text: &str| said().any(|line| !line.starts_with(' ') && line.contains(text));
-    if says("failed to connect to any daemons") || says("is not running") {
+    if output.stderr.lines().any(is_down) {
         return Verdict::Down;
     }
-    if says("could not lock") || says("is locked by") || says("already locked") {
+    if said().any(is_lock) {
         return Verdict::Locked;
     }
     let mut gone = false;
@@ -74,6 +113,21 @@ pub fn judge(output: &Output) -> Verdict {
         (true, None) => "vtysh was ended by a signal".to_string(),
     };
     Verdict::Refused { lines, summary }
+}
+
+/// vtysh says so on standard error. Standard output may be a configuration, with the operator's words in it: a
+/// description, a remark of an access-list.
+fn is_down(line: &str) -> bool {
+    let mut daemon = line.strip_suffix(" is not running").into_iter();
+    line.starts_with("Exiting: failed to connect to any daemons")
+        || daemon.any(|daemon| !daemon.is_empty() && !daemon.contains(char::is_whitespace))
+}
+
+/// No line of a configuration begins like one of these.
+fn is_lock(line: &str) -> bool {
+    let is_said = is_complaint(line) || line.starts_with("VTY ");
+    let says = |text: &str| line.contains(text);
+    is_said && (says("could not lock") || says("is locked by") || says("already locked"))
 }
 
 /// `line N: text`.
@@ -141,10 +195,39 @@ mod tests {
         }
     }
 
+    /// Input: FRR 8.4.4's running configuration with an operator's words in a description, in a prefix-list's (which
+    /// is not indented) and in a remark, and a refused line of vtysh.conf with such words.
     #[test]
     fn an_operators_words_are_not_those_of_vtysh() {
-        let shown = "interface br1\n description bgpd is not running; it is locked by me\n";
+        let shown = "interface br1\n description bgpd is not running\n\
+            ip prefix-list X description ospfd is not running\naccess-list a remark it is locked by me\n\
+            banner motd line Exiting: failed to connect to any daemons.\n";
         assert_eq!(judge(&output(0, shown, "")), Verdict::Done);
+        let stderr = "line 3: % Unknown command[4]: banner motd line ospfd is not running\n";
+        assert_eq!(refused(&output(0, "", stderr)).0, [3]);
+    }
+
+    /// Input: what FRR 8.4.4's vtysh says with a vtysh.conf that it refuses in part, told nothing, and told a line
+    /// that it refuses, too; and with a daemon that is down. Output: what is left is about what it was told.
+    #[test]
+    fn remarks_are_not_about_what_vtysh_was_told() {
+        let conf = "line 2: % Unknown command[4]: banner motd file /etc/frr/banner\n\
+                    line 7: % Command incomplete[4]: user\n\n";
+        let remarks = Remarks::of(output(0, "", conf));
+        assert_eq!(remarks.refused().into_keys().collect::<Vec<_>>(), [2, 7]);
+        let left = |status, said: &str| {
+            let mut all = output(status, "", &format!("{conf}{said}"));
+            remarks.take_from(&mut all);
+            judge(&all)
+        };
+        assert_eq!(left(0, ""), Verdict::Done);
+        let Verdict::Refused { lines, .. } = left(2, "line 1: % Unknown command[4]: bla\n") else {
+            panic!("it is refused");
+        };
+        assert_eq!(lines.into_keys().collect::<Vec<_>>(), [1]);
+        let down = "Exiting: failed to connect to any daemons.\n";
+        assert_eq!(left(1, down), Verdict::Down);
+        assert_eq!(Remarks::of(output(1, "", down)), Remarks::default());
     }
 
     #[test]
