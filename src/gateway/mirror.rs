@@ -86,9 +86,9 @@ impl Row {
             || self.lacks_its_kind()
     }
 
-    /// Whether the row names an owner or a successor, dead or alive.
-    pub fn names_anybody(&self) -> bool {
-        self.current.value.is_some() || self.next.value.is_some()
+    /// Whether the row names an owner, and whether it names a successor, dead or alive.
+    pub fn names(&self) -> [bool; 2] {
+        [self.current.value.is_some(), self.next.value.is_some()]
     }
 
     /// Whether `current` names `me` under its present `lease`.

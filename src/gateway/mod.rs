@@ -293,7 +293,7 @@ impl Gateway {
         }
         let present: FnvHashSet<&Key> = changes.iter().map(|change| &change.key).collect();
         for (vni, slot) in self.slots.stir_all() {
-            let named = slot.row.names_anybody();
+            let named = slot.row.names();
             if mirror::missing_from_row(&mut slot.row, vni, revision, |key| present.contains(key)) {
                 slot.change(now, named);
                 self.changed.push(vni);
@@ -346,7 +346,7 @@ impl Gateway {
                     let Some(slot) = self.slots.stir(vni) else {
                         continue;
                     };
-                    let named = slot.row.names_anybody();
+                    let named = slot.row.names();
                     if mirror::apply_to_row(&mut slot.row, change) {
                         slot.change(now, named);
                         self.changed.push(vni);

@@ -18,8 +18,9 @@ pub const CHEAP: Duration = Duration::from_secs(45);
 pub const STOP: Duration = Duration::from_secs(20);
 /// How long a host that fails to take a VNI is given before the node gives it up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How long nothing is shown of a VNI that lost its owner: etcd may end a lease that its holder has renewed (a
-/// leader that was stopped and goes on does so, seen with 3.4.23), and then the owner lets go when it hears of that.
+/// How long nothing more is shown of a VNI that lost its owner or its successor: etcd may end a lease that its holder
+/// has renewed (a leader that was stopped and goes on does so, seen with 3.4.23), and then the holder withdraws when
+/// it hears of that.
 /// A Go wmgwd writes 0 over a broken migration although its owner lives, which hears of it no sooner than we do.
 const LET_GO: Duration = Duration::from_millis(100);
 /// How long the ring owner waits for a Go wmgwd to mend a broken migration.
@@ -256,10 +257,14 @@ impl Gateway {
             may_give_up && (slot.giving_up || is_unable || (pass.draining && may_turn_back));
 
         let is_let_go = slot.freed + LET_GO;
-        let too_early = matches!(&state, State::FailingOver { .. }) && is_let_go > now;
-        if too_early {
+        let waits = matches!(
+            &state,
+            State::FailingOver { .. } | State::OwnerLost { .. } | State::SuccessorLost { .. }
+        );
+        if waits {
             batch.wake_at(is_let_go);
         }
+        let too_early = matches!(&state, State::FailingOver { .. }) && is_let_go > now;
         let wanted = if !pass.serving || pass.stopping || slot.giving_up || too_early {
             Exposure::NOTHING
         } else {
@@ -311,6 +316,7 @@ impl Gateway {
             reached,
             gives_up: slot.giving_up,
             withdrawn: slot.arp == Some(false) && self.withdrawn_from_routes(now, slot),
+            let_go: is_let_go <= now,
             other_is_idle: self.other_is_idle(now, batch, slot, &state),
         };
         let mut write = fsm::propose(&state, role, &view);

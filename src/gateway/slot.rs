@@ -80,7 +80,7 @@ pub struct Slot {
     pub row: Row,
     /// Since when it says so.
     pub entered: Time,
-    /// When it was last seen to name nobody any more.
+    /// When a name was last seen to be gone from it.
     pub freed: Time,
     /// Whether the bridge answers ARP; `None` while we cannot know.
     pub arp: Option<bool>,
@@ -174,11 +174,15 @@ impl Slot {
         self.arp_off_retry.succeed();
     }
 
-    /// etcd says that the row has changed, which `named` somebody before or nobody.
-    pub fn change(&mut self, now: Time, named: bool) {
+    /// etcd says that the row has changed, in which `named` says whether it named an owner and a successor before.
+    pub fn change(&mut self, now: Time, named: [bool; 2]) {
         self.enter(now);
+        let names = self.row.names();
+        let lost_one = [0, 1].into_iter().any(|at| named[at] && !names[at]);
+        // A row that was never seen otherwise may have lost its owner just now.
         let kind = self.row.kind.value.unwrap_or(Kind::Unassigned);
-        if !self.row.names_anybody() && (named || kind != Kind::Unassigned) {
+        let lacks_all = names == [false; 2] && kind != Kind::Unassigned;
+        if lost_one || lacks_all {
             self.freed = now;
         }
     }

@@ -208,6 +208,13 @@ impl State {
                 owner: owner.clone(),
             },
             (Kind::Idle, None, _) => State::Vacant,
+            // Asked for under an etcd that went back meanwhile: the successor had become the owner before.
+            (Kind::Migration(phase), Some(owner), Some(successor)) if owner == successor => {
+                State::SuccessorLost {
+                    phase,
+                    owner: owner.clone(),
+                }
+            }
             (Kind::Migration(phase), Some(owner), Some(successor)) => State::Migrating {
                 phase,
                 owner: owner.clone(),
@@ -241,7 +248,6 @@ impl State {
                 (None, Some(successor))
             }
         };
-        // A node that migrates a VNI to itself (a row that only a stranger writes) is its owner.
         if owner == Some(me) {
             Role::Owner
         } else if successor == Some(me) {
@@ -398,6 +404,8 @@ pub struct View {
     pub gives_up: bool,
     /// We have withdrawn the VNI wholly, to give it back.
     pub withdrawn: bool,
+    /// A node whose name is gone from the row has had the time to hear of that, should it live.
+    pub let_go: bool,
     /// The other node of a broken migration has had its time to mend it and has not: it is a Go wmgwd
     /// (which leaves that to the ring owner).
     pub other_is_idle: bool,
@@ -429,9 +437,9 @@ pub fn propose(state: &State, role: Role, view: &View) -> Option<Write> {
             }
         }
         (State::FailingOver { .. }, _) => None,
-        (State::OwnerLost { .. }, Role::Successor) => Some(Write::Claim),
+        (State::OwnerLost { .. }, Role::Successor) => view.let_go.then_some(Write::Claim),
         (State::OwnerLost { .. }, _) => (view.ours && view.other_is_idle).then_some(Write::Vacate),
-        (State::SuccessorLost { .. }, Role::Owner) => Some(Write::Own),
+        (State::SuccessorLost { .. }, Role::Owner) => view.let_go.then_some(Write::Own),
         // The owner lives, so the VNI is not for us to reset: ask it again.
         (State::SuccessorLost { .. }, _) => {
             (view.ours && view.other_is_idle).then_some(Write::Pull)

@@ -4,6 +4,7 @@ use super::cluster::{Cluster, ms};
 use super::etcd::ModelEtcd;
 use super::table::{Row, collect_vnis, judge, row};
 use crate::etcd::Txn;
+use crate::gateway::Exit;
 use crate::model::ring::{Member, Ring};
 use crate::model::types::{NodeName, Time, Vni};
 use crate::schema::{self, Key, Meta, Value};
@@ -15,8 +16,14 @@ pub struct Checker {
     pub dirty: bool,
     /// Until when somebody else's garbage in a row excuses what comes of it.
     pub spoiled_until: Vec<Time>,
+    /// Until when what etcd says need not be what the nodes rely on: it went back.
+    pub rewound_until: Time,
     /// VNIs that a Go node ever took part in.
     pub went: Vec<bool>,
+    /// Whom etcd names, and when it last ceased to name one.
+    names: Vec<([Option<NodeName>; 2], Time)>,
+    /// Since when no node serves a VNI.
+    unserved_since: Vec<Option<Time>>,
     /// From then on every VNI must be answered for at every moment.
     pub available: bool,
     pub overlaps: u64,
@@ -29,7 +36,10 @@ impl Checker {
         Checker {
             dirty: false,
             spoiled_until: vec![Time::default(); vnis as usize],
+            rewound_until: Time::default(),
             went: vec![false; vnis as usize],
+            names: vec![([None, None], Time::default()); vnis as usize],
+            unserved_since: vec![None; vnis as usize],
             available: false,
             overlaps: 0,
             go_harms: 0,
@@ -45,8 +55,57 @@ impl Checker {
 }
 
 impl Cluster {
+    /// Whether what etcd says of the VNI need not be what the nodes rely on.
     fn spoiled(&self, vni: Vni) -> bool {
+        let until = self.checker.spoiled_until[vni.get() as usize - 1];
+        until.max(self.checker.rewound_until) > self.now
+    }
+
+    /// Whether two may serve the VNI beside each other.
+    fn may_overlap(&self, vni: Vni) -> bool {
         self.checker.spoiled_until[vni.get() as usize - 1] > self.now
+    }
+
+    /// etcd goes back now. A node hears of it from the poll within some seconds, shows nothing for a while, and
+    /// then makes of the old rows what it should.
+    pub fn rewound(&mut self) {
+        self.checker.rewound_until = self.now + self.settings.ttl * 2 + ms(60_000);
+        for node in &mut self.nodes {
+            node.feed.is_stale = true;
+        }
+    }
+
+    /// Whether a node may go on as before, although etcd ended its lease before its time: it hears of it from the
+    /// watch or from its next keepalive, and relies on its lease no longer than it was told that it lasts.
+    pub fn is_unaware(&self, n: usize) -> bool {
+        let node = &self.nodes[n];
+        let Some(robbed) = node.robbed else {
+            return false;
+        };
+        let keepalive = self.settings.ttl / 5 + self.settings.etcd_timeout * 3 + ms(1_000);
+        let soon = robbed.at + keepalive;
+        let until = match robbed.hindered {
+            true => robbed.valid_until,
+            false => soon.min(robbed.valid_until),
+        };
+        node.clock.is_some_and(|clock| clock.id == robbed.lease) && self.now < until
+    }
+
+    /// Whether the lease that a node relies on exists, as far as it can know.
+    fn is_proven(&self, n: usize) -> bool {
+        let clock = self.nodes[n].clock;
+        clock.is_some_and(|clock| self.etcd.lease_exists(clock.id)) || self.is_unaware(n)
+    }
+
+    /// What keeps a node from hearing that its lease was ended.
+    fn note_hindrances(&mut self) {
+        let down = !self.etcd.up;
+        for node in &mut self.nodes {
+            let hindered = down || node.cut || node.paused || !node.runs();
+            if let Some(robbed) = &mut node.robbed {
+                robbed.hindered |= hindered;
+            }
+        }
     }
 
     /// Until everybody has heard of it, or is fenced, two may believe in different rows of this VNI; and a
@@ -73,12 +132,10 @@ impl Cluster {
         if !dirty {
             return;
         }
+        self.note_hindrances();
         for n in 0..self.nodes.len() {
             let node = &self.nodes[n];
-            let proven = node
-                .clock
-                .is_some_and(|clock| self.etcd.lease_exists(clock.id));
-            if !node.go && !proven && node.host.answers_any() {
+            if !node.go && !self.is_proven(n) && node.host.answers_any() {
                 let name = node.name().clone();
                 self.fail(format!("{name} answers ARP without a lease"));
             }
@@ -92,17 +149,21 @@ impl Cluster {
         let answering: Vec<usize> = (0..self.nodes.len())
             .filter(|&n| !self.nodes[n].go && self.nodes[n].host.answers(vni))
             .collect();
+        self.note_names(vni);
         // Whoever answers is named by etcd, whatever the others are: no owner beside another by our doing.
         if !answering.is_empty() && !self.spoiled(vni) {
             let row = row(&self.etcd, vni);
-            let entitled = |&&n: &&usize| row.entitles(self.nodes[n].name());
+            let entitled = |&&n: &&usize| row.entitles(self.nodes[n].name()) || self.is_unaware(n);
             if let Some(&n) = answering.iter().find(|n| !entitled(n)) {
                 let name = self.nodes[n].name().clone();
                 self.fail(format!("{name} answers for vni={vni}, which has {row:?}"));
                 return;
             }
         }
-        if answering.len() > 1 && !self.spoiled(vni) {
+        if answering.len() > 1
+            && !self.may_overlap(vni)
+            && !self.overlap_is_excused(vni, &answering)
+        {
             let row = row(&self.etcd, vni);
             // (Who was named by what nobody can read any more, the two still know.)
             let named = |name: Option<&NodeName>, unreadable: bool| {
@@ -139,13 +200,52 @@ impl Cluster {
         }
     }
 
+    fn note_names(&mut self, vni: Vni) {
+        let row = row(&self.etcd, vni);
+        let names = [row.owner().cloned(), row.successor().cloned()];
+        let now = self.now;
+        let (known, since) = &mut self.checker.names[vni.get() as usize - 1];
+        if known
+            .iter()
+            .flatten()
+            .any(|name| !names.contains(&Some(name.clone())))
+        {
+            *since = now;
+        }
+        *known = names;
+    }
+
+    /// Whether something delays the news of a node that its lease was ended.
+    fn news_are_late(&self, n: usize) -> bool {
+        let node = &self.nodes[n];
+        let rests = node.feed.rests_until.is_some_and(|until| until > self.now);
+        let hindered = node.robbed.is_some_and(|robbed| robbed.hindered);
+        self.is_unaware(n) && (self.settings.rough || hindered || rests || node.watch_hangs)
+    }
+
+    /// Whether one that answers beside another one cannot know yet that its lease is gone. The other must have
+    /// given it the time in which it hears of that, if nothing delays the news.
+    fn overlap_is_excused(&self, vni: Vni, answering: &[usize]) -> bool {
+        const LET_GO: Duration = ms(100);
+        // They go on with the migration that was under way in the etcd that is gone.
+        if answering.iter().all(|&n| self.nodes[n].feed.is_stale) {
+            return true;
+        }
+        let was_handing_over = matches!(row(&self.etcd, vni).number, Some(5 | 6));
+        let (_, since) = self.checker.names[vni.get() as usize - 1];
+        let has_waited = self.now.since(since) >= LET_GO;
+        let late = match was_handing_over && !has_waited {
+            true => answering.iter().filter(|&&n| self.is_unaware(n)).count(),
+            false => answering.iter().filter(|&&n| self.news_are_late(n)).count(),
+        };
+        late + 1 >= answering.len() && (has_waited || was_handing_over)
+    }
+
     /// A node is about to do what only the holder of a lease may do.
     pub fn check_claim(&mut self, n: usize, what: &str, vni: Vni) {
+        self.note_hindrances();
         let node = &self.nodes[n];
-        let proven = node
-            .clock
-            .is_some_and(|clock| self.etcd.lease_exists(clock.id));
-        if !proven {
+        if !self.is_proven(n) {
             let name = node.name().clone();
             self.fail(format!("{name} {what} vni={vni} without a lease"));
         }
@@ -154,9 +254,9 @@ impl Cluster {
     /// Only who alone answers may draw the stations to itself.
     pub fn check_announcement(&mut self, n: usize, vni: Vni) {
         let alone = (0..self.nodes.len())
-            .filter(|&other| other != n && !self.nodes[other].go)
+            .filter(|&other| other != n && !self.nodes[other].go && !self.is_unaware(other))
             .all(|other| !self.nodes[other].host.answers(vni));
-        if !alone && !self.spoiled(vni) {
+        if !alone && !self.spoiled(vni) && !self.news_are_late(n) {
             let name = self.nodes[n].name().clone();
             self.fail(format!(
                 "{name} announces vni={vni}, which another answers for"
@@ -166,7 +266,8 @@ impl Cluster {
 
     /// A node that runs must let go of what is not its own, whatever else is broken: asked every second.
     pub fn check_leftovers(&mut self, n: usize) {
-        const PATIENCE: Duration = Duration::from_secs(30);
+        // FRR is compared every 30 s with what it was given, and a VNI may fail before it does as it is told.
+        const PATIENCE: Duration = Duration::from_secs(70);
         if self.nodes[n].go {
             return;
         }
@@ -203,10 +304,89 @@ impl Cluster {
         }
     }
 
-    /// A node of ours ends in an orderly way.
-    pub fn check_exit(&mut self, n: usize) {
+    /// A stranger's switch that makes a bridge answer is set back by the node that runs there: asked every second.
+    pub fn check_foreign(&mut self, n: usize) {
+        const PATIENCE: Duration = Duration::from_secs(60);
         let node = &self.nodes[n];
-        let frr = node.host.frr.is_up() && !node.host.slow && !node.host.refuses_all;
+        if node.go || !node.has_planned {
+            return;
+        }
+        for vni in self.vnis() {
+            let node = &mut self.nodes[n];
+            let bridge = *node.host.bridge(vni);
+            let foreign = bridge.present && bridge.arp && bridge.fresh;
+            let since = &mut node.foreign_since[vni.get() as usize - 1];
+            if !foreign || !node.config.range.contains(vni) {
+                *since = None;
+                continue;
+            }
+            let since = *since.get_or_insert(self.now);
+            if self.now.since(since) > PATIENCE {
+                let name = self.nodes[n].name().clone();
+                self.fail(format!("{name} lets a stranger's switch of vni={vni} be"));
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing keeps node `n` from serving a VNI.
+    fn is_fit(&self, n: usize, vni: Vni) -> bool {
+        let node = &self.nodes[n];
+        let (host, bridge) = (&node.host, node.host.bridge(vni));
+        let out = self.etcd.get(&Key::Drain(node.name().clone()).bytes());
+        let runs = node.runs() && !node.go && !node.paused && !node.drained && out.is_none();
+        let hears = self.etcd.up && !node.cut && !node.watch_hangs && self.is_proven(n);
+        let frr = host.frr.is_up() && !host.slow && !host.refuses_all && !host.unconfigured;
+        let bridge = bridge.present && !bridge.refuses_arp && !bridge.refuses_routes;
+        runs && hears && frr && bridge && node.config.range.contains(vni)
+    }
+
+    /// A VNI that a node can serve is served, whatever the others cannot do: asked every few seconds.
+    pub fn check_liveness(&mut self) {
+        let settings = &self.settings;
+        // A lease that has to end, the time that each other node is given to fail, and a migration.
+        let hitches = ms(if settings.rough { 60_000 } else { 20_000 });
+        let tries = ms(15_000) * self.nodes.len() as u32;
+        let bound = settings.ttl * 3 + settings.settle * 8 + tries + hitches;
+        let begun = self.now - bound;
+        let with_go = self.nodes.iter().any(|node| node.go);
+        for vni in self.vnis() {
+            let at = vni.get() as usize - 1;
+            for n in 0..self.nodes.len() {
+                let fit = self.is_fit(n, vni);
+                let since = self.nodes[n].fit_since[at].unwrap_or(self.now);
+                self.nodes[n].fit_since[at] = fit.then_some(since);
+            }
+            let serves = |node: &super::node::Node| {
+                let bridge = node.host.bridge(vni);
+                bridge.present && bridge.arp && bridge.evpn && bridge.cost == Some(100)
+            };
+            let served = with_go || self.spoiled(vni) || self.nodes.iter().any(serves);
+            let since = self.checker.unserved_since[at].unwrap_or(self.now);
+            self.checker.unserved_since[at] = (!served).then_some(since);
+            let long_fit =
+                |node: &&super::node::Node| node.fit_since[at].is_some_and(|since| since <= begun);
+            let able = self
+                .nodes
+                .iter()
+                .find(long_fit)
+                .map(|node| node.name().clone());
+            if let Some(able) = able.filter(|_| !served && since <= begun) {
+                let row = row(&self.etcd, vni);
+                self.fail(format!(
+                    "vni={vni} is not served for {bound:?}, although {able} can: {row:?}"
+                ));
+                return;
+            }
+        }
+    }
+
+    /// A node of ours ends in an orderly way.
+    pub fn check_exit(&mut self, n: usize, exit: Exit) {
+        let node = &self.nodes[n];
+        // What a stranger changed since it last looked it cannot know.
+        let changed = !node.host.drifted().is_empty();
+        let frr = node.host.frr.is_up() && !node.host.slow && exit != Exit::Unfinished && !changed;
         if node.host.answers_any() || (frr && !self.settings.rough && !node.host.shows_nothing()) {
             let name = node.name().clone();
             self.fail(format!("{name} ends, but still shows a VNI"));
@@ -241,6 +421,10 @@ impl Cluster {
             return;
         }
         let me = self.nodes[n].name().clone();
+        // Every condition on a revision from before etcd went back holds.
+        if self.checker.rewound_until > self.now {
+            return;
+        }
         if let Err(why) = judge(&me, before, &after, self.spoiled(vni)) {
             self.fail(format!(
                 "{me} wrote vni={vni}: {why}: {before:?} -> {after:?}"

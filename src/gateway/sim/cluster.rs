@@ -69,6 +69,8 @@ pub enum Call {
     Keepalive(LeaseId),
     Revoke(LeaseId),
     Range,
+    /// How new etcd is.
+    Revision,
 }
 
 /// Why the worker wants a transaction.
@@ -94,6 +96,7 @@ pub enum Reply {
     Kept(Option<Duration>),
     Revoked,
     Range(Revision, Vec<Change>),
+    Revision(Revision),
 }
 
 struct Entry {
@@ -125,6 +128,8 @@ pub struct Cluster {
     pub start: Time,
     pub rng: Rng,
     pub etcd: ModelEtcd,
+    /// A copy of it that somebody made.
+    pub backup: Option<ModelEtcd>,
     pub nodes: Vec<Node>,
     pub settings: Settings,
     pub checker: Checker,
@@ -158,6 +163,7 @@ impl Cluster {
             start: now,
             rng,
             etcd: ModelEtcd::new(),
+            backup: None,
             nodes: Vec::new(),
             checker: Checker::new(settings.vnis),
             settings,
@@ -316,6 +322,8 @@ impl Cluster {
     pub fn send(&mut self, n: usize, call: Call) -> u64 {
         self.next_call += 1;
         let (id, inc) = (self.next_call, self.nodes[n].inc);
+        let known = self.nodes[n].feed.known;
+        self.nodes[n].feed.asked.insert(id, known);
         let delay = self.latency();
         let call = Box::new(call);
         self.after(delay, Ev::Reach { n, inc, id, call });
@@ -357,6 +365,7 @@ impl Cluster {
                 self.changed();
                 Reply::Revoked
             }
+            Call::Revision => Reply::Revision(self.etcd.revision()),
             Call::Range => {
                 let range = self.etcd.range(schema::PREFIX);
                 Reply::Range(range.revision, to_changes(&range.kvs))

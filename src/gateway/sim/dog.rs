@@ -175,11 +175,20 @@ impl Cluster {
             self.after(again, Ev::Watch { n, inc });
             return;
         }
-        let events = match self.nodes[n].feed.next {
+        let next = self.nodes[n].feed.next;
+        if next.is_some_and(|next| next > self.etcd.revision().next()) {
+            // Opened at a revision that is yet to come.
+            return;
+        }
+        let events = match next {
             Some(next) => self.etcd.since(next),
             None => Err(super::etcd::Compacted),
         };
         let Ok(events) = events else {
+            let (revision, knew) = (self.etcd.revision(), self.nodes[n].feed.known);
+            if self.is_rewound(n, revision, knew) {
+                return;
+            }
             // A range that is answered at once: how late it can be is the poll's business.
             let range = self.etcd.range(schema::PREFIX);
             self.nodes[n].feed.next = Some(range.revision.next());
@@ -214,6 +223,7 @@ impl Cluster {
         // Of any deletion, as there are few VNIs here.
         let asks = !self.nodes[n].go && changes.iter().any(|change| change.value.is_none());
         self.nodes[n].feed.next = Some(until.next());
+        self.nodes[n].feed.known = self.nodes[n].feed.known.max(until);
         if until < revisions {
             self.tell_watch(n);
         }
@@ -223,7 +233,16 @@ impl Cluster {
         if self.settings.rough && !self.nodes[n].go && self.rng.chance(20) {
             let late = self.rng.millis(1, 3_000);
             let event = Box::new(Event::Changed(changes.clone()));
-            self.after(late, Ev::Inbox { n, inc, event });
+            let epoch = self.nodes[n].feed.epoch;
+            self.after(
+                late,
+                Ev::Late {
+                    n,
+                    inc,
+                    epoch,
+                    event,
+                },
+            );
         }
         let event = if asks && self.rng.chance(700) {
             Event::Herd(changes)
@@ -242,7 +261,7 @@ impl Cluster {
         self.after(next, Ev::Poll { n, inc });
     }
 
-    pub fn range_answer(&mut self, n: usize, id: u64, reply: Option<Reply>) {
+    pub fn range_answer(&mut self, n: usize, id: u64, reply: Option<Reply>, knew: Revision) {
         let inc = self.nodes[n].inc;
         self.nodes[n].feed.ranges.retain(|&call| call != id);
         if let Some(Reply::Range(revision, changes)) = reply {
@@ -253,9 +272,68 @@ impl Cluster {
                     changes: changes.clone(),
                 };
                 let event = Box::new(event);
-                self.after(late, Ev::Inbox { n, inc, event });
+                let epoch = self.nodes[n].feed.epoch;
+                self.after(
+                    late,
+                    Ev::Late {
+                        n,
+                        inc,
+                        epoch,
+                        event,
+                    },
+                );
+            }
+            if self.is_rewound(n, revision, knew) {
+                return;
             }
             self.tell(n, Event::Snapshot { revision, changes });
+        }
+    }
+
+    /// The poll asks how new etcd is.
+    pub fn look_at_revision(&mut self, n: usize) {
+        let inc = self.nodes[n].inc;
+        let next = self.rng.millis(1_900, 2_100);
+        self.after(next, Ev::Look { n, inc });
+        let id = self.send(n, Call::Revision);
+        self.nodes[n].feed.looks.push(id);
+    }
+
+    /// Whether etcd answers a node with a revision older than what the node `knew` of it when it asked. Then the
+    /// node begins anew.
+    pub fn is_rewound(&mut self, n: usize, answer: Revision, knew: Revision) -> bool {
+        let is_go = self.nodes[n].go;
+        let feed = &mut self.nodes[n].feed;
+        if answer >= knew || is_go {
+            feed.known = feed.known.max(answer);
+            return false;
+        }
+        feed.known = answer;
+        feed.epoch += 1;
+        // The watch begins with a snapshot, and nothing of before is on its way any more.
+        feed.next = None;
+        feed.ranges.clear();
+        feed.looks.clear();
+        let inc = self.nodes[n].inc;
+        note!(self, "{} sees that etcd went back", self.nodes[n].name());
+        self.tell(n, Event::Rewound);
+        let soon = self.rng.millis(1, 300);
+        self.after(soon, Ev::Watch { n, inc });
+        true
+    }
+
+    /// FRR is compared with what it was given, by the thread that also changes it.
+    pub fn audit(&mut self, n: usize) {
+        let inc = self.nodes[n].inc;
+        let busy = self.own(n).is_none_or(|own| own.lane.is_some());
+        let next = if busy { ms(100) } else { ms(30_000) };
+        self.after(next, Ev::Audit { n, inc });
+        let drifted = match busy {
+            true => Vec::new(),
+            false => self.nodes[n].host.drifted(),
+        };
+        if !drifted.is_empty() {
+            self.tell(n, Event::Drifted(drifted));
         }
     }
 

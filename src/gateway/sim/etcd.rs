@@ -126,6 +126,23 @@ impl ModelEtcd {
         due
     }
 
+    /// Others write so many times, outside of the keys that are watched.
+    pub fn skip(&mut self, revisions: i64) {
+        self.revision += revisions;
+    }
+
+    /// Takes the place of this store, as it was some time before: a new leader, without what came since. Identities
+    /// of leases do not come again.
+    pub fn go_back_to(&mut self, backup: &ModelEtcd, now: Time) {
+        let next_lease = self.next_lease;
+        *self = ModelEtcd {
+            next_lease,
+            up: self.up,
+            ..backup.clone()
+        };
+        self.change_leader(now);
+    }
+
     pub fn next_expiry(&self) -> Option<Time> {
         let up = self.up.then_some(());
         up.and_then(|()| self.leases.values().map(|lease| lease.expires).min())

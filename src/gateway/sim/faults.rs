@@ -2,7 +2,7 @@
 
 use super::cluster::{Cluster, Settings, ms, note};
 use super::host::UNSET;
-use super::node::Ev;
+use super::node::{Ev, Robbed};
 use super::rng::Rng;
 use crate::etcd::{Op, Txn};
 use crate::gateway::{Event, Exit, Gateway, Parts};
@@ -33,6 +33,18 @@ pub enum Fault {
     RefuseAll(usize, bool),
     FrrStop(usize, Parts),
     FrrStart(usize),
+    /// FRR restarts, and bgpd has no instance until it is configured.
+    FrrEmpty(usize),
+    FrrConfigure(usize),
+    /// etcd ends a lease although its holder renewed it.
+    EndLease(usize),
+    /// Somebody makes a copy of etcd, and sets etcd back to it.
+    Backup,
+    Rewind,
+    /// Somebody lets routes of a VNI out, or takes them back.
+    ForeignFilter(usize, Vni, bool),
+    ForeignCost(usize, Vni, u16),
+    ForeignArp(usize, Vni, bool),
     RemoveBridge(usize, Vni),
     AddBridge(usize, Vni),
     /// Somebody takes from FRR what it was told of a VNI.
@@ -75,6 +87,7 @@ impl Cluster {
                 if std::mem::take(&mut self.nodes[n].paused) {
                     let now = self.now;
                     self.nodes[n].leftover_since.fill(None);
+                    self.nodes[n].foreign_since.fill(None);
                     for ev in std::mem::take(&mut self.nodes[n].deferred) {
                         self.push(now, ev);
                     }
@@ -102,6 +115,40 @@ impl Cluster {
             Fault::RefuseAll(n, refuses) => self.nodes[n].host.refuses_all = refuses,
             Fault::FrrStop(n, parts) => self.nodes[n].host.stop_frr(parts),
             Fault::FrrStart(n) => self.nodes[n].host.start_frr(),
+            Fault::FrrEmpty(n) => {
+                let host = &mut self.nodes[n].host;
+                host.stop_frr(Parts::ALL);
+                host.start_frr();
+                host.unconfigured = true;
+            }
+            Fault::FrrConfigure(n) => self.nodes[n].host.unconfigured = false,
+            Fault::EndLease(n) => self.end_lease(n),
+            Fault::Backup => {
+                self.backup = Some(self.etcd.clone());
+                // Others write much besides. What goes back by less than is written until the next poll is not
+                // noticed; to set etcd back takes longer than that.
+                self.etcd.skip(1_000);
+            }
+            Fault::Rewind => self.rewind(),
+            Fault::ForeignFilter(n, vni, shows) => {
+                let runs = self.nodes[n].host.frr.bgpd.is_some();
+                let bridge = self.nodes[n].host.bridge_mut(vni);
+                bridge.evpn = if runs { shows } else { bridge.evpn };
+            }
+            Fault::ForeignCost(n, vni, cost) => {
+                let bridge = self.nodes[n].host.bridge_mut(vni);
+                bridge.cost = bridge.cost.and(Some(cost));
+            }
+            Fault::ForeignArp(n, vni, answers) => {
+                let bridge = self.nodes[n].host.bridge_mut(vni);
+                if bridge.present {
+                    // Until the daemon has switched it again, the daemon does not answer for it.
+                    (bridge.arp, bridge.fresh) = (answers, answers);
+                }
+                if self.rng.chance(500) {
+                    self.tell_links(n, vni);
+                }
+            }
             Fault::RemoveBridge(n, vni) => {
                 let bridge = self.nodes[n].host.bridge_mut(vni);
                 (bridge.present, bridge.arp, bridge.fresh) = (false, false, false);
@@ -146,6 +193,7 @@ impl Cluster {
                         self.boot(n);
                     }
                 }
+                self.check_liveness();
                 self.after(ms(2_000), Ev::Fault(Fault::Supervise));
             }
         }
@@ -159,6 +207,44 @@ impl Cluster {
             let delay = self.rng.millis(1, 200);
             self.after(delay, Ev::Inbox { n, inc, event });
         }
+    }
+
+    fn end_lease(&mut self, n: usize) {
+        let Some(clock) = self.nodes[n].clock else {
+            return;
+        };
+        if self.etcd.revoke(clock.id) {
+            self.rob(n);
+            self.changed();
+        }
+    }
+
+    /// The lease of node `n` is gone before its time.
+    fn rob(&mut self, n: usize) {
+        let now = self.now;
+        if let Some(clock) = self.nodes[n].clock {
+            self.nodes[n].robbed = Some(Robbed {
+                lease: clock.id,
+                at: now,
+                valid_until: clock.valid_until,
+                hindered: false,
+            });
+        }
+    }
+
+    fn rewind(&mut self) {
+        let Some(backup) = self.backup.take() else {
+            return;
+        };
+        self.etcd.go_back_to(&backup, self.now);
+        for n in 0..self.nodes.len() {
+            let clock = self.nodes[n].clock;
+            if clock.is_some_and(|clock| !self.etcd.lease_exists(clock.id)) {
+                self.rob(n);
+            }
+        }
+        self.rewound();
+        self.changed();
     }
 
     fn drift(&mut self, n: usize, vni: Vni) {
@@ -222,6 +308,7 @@ impl Cluster {
             self.strike(Fault::HangWatch(n, false));
             self.strike(Fault::Slow(n, false));
             self.strike(Fault::RefuseAll(n, false));
+            self.strike(Fault::FrrConfigure(n));
             self.strike(Fault::FrrStart(n));
             for vni in self.vnis() {
                 let bridge = self.nodes[n].host.bridge_mut(vni);
@@ -259,7 +346,7 @@ impl Cluster {
             bgpd: parts.0,
             ospfd: parts.1,
         };
-        let kind = self.rng.below(100);
+        let kind = self.rng.below(106);
         let (begin, end) = match kind {
             0..=13 => (Fault::Crash(n), Some(Fault::Start(n))),
             14..=23 => (Fault::Pause(n), Some(Fault::Resume(n))),
@@ -295,8 +382,18 @@ impl Cluster {
             87..=89 => (Fault::Drain(n), Some(Fault::Start(n))),
             90..=91 => (Fault::TakeOut(n), Some(Fault::BringBack(n))),
             92 => (Fault::Stop(n), Some(Fault::Start(n))),
+            // A Go node does not notice either.
+            93..=94 if self.nodes.iter().all(|node| !node.go) => {
+                self.strike(Fault::Backup);
+                self.schedule(lasts, Fault::Rewind);
+                return;
+            }
+            95..=98 => {
+                self.random_change(n, vni, lasts);
+                return;
+            }
             // Go takes every text for a name, and nobody can help it then.
-            93..=97 if self.nodes.iter().all(|node| !node.go) => {
+            99..=103 if self.nodes.iter().all(|node| !node.go) => {
                 let kind = self.rng.below(8);
                 (Fault::Garbage(vni, kind), None)
             }
@@ -305,6 +402,54 @@ impl Cluster {
         self.strike(begin);
         if let Some(end) = end {
             self.schedule(lasts, end);
+        }
+    }
+}
+
+impl Cluster {
+    /// Something that a node must find out by itself and set right, or be told of too late.
+    pub fn random_change(&mut self, n: usize, vni: Vni, lasts: Duration) {
+        let flag = self.rng.chance(500);
+        match self.rng.below(6) {
+            0 => self.strike(Fault::ForeignFilter(n, vni, flag)),
+            1 => {
+                let cost = *self.rng.pick(&[UNSET, 100, 65535]);
+                self.strike(Fault::ForeignCost(n, vni, cost));
+            }
+            2 => self.strike(Fault::ForeignArp(n, vni, flag)),
+            3 => self.strike(Fault::EndLease(n)),
+            4 => {
+                self.strike(Fault::FrrEmpty(n));
+                self.schedule(lasts, Fault::FrrConfigure(n));
+            }
+            _ => {
+                self.strike(Fault::RefuseAll(n, true));
+                self.schedule(lasts, Fault::RefuseAll(n, false));
+            }
+        }
+    }
+
+    /// Something that a node cannot do from now on.
+    pub fn random_inability(&mut self) {
+        let (n, vni) = (self.some_node(), self.some_vni());
+        let kind = self.rng.below(8);
+        let vnis: Vec<Vni> = match self.rng.chance(500) {
+            true => self.vnis().collect(),
+            false => vec![vni],
+        };
+        match kind {
+            0 => self.strike(Fault::RefuseAll(n, true)),
+            1 => self.strike(Fault::FrrEmpty(n)),
+            2 => self.strike(Fault::FrrStop(n, Parts::ALL)),
+            _ => {
+                for vni in vnis {
+                    self.strike(match kind {
+                        3 | 4 => Fault::RefuseRoutes(n, vni, true),
+                        5 => Fault::RefuseArp(n, vni, true),
+                        _ => Fault::RemoveBridge(n, vni),
+                    });
+                }
+            }
         }
     }
 }
@@ -318,6 +463,10 @@ pub enum Story {
     Planned,
     /// Go nodes among ours.
     Mixed,
+    /// Some nodes cannot do some of what the ring asks of them, for ever.
+    Unable,
+    /// Leases end before their time and strangers change things, in a network without delays.
+    Calm,
     /// Go nodes are replaced by ours one after the other, or the other way: nothing may be lost.
     Upgrade,
 }
@@ -343,8 +492,8 @@ pub fn random_settings(rng: &mut Rng, story: Story) -> Settings {
         }),
         rough: match story {
             Story::Rough | Story::Mixed => true,
-            Story::Planned => rng.chance(500),
-            Story::Upgrade => false,
+            Story::Planned | Story::Unable => rng.chance(500),
+            Story::Upgrade | Story::Calm => false,
         },
         lossy: matches!(story, Story::Rough | Story::Mixed),
         // Go knows nothing of ranges: its ring would be another one.

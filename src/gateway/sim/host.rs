@@ -20,6 +20,8 @@ pub struct Bridge {
     pub cost: Option<u16>,
     pub refuses_arp: bool,
     pub refuses_routes: bool,
+    /// What FRR last took.
+    given: (Option<bool>, Option<u16>),
 }
 
 /// The machine.
@@ -30,6 +32,8 @@ pub struct ModelHost {
     next_process: u64,
     /// FRR runs, but takes nothing.
     pub refuses_all: bool,
+    /// bgpd runs, but has no instance.
+    pub unconfigured: bool,
     /// vtysh takes seconds.
     pub slow: bool,
     /// A check is due: what the network sees has changed.
@@ -47,6 +51,7 @@ impl ModelHost {
             cost: Some(UNSET),
             refuses_arp: false,
             refuses_routes: false,
+            given: (None, None),
         };
         ModelHost {
             bridges: vec![bridge; vnis as usize],
@@ -58,6 +63,7 @@ impl ModelHost {
             },
             next_process: 4,
             refuses_all: false,
+            unconfigured: false,
             slow: false,
             dirty: true,
         }
@@ -127,15 +133,21 @@ impl ModelHost {
             true => Parts::NONE,
             false => parts.and(self.frr.parts()),
         };
+        let taken = Parts {
+            bgpd: taken.bgpd && !self.unconfigured,
+            ..taken
+        };
         for (vni, bridge) in (1..).zip(self.bridges_mut()) {
             if keep.iter().any(|kept| kept.get() == vni) {
                 continue;
             }
             if taken.bgpd {
                 bridge.evpn = false;
+                bridge.given.0 = Some(false);
             }
             if taken.ospfd {
                 bridge.cost = Some(Cost::OTHERS.0);
+                bridge.given.1 = bridge.cost;
             }
         }
         taken
@@ -144,6 +156,7 @@ impl ModelHost {
     /// One VNI of a batch; says whether FRR took it wholly.
     pub fn change(&mut self, change: RouteChange, half: bool) -> bool {
         let (health, refuses_all) = (self.frr, self.refuses_all);
+        let lacks_bgp = self.unconfigured && change.evpn == Some(true);
         let bridge = self.bridge_mut(change.vni);
         let refused = bridge.refuses_routes || refuses_all;
         if refused && (!half || refuses_all) {
@@ -152,17 +165,36 @@ impl ModelHost {
         let mut taken = !refused;
         if let Some(evpn) = change.evpn {
             match health.bgpd {
-                Some(_) => bridge.evpn = evpn,
-                None => taken = false,
+                Some(_) if !lacks_bgp => {
+                    bridge.evpn = evpn;
+                    bridge.given.0 = Some(evpn);
+                }
+                _ => taken = false,
             }
         }
         if let Some(Cost(cost)) = change.cost.filter(|_| !refused) {
             match health.ospfd {
-                Some(_) => bridge.cost = Some(cost),
+                Some(_) => {
+                    bridge.cost = Some(cost);
+                    bridge.given.1 = Some(cost);
+                }
                 None => taken = false,
             }
         }
         taken
+    }
+
+    /// The VNIs of which FRR does not have what it took.
+    pub fn drifted(&self) -> Vec<Vni> {
+        let differs = |bridge: &&Bridge| {
+            let evpn = self.frr.bgpd.and(bridge.given.0);
+            let cost = self.frr.ospfd.and(bridge.given.1);
+            evpn.is_some_and(|evpn| evpn != bridge.evpn) || cost.is_some() && cost != bridge.cost
+        };
+        let vnis = (1..).filter_map(Vni::new).zip(&self.bridges);
+        vnis.filter(|(_, bridge)| differs(bridge))
+            .map(|(vni, _)| vni)
+            .collect()
     }
 
     /// Daemons end: what they were told is gone from the network.

@@ -26,6 +26,7 @@ mod script;
 mod table;
 mod worker;
 
+use crate::model::types::Vni;
 use cluster::{Cluster, ms};
 use faults::{Fault, Story};
 use rng::Rng;
@@ -39,10 +40,12 @@ static HARMS: AtomicU64 = AtomicU64::new(0);
 fn tell(seed: u64, traced: bool) -> Cluster {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let story = match rng.below(10) {
-        0..=5 => Story::Rough,
-        6 => Story::Planned,
-        7 => Story::Upgrade,
-        _ => Story::Mixed,
+        0..=4 => Story::Rough,
+        5 => Story::Planned,
+        6 => Story::Upgrade,
+        7 => Story::Mixed,
+        8 => Story::Unable,
+        _ => Story::Calm,
     };
     let settings = faults::random_settings(&mut rng, story);
     let mut cluster = Cluster::new(seed, settings);
@@ -57,7 +60,7 @@ fn tell(seed: u64, traced: bool) -> Cluster {
         let go = match story {
             Story::Mixed => i == 0 || rng.chance(300),
             Story::Upgrade => first,
-            Story::Rough | Story::Planned => false,
+            Story::Rough | Story::Planned | Story::Unable | Story::Calm => false,
         };
         cluster.add(&format!("gw{}", i + 1), go);
         cluster.run_for(rng.millis(0, 1_000));
@@ -72,6 +75,12 @@ fn tell(seed: u64, traced: bool) -> Cluster {
         plan(&mut cluster, &mut rng);
     } else if story == Story::Upgrade {
         upgrade(&mut cluster, bound, rng.chance(500));
+    } else if story == Story::Calm {
+        calm(&mut cluster, &mut rng);
+        cluster.heal_all();
+    } else if story == Story::Unable {
+        unable(&mut cluster, &mut rng);
+        cluster.heal_all();
     } else {
         let faults = rng.within(1, 12);
         for _ in 0..faults {
@@ -153,6 +162,52 @@ fn plan(cluster: &mut Cluster, rng: &mut Rng) {
     }
     let bound = faults::bound(&cluster.settings, false);
     cluster.run_until_done(bound, "rest after planned moves", Cluster::settled);
+}
+
+/// Leases end, and strangers change things.
+fn calm(cluster: &mut Cluster, rng: &mut Rng) {
+    for _ in 0..rng.within(1, 12) {
+        cluster.run_for(rng.millis(0, 15_000));
+        let n = rng.below(cluster.nodes.len() as u64) as usize;
+        let vnis: Vec<Vni> = cluster.vnis().collect();
+        let vni = *rng.pick(&vnis);
+        let lasts = rng.millis(50, 40_000);
+        match rng.below(8) {
+            0..=4 => cluster.random_change(n, vni, lasts),
+            5 => {
+                cluster.strike(Fault::Crash(n));
+                cluster.schedule(lasts, Fault::Start(n));
+            }
+            6 => cluster.strike(Fault::EndLease(n)),
+            _ => {
+                cluster.strike(Fault::Drain(n));
+                cluster.schedule(lasts, Fault::Start(n));
+            }
+        }
+    }
+    cluster.run_for(rng.millis(0, 40_000));
+}
+
+/// What nodes cannot do they cannot for the whole story; others die, drain and come back meanwhile.
+fn unable(cluster: &mut Cluster, rng: &mut Rng) {
+    for _ in 0..rng.within(1, 6) {
+        cluster.random_inability();
+        cluster.run_for(rng.millis(0, 30_000));
+        let n = rng.below(cluster.nodes.len() as u64) as usize;
+        let lasts = rng.millis(1_000, 120_000);
+        match rng.below(4) {
+            0 => cluster.strike(Fault::EndLease(n)),
+            1 => {
+                cluster.strike(Fault::Drain(n));
+                cluster.schedule(lasts, Fault::Start(n));
+            }
+            _ => {
+                cluster.strike(Fault::Crash(n));
+                cluster.schedule(lasts, Fault::Start(n));
+            }
+        }
+    }
+    cluster.run_for(rng.millis(100_000, 400_000));
 }
 
 /// Each gateway gets the other program, one after the other: drained, started, at rest. Perhaps back again.

@@ -8,6 +8,7 @@ use super::worker::Own;
 use crate::gateway::{Config, Event, Exit, Gateway};
 use crate::model::frr::Health;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Something that happens at a point in time. `inc` is the run of the process that it is meant for.
@@ -26,6 +27,23 @@ pub enum Ev {
         n: usize,
         inc: u32,
         event: Box<Event>,
+    },
+    /// News of etcd that are late, from an etcd that may have gone back since.
+    Late {
+        n: usize,
+        inc: u32,
+        epoch: u32,
+        event: Box<Event>,
+    },
+    /// The poll asks how new etcd is.
+    Look {
+        n: usize,
+        inc: u32,
+    },
+    /// FRR is compared with what it was given.
+    Audit {
+        n: usize,
+        inc: u32,
     },
     Reach {
         n: usize,
@@ -100,6 +118,9 @@ impl Ev {
         match *self {
             Wake { n, inc }
             | Inbox { n, inc, .. }
+            | Late { n, inc, .. }
+            | Look { n, inc }
+            | Audit { n, inc }
             | Answer { n, inc, .. }
             | Timeout { n, inc, .. }
             | Dog { n, inc }
@@ -143,6 +164,12 @@ pub struct Node {
     pub told_health: Option<Health>,
     /// Since when it shows a VNI that it has no part in.
     pub leftover_since: Vec<Option<Time>>,
+    /// Since when a stranger's switch makes a bridge answer that it has no part in.
+    pub foreign_since: Vec<Option<Time>>,
+    /// Since when nothing keeps it from serving a VNI.
+    pub fit_since: Vec<Option<Time>>,
+    /// Its lease was ended before its time, and it may not know yet.
+    pub robbed: Option<Robbed>,
     pub calls: Vec<Time>,
     pub commits: u64,
     pub plans: u64,
@@ -152,6 +179,17 @@ pub enum Process {
     Down,
     Own(Box<Own>),
     Go(Box<Go>),
+}
+
+/// A lease that etcd ended although its holder renewed it.
+#[derive(Clone, Copy)]
+pub struct Robbed {
+    pub lease: LeaseId,
+    pub at: Time,
+    /// When its holder believed then that it would end.
+    pub valid_until: Time,
+    /// Something else has kept its holder from hearing of it.
+    pub hindered: bool,
 }
 
 /// The lease's keeper.
@@ -168,6 +206,15 @@ pub struct Feed {
     pub next: Option<Revision>,
     pub scheduled: bool,
     pub ranges: Vec<u64>,
+    /// The newest revision that the node has heard of, and how often it has seen etcd go back.
+    pub known: Revision,
+    pub epoch: u32,
+    pub looks: Vec<u64>,
+    /// etcd went back, and the worker has not heard of it, or not acted upon it.
+    pub is_stale: bool,
+    pub has_heard: bool,
+    /// What was known of etcd when a request was sent.
+    pub asked: BTreeMap<u64, Revision>,
     /// It rests until then, if it is not told to follow before.
     pub rests_until: Option<Time>,
 }
@@ -192,6 +239,9 @@ impl Node {
             has_planned: false,
             told_health: None,
             leftover_since: vec![None; vnis as usize],
+            foreign_since: vec![None; vnis as usize],
+            fit_since: vec![None; vnis as usize],
+            robbed: None,
             calls: Vec::new(),
             commits: 0,
             plans: 0,
@@ -241,6 +291,15 @@ impl Cluster {
                 }
             }
             Ev::Inbox { n, event, .. } => self.tell(n, *event),
+            Ev::Late {
+                n, epoch, event, ..
+            } => {
+                if self.nodes[n].feed.epoch == epoch {
+                    self.tell(n, *event);
+                }
+            }
+            Ev::Look { n, .. } => self.look_at_revision(n),
+            Ev::Audit { n, .. } => self.audit(n),
             Ev::Reach { n, inc, id, call } => self.reach(n, inc, id, *call),
             Ev::Answer { n, id, reply, .. } => {
                 if !self.nodes[n].cut && self.etcd.up {
@@ -261,6 +320,7 @@ impl Cluster {
                     self.tell(n, Event::Health(health));
                 }
                 self.check_leftovers(n);
+                self.check_foreign(n);
                 self.after(ms(1000), Ev::Health { n, inc });
             }
             Ev::LaneApply { n, inc, job } => self.lane_apply(n, inc, job),
@@ -286,6 +346,9 @@ impl Cluster {
         node.has_planned = false;
         node.told_health = None;
         node.leftover_since.fill(None);
+        node.foreign_since.fill(None);
+        node.fit_since.fill(None);
+        node.robbed = None;
         node.drained = false;
         if !redrawn.is_empty() {
             node.config.points = redrawn;
@@ -306,5 +369,10 @@ impl Cluster {
         self.after(delays[2], Ev::Watch { n, inc });
         let poll = self.rng.millis(1_000, 10_000);
         self.after(poll, Ev::Poll { n, inc });
+        if !self.nodes[n].go {
+            let (look, audit) = (self.rng.millis(0, 2_000), self.rng.millis(1_000, 30_000));
+            self.after(look, Ev::Look { n, inc });
+            self.after(audit, Ev::Audit { n, inc });
+        }
     }
 }

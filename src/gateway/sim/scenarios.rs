@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// `nodes` nodes that have come to rest.
 fn cluster(nodes: usize) -> Cluster {
-    let mut cluster = Cluster::new(8, Settings::default());
+    let mut cluster = Cluster::new(9, Settings::default());
     for n in 1..=nodes {
         cluster.add(&format!("gw{n}"), false);
     }

@@ -107,7 +107,9 @@ impl Cluster {
                 self.execute(n, effect);
                 continue;
             }
+            let mut hears_of_rewind = false;
             while let Some(event) = own.inbox.pop_front() {
+                hears_of_rewind |= event == Event::Rewound;
                 if let Event::Lease(lease) = &event {
                     own.planned_under = lease.map(|lease| lease.id);
                 }
@@ -145,6 +147,11 @@ impl Cluster {
             }
             let busy = own.idle_plans.0 == now && own.idle_plans.1 > 200;
             self.nodes[n].plans += 1;
+            let feed = &mut self.nodes[n].feed;
+            feed.has_heard |= hears_of_rewind;
+            if quiet && std::mem::take(&mut feed.has_heard) {
+                feed.is_stale = false;
+            }
             self.nodes[n].has_planned |= quiet;
             if spins > 60 || busy {
                 let name = self.nodes[n].name().clone();
@@ -270,17 +277,30 @@ impl Cluster {
 
     /// An answer, or `None` where there is none in time.
     pub fn answer(&mut self, n: usize, id: u64, reply: Option<Reply>) {
+        let knew = self.nodes[n].feed.asked.remove(&id).unwrap_or_default();
         if self.nodes[n].dog.call.is_some_and(|(call, _)| call == id) {
             self.dog_answer(n, reply);
             return;
         }
         if self.nodes[n].feed.ranges.contains(&id) {
-            self.range_answer(n, id, reply);
+            self.range_answer(n, id, reply, knew);
+            return;
+        }
+        if let Some(at) = self.nodes[n].feed.looks.iter().position(|&look| look == id) {
+            self.nodes[n].feed.looks.swap_remove(at);
+            if let Some(Reply::Revision(revision)) = reply {
+                self.is_rewound(n, revision, knew);
+            }
             return;
         }
         let Some(own) = self.own(n) else { return };
         let Some((_, reason)) = own.waiting.take_if(|waiting| waiting.0 == id) else {
             return;
+        };
+        // What an older etcd answers counts as no answer.
+        let reply = match reply {
+            Some(Reply::Txn(reply)) if self.is_rewound(n, reply.revision, knew) => None,
+            reply => reply,
         };
         let event = match (reason, reply) {
             (Reason::Commit { lease, rows }, Some(Reply::Txn(reply))) => {
@@ -315,7 +335,12 @@ impl Cluster {
             }),
             (Reason::Register { .. }, _) => Event::Registered(RegisterOutcome::Failed),
         };
-        self.tell(n, event);
+        note!(self, "{} <- {event:?}", self.nodes[n].name());
+        if let Some(own) = self.own(n) {
+            // The worker has waited for it: it comes before what is in the inbox.
+            own.inbox.push_front(event);
+            self.work(n);
+        }
     }
 
     fn lane_start(&mut self, n: usize, work: Work) {
@@ -400,7 +425,7 @@ impl Cluster {
     fn exit(&mut self, n: usize, exit: Exit) {
         note!(self, "{} ends: {exit:?}", self.nodes[n].name());
         let lease = self.nodes[n].dog.lease;
-        self.check_exit(n);
+        self.check_exit(n, exit);
         if let Some(lease) = lease {
             self.send(n, Call::Revoke(lease));
         }

@@ -17,6 +17,7 @@ fn reached() -> View {
         reached: true,
         gives_up: false,
         withdrawn: false,
+        let_go: true,
         other_is_idle: false,
     }
 }
@@ -205,6 +206,7 @@ fn rows_read_as_who_is_left_in_them() {
             }
             Kind::Migration(phase) => {
                 assert_eq!(both, migrating(phase));
+                assert_eq!(State::of(kind, Some(&a), Some(&a)), owner);
                 assert_eq!(
                     owner,
                     State::SuccessorLost {
@@ -253,6 +255,13 @@ fn the_survivor_of_a_migration_mends_it() {
             propose(&successor_lost, Role::Owner, &reached()),
             Some(Write::Own)
         );
+        // The other may live, and show the VNI until it hears that its lease was ended.
+        let early = View {
+            let_go: false,
+            ..reached()
+        };
+        assert_eq!(propose(&owner_lost, Role::Successor, &early), None);
+        assert_eq!(propose(&successor_lost, Role::Owner, &early), None);
         // A Go survivor waits for the ring owner, which must not take the VNI from a living owner.
         let patient = View {
             ours: true,
