@@ -3,17 +3,14 @@
 use super::ability::Capability;
 use super::plan::{Batch, PATIENCE, Pass};
 use super::slot::Slot;
-use super::{Effect, Gateway, UnderWay};
-use crate::model::frr::{Cost, Parts};
+use super::{Effect, Gateway};
+use crate::model::frr::Cost;
 use crate::model::fsm::{self, Exposure, Role, State};
 use crate::model::types::{Time, Vni};
 use std::time::Duration;
 
 /// How long a failing FRR may keep an owner from letting go: it cannot advertise much then either.
 pub const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
-/// VNIs in one FRR batch: what a takeover that comes up meanwhile has to wait for, about 5 s with this many.
-/// Smaller ones cost more in all, as FRR takes two halves in longer than the whole.
-const CHANGES: usize = 1024;
 /// Gratuitous ARP is paced to this many VNIs every [`ANNOUNCE_PAUSE`]: 10 000 VNIs take a second.
 pub const ANNOUNCEMENTS: usize = 500;
 const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
@@ -67,32 +64,21 @@ impl Gateway {
                 switches.push((vni, wanted.arp));
             }
         }
-        let Some(mut change) = slot.route_change(vni, wanted) else {
+        let Some(change) = slot.route_change(vni, wanted) else {
             if slot.arp == Some(wanted.arp) {
                 slot.failing_since = None;
             }
             return;
         };
-        // A daemon that must be reset first does not keep the other from its part.
-        if self.frr.reset.bgpd {
-            change.evpn = None;
-        }
-        if self.frr.reset.ospfd {
-            change.cost = None;
-        }
-        if change.evpn.is_none() && change.cost.is_none() {
+        let Some(change) = self.routes.askable(change) else {
             return;
-        }
+        };
         if !slot.routes_retry.is_over(now) {
             batch.wake_at(slot.routes_retry.until());
         } else if !pass.routes_free {
             batch.found.restless = true;
-        } else if !change.claims() {
-            batch.releases.push(change);
-        } else if rescue {
-            batch.rescues.push(change);
         } else {
-            batch.claims.push(change);
+            batch.routes.push(change, rescue);
         }
     }
 
@@ -103,7 +89,7 @@ impl Gateway {
 
     /// Whether the host has failed to do what it was told for `patience`, by VNI or as a whole.
     pub(super) fn fails_for(&self, now: Time, slot: &Slot, patience: Duration) -> bool {
-        [slot.failing_since, self.frr.failing_since]
+        [slot.failing_since, self.routes.failing_since()]
             .into_iter()
             .flatten()
             .any(|since| now.since(since) >= patience)
@@ -129,10 +115,7 @@ impl Gateway {
 
     /// Whether FRR shows `wanted`, or the daemon that does not has no process and shows nothing at all.
     pub(super) fn routes_are_gone(&self, slot: &Slot, wanted: Exposure) -> bool {
-        let gone = match self.frr.tried {
-            true => self.frr.health.gone(),
-            false => Parts::NONE,
-        };
+        let gone = self.routes.gone();
         let evpn = slot.evpn == Some(wanted.evpn) || gone.bgpd;
         let cost = slot.cost == Some(wanted.cost) || gone.ospfd;
         evpn && cost
@@ -212,41 +195,11 @@ impl Gateway {
             announced.extend(batch.announcements.iter().map(|&(_, vni)| vni));
             effects.push(Effect::Announce(announced));
         }
-        if self.frr.under_way.is_some() || !self.frr.looked {
-            return;
-        }
-        if self.frr.reset != Parts::NONE {
-            if self.frr.retry.is_over(pass.now) {
-                // Taken now, so that what restarts while this is under way is reset once more.
-                let parts = self.resettable();
-                self.frr.reset = self.frr.reset.and(parts.others());
-                let keep = self.slots.shown();
-                self.frr.under_way = Some(UnderWay::Reset {
-                    parts,
-                    keep: keep.clone(),
-                });
-                effects.push(Effect::ResetRoutes { parts, keep });
-                return;
-            }
-            batch.wake_at(self.frr.retry.until());
-        }
-        let mut changes = std::mem::take(&mut batch.rescues);
-        changes.append(&mut batch.releases);
-        changes.append(&mut batch.claims);
-        changes.truncate(CHANGES);
-        if !changes.is_empty() {
-            self.frr.under_way = Some(UnderWay::Changes(changes.clone()));
-            effects.push(Effect::ChangeRoutes(changes));
-        }
-    }
-
-    /// What to reset: of two daemons, not one that is known to be down.
-    fn resettable(&self) -> Parts {
-        let up = self.frr.reset.and(self.frr.health.parts());
-        if up == Parts::NONE {
-            self.frr.reset
-        } else {
-            up
+        let routes = std::mem::take(&mut batch.routes);
+        let (effect, wake) = self.routes.plan(pass.now, routes, || self.slots.shown());
+        effects.extend(effect);
+        if let Some(wake) = wake {
+            batch.wake_at(wake);
         }
     }
 }

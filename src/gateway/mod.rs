@@ -9,12 +9,14 @@
 //! a restarted FRR are mended by the same code that handles the normal case.
 
 mod ability;
+mod backoff;
 mod commits;
 mod drive;
 mod events;
 mod mirror;
 mod plan;
 mod rest;
+mod routes;
 #[cfg(test)]
 mod sim;
 mod slot;
@@ -23,20 +25,21 @@ mod slots;
 mod tests;
 mod turns;
 
-use crate::model::frr::{Cost, Health, Parts, RouteChange};
+use crate::model::frr::{Cost, Parts};
 use crate::model::fsm::{Kind, RowView, Write};
 use crate::model::ring::Ring;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use crate::schema::{Change, Fate, Key, Value};
 use ability::Publication;
+use backoff::Backoff;
 use commits::Pace;
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome};
 use fnv::FnvHashSet;
 use mirror::Nodes;
 use rest::Watch;
-use slot::{Backoff, Slot};
+use routes::Routes;
+use slot::Slot;
 use slots::Slots;
-use std::collections::BTreeSet;
 use std::time::Duration;
 use turns::Turns;
 
@@ -71,28 +74,6 @@ enum Life {
     Stopping { deadline: Time, exit: Exit },
 }
 
-/// FRR as the node sees it.
-#[derive(Clone, Debug, Default)]
-struct Frr {
-    health: Health,
-    /// `health` was told once: before that, nothing is asked of FRR.
-    looked: bool,
-    /// What must be withdrawn before anything is advertised.
-    reset: Parts,
-    /// A first reset was tried, so that nothing of an earlier run is unknown.
-    tried: bool,
-    under_way: Option<UnderWay>,
-    retry: Backoff,
-    /// Since when resets fail.
-    failing_since: Option<Time>,
-}
-
-#[derive(Clone, Debug)]
-enum UnderWay {
-    Reset { parts: Parts, keep: BTreeSet<Vni> },
-    Changes(Vec<RouteChange>),
-}
-
 /// One node.
 #[derive(Clone, Debug)]
 pub struct Gateway {
@@ -113,7 +94,7 @@ pub struct Gateway {
     distrust_until: Time,
     /// Rows of an earlier run are kept, once we know them.
     adopting: bool,
-    frr: Frr,
+    routes: Routes,
     life: Life,
     /// Since when we have been in the ring.
     in_ring_since: Option<Time>,
@@ -150,10 +131,7 @@ impl Gateway {
             told: Revision::default(),
             distrust_until: Time::default(),
             adopting: false,
-            frr: Frr {
-                reset: Parts::ALL,
-                ..Frr::default()
-            },
+            routes: Routes::default(),
             life: Life::Running,
             in_ring_since: None,
             was_registered: false,
@@ -212,7 +190,7 @@ impl Gateway {
             Event::RoutesChanged { failed } => self.observe_routes(now, &failed),
             Event::Committed(outcome) => self.observe_commit(now, outcome),
             Event::Registered(outcome) => self.observe_registration(now, outcome),
-            Event::Health(health) => self.observe_health(health),
+            Event::Health(health) => self.routes.observe_health(health),
             Event::Links(vnis) => {
                 for vni in vnis {
                     if let Some(slot) = self.slots.stir(vni) {
@@ -386,7 +364,7 @@ impl Gateway {
     pub fn adopt(&mut self, lease: Lease) {
         self.lease = Some(lease);
         self.adopting = true;
-        self.frr.tried = true;
+        self.routes.adopt();
     }
 
     fn observe_lease(&mut self, now: Time, lease: Option<Lease>) {
@@ -406,12 +384,7 @@ impl Gateway {
             for (_, slot) in self.slots.stir_all() {
                 slot.forget();
             }
-            if let Some(UnderWay::Changes(changes)) = &mut self.frr.under_way {
-                changes.clear();
-            }
-            if self.frr.tried {
-                self.frr.reset = Parts::ALL;
-            }
+            self.routes.forget();
         }
     }
 
@@ -445,23 +418,13 @@ impl Gateway {
     }
 
     fn observe_reset(&mut self, now: Time, taken: Parts) {
-        let Some(UnderWay::Reset { parts, keep }) = self.frr.under_way.take() else {
+        let Some(withdrawn) = self.routes.reset_is_over(now, taken) else {
             return;
         };
-        self.frr.tried = true;
-        let refused = parts.and(taken.others());
-        if refused == Parts::NONE {
-            self.frr.retry.succeed();
-            self.frr.failing_since = None;
-        } else {
-            self.frr.reset = self.frr.reset.or(refused);
-            self.frr.retry.fail(now, 0);
-            self.frr.failing_since.get_or_insert(now);
-        }
-        let parts = parts.and(taken);
+        let parts = withdrawn.parts();
         for (vni, slot) in self.slots.stir_all() {
             // What was kept may be there or not: it is told again.
-            let withdrawn = !keep.contains(&vni);
+            let withdrawn = withdrawn.has(vni);
             if parts.bgpd {
                 slot.evpn = withdrawn.then_some(false);
             }
@@ -473,11 +436,8 @@ impl Gateway {
     }
 
     fn observe_routes(&mut self, now: Time, failed: &[Vni]) {
-        let Some(UnderWay::Changes(changes)) = self.frr.under_way.take() else {
-            return;
-        };
         let failed: FnvHashSet<Vni> = failed.iter().copied().collect();
-        for change in changes {
+        for change in self.routes.changes_are_over() {
             let Some(slot) = self.slots.stir(change.vni) else {
                 continue;
             };
@@ -565,19 +525,6 @@ impl Gateway {
                 }
             }
             RegisterOutcome::Failed => self.register_retry.fail(now, 0),
-        }
-    }
-
-    fn observe_health(&mut self, health: Health) {
-        let before = std::mem::replace(&mut self.frr.health, health);
-        if !std::mem::replace(&mut self.frr.looked, true) {
-            return;
-        }
-        // Whatever we told a daemon is gone with its process.
-        self.frr.reset.bgpd |= before.bgpd != health.bgpd;
-        self.frr.reset.ospfd |= before.ospfd != health.ospfd;
-        if before != health {
-            self.frr.retry.succeed();
         }
     }
 

@@ -1,10 +1,10 @@
 //! What is to be done now: one pass over the VNIs that something happened to, or over all.
 
 use super::ability::Capability;
+use super::routes::{RouteBatch, RoutesView};
 use super::slot::Slot;
 use super::slots::Finding;
 use super::{Effect, Exit, Gateway, Life, drive};
-use crate::model::frr::{Health, Parts, RouteChange};
 use crate::model::fsm::{self, Exposure, Role, State, View, Write};
 use crate::model::types::{LeaseId, Time, Vni};
 use crate::schema::Commit;
@@ -34,10 +34,7 @@ pub struct Batch {
     pub found: Finding,
     pub arp_off: Vec<(Vni, bool)>,
     pub arp_on: Vec<(Vni, bool)>,
-    /// Claims of VNIs that nobody serves.
-    pub rescues: Vec<RouteChange>,
-    pub releases: Vec<RouteChange>,
-    pub claims: Vec<RouteChange>,
+    pub routes: RouteBatch,
     pub announcements: Vec<(Time, Vni)>,
     pub refreshes: Vec<Vni>,
     pub commits: Vec<Commit>,
@@ -56,8 +53,7 @@ impl Batch {
 
     fn pushed(&self) -> usize {
         let arp = self.arp_off.len() + self.arp_on.len();
-        let routes = self.rescues.len() + self.releases.len() + self.claims.len();
-        arp + routes + self.announcements.len() + self.commits.len()
+        arp + self.routes.len() + self.announcements.len() + self.commits.len()
     }
 }
 
@@ -74,9 +70,7 @@ pub struct Setting {
     pub stable: bool,
     /// No Go wmgwd is registered.
     pub uniform: bool,
-    /// What of FRR is to be reset, which daemons run, whether it was tried, since when it fails, and whether
-    /// it has failed for `RELEASE_PATIENCE` and for `PATIENCE`.
-    frr: (Parts, Health, bool, Option<Time>, [bool; 2]),
+    routes: RoutesView,
 }
 
 /// What is the same for all VNIs of one pass.
@@ -126,7 +120,7 @@ impl Gateway {
             self.publication.take(found);
         }
         if std::mem::take(&mut batch.suspects_frr) {
-            self.frr.reset = Parts::ALL;
+            self.routes.suspect();
         }
         if self.drain_is_over(&pass) {
             self.stop(now, Exit::Stopped);
@@ -155,34 +149,23 @@ impl Gateway {
         let stopping = matches!(self.life, Life::Stopping { .. });
         let draining = matches!(self.life, Life::Draining { .. }) || self.is_drained();
         let registered = self.is_registered() && !self.must_register;
-        let fails_for = [drive::RELEASE_PATIENCE, PATIENCE].map(|patience| {
-            let failing_since = self.frr.failing_since;
-            failing_since.is_some_and(|since| now.since(since) >= patience)
-        });
-        let frr = &self.frr;
         let setting = Setting {
             lease: self.lease.map(|lease| lease.id),
             serving,
             stopping,
             draining,
             may_write: serving && registered && !stopping && self.etcd_retry.is_over(now),
-            may_take: !draining && self.in_ring_since.is_some() && frr.is_able(),
+            may_take: !draining && self.in_ring_since.is_some() && self.routes.is_able(),
             stable: self
                 .in_ring_since
                 .is_some_and(|since| now.since(since) >= self.config.join_hold),
             uniform: self.nodes.are_of_our_kind(),
-            frr: (
-                frr.reset,
-                frr.health,
-                frr.tried,
-                frr.failing_since,
-                fails_for,
-            ),
+            routes: self.routes.view(now, [drive::RELEASE_PATIENCE, PATIENCE]),
         };
         Pass {
             now,
             setting,
-            routes_free: frr.under_way.is_none(),
+            routes_free: self.routes.is_idle(),
         }
     }
 
@@ -194,7 +177,7 @@ impl Gateway {
         if let Some(since) = self.in_ring_since.filter(|_| !pass.stable) {
             batch.wake_at(since + self.config.join_hold);
         }
-        if let Some(since) = self.frr.failing_since {
+        if let Some(since) = self.routes.failing_since() {
             batch.wake_at(since + drive::RELEASE_PATIENCE);
             batch.wake_at(since + PATIENCE);
         }
@@ -430,7 +413,7 @@ impl Gateway {
 
     fn plan_life(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
         if let Life::Stopping { deadline, exit } = self.life {
-            let nothing_to_do = batch.arp_off.is_empty() && self.frr.under_way.is_none();
+            let nothing_to_do = batch.arp_off.is_empty() && self.routes.is_idle();
             let totals = self.slots.totals();
             let withdrawn = totals.exposed == 0 && nothing_to_do;
             if pass.stopping && (withdrawn || pass.now >= deadline) {
@@ -449,12 +432,13 @@ impl Gateway {
         };
         // Before the first look at FRR we would register without points, and what we adopted would be pulled.
         // Nothing of an earlier run may still be on show when others begin to rely on us.
-        let host_is_clean = || self.frr.tried && self.slots.iter().all(|slot| slot.arp.is_some());
-        let ready = self.snapshot.is_some() && self.frr.looked;
+        let host_is_clean =
+            || self.routes.was_tried() && self.slots.iter().all(|slot| slot.arp.is_some());
+        let ready = self.snapshot.is_some() && self.routes.has_looked();
         if !ready || !(self.is_registered() || host_is_clean()) {
             return;
         }
-        let points: &[u64] = if pass.draining || !self.frr.is_able() {
+        let points: &[u64] = if pass.draining || !self.routes.is_able() {
             &[]
         } else {
             &self.config.points
@@ -484,12 +468,5 @@ impl Gateway {
             unable: unable.clone(),
         });
         self.publication.published(pass.now);
-    }
-}
-
-impl super::Frr {
-    /// Whether FRR can take VNIs: all its daemons run, and it did not refuse what was last asked of it as a whole.
-    fn is_able(&self) -> bool {
-        self.health.is_up() && self.failing_since.is_none()
     }
 }

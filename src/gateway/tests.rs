@@ -9,8 +9,6 @@ mod owners;
 mod rest;
 mod scale;
 
-use super::*;
-use crate::model::ring::Unable;
 use bench::*;
 
 /// Input: a start. Output: the host is silenced and reset before anything is known; the node registers

@@ -251,7 +251,7 @@ impl Cluster {
         // FRR is looked at while nothing is under way; a node that leaves may be gone before it hears of it.
         let node = &self.nodes[n];
         let runs = node.runs() && !node.paused && !node.go;
-        let quiet = |gateway: &Gateway| gateway.frr.under_way.is_none() && !gateway.is_leaving();
+        let quiet = |gateway: &Gateway| gateway.routes.is_idle() && !gateway.is_leaving();
         if !runs || !self.own(n).is_some_and(|own| quiet(&own.gateway)) {
             return;
         }

@@ -1,11 +1,13 @@
 //! A node on a bench: its clock, its etcd and its host are the test's own.
 
-use crate::gateway::*;
-use crate::model::frr::Cost;
-use crate::model::fsm::{Kind, Write};
-use crate::model::ring::Unable;
-use crate::model::types::LeaseId;
-use crate::schema::{Commit, Fate, Meta};
+pub use crate::gateway::*;
+pub use crate::model::frr::{Cost, Health, Parts, RouteChange};
+pub use crate::model::fsm::{Kind, Write};
+pub use crate::model::ring::Unable;
+pub use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
+pub use crate::schema::{Batch, Change, Commit, Fate, Key, Meta, Value};
+pub use std::collections::BTreeSet;
+pub use std::time::Duration;
 
 pub const LEASE: LeaseId = LeaseId(7);
 pub const OTHERS_LEASE: LeaseId = LeaseId(8);

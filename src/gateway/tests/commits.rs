@@ -1,9 +1,6 @@
 //! How many rows one transaction writes, and under which condition.
 
 use super::bench::*;
-use crate::gateway::*;
-use crate::model::fsm::Write;
-use crate::schema::{Batch, Fate};
 
 /// The next transaction, with nothing else to do before it.
 fn next_batch(bench: &mut Bench) -> Batch {

@@ -1,8 +1,6 @@
 //! What the host is told, and what becomes of that.
 
 use super::bench::*;
-use crate::gateway::*;
-use crate::model::fsm::{Kind, Write};
 
 /// Input: 1 200 VNIs are owned at once. Output: announced 500 at a time with a pause between.
 #[test]

@@ -1,9 +1,6 @@
 //! A drain, and the end.
 
 use super::bench::*;
-use crate::gateway::*;
-use crate::model::ring::Unable;
-use crate::schema::Meta;
 
 /// Input: a drain, and the answer that the points are gone, before the watch has told who else registered until
 /// then. Output: the node goes on serving until it is told; alone, it leaves then.

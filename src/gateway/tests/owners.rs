@@ -1,9 +1,6 @@
 //! Whose a VNI is, and when a node writes that it is its own.
 
 use super::bench::*;
-use crate::gateway::*;
-use crate::model::fsm::Write;
-use crate::schema::Fate;
 
 /// Input: garbage in each key of an owned row. Output: the row is written again, and served all along.
 #[test]

@@ -1,8 +1,6 @@
 //! When the watch rests.
 
 use super::bench::*;
-use crate::gateway::*;
-use crate::model::types::LeaseId;
 
 const VNIS: u32 = 600;
 

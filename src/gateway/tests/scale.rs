@@ -2,8 +2,6 @@
 
 use super::bench::*;
 use crate::gateway::slot::Slot;
-use crate::gateway::*;
-use crate::model::fsm::Write;
 use std::collections::BTreeMap;
 
 /// A third of 10 000, which a gateway of three owns.
