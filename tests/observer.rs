@@ -49,7 +49,7 @@ impl Observed {
     /// How many changes come next, and the newest of their revisions.
     fn changes(&self) -> (usize, Revision) {
         match self.next() {
-            Event::Changed(changes) | Event::Herd(changes) => {
+            Event::Changed(changes) | Event::MassExpiry(changes) => {
                 let newest = changes.iter().map(|change| change.revision).max();
                 (changes.len(), newest.unwrap())
             }
@@ -80,7 +80,7 @@ impl Observed {
             told += self.changes().0;
         }
         self.client.lease_revoke(lease).unwrap();
-        assert!(matches!(self.next(), Event::Herd(changes) if changes.len() == HERD));
+        assert!(matches!(self.next(), Event::MassExpiry(changes) if changes.len() == HERD));
     }
 
     fn put(&self) -> Revision {
@@ -107,7 +107,9 @@ fn a_rest_loses_nothing() {
         observed.until_watched(false);
         let revision = observed.put();
         observed.rest.end();
-        assert!(matches!(observed.next(), Event::Herd(changes) if changes[0].revision == revision));
+        assert!(
+            matches!(observed.next(), Event::MassExpiry(changes) if changes[0].revision == revision)
+        );
     }
     observed.rest.end();
     observed.tells();

@@ -218,7 +218,7 @@ impl Observer {
             return false;
         }
         let _ = self.events.send(match may_rest {
-            true => Event::Herd(changes),
+            true => Event::MassExpiry(changes),
             false => Event::Changed(changes),
         });
         if batch.revision <= progress.revision {

@@ -258,7 +258,7 @@ impl Running {
     fn observe(&mut self, event: Event) {
         match &event {
             Event::Snapshot { revision, .. } => self.known = self.known.max(*revision),
-            Event::Changed(changes) | Event::Herd(changes) => {
+            Event::Changed(changes) | Event::MassExpiry(changes) => {
                 let newest = changes.iter().map(|change| change.revision).max();
                 self.known = self.known.max(newest.unwrap_or_default());
             }
@@ -333,11 +333,11 @@ impl Running {
                 let outcome = self.register(lease, points, unable);
                 self.observe(Event::Registered(outcome));
             }
-            Effect::RestWatch => {
+            Effect::PauseWatch => {
                 debug!("the watch rests while VNIs are taken over");
                 self.worker.rest.begin();
             }
-            Effect::FollowWatch => self.worker.rest.end(),
+            Effect::ResumeWatch => self.worker.rest.end(),
             Effect::Exit(exit) => return Some(exit),
         }
         None

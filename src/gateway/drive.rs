@@ -198,8 +198,6 @@ impl Gateway {
         let routes = std::mem::take(&mut batch.routes);
         let (effect, wake) = self.routes.plan(pass.now, routes, || self.slots.shown());
         effects.extend(effect);
-        if let Some(wake) = wake {
-            batch.wake_at(wake);
-        }
+        batch.wake_at_any(wake);
     }
 }

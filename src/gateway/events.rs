@@ -19,8 +19,8 @@ pub enum Event {
     },
     /// What whole revisions changed, in order.
     Changed(Vec<Change>),
-    /// The same, of so many keys that the watch waits for [`Effect::RestWatch`] or [`Effect::FollowWatch`].
-    Herd(Vec<Change>),
+    /// The same, of so many keys that the watch waits for [`Effect::PauseWatch`] or [`Effect::ResumeWatch`].
+    MassExpiry(Vec<Change>),
     /// etcd is older than it has been: its data are lost, or it was set back to a backup. Nothing that was known
     /// of it holds.
     Rewound,
@@ -134,10 +134,10 @@ pub enum Effect {
         /// What the node cannot serve at present.
         unable: Unable,
     },
-    /// Let the watch rest until [`Effect::FollowWatch`].
-    RestWatch,
+    /// Pause the watch until [`Effect::ResumeWatch`].
+    PauseWatch,
     /// Have the watch go on.
-    FollowWatch,
+    ResumeWatch,
     /// All is withdrawn: end.
     Exit(Exit),
 }

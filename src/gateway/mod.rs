@@ -10,12 +10,10 @@
 
 mod ability;
 mod backoff;
-mod commits;
 mod drive;
 mod events;
 mod mirror;
 mod plan;
-mod rest;
 mod routes;
 #[cfg(test)]
 mod sim;
@@ -24,6 +22,8 @@ mod slots;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod watch_pause;
+mod writer;
 
 use crate::model::frr::{Cost, Parts};
 use crate::model::fsm::{Kind, RowView, Write};
@@ -32,16 +32,16 @@ use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRang
 use crate::schema::{Change, Fate, Key, Value};
 use ability::Publication;
 use backoff::Backoff;
-use commits::Pace;
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome};
 use fnv::FnvHashSet;
 use mirror::Nodes;
-use rest::Watch;
 use routes::Routes;
 use slot::Slot;
 use slots::Slots;
 use std::time::Duration;
 use turns::Turns;
+use watch_pause::WatchPause;
+use writer::Writer;
 
 /// What a node is told at its start.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,11 +103,10 @@ pub struct Gateway {
     must_register: bool,
     name_taken_since: Option<Time>,
     register_retry: Backoff,
-    etcd_retry: Backoff,
-    pace: Pace,
+    writer: Writer,
     /// What this node says it cannot serve.
     publication: Publication,
-    watch: Watch,
+    watch_pause: WatchPause,
     next_announcement_slot: Time,
     turns: Turns,
     deadline: Option<Time>,
@@ -138,10 +137,9 @@ impl Gateway {
             must_register: false,
             name_taken_since: None,
             register_retry: Backoff::default(),
-            etcd_retry: Backoff::default(),
-            pace: Pace::default(),
+            writer: Writer::default(),
             publication: Publication::default(),
-            watch: Watch::default(),
+            watch_pause: WatchPause::default(),
             next_announcement_slot: Time::default(),
             turns: Turns::default(),
             deadline: None,
@@ -165,9 +163,9 @@ impl Gateway {
         match event {
             Event::Snapshot { revision, changes } => self.observe_snapshot(now, revision, &changes),
             Event::Changed(changes) => self.observe_changes(now, &changes),
-            Event::Herd(changes) => {
+            Event::MassExpiry(changes) => {
                 self.observe_changes(now, &changes);
-                self.watch = Watch::Asks;
+                self.watch_pause.ask();
             }
             Event::Rewound => self.rewind(now),
             Event::Lease(lease) => self.observe_lease(now, lease),
@@ -456,10 +454,8 @@ impl Gateway {
                 lease,
                 each,
             } => {
-                self.etcd_retry.succeed();
-                self.pace.succeed();
                 let undecided = each.iter().filter(|it| it.2 == Fate::Undecided).count();
-                self.pace.undecided(now, undecided, each.len());
+                self.writer.succeed(now, undecided, each.len());
                 let (me, cheap_until) = (self.config.me.clone(), now + plan::CHEAP);
                 for (vni, write, fate) in each {
                     let Some(slot) = self.slots.stir(vni) else {
@@ -486,11 +482,7 @@ impl Gateway {
                 }
             }
             CommitOutcome::Fenced => self.must_register = true,
-            CommitOutcome::Failed(vnis) => {
-                self.pace.fail();
-                self.etcd_retry
-                    .fail(now, vnis.first().map_or(0, |vni| vni.get()));
-            }
+            CommitOutcome::Failed(vnis) => self.writer.fail(now, &vnis),
         }
     }
 

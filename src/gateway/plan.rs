@@ -51,6 +51,13 @@ impl Batch {
         }
     }
 
+    /// The same, if there is a time at all.
+    pub fn wake_at_any(&mut self, at: Option<Time>) {
+        if let Some(at) = at {
+            self.wake_at(at);
+        }
+    }
+
     fn pushed(&self) -> usize {
         let arp = self.arp_off.len() + self.arp_on.len();
         arp + self.routes.len() + self.announcements.len() + self.commits.len()
@@ -127,12 +134,16 @@ impl Gateway {
             return self.plan(now);
         }
         // Before what takes longer.
-        self.plan_watch(&pass, &mut batch, &mut effects);
+        // Never beside a Go wmgwd: that writes over rows that it has not read, and the node that is robbed must hear it.
+        let worthwhile = pass.uniform && self.slots.totals().taken > 0;
+        let (effect, wake) = self.watch_pause.plan(now, worthwhile);
+        effects.extend(effect);
+        batch.wake_at_any(wake);
         self.plan_life(&pass, &mut batch, &mut effects);
         self.take_turns(now, &mut batch);
         self.plan_host(&pass, &mut batch, &mut effects);
         self.plan_registration(&pass, &mut batch, &mut effects);
-        let rows = self.gather(now, std::mem::take(&mut batch.commits));
+        let rows = self.writer.gather(now, std::mem::take(&mut batch.commits));
         if let Some((lease, rows)) = self.lease.zip(rows) {
             let lease = lease.id;
             effects.push(Effect::Commit { lease, rows });
@@ -154,7 +165,7 @@ impl Gateway {
             serving,
             stopping,
             draining,
-            may_write: serving && registered && !stopping && self.etcd_retry.is_over(now),
+            may_write: serving && registered && !stopping && self.writer.may_write(now),
             may_take: !draining && self.in_ring_since.is_some() && self.routes.is_able(),
             stable: self
                 .in_ring_since
@@ -171,9 +182,7 @@ impl Gateway {
 
     fn visit_slots(&mut self, pass: &Pass, batch: &mut Batch) {
         // A retry that is not due yet must wake the worker when it is.
-        if !self.etcd_retry.is_over(pass.now) {
-            batch.wake_at(self.etcd_retry.until());
-        }
+        batch.wake_at(self.writer.retry_at());
         if let Some(since) = self.in_ring_since.filter(|_| !pass.stable) {
             batch.wake_at(since + self.config.join_hold);
         }

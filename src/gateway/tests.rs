@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 mod bench;
-mod commits;
 mod host;
 mod leaving;
 mod owners;
-mod rest;
 mod scale;
+mod watch_pause;
+mod writer;
 
 use bench::*;
 

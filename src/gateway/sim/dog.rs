@@ -245,7 +245,7 @@ impl Cluster {
             );
         }
         let event = if asks && self.rng.chance(700) {
-            Event::Herd(changes)
+            Event::MassExpiry(changes)
         } else {
             Event::Changed(changes)
         };

@@ -243,8 +243,8 @@ impl Cluster {
                 };
                 self.ask(n, txn, reason);
             }
-            Effect::RestWatch => self.rest_watch(n),
-            Effect::FollowWatch => {
+            Effect::PauseWatch => self.rest_watch(n),
+            Effect::ResumeWatch => {
                 self.nodes[n].feed.rests_until = None;
                 self.tell_watch(n);
             }

@@ -164,7 +164,7 @@ impl Bench {
                         // Later: the test says what becomes of it.
                         return commits;
                     }
-                    Effect::RestWatch | Effect::FollowWatch => self.watch.push(effect),
+                    Effect::PauseWatch | Effect::ResumeWatch => self.watch.push(effect),
                     other => panic!("{other:?}"),
                 }
             }

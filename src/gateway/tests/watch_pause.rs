@@ -34,7 +34,7 @@ fn ends(bench: &mut Bench, node: &str) {
         lease: None,
         revision: Revision(bench.revision),
     });
-    bench.observe(Event::Herd(gone.collect()));
+    bench.observe(Event::MassExpiry(gone.collect()));
 }
 
 /// Input: a node dies with many VNIs, and all of them are ours now. Output: the watch rests before anything is
@@ -43,7 +43,7 @@ fn ends(bench: &mut Bench, node: &str) {
 fn the_watch_rests_while_a_share_is_taken() {
     let mut bench = pair(true);
     ends(&mut bench, "gw2");
-    assert_eq!(bench.plan()[0], Effect::RestWatch);
+    assert_eq!(bench.plan()[0], Effect::PauseWatch);
     let mut written = 0;
     while written < 2 * VNIS as usize {
         let rows = bench.settle();
@@ -55,7 +55,7 @@ fn the_watch_rests_while_a_share_is_taken() {
         bench.wait(Duration::from_millis(40));
     }
     assert_eq!(bench.settle(), []);
-    assert_eq!(bench.watch, [Effect::FollowWatch]);
+    assert_eq!(bench.watch, [Effect::ResumeWatch]);
 }
 
 /// What etcd makes of our writes.
@@ -78,8 +78,8 @@ fn a_rest_is_no_longer_than_a_second() {
         while bench.now.since(begun) < Duration::from_millis(1_500) {
             for effect in bench.next() {
                 match effect {
-                    Effect::RestWatch => rests = true,
-                    Effect::FollowWatch => rests = false,
+                    Effect::PauseWatch => rests = true,
+                    Effect::ResumeWatch => rests = false,
                     Effect::Commit { rows, .. } if etcd == Etcd::Takes => {
                         let rows: Vec<_> = rows.iter().copied().collect();
                         bench.done(&rows);
@@ -102,8 +102,8 @@ fn a_rest_is_no_longer_than_a_second() {
             bench.wait(Duration::from_millis(20));
         }
         if etcd == Etcd::Takes {
-            bench.observe(Event::Herd(Vec::new()));
-            assert_eq!(bench.plan(), [Effect::FollowWatch]);
+            bench.observe(Event::MassExpiry(Vec::new()));
+            assert_eq!(bench.plan(), [Effect::ResumeWatch]);
         }
     }
 }
@@ -120,8 +120,8 @@ fn the_watch_goes_on_where_a_rest_is_of_no_use() {
         }
         bench.settle();
         ends(&mut bench, "gw2");
-        assert_eq!(bench.plan()[0], Effect::FollowWatch);
-        assert!(!bench.plan().contains(&Effect::FollowWatch), "said once");
+        assert_eq!(bench.plan()[0], Effect::ResumeWatch);
+        assert!(!bench.plan().contains(&Effect::ResumeWatch), "said once");
     }
 }
 
@@ -130,5 +130,5 @@ fn the_watch_goes_on_where_a_rest_is_of_no_use() {
 fn a_dead_go_node_is_no_reason_not_to_rest() {
     let mut bench = pair(false);
     ends(&mut bench, "gw2");
-    assert_eq!(bench.plan()[0], Effect::RestWatch);
+    assert_eq!(bench.plan()[0], Effect::PauseWatch);
 }
