@@ -15,9 +15,10 @@ use crate::host::frr::script::{self, LIST, ROUTE_MAP, Script};
 use crate::host::frr::targets::parse_targets;
 use crate::host::frr::vtysh_output::{Output, Remarks, Verdict, judge};
 use crate::host::interfaces::{self, Interface, LinkEvent};
+use crate::host::nft::{self as gate, table, wire as nft_wire};
 use crate::model::frr::EvpnFilter;
 use crate::model::fsm::Kind;
-use crate::model::types::{NodeName, Vni};
+use crate::model::types::{NodeName, Vni, VniRange};
 use crate::schema::{self, Key, Meta, Value};
 use crate::telemetry::metrics::http::{self as scrape, Reading, Status};
 use base64::Engine;
@@ -31,7 +32,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 pub type Reader = fn(&[u8]);
 
 /// The readers by name, as the fuzz targets and the directories of their seeds are called.
-pub const READERS: [(&str, Reader); 9] = [
+pub const READERS: [(&str, Reader); 10] = [
     ("schema", schema),
     ("wire", wire),
     ("vtysh_output", vtysh_output),
@@ -41,6 +42,7 @@ pub const READERS: [(&str, Reader); 9] = [
     ("cli", cli),
     ("http", http),
     ("links", links),
+    ("nft", nft),
 ];
 
 /// What the kernel tells of links: the table that takes it in is the same as one that is made of what it holds then.
@@ -78,6 +80,32 @@ pub fn links(bytes: &[u8]) {
         assert_eq!(table.bridge(vni).index(), fresh.bridge(vni).index());
         assert_eq!(table.strays(vni), fresh.strays(vni));
     }
+}
+
+/// What the kernel tells of nf_tables: a table that is read as whole is, and names that are read can be written.
+pub fn nft(bytes: &[u8]) {
+    let mut found = Vec::new();
+    let end = nft_wire::take_dump(bytes, &mut found);
+    assert!(found.iter().map(Vec::len).sum::<usize>() <= bytes.len());
+    if let nft_wire::Dump::Refused(code) = end {
+        assert_ne!(code, 0);
+    }
+    assert!(nft_wire::verdicts(bytes).len() <= bytes.len() / 20);
+    let _ = nft_wire::concerns(bytes, table::NAME);
+    let _ = table::lease_left(&found);
+    let _ = (table::has_sets(&found), table::has_rules(&found));
+    let _ = found.iter().any(|it| table::has_comment(it));
+    let all = VniRange::new(Vni::MIN, Vni::MAX).expect("they are in order");
+    let names = table::names(&found);
+    let (vnis, others) = gate::vnis_of(&names, all);
+    assert!(vnis.len() + others.len() <= names.len());
+    for vni in vnis {
+        assert!(names.contains(&vni.bridge()));
+    }
+    let mut batch = nft_wire::Batch::default();
+    table::take_names(&mut batch, &names);
+    let (sent, _) = batch.finish();
+    assert!(sent.len() >= 40 + 56 * names.len());
 }
 
 /// A key up to the first zero, and a value behind it.

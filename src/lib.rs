@@ -18,14 +18,15 @@
 //!       |          |       |
 //!       |        fence   guard_check ~~~ socket ~~~ guard (a process of its own)
 //!       v                                           |
-//!   /proc/sys (arp_ignore) <------------------------+--> vtysh
+//!   /proc/sys (arp_ignore), nf_tables <-------------+--> vtysh
 //! ```
 //!
 //! Each box with a name in lower case is a thread of that name. `watchdog` alone sets the lease. `fence` switches
 //! ARP off before the lease can expire, even if all other threads are blocked. `host_monitor` follows the host's
 //! interfaces, puts back ARP switches that another program has changed, and sees FRR's daemons start and end. `frr`
 //! is the only thread that waits for vtysh. `worker` sends gratuitous ARP (AF_PACKET) itself. `guard_check` replaces
-//! the guard if it is lost; the guard has the same switches, and takes over when the daemon is dead or late. `log`
+//! the guard if it is lost; the guard has the same switches, and takes over when the daemon is dead or late. `gate`
+//! keeps the table of nf_tables by which the kernel itself stops answering when the lease ends. `log`
 //! writes the log lines of all threads, except to a terminal. `metrics` answers Prometheus, and `notify` runs the
 //! operator's command, if the options ask for them; both only read what the worker has published.
 //!

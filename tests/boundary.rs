@@ -19,6 +19,8 @@ const PURE: &[&str] = &[
     "host/frr/config",
     "host/frr/inspection",
     "host/frr/neighbours",
+    "host/nft/table",
+    "host/nft/wire",
     "host/frr/route_map",
     "host/frr/script",
     "host/frr/targets",

@@ -331,3 +331,61 @@ fn a_host_that_is_not_only_a_gateway() {
     assert_eq!(arp_ignore("gw1", "lan1"), "8");
     assert_eq!(arp_ignore("gw1", "br4"), "0");
 }
+
+/// Input: the owner's daemon and its guard, killed at the same moment, and stopped at the same moment, while a station
+/// asks; `nft flush ruleset` before. Output: the table is put back, and said once; then the kernel stops answering when
+/// its hold on the lease ends, although `arp_ignore` lets it answer. The next run serves again, an orderly end and a
+/// withdrawal leave no table.
+#[test]
+fn the_kernel_stops_answering_by_itself() {
+    let test = "the_kernel_stops_answering_by_itself";
+    let Some(lab) = Lab::up(test, 1, 1, "example") else {
+        return;
+    };
+    let options = ["--settle", "0.5", "--join-hold", "0", "--lease-ttl", "3"];
+    let shell = |command: &str| lab.ask("gw1", &["sh", "-c", command]);
+    let table = || shell("nft list table arp wmgwd 2>&1");
+    let holds = || table().contains("expires");
+    let arping = "arping -c 1 -w 1 -I eth0 10.64.1.1 >/dev/null && echo answered";
+    let answers = || lab.ask("st1", &["sh", "-c", arping]) == "answered\n";
+    let both = "$(pgrep -x wmgwd-guard) $(pgrep -f '[w]mgwd --name')";
+    for (round, signal) in ["KILL", "KILL", "STOP"].iter().enumerate() {
+        let mut daemon = lab.start("gw1", &options);
+        lab.settled(&["gw1"]);
+        eventually("gw1 answers", answers);
+        eventually("the kernel holds the lease", holds);
+        assert!(table().contains("br1"), "{}", table());
+        if round == 0 {
+            shell("nft flush ruleset");
+            eventually("the table is back", || {
+                let table = table();
+                table.contains("br1") && table.contains("expires")
+            });
+            assert!(answers());
+            let told = || daemon.log().matches("gate: the table").count();
+            eventually("it is said", || told() == 1);
+        }
+        shell(&format!("kill -{signal} {both}"));
+        eventually("the kernel's hold ends", || !holds());
+        assert!(!answers() && !answers(), "round {round}");
+        let switch = "cat /proc/sys/net/ipv4/conf/br1/arp_ignore";
+        assert_eq!(shell(switch), "0\n", "nothing else has silenced it");
+        assert!(table().contains("br1"));
+        if *signal == "STOP" {
+            shell(&format!("kill -KILL {both}"));
+        }
+        assert!(!daemon.ended());
+    }
+    shell(&format!(
+        "{} withdraw --maxvni 1",
+        env!("CARGO_BIN_EXE_wmgwd")
+    ));
+    assert!(table().contains("No such file"), "{}", table());
+    let mut daemon = lab.start("gw1", &options);
+    lab.settled(&["gw1"]);
+    eventually("gw1 answers", answers);
+    eventually("the kernel holds the lease", holds);
+    lab.signal(&daemon, "TERM");
+    assert!(daemon.ended(), "{}", daemon.log());
+    assert!(table().contains("No such file"), "{}", table());
+}

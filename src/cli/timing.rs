@@ -22,6 +22,9 @@ pub struct Timing {
     pub fence_margin: Duration,
     /// How long before `valid_until` the guard fences, if the daemon has not.
     pub guard_margin: Duration,
+    /// How long before `valid_until` the kernel's hold on the lease ends by itself, at the latest. The kernel
+    /// counts in jiffies, up to 20 ms late where a hypervisor takes its clock's CPU away.
+    pub gate_margin: Duration,
 }
 
 impl Timing {
@@ -34,6 +37,7 @@ impl Timing {
             etcd_timeout: (ttl / 5).clamp(Duration::from_millis(200), Duration::from_secs(1)),
             fence_margin,
             guard_margin: fence_margin / 2,
+            gate_margin: fence_margin / 4,
         };
         let spent = timing.keepalive_interval + 2 * timing.etcd_timeout + timing.fence_margin;
         (spent < ttl).then_some(timing)

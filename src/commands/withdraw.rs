@@ -5,6 +5,8 @@ use crate::cli::WithdrawConfig;
 use crate::guard::address::Address;
 use crate::host;
 use crate::host::factory::HostFactory;
+use crate::host::nft::{self, Found, KernelLease};
+use crate::model::types::{Vni, VniRange};
 use crate::telemetry::log_text::{chain, spans};
 use log::{info, warn};
 
@@ -38,8 +40,37 @@ pub fn withdraw(config: &WithdrawConfig) -> Result<(), Failure> {
     );
     if let Some(error) = &refused {
         warn!("some VNIs still answer ARP: {}", chain(error));
+    } else if !host.is_mock() {
+        remove_gate(config.range);
     }
     host.router().withdraw_all()?;
     info!("everything is withdrawn from FRR");
     refused.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Removes the table of the kernel lease. Only once all are silent: until then it may be what keeps them so.
+fn remove_gate(range: VniRange) {
+    match try_to_remove_gate(range) {
+        Ok(true) => info!("the table `arp wmgwd` is removed"),
+        // There can be none.
+        Ok(false) | Err(nft::Error::Unsupported(_)) => {}
+        Err(error) => warn!("cannot remove the table `arp wmgwd`: {}", chain(&error)),
+    }
+}
+
+fn try_to_remove_gate(range: VniRange) -> Result<bool, nft::Error> {
+    let mut table = KernelLease::open()?;
+    if let Found::Whole { names, .. } = table.find()? {
+        let (vnis, others) = nft::vnis_of(&names, range);
+        if !others.is_empty() {
+            warn!(
+                "the table `arp wmgwd` keeps count={} bridges silent that are not of this range: it is left there; run \
+                 this with their --minvni and --maxvni",
+                others.len()
+            );
+            let ours: Vec<String> = vnis.into_iter().map(Vni::bridge).collect();
+            return table.take(&ours).map(|()| false);
+        }
+    }
+    table.remove()
 }

@@ -4,9 +4,11 @@
 //! it acts. ARP itself goes through [`Fence::switch`], which checks and acts under one lock, so that once
 //! [`Fence::silence`] has run nothing is switched on behind it.
 //!
-//! Owns the ARP half of the host and the connection to the guard process. What is done under its lock is a write to
-//! the kernel or to the guard's socket, and nothing that may take long or block: no log, no process.
+//! Owns the ARP half of the host, with the kernel lease ([`Gate`]), and the connection to the guard process. What is
+//! done under its lock is a message to the kernel or to the guard's socket, and nothing that may take long or block:
+//! no log, no process.
 
+use super::gate::{Gate, Made, Tended};
 use crate::gateway::ArpOutcome;
 use crate::guard::{self, Guard, Guards, Standing};
 use crate::host::{Error, Kernel};
@@ -45,6 +47,8 @@ struct State {
     guard: Box<dyn Guard>,
     /// What the guard was told to silence in time, and not to forget since: the interface of each VNI.
     guarded: FnvHashMap<Vni, u32>,
+    /// What the kernel keeps from answering when the lease ends, by itself.
+    gate: Gate,
     dismissed: bool,
     /// The lease could be proved when it was looked at last.
     proved: bool,
@@ -97,6 +101,7 @@ impl Fence {
             guard,
             guarded: FnvHashMap::default(),
             switched: BTreeSet::new(),
+            gate: Gate::none(),
             dismissed: false,
             proved: false,
         };
@@ -112,6 +117,13 @@ impl Fence {
     /// The fence, counting in `metrics`.
     pub fn counting(self, metrics: Arc<Metrics>) -> Fence {
         Fence { metrics, ..self }
+    }
+
+    /// The fence, with the kernel's hold on the lease. The table is made if it can be; what became of it.
+    pub fn gated_by(self, gate: Gate) -> (Fence, Tended) {
+        self.state().gate = gate;
+        let tended = self.tend_gate(true);
+        (self, tended)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -171,10 +183,19 @@ impl Fence {
             state.guard.serves(&on);
             state.guarded.extend(on);
         }
+        // Under the same lease as each switch below: what may not answer is not gated, either.
+        if state.permits_under(under, self.margin) {
+            let on = switches.iter().filter(|(_, answer)| *answer);
+            state.gate.admit(on.map(|&(vni, _)| vni));
+        }
         let outcomes: Vec<(Vni, ArpOutcome, Option<Error>)> = switches
             .iter()
             .map(|&(vni, answer)| state.switch_one(under, vni, answer, self.margin))
             .collect();
+        let silent = outcomes.iter().filter(|(_, outcome, _)| {
+            matches!(outcome, ArpOutcome::Answers(false) | ArpOutcome::Absent)
+        });
+        state.gate.release(silent.map(|&(vni, ..)| vni));
         // Not what the kernel refused to silence: that is what the guard is for.
         let off: Vec<Vni> = switches
             .iter()
@@ -234,12 +255,47 @@ impl Fence {
         self.state().answering.clone()
     }
 
+    /// Whether the kernel's hold on the lease is there.
+    pub fn is_gated(&self) -> bool {
+        self.state().gate.stands()
+    }
+
+    /// Sees to it that the table of the kernel lease is there; `look` says that it may not be.
+    pub fn tend_gate(&self, look: bool) -> Tended {
+        let (stood, opener) = {
+            let gate = &mut self.state().gate;
+            (gate.stands(), gate.look(look, clock::now()))
+        };
+        // Without the lock: it may load a module.
+        let opened = opener.map(|open| open());
+        let mut state = self.state();
+        let now = clock::now();
+        let State {
+            gate,
+            guard,
+            answering,
+            lease,
+            ..
+        } = &mut *state;
+        let proved = lease.filter(|lease| now < lease.valid_until - self.margin);
+        let tended = gate.tend(opened, proved, answering, now);
+        if tended.stands != stood || tended.made.is_some() {
+            guard.gate(tended.stands);
+        }
+        if tended.made == Some(Made::PutBack) {
+            self.metrics.gate_lost();
+        }
+        self.metrics.gate(gate.held_until(now));
+        tended
+    }
+
     /// Looks after the guard, and starts another if it is not well. Takes time then.
     ///
     /// # Errors
     /// There is no guard and none could be started.
     pub fn check_guard(&self) -> Result<GuardCheck, guard::Error> {
         let check = self.replace_lost_guard();
+        self.look_after_grants();
         self.metrics.guard(check.is_ok());
         if matches!(check, Ok(GuardCheck::Fenced)) {
             self.metrics.guard_fenced();
@@ -250,6 +306,24 @@ impl Fence {
     /// The connection to the guard, to wait at for its end.
     pub fn guard_conn(&self) -> Option<OwnedFd> {
         self.state().guard.conn()
+    }
+
+    /// Takes in what the guard has granted, and grants in its place if it has not.
+    fn look_after_grants(&self) {
+        let mut state = self.state();
+        let State {
+            gate, guard, lease, ..
+        } = &mut *state;
+        let grants = guard.grants();
+        if let Some(until) = grants.until {
+            gate.was_granted(until);
+        }
+        self.metrics.grants_refused(grants.refused);
+        let now = clock::now();
+        if let Some(lease) = lease.filter(|lease| now < lease.valid_until - self.margin) {
+            gate.grant_if_due(lease, now);
+        }
+        self.metrics.gate(gate.held_until(now));
     }
 
     fn replace_lost_guard(&self) -> Result<GuardCheck, guard::Error> {
@@ -273,6 +347,8 @@ impl Fence {
         let guard = guards.relieve()?;
         let mut state = self.state();
         state.guard = guard;
+        let stands = state.gate.stands();
+        state.guard.gate(stands);
         if let Some(lease) = state.lease {
             state.guard.lease(lease);
         }
@@ -305,6 +381,7 @@ impl Fence {
         {
             let mut state = self.state();
             state.dismissed = true;
+            state.gate.dismiss();
             state.guard.dismiss();
         }
         guards.dismiss();
@@ -397,6 +474,10 @@ impl State {
     fn silence(&mut self) -> Silenced {
         let mut outcome = Silenced::default();
         let vnis: Vec<Vni> = self.answering.iter().copied().collect();
+        if !vnis.is_empty() {
+            // All that are gated, by one message.
+            self.gate.revoke();
+        }
         for &vni in &vnis {
             // What cannot be written now is tried again by the next call: it stays in the set.
             match self.kernel.silence(vni) {
@@ -412,6 +493,8 @@ impl State {
                 }
             }
         }
+        let silent = vnis.iter().filter(|vni| !self.answering.contains(vni));
+        self.gate.release(silent.copied());
         outcome
     }
 }

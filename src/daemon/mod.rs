@@ -3,6 +3,7 @@
 mod adopt;
 pub mod fence;
 pub mod frr_thread;
+pub mod gate;
 pub mod host_monitor;
 pub mod lease;
 pub mod observer;
@@ -21,16 +22,19 @@ use crate::guard::protocol;
 use crate::guard::supervisor::{Attached, GuardSupervisor};
 use crate::host::Cost;
 use crate::host::factory::HostFactory;
+use crate::host::nft::{self, KernelLease};
 use crate::model::frr::EvpnFilter;
 use crate::model::types::Lease;
 use crate::schema::Meta;
+use crate::sys::memory;
 use crate::sys::sd_notify::Supervisor;
 use crate::sys::signal::Signals;
-use crate::telemetry::log_text::{chain, value};
+use crate::telemetry::log_text::{Complaint, chain, value};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::server::{About, Server};
 use crate::telemetry::notify::Notifier;
 use fence::Fence;
+use gate::Gate;
 use lease::Watchdog;
 use log::{info, warn};
 use observer::Doubt;
@@ -86,6 +90,11 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         config.range.first(),
         config.range.last()
     );
+    if !config.mock
+        && let Err(reason) = memory::lock()
+    {
+        info!("memory is not locked, so that a busy disk may delay a fence: {reason}");
+    }
     let supervisor = Supervisor::from_environment().unwrap_or_else(|error| {
         warn!("cannot tell the service manager how it goes: NOTIFY_SOCKET: {error}");
         Supervisor::default()
@@ -138,7 +147,15 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         Box::new(conn),
         Box::new(guards),
     )?;
-    let fence = Arc::new(fence.counting(metrics.clone()));
+    let fence = fence.counting(metrics.clone());
+    // Before anything answers, and before what a run before has in the table is switched.
+    let mut complaint = Complaint::default();
+    let (fence, tended) = fence.gated_by(gate(&config));
+    gate::report(tended, &mut complaint);
+    let fence = Arc::new(fence);
+    if !config.mock {
+        gate::spawn(fence.clone(), complaint)?;
+    }
 
     let told = events.clone();
     signals.spawn(move |count| {
@@ -217,6 +234,18 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         }
         Exit::NameTaken => Err(NameTaken(config.name.to_string()).into()),
     }
+}
+
+fn gate(config: &Config) -> Gate {
+    if config.mock {
+        return Gate::none();
+    }
+    let own = guard_address(config);
+    let opener = move || match own.other_guard() {
+        Some(other) => Err(nft::Error::Shared(other)),
+        None => KernelLease::open(),
+    };
+    Gate::new(config.range, config.timing.gate_margin, Arc::new(opener))
 }
 
 /// How long the worker may stand still: it waits for etcd, endpoint after endpoint, and for nothing else.

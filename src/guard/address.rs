@@ -84,6 +84,12 @@ impl Address {
         names
     }
 
+    /// The name of another real node that has a guard on this host, if there is one.
+    pub fn other_guard(&self) -> Option<String> {
+        let is_other = |name: &String| self.0 != format!("wmgwd/{name}");
+        Address::guards().into_iter().find(is_other)
+    }
+
     /// Listens there.
     ///
     /// # Errors

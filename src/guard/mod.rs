@@ -17,7 +17,7 @@ pub mod protocol;
 pub mod run;
 pub mod supervisor;
 
-use crate::model::types::{Lease, Vni};
+use crate::model::types::{Lease, Time, Vni};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,6 +31,12 @@ pub trait Guard: Send {
     fn serves(&mut self, vnis: &[(Vni, u32)]);
     /// These VNIs do not answer ARP any more.
     fn released(&mut self, vnis: &[Vni]);
+    /// The table of the kernel lease is there, or is not: the guard shall have the kernel hold each lease, or shall not.
+    fn gate(&mut self, _stands: bool) {}
+    /// What the guard has said of that, up to the last [`Guard::standing`], since this was asked last.
+    fn grants(&mut self) -> Grants {
+        Grants::default()
+    }
     /// How it is with the guard.
     fn standing(&mut self) -> Standing;
     /// The connection, which hangs up when the guard ends; `None` if it is lost.
@@ -39,6 +45,15 @@ pub trait Guard: Send {
     }
     /// Everything is withdrawn: the guard shall end.
     fn dismiss(&mut self);
+}
+
+/// What a guard has had the kernel hold.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Grants {
+    /// Until then at most, if it has granted.
+    pub until: Option<Time>,
+    /// How many attempts were refused.
+    pub refused: u64,
 }
 
 /// How it is with a guard.

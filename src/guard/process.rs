@@ -1,15 +1,19 @@
 //! The guard itself.
 //!
 //! One thread, one loop: wait for the daemon's word or for the moment at which the lease can end. Owns
-//! nothing but its socket; touches ARP and FRR only when that moment has come, and acts before it says so.
+//! nothing but its socket; touches ARP and FRR only when that moment has come, and acts before it says so. It alone
+//! knows how long the lease is proved, so it also has the kernel hold the lease ([`crate::host::nft`]), for when it
+//! cannot act itself.
 
 use super::Error;
 use super::address::{Address, credentials};
 use super::peer::Peer;
 use super::protocol::{Greeting, Order, Report};
+use crate::host::nft::{self, KernelLease};
 use crate::host::{self, Kernel, Parts, Router};
 use crate::model::types::{Lease, Time, Vni};
 use crate::sys::clock::{self, Alarm};
+use crate::sys::memory;
 use crate::telemetry::log_text::{Complaint, chain};
 use log::{error, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -47,6 +51,8 @@ pub fn settle_in(real: bool) {
     if real {
         // When memory runs out, the guard is what must be left (proc_pid_oom_score_adj(5)).
         let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+        // The daemon has said so if it cannot be had.
+        let _ = memory::lock();
     }
 }
 
@@ -58,6 +64,11 @@ pub struct Process {
     margin: Duration,
     kernel: Box<dyn Kernel>,
     router: Box<dyn Router>,
+    /// How long before the lease ends the kernel's hold does.
+    gate_margin: Duration,
+    /// The table of the kernel lease, while the daemon says that it is there.
+    gate: Option<KernelLease>,
+    gate_complaint: Complaint,
     daemon: Option<Peer>,
     /// There was a daemon once.
     served: bool,
@@ -100,6 +111,9 @@ impl Process {
             margin,
             kernel,
             router,
+            gate_margin: margin / 2,
+            gate: None,
+            gate_complaint: Complaint::default(),
             daemon: None,
             served: false,
             lease: None,
@@ -130,7 +144,7 @@ impl Process {
             }
             self.report();
             if self.is_over(clock::now()) {
-                return;
+                return self.remove_gate();
             }
         }
     }
@@ -166,6 +180,12 @@ impl Process {
     /// The lease ends: ARP first, always and at once; then FRR.
     fn fence(&mut self, now: Time) {
         let before = self.answering.len();
+        if !self.fenced
+            && let Some(gate) = &mut self.gate
+        {
+            // All that are gated, by one message. What fails runs out by itself.
+            let _ = gate.revoke();
+        }
         let mut refused = None;
         let kernel = &mut self.kernel;
         self.answering.retain(|&vni| match kernel.silence(vni) {
@@ -202,6 +222,62 @@ impl Process {
         }
         if self.routes && now >= self.frr_at {
             self.withdraw();
+        }
+    }
+
+    /// Has the kernel hold the lease as long as it is proved, and no longer, whatever becomes of this process; tells
+    /// the daemon.
+    fn grant(&mut self) {
+        let (Some(gate), Some(lease)) = (&mut self.gate, self.lease) else {
+            return;
+        };
+        let until = lease.valid_until - self.gate_margin;
+        let report = match gate.grant(until) {
+            Ok(refused) => {
+                if self.gate_complaint.settle() {
+                    info!("gate: the kernel holds the lease again");
+                }
+                Report::Granted { until, refused }
+            }
+            Err(nft::Error::Over) => return,
+            Err(error) => {
+                let reason = chain(&error);
+                // The daemon says so, and puts it back.
+                if !matches!(error, nft::Error::Lost) && self.gate_complaint.raise(&reason) {
+                    warn!("gate: cannot have the kernel hold the lease, trying again: {reason}");
+                }
+                Report::Refused(reason)
+            }
+        };
+        if let Some(daemon) = &mut self.daemon {
+            // One that does not get through is followed by the next.
+            let _ = daemon.stream().write_all(report.line().as_bytes());
+        }
+    }
+
+    /// The table is there, or is not.
+    fn set_gate(&mut self, stands: bool) {
+        self.gate = None;
+        if !stands {
+            return;
+        }
+        match KernelLease::open() {
+            Ok(gate) => self.gate = Some(gate),
+            Err(error) => {
+                let reason = chain(&error);
+                if self.gate_complaint.raise(&reason) {
+                    warn!("gate: cannot have the kernel hold the lease: {reason}");
+                }
+            }
+        }
+    }
+
+    /// What is left behind by a daemon that is gone drops what its successor on another host answers.
+    fn remove_gate(&mut self) {
+        if let Some(mut gate) = self.gate.take().filter(|_| self.answering.is_empty())
+            && let Err(error) = gate.remove()
+        {
+            warn!("cannot remove the table `arp wmgwd`: {}", chain(&error));
         }
     }
 
@@ -260,6 +336,7 @@ impl Process {
         };
         let (lines, end) = daemon.lines();
         let mut heard = None;
+        let mut gate = None;
         for line in lines {
             match Order::read(&line) {
                 Some(Order::Lease(lease)) => {
@@ -281,6 +358,7 @@ impl Process {
                         self.answering.remove(&vni);
                     }
                 }
+                Some(Order::Gate(stands)) => gate = Some(stands),
                 Some(Order::Bye) => return true,
                 Some(Order::Hello) | None => warn!("not understood from the daemon: {line:?}"),
             }
@@ -290,6 +368,12 @@ impl Process {
             let _ = daemon
                 .stream()
                 .write_all(Report::Heard(until).line().as_bytes());
+        }
+        if let Some(stands) = gate {
+            self.set_gate(stands);
+        }
+        if heard.is_some() || gate == Some(true) {
+            self.grant();
         }
         if let Some(end) = end {
             self.daemon = None;

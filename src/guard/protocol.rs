@@ -8,8 +8,11 @@
 //!   daemon: lease LEASE UNTIL                        hold on until then (nanoseconds since boot)
 //!   daemon: serves VNI/INDEX...                      these answer ARP, through the interface of that index
 //!   daemon: released VNI...                          these do not any more
+//!   daemon: gate on|off                              the kernel can hold the lease, or cannot
 //!   daemon: bye                                      all is withdrawn
 //!   guard:  heard UNTIL                              the lease was told (and the guard is well)
+//!   guard:  granted UNTIL REFUSED                    the kernel holds the lease until then, after so many refusals
+//!   guard:  refused REASON                           it does not
 //!   guard:  fenced                                   it ended: whatever was on show is not, or not for long
 //! ```
 
@@ -18,7 +21,7 @@ use std::fmt::{Display, Write};
 use std::time::Duration;
 
 /// Part of a guard's arguments: a daemon does not take over the guard of a version that says things otherwise.
-pub const VERSION: &str = "2";
+pub const VERSION: &str = "3";
 
 /// What the daemon tells the guard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +34,8 @@ pub enum Order {
     Serves(Vec<(Vni, u32)>),
     /// These VNIs do not answer ARP any more.
     Released(Vec<Vni>),
+    /// The table of the kernel lease is there, or is not.
+    Gate(bool),
     /// Everything is withdrawn.
     Bye,
 }
@@ -47,10 +52,19 @@ pub enum Greeting {
 }
 
 /// What the guard says to its daemon after that.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Report {
     /// The lease that is valid until then was told.
     Heard(Time),
+    /// The kernel holds the lease.
+    Granted {
+        /// Until then at most.
+        until: Time,
+        /// How many attempts were refused before.
+        refused: u32,
+    },
+    /// The kernel was not made to hold the lease; why.
+    Refused(String),
     /// The lease ended, as far as the guard knows: it silences and withdraws.
     Fenced,
 }
@@ -66,6 +80,8 @@ impl Order {
                 words_line("serves", words)
             }
             Order::Released(vnis) => words_line("released", vnis.iter()),
+            Order::Gate(true) => "gate on\n".to_owned(),
+            Order::Gate(false) => "gate off\n".to_owned(),
             Order::Bye => "bye\n".to_owned(),
         }
     }
@@ -88,6 +104,11 @@ impl Order {
                     .collect::<Option<_>>()
                     .map(Order::Released);
             }
+            "gate" => match words.next()? {
+                "on" => Order::Gate(true),
+                "off" => Order::Gate(false),
+                _ => return None,
+            },
             "bye" => Order::Bye,
             _ => return None,
         };
@@ -123,6 +144,10 @@ impl Report {
     pub fn line(&self) -> String {
         match self {
             Report::Heard(until) => format!("heard {}\n", until.as_duration().as_nanos()),
+            Report::Granted { until, refused } => {
+                format!("granted {} {refused}\n", until.as_duration().as_nanos())
+            }
+            Report::Refused(reason) => words_line("refused", reason.split_ascii_whitespace()),
             Report::Fenced => "fenced\n".to_owned(),
         }
     }
@@ -132,6 +157,14 @@ impl Report {
         let mut words = line.split_ascii_whitespace();
         let report = match words.next()? {
             "heard" => Report::Heard(read_time(&mut words)?),
+            "granted" => Report::Granted {
+                until: read_time(&mut words)?,
+                refused: words.next()?.parse().ok()?,
+            },
+            "refused" => {
+                let reason: Vec<&str> = words.collect();
+                return (!reason.is_empty()).then(|| Report::Refused(reason.join(" ")));
+            }
             "fenced" => Report::Fenced,
             _ => return None,
         };
@@ -193,6 +226,8 @@ mod tests {
             Order::Serves(vnis.iter().map(|vni| (*vni, 4_000_000_000)).collect()),
             Order::Released(vnis),
             Order::Serves(vec![]),
+            Order::Gate(true),
+            Order::Gate(false),
             Order::Bye,
             Order::Hello,
         ] {
@@ -203,7 +238,15 @@ mod tests {
         for greeting in [Greeting::Busy, Greeting::Fresh, Greeting::Orphan(lease)] {
             assert_eq!(Greeting::read(&greeting.line()), Some(greeting));
         }
-        for report in [Report::Heard(lease.valid_until), Report::Fenced] {
+        for report in [
+            Report::Heard(lease.valid_until),
+            Report::Granted {
+                until: lease.valid_until,
+                refused: 2,
+            },
+            Report::Refused("no nf_tables: why".to_owned()),
+            Report::Fenced,
+        ] {
             assert_eq!(Report::read(&report.line()), Some(report));
         }
     }
@@ -226,6 +269,12 @@ mod tests {
             "hello again",
             "heard",
             "heard -1",
+            "gate",
+            "gate up",
+            "gate on off",
+            "granted 1",
+            "granted 1 -1",
+            "refused",
             "fenced 1",
         ] {
             assert_eq!(Order::read(line), None, "{line:?}");

@@ -4,7 +4,7 @@
 use super::address::{Address, credentials};
 use super::peer::Peer;
 use super::protocol::{Greeting, Order, Report};
-use super::{Error, Guard, Guards, Standing};
+use super::{Error, Grants, Guard, Guards, Standing};
 use crate::model::types::{Lease, LeaseId, Time, Vni};
 use crate::sys::child;
 use crate::sys::clock;
@@ -315,6 +315,7 @@ pub struct GuardConn {
     told: Time,
     unheard_since: Option<Time>,
     fenced: bool,
+    grants: Grants,
 }
 
 impl GuardConn {
@@ -325,6 +326,7 @@ impl GuardConn {
             told: Time::default(),
             unheard_since: None,
             fenced: false,
+            grants: Grants::default(),
         }
     }
 
@@ -353,6 +355,12 @@ impl GuardConn {
                 Some(Report::Heard(until)) => {
                     self.unheard_since = (until != self.told).then_some(now);
                 }
+                Some(Report::Granted { until, refused }) => {
+                    self.grants.until = Some(until);
+                    self.grants.refused += u64::from(refused);
+                }
+                // Why, the guard has logged.
+                Some(Report::Refused(_)) => self.grants.refused += 1,
                 Some(Report::Fenced) => self.fenced = true,
                 None => return self.lose("it does not speak as a guard of this version"),
             }
@@ -402,6 +410,14 @@ impl Guard for GuardConn {
 
     fn released(&mut self, vnis: &[Vni]) {
         self.tell(&Order::Released(vnis.to_vec()));
+    }
+
+    fn gate(&mut self, stands: bool) {
+        self.tell(&Order::Gate(stands));
+    }
+
+    fn grants(&mut self) -> Grants {
+        std::mem::take(&mut self.grants)
     }
 
     fn standing(&mut self) -> Standing {

@@ -11,6 +11,7 @@ pub mod interfaces;
 pub mod links;
 pub mod mock;
 mod netlink;
+pub mod nft;
 pub mod proc;
 
 pub use crate::model::frr::{Cost, Health, Parts, RouteChange};

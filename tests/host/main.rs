@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod frr;
+mod gate;
 mod kernel;
 mod measure;
 mod monitor;

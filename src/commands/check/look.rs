@@ -12,10 +12,12 @@ use crate::host::frr::FrrConfig;
 use crate::host::frr::inspect::inspect;
 use crate::host::garp::packet_socket;
 use crate::host::links::dump;
+use crate::host::nft::{self, KernelLease};
 use crate::model::purpose::Purpose;
 use crate::model::types::{NodeName, Revision, Vni, VniRange};
 use crate::schema::{self, Key, Value};
-use crate::sys::clock;
+use crate::sys::{clock, memory};
+use crate::telemetry::log_text::chain;
 use nix::ifaddrs::getifaddrs;
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -89,12 +91,29 @@ fn look_at_links() -> Links {
     links
 }
 
+/// Whether the kernel can hold the lease. The table that would do so is not made for that.
+fn kernel_lease() -> Result<(), nft::Error> {
+    match KernelLease::open()?.find()? {
+        nft::Found::Foreign => Err(nft::Error::Foreign),
+        _ => Ok(()),
+    }
+}
+
 fn look_at_system(range: VniRange, links: &Links) -> System {
     let ipv4 = Path::new(IPV4);
     let arp_ignore = |interface: &str| ipv4.join("conf").join(interface).join("arp_ignore");
     let of_bridge = |vni: Vni| Some((vni, number(&arp_ignore(&vni.bridge()))?));
     let writable = OpenOptions::new().write(true).open(arp_ignore("default"));
     System {
+        memory: memory::may_lock().err(),
+        gate: kernel_lease().err().map(|error| {
+            let mend = match error {
+                nft::Error::Unsupported(_) => "modprobe nf_tables, or on OpenWrt: opkg install kmod-nft-arp",
+                nft::Error::Foreign => "nft delete table arp wmgwd",
+                _ => "run this as the daemon will run: as root, or with CAP_NET_ADMIN and CAP_NET_RAW",
+            };
+            (chain(&error), mend)
+        }),
         arp_ignore_all: number(&arp_ignore("all")),
         arp_ignore: links
             .bridges(range)

@@ -20,6 +20,10 @@ pub struct System {
     pub sysctl: Option<String>,
     /// Why no packet socket can be had.
     pub packets: Option<String>,
+    /// Why memory may not be locked.
+    pub memory: Option<String>,
+    /// Why the kernel cannot hold the lease, and what mends it.
+    pub gate: Option<(String, &'static str)>,
     /// The names of the nodes that have a guard here, so that a daemon runs or has just died.
     pub guards: Vec<String>,
 }
@@ -29,6 +33,7 @@ pub fn findings(purpose: &Purpose, system: &System) -> Vec<Finding> {
     let mut findings = rights(system);
     findings.extend(other_runs(purpose, system));
     findings.extend(switches(system));
+    findings.extend(kernel_lease(system));
     findings
 }
 
@@ -48,6 +53,28 @@ fn rights(system: &System) -> Vec<Finding> {
     if findings.is_empty() {
         let text = "may switch arp_ignore and send gratuitous ARP";
         findings.push(Finding::ok(ABOUT, text));
+    }
+    findings
+}
+
+/// What makes the fence independent of daemon, guard and disk.
+fn kernel_lease(system: &System) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.push(match &system.gate {
+        None => Finding::ok("kernel lease", "nf_tables can silence ARP by itself"),
+        Some((reason, mend)) => {
+            let text = format!(
+                "if daemon and guard are killed at once, this host goes on answering ARP: {reason}"
+            );
+            Finding::warn("kernel lease", text, *mend)
+        }
+    });
+    if let Some(reason) = &system.memory {
+        findings.push(Finding::warn(
+            "memory",
+            format!("may not be locked, so that a busy disk may delay a fence: {reason}"),
+            "set LimitMEMLOCK=infinity in the unit, or run ulimit -l unlimited first",
+        ));
     }
     findings
 }
@@ -186,13 +213,24 @@ mod tests {
             forwards: None,
             sysctl: Some("Permission denied".into()),
             packets: Some("Operation not permitted".into()),
+            gate: Some(("no nf_tables".into(), "modprobe nf_tables")),
+            memory: Some("RLIMIT_MEMLOCK is 8192 KiB".into()),
             ..well()
         };
         let levels: Vec<Level> = said(&findings(&purpose(1, 3), &system))
             .into_iter()
             .map(|(level, _)| level)
             .collect();
-        assert_eq!(levels, [Level::Fail, Level::Fail, Level::Unknown]);
+        assert_eq!(
+            levels,
+            [
+                Level::Fail,
+                Level::Fail,
+                Level::Unknown,
+                Level::Warn,
+                Level::Warn,
+            ]
+        );
     }
 
     #[test]

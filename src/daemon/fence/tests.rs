@@ -3,6 +3,9 @@
 
 use super::*;
 use crate::guard::NoGuard;
+use crate::host::nft::wire::Batch;
+use crate::host::nft::{self, Channel, KernelLease};
+use crate::model::types::VniRange;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -292,6 +295,151 @@ fn guarded() -> (Fence, FakeKernel, Hears) {
     let fence = Fence::new(MARGIN, host, line, Box::new(NoGuard)).unwrap();
     fence.set_lease(lease(Duration::from_secs(60)));
     (fence, kernel, guard)
+}
+
+/// The table of the kernel lease as its batches are sent: what the last change of each is, whether it has the name of a
+/// bridge, and which VNIs answered then. Grants may be refused.
+#[derive(Clone)]
+struct FakeTable {
+    kernel: FakeKernel,
+    sent: Arc<Mutex<Vec<Sent>>>,
+    refuses: Arc<Mutex<bool>>,
+}
+
+/// The type of the last change (nf_tables.h), whether a bridge is named, and who answered.
+type Sent = (u16, bool, Vec<u32>);
+
+const NEW_RULE: u16 = 0xa06;
+const NEW_ELEMENTS: u16 = 0xa0c;
+const DELETE_ELEMENTS: u16 = 0xa0e;
+
+impl Channel for FakeTable {
+    fn transact(&mut self, batch: Batch) -> io::Result<()> {
+        let (bytes, _) = batch.finish();
+        let has = |what: &[u8]| bytes.windows(what.len()).any(|it| it == what);
+        let word = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+        let (mut at, mut kinds) = (0, Vec::new());
+        while at < bytes.len() {
+            kinds.push(word(at + 4));
+            at += usize::from(word(at)).next_multiple_of(4);
+        }
+        // Before the end of the batch.
+        let last = kinds[kinds.len() - 2];
+        let sent = (last, has(b"br"), self.kernel.answers());
+        self.sent.lock().unwrap().push(sent);
+        let is_grant = has(b"token\0") && last != NEW_RULE;
+        match is_grant && *self.refuses.lock().unwrap() {
+            true => Err(Errno::ENOMEM.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn ask(&mut self, _: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        Err(Errno::ENOENT.into())
+    }
+}
+
+impl FakeTable {
+    /// What was sent since this was asked last.
+    fn sent(&self) -> Vec<Sent> {
+        std::mem::take(&mut self.sent.lock().unwrap())
+    }
+}
+
+fn gated() -> (Fence, FakeKernel, FakeTable) {
+    let kernel = FakeKernel::default();
+    let table = FakeTable {
+        kernel: kernel.clone(),
+        sent: Arc::default(),
+        refuses: Arc::default(),
+    };
+    let channel = table.clone();
+    let opener = Arc::new(move || Ok(KernelLease::through(Box::new(channel.clone()))));
+    let range = VniRange::new(Vni::MIN, Vni::MAX).unwrap();
+    let (host, none) = (Box::new(kernel.clone()), || Box::new(NoGuard));
+    let fence = Fence::new(MARGIN, host, none(), none()).unwrap();
+    let (fence, tended) = fence.gated_by(Gate::new(range, MARGIN / 4, opener));
+    assert_eq!((tended.made, tended.gated), (Some(Made::New), 0));
+    assert_eq!(table.sent(), [(NEW_RULE, false, vec![])]);
+    (fence, kernel, table)
+}
+
+/// Input: VNIs that begin to answer, end, and are fenced. Output: each is in the table before it answers and until it is
+/// silent; what is fenced is silenced by one message first.
+#[test]
+fn a_bridge_is_gated_while_it_answers() {
+    let (fence, _, table) = gated();
+    fence.set_lease(lease(Duration::from_secs(60)));
+    fence.switch(ID, &vnis(1..=3));
+    assert_eq!(table.sent(), [(NEW_ELEMENTS, true, vec![])]);
+    fence.switch(ID, &vnis(1..=3));
+    assert_eq!(table.sent(), []);
+    let off: Vec<(Vni, bool)> = vnis(1..=2).iter().map(|(vni, _)| (*vni, false)).collect();
+    fence.switch(ID, &off);
+    assert_eq!(table.sent(), [(DELETE_ELEMENTS, true, vec![3])]);
+    fence.set_lease(None);
+    fence.silence();
+    let fenced = [
+        (DELETE_ELEMENTS, false, vec![3]),
+        (DELETE_ELEMENTS, true, vec![]),
+    ];
+    assert_eq!(table.sent(), fenced);
+    fence.silence();
+    fence.switch(ID, &vnis(1..=2));
+    assert_eq!(table.sent(), [], "nothing without a lease");
+}
+
+/// Input: a guard that does not grant; then a kernel that does not, either. Output: the daemon grants; then the table is
+/// removed, so that what is served is not silenced by it, and it is made again when it can be.
+#[test]
+fn a_kernel_that_grants_nothing_costs_no_service() {
+    let (fence, kernel, table) = gated();
+    fence.set_lease(lease(Duration::from_secs(60)));
+    fence.switch(ID, &vnis(1..=1));
+    table.sent();
+    fence.check_guard().unwrap();
+    let granted = (NEW_ELEMENTS, false, vec![1]);
+    assert_eq!(table.sent(), [granted.clone(), granted]);
+    fence.check_guard().unwrap();
+    assert_eq!(table.sent(), [], "it holds for long enough");
+
+    let (fence, other, table) = gated();
+    fence.set_lease(lease(Duration::from_secs(60)));
+    fence.switch(ID, &vnis(1..=1));
+    *table.refuses.lock().unwrap() = true;
+    fence.check_guard().unwrap();
+    assert!(!fence.is_gated());
+    for _ in 0..2 {
+        let tended = fence.tend_gate(true);
+        let trouble = tended.trouble.unwrap().to_string();
+        assert!(trouble.contains("cannot grant"), "{trouble}");
+        assert!(!tended.stands);
+    }
+    assert_eq!(other.answers(), [1]);
+    *table.refuses.lock().unwrap() = false;
+    let tended = fence.tend_gate(true);
+    assert_eq!((tended.made, tended.gated), (Some(Made::New), 1));
+    assert_eq!(kernel.answers(), [1]);
+}
+
+/// Input: a host without nf_tables. Output: said, and all goes on without.
+#[test]
+fn a_host_without_nf_tables_serves() {
+    let (fence, kernel, _) = guarded();
+    let missing = || Err(nft::Error::Unsupported(Errno::EPROTONOSUPPORT.into()));
+    let range = VniRange::new(Vni::MIN, Vni::MAX).unwrap();
+    let (fence, tended) = fence.gated_by(Gate::new(range, MARGIN / 4, Arc::new(missing)));
+    assert!(matches!(tended.trouble, Some(nft::Error::Unsupported(_))));
+    fence.switch(ID, &vnis(1..=2));
+    assert_eq!(kernel.answers(), [1, 2]);
+    fence.check_guard().unwrap();
+    assert_eq!(kernel.answers(), [1, 2]);
+    assert!(
+        fence.tend_gate(false).trouble.is_none(),
+        "not so soon again"
+    );
+    fence.silence();
+    assert_eq!(kernel.answers(), [0; 0]);
 }
 
 /// Input: a kernel that refuses to be silent, then is. Output: the guard forgets the VNI only then.

@@ -107,6 +107,9 @@ pub struct Metrics {
     fenced_by_daemon: Counter,
     fenced_by_guard: Counter,
     guard_is_there: AtomicBool,
+    gate_until: Moment,
+    grants_refused: Counter,
+    gates_lost: Counter,
     etcd: [Attempts; ETCD_CALLS.len()],
     vtysh: [Attempts; DAEMONS.len()],
     announced: Counter,
@@ -153,6 +156,21 @@ impl Metrics {
     /// There is a guard, or none.
     pub fn guard(&self, is_there: bool) {
         self.guard_is_there.store(is_there, Ordering::Relaxed);
+    }
+
+    /// The kernel holds the lease until then at most, or not at all.
+    pub fn gate(&self, until: Option<Time>) {
+        self.gate_until.set(until);
+    }
+
+    /// So many attempts to have the kernel hold the lease were refused.
+    pub fn grants_refused(&self, count: u64) {
+        self.grants_refused.add(count);
+    }
+
+    /// Something else on this host removed the table of the kernel lease.
+    pub fn gate_lost(&self) {
+        self.gates_lost.add(1);
     }
 
     /// One request to one of etcd's endpoints, by the path of the call.

@@ -186,6 +186,31 @@ fn about_the_node(page: &mut Page, metrics: &Metrics, about: &About, now: Time) 
         "Whether there is a guard.",
         u8::from(metrics.guard_is_there.load(Ordering::Relaxed)),
     );
+    let gate = left(metrics.gate_until.get());
+    page.single(
+        "kernel_lease_held",
+        "gauge",
+        "Whether the kernel stops answering ARP by itself when the lease ends.",
+        u8::from(gate > 0.0),
+    );
+    page.single(
+        "kernel_lease_remaining_seconds",
+        "gauge",
+        "Until the kernel stops answering ARP by itself, at most, if the lease is not renewed; 0 if it does not.",
+        gate,
+    );
+    page.single(
+        "kernel_lease_grants_refused_total",
+        "counter",
+        "Attempts to have the kernel hold the lease that it refused, or that took too long.",
+        metrics.grants_refused.get(),
+    );
+    page.single(
+        "kernel_lease_tables_lost_total",
+        "counter",
+        "How often something else on this host removed or changed the table of the kernel lease.",
+        metrics.gates_lost.get(),
+    );
 }
 
 fn about_vnis(page: &mut Page, metrics: &Metrics, about: &About) {

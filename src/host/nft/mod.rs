@@ -1,0 +1,349 @@
+//! The kernel holds the lease: a set element of nf_tables that runs out.
+//!
+//! Whatever silences ARP in user space needs the CPU at the right moment. The table `arp wmgwd` does not: it lets
+//! ARP requests to the bridges in its set `owned` pass only while its set `lease` has an element, and the kernel
+//! itself drops that element when its time is over. It comes under `arp_ignore`, not instead of it: both must let
+//! a request pass.
+//!
+//! A timeout is relative, so a process that is held up between its look at the clock and the kernel would grant
+//! too much. Therefore [`KernelLease::grant`] puts a token first, which runs out by itself, and grants in a second
+//! batch that fails as a whole if the token has run out.
+//!
+//! [`wire`] and [`table`] are pure, [`socket`] talks to the kernel. The daemon makes the table and says which
+//! bridges are in it; the guard, which knows how long the lease holds, grants.
+
+pub mod socket;
+pub mod table;
+pub mod wire;
+
+use crate::model::types::{Time, Vni, VniRange};
+use crate::sys::clock;
+use nix::errno::Errno;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+use table::Set;
+use wire::Batch;
+
+/// How long a grant may take from its first batch to its second. It is taken off the time that is granted.
+pub const TOKEN: Duration = Duration::from_millis(100);
+/// How often a grant whose token ran out is tried again at once.
+const TRIES: u32 = 3;
+
+/// The way to nf_tables.
+pub trait Channel: Send {
+    /// Has the kernel carry out a batch, as a whole.
+    ///
+    /// # Errors
+    /// The kernel refused, and nothing of the batch happened.
+    fn transact(&mut self, batch: Batch) -> io::Result<()>;
+
+    /// Asks for what there is: what follows the headers of each message of the answer.
+    ///
+    /// # Errors
+    /// The kernel refused: `ENOENT` if there is no such table.
+    fn ask(&mut self, question: &[u8]) -> io::Result<Vec<Vec<u8>>>;
+}
+
+/// What there is under the name of our table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// Nothing.
+    Absent,
+    /// A table that wmgwd did not make.
+    Foreign,
+    /// Our table, but not all of it: somebody has changed it.
+    Damaged,
+    /// Our table.
+    Whole {
+        /// How long the lease in it still holds; `None` if it does not.
+        left: Option<Duration>,
+        /// The bridges in it.
+        names: Vec<String>,
+    },
+}
+
+/// The table `arp wmgwd`.
+pub struct KernelLease {
+    channel: Box<dyn Channel>,
+    /// The key of the last token.
+    token: u32,
+}
+
+impl KernelLease {
+    /// The table of this process's network namespace. Looks at nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    pub fn open() -> Result<KernelLease, Error> {
+        let socket = socket::Socket::open().map_err(Error::of("open a socket to nf_tables"))?;
+        Ok(KernelLease::through(Box::new(socket)))
+    }
+
+    /// The table at the other end of a channel.
+    pub fn through(channel: Box<dyn Channel>) -> KernelLease {
+        // Daemon and guard grant: neither must renew the other's token. 22 bits are a process id (proc(5)).
+        let token = std::process::id() << 10;
+        KernelLease { channel, token }
+    }
+
+    /// Looks what there is.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn find(&mut self) -> Result<Found, Error> {
+        let found = self.channel.ask(&table::ask_table());
+        let found = match found {
+            Err(error) if code(&error) == Some(Errno::ENOENT) => return Ok(Found::Absent),
+            // No such subsystem of nfnetlink.
+            Err(error) if code(&error) == Some(Errno::EINVAL) => {
+                return Err(Error::Unsupported(error));
+            }
+            found => found.map_err(Error::of(LOOK))?,
+        };
+        let sets = self.look(&table::ask_sets())?;
+        let is_ours = found.iter().any(|table| table::has_comment(table)) || table::has_sets(&sets);
+        if !is_ours {
+            return Ok(Found::Foreign);
+        }
+        if !table::has_sets(&sets) || !table::has_rules(&self.look(&table::ask_rules())?) {
+            return Ok(Found::Damaged);
+        }
+        Ok(Found::Whole {
+            left: table::lease_left(&self.look(&table::ask_elements(Set::Lease))?),
+            names: table::names(&self.look(&table::ask_elements(Set::Owned))?),
+        })
+    }
+
+    fn look(&mut self, question: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        self.channel.ask(question).map_err(Error::of(LOOK))
+    }
+
+    /// Makes the table, empty, in the place of what was found there; until there are names in it, it drops nothing.
+    ///
+    /// # Errors
+    /// The kernel refused; or the table is [foreign](Error::Foreign).
+    pub fn make(&mut self, found: &Found) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        match found {
+            Found::Foreign => return Err(Error::Foreign),
+            Found::Absent => {}
+            Found::Damaged | Found::Whole { .. } => table::remove(&mut batch),
+        }
+        table::make(&mut batch);
+        self.channel.transact(batch).map_err(|error| {
+            match code(&error) {
+                // A part of nf_tables, and not of the table.
+                Some(Errno::ENOENT) => Error::Unsupported(error),
+                _ => Error::of("make the table")(error),
+            }
+        })
+    }
+
+    /// Removes the table, if it is ours; says whether there was one.
+    ///
+    /// # Errors
+    /// The kernel refused; or the table is [foreign](Error::Foreign).
+    pub fn remove(&mut self) -> Result<bool, Error> {
+        match self.find()? {
+            Found::Absent => return Ok(false),
+            Found::Foreign => return Err(Error::Foreign),
+            Found::Damaged | Found::Whole { .. } => {}
+        }
+        let mut batch = Batch::default();
+        table::remove(&mut batch);
+        self.transact(batch, "remove the table")?;
+        Ok(true)
+    }
+
+    /// Has the bridges of these names answer only while the lease holds.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Lost`], or the kernel refused.
+    pub fn put(&mut self, names: &[String]) -> Result<(), Error> {
+        self.in_parts(names, table::put_names)
+    }
+
+    /// Has the bridges of these names answer as `arp_ignore` says.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], or the kernel refused.
+    pub fn take(&mut self, names: &[String]) -> Result<(), Error> {
+        self.in_parts(names, table::take_names)
+    }
+
+    /// As one batch, or as several where one is too large for the socket: each by itself is safe.
+    fn in_parts(
+        &mut self,
+        names: &[String],
+        change: fn(&mut Batch, &[String]),
+    ) -> Result<(), Error> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        change(&mut batch, names);
+        match self.channel.transact(batch) {
+            Err(error) if code(&error) == Some(Errno::EMSGSIZE) && names.len() > 1 => {
+                let (first, second) = names.split_at(names.len() / 2);
+                self.in_parts(first, change)?;
+                self.in_parts(second, change)
+            }
+            outcome => outcome.map_err(Error::of("change the names of bridges")),
+        }
+    }
+
+    /// Has the lease hold until `end` at the latest, however long this process is held up; says how often a token
+    /// ran out before that was done.
+    ///
+    /// # Errors
+    /// [`Error::Over`] if there is no time left, [`Error::Late`] if tokens run out again and again, [`Error::Lost`]
+    /// without a table, or the kernel refused. Then it holds as long as was granted before.
+    pub fn grant(&mut self, end: Time) -> Result<u32, Error> {
+        for tries in 0..TRIES {
+            let token = self.next_token();
+            let mut batch = Batch::default();
+            table::put_token(&mut batch, token, TOKEN);
+            self.transact(batch, GRANT)?;
+            // The token began to run out before that.
+            let lasts = end.since(clock::now()).saturating_sub(TOKEN);
+            if lasts.as_millis() == 0 {
+                return Err(Error::Over);
+            }
+            let mut batch = Batch::default();
+            table::grant(&mut batch, token, lasts);
+            match self.channel.transact(batch) {
+                Ok(()) => return Ok(tries),
+                Err(error) if code(&error) == Some(Errno::ENOENT) => {}
+                Err(error) => return Err(Error::of(GRANT)(error)),
+            }
+        }
+        Err(Error::Late)
+    }
+
+    fn next_token(&mut self) -> u32 {
+        const OWN: u32 = (1 << 10) - 1;
+        self.token = (self.token & !OWN) | (self.token.wrapping_add(1) & OWN);
+        self.token
+    }
+
+    /// Ends the lease for all bridges at once.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], or the kernel refused.
+    pub fn revoke(&mut self) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        table::empty(&mut batch, Set::Lease);
+        self.transact(batch, "end the lease")
+    }
+
+    fn transact(&mut self, batch: Batch, what: &'static str) -> Result<(), Error> {
+        self.channel.transact(batch).map_err(Error::of(what))
+    }
+}
+
+const LOOK: &str = "look at the table";
+const GRANT: &str = "grant the lease";
+
+fn code(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw)
+}
+
+/// The VNIs of `range` among the names of bridges, and the names that are something else.
+pub fn vnis_of(names: &[String], range: VniRange) -> (BTreeSet<Vni>, Vec<String>) {
+    let mut vnis = BTreeSet::new();
+    let mut others = Vec::new();
+    for name in names {
+        let vni = name.strip_prefix("br").and_then(|it| it.parse().ok());
+        match vni.filter(|vni: &Vni| range.contains(*vni) && vni.bridge() == *name) {
+            Some(vni) => drop(vnis.insert(vni)),
+            None => others.push(name.clone()),
+        }
+    }
+    (vnis, others)
+}
+
+/// Why the kernel does not hold the lease.
+#[derive(Debug)]
+pub enum Error {
+    /// This kernel has no nf_tables, or none for ARP.
+    Unsupported(io::Error),
+    /// There is a table of that name, and wmgwd did not make it.
+    Foreign,
+    /// Another wmgwd on this host has its own lease; the node's name.
+    Shared(String),
+    /// The table is gone, or a set of it.
+    Lost,
+    /// The set of names is full.
+    Full,
+    /// Tokens ran out again and again.
+    Late,
+    /// The time is over, or nearly.
+    Over,
+    /// The kernel refused something else.
+    Refused {
+        /// What was attempted.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    fn of(what: &'static str) -> impl Fn(io::Error) -> Error {
+        move |source| match code(&source) {
+            Some(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP) => {
+                Error::Unsupported(source)
+            }
+            Some(Errno::ENOENT) => Error::Lost,
+            // Somebody else was quicker.
+            Some(Errno::EEXIST) => Error::Foreign,
+            Some(Errno::ENFILE) => Error::Full,
+            _ => Error::Refused { what, source },
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Unsupported(_) => f.write_str(
+                "this kernel has no nf_tables for ARP: load its module (OpenWrt: install kmod-nft-arp)",
+            ),
+            Error::Foreign => f.write_str(
+                "there is a table `arp wmgwd` that wmgwd did not make: it is left alone; run: nft delete table arp wmgwd",
+            ),
+            Error::Shared(other) => write!(
+                f,
+                "a wmgwd named {other} runs on this host, or its guard does, and has another lease: stop it"
+            ),
+            Error::Lost => f.write_str("the table `arp wmgwd` is gone"),
+            Error::Full => write!(
+                f,
+                "the set `owned` of the table `arp wmgwd` is full: it takes {} bridges",
+                table::ROOM
+            ),
+            Error::Late => write!(
+                f,
+                "{TRIES} grants in a row took longer than {TOKEN:?}: this host is overloaded"
+            ),
+            Error::Over => f.write_str("the lease is over"),
+            Error::Refused { what, .. } => {
+                write!(f, "cannot {what} `arp wmgwd` of nf_tables")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Unsupported(source) | Error::Refused { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

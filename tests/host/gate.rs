@@ -1,0 +1,669 @@
+//! The kernel lease against a real kernel: ARP requests of a station, numbered, and what became of each. A request
+//! that was sent when the kernel's hold on the lease had ended must not be answered, whatever became of daemon and
+//! guard. What is counted is the time before a request is sent: it is never later than the kernel sees it.
+
+use crate::namespace::{self, eventually, sh, try_sh};
+use crate::vni;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto,
+    setsockopt, socket, sockopt,
+};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::Duration;
+use wmgwd::daemon::fence::Fence;
+use wmgwd::daemon::gate::{Gate, Made};
+use wmgwd::gateway::ArpOutcome;
+use wmgwd::guard::protocol::{Order, VERSION};
+use wmgwd::guard::{Error as GuardError, Grants, Guard, Guards, Standing};
+use wmgwd::host::nft::socket::{Socket, Watch};
+use wmgwd::host::nft::wire::Batch;
+use wmgwd::host::nft::{Channel, Error, Found, KernelLease, table};
+use wmgwd::host::proc::ProcKernel;
+use wmgwd::model::types::{Lease, LeaseId, Time, Vni, VniRange};
+use wmgwd::sys::clock;
+
+const ID: LeaseId = LeaseId(1);
+/// How long before the end of the lease daemon, guard and kernel come down.
+const MARGIN: Duration = Duration::from_millis(300);
+const GUARD_MARGIN: Duration = Duration::from_millis(150);
+const GATE_MARGIN: Duration = Duration::from_millis(75);
+
+/// br7 with an address here; behind it a station in a network namespace.
+fn bridge_with_station() {
+    sh(
+        "mount -t tmpfs tmpfs /run; mount -t sysfs sysfs /sys; mkdir /run/netns
+        ip netns add station
+        ip link add br7 type bridge
+        ip link add port7 type veth peer name eth0 netns station
+        ip link set port7 master br7
+        ip link add vxlan7 type vxlan id 7 dstport 4789 nolearning
+        ip link set vxlan7 master br7
+        ip address add 10.7.0.1/24 dev br7
+        ip link set lo up; ip link set br7 up; ip link set port7 up
+        ip -n station address add 10.7.0.9/24 dev eth0
+        ip -n station link set eth0 up",
+    );
+    eventually("the bridge forwards", || {
+        try_sh("nsenter --net=/run/netns/station arping -c 1 -w 1 -I eth0 10.7.0.1").0
+    });
+}
+
+/// One ARP request.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    sent: Time,
+    answered: bool,
+}
+
+/// ARP requests from the station, about one each millisecond.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Request>>,
+}
+
+impl Flood {
+    fn start() -> Flood {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = spawn(move || flood(&stopped));
+        // It runs.
+        sleep(Duration::from_millis(200));
+        Flood { stop, thread }
+    }
+
+    fn end(self) -> Vec<Request> {
+        sleep(Duration::from_millis(200));
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn flood(stop: &AtomicBool) -> Vec<Request> {
+    // Only this thread moves (setns(2)).
+    setns(
+        File::open("/run/netns/station").unwrap(),
+        CloneFlags::CLONE_NEWNET,
+    )
+    .unwrap();
+    let link: LinkAddr = nix::ifaddrs::getifaddrs()
+        .unwrap()
+        .filter(|entry| entry.interface_name == "eth0")
+        .find_map(|entry| entry.address?.as_link_addr().copied())
+        .unwrap();
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        flags,
+        SockProtocol::EthAll,
+    )
+    .unwrap();
+    bind(socket.as_raw_fd(), &link).unwrap();
+    setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20)).unwrap();
+    let mut requests: Vec<Request> = Vec::new();
+    let mut idle = 0;
+    while idle < 20 {
+        if stop.load(Ordering::Relaxed) {
+            idle += 1;
+        } else {
+            // The number is the sender's hardware address in the request, which the answer goes to.
+            let number = u32::try_from(requests.len()).unwrap().to_be_bytes();
+            let sender = [&[2, 0xaa], &number[..]].concat();
+            let frame = [
+                &[0xff; 6],
+                &link.addr().unwrap()[..],
+                &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+                &sender,
+                &[10, 7, 0, 9],
+                &[0; 6],
+                &[10, 7, 0, 1],
+            ]
+            .concat();
+            let sent = clock::now();
+            if sendto(socket.as_raw_fd(), &frame, &link, MsgFlags::empty()).is_ok() {
+                let answered = false;
+                requests.push(Request { sent, answered });
+            }
+        }
+        sleep(Duration::from_millis(1));
+        let mut frame = [0; 128];
+        while let Ok(length) = recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+            let is_reply = length >= 42 && frame[12..14] == [8, 6] && frame[20..22] == [0, 2];
+            if is_reply && frame[..2] == [2, 0xaa] {
+                let number = u32::from_be_bytes(frame[2..6].try_into().unwrap()) as usize;
+                requests[number].answered = true;
+            }
+        }
+    }
+    requests
+}
+
+/// Keeps both cores of a small machine busy.
+struct Load(Vec<Child>);
+
+impl Load {
+    fn start() -> Load {
+        let busy = || {
+            Command::new("sh")
+                .args(["-c", "while :; do :; done"])
+                .spawn()
+                .unwrap()
+        };
+        Load((0..4).map(|_| busy()).collect())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The real guard process.
+struct Process(Child);
+
+impl Process {
+    fn start(address: &str) -> (Process, Line) {
+        let child = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+            .args(["guard", address, VERSION])
+            .arg(GUARD_MARGIN.as_millis().to_string())
+            .args(["1", "100", "list", "real", "info"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let name = SocketAddr::from_abstract_name(address).unwrap();
+        let mut stream = None;
+        eventually("the guard listens", || {
+            stream = UnixStream::connect_addr(&name).ok();
+            stream.is_some()
+        });
+        let mut stream = BufReader::new(stream.unwrap());
+        stream
+            .get_mut()
+            .write_all(Order::Hello.line().as_bytes())
+            .unwrap();
+        let mut greeting = String::new();
+        stream.read_line(&mut greeting).unwrap();
+        stream.get_mut().set_nonblocking(true).unwrap();
+        let line = Line {
+            stream: Arc::new(Mutex::new(stream)),
+            said: String::new(),
+        };
+        (Process(child), line)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A daemon's line to it.
+#[derive(Clone)]
+struct Line {
+    stream: Arc<Mutex<BufReader<UnixStream>>>,
+    said: String,
+}
+
+impl Line {
+    fn tell(&mut self, order: &Order) {
+        let mut stream = self.stream.lock().unwrap();
+        // A guard that was killed hears nothing.
+        let _ = stream.get_mut().write_all(order.line().as_bytes());
+    }
+
+    /// Whether the guard has granted until then.
+    fn has_granted(&mut self, until: Time) -> bool {
+        let mut text = [0; 4096];
+        loop {
+            match self.stream.lock().unwrap().get_mut().read(&mut text) {
+                Ok(0) => break,
+                Ok(length) => self.said += std::str::from_utf8(&text[..length]).unwrap(),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    break;
+                }
+            }
+        }
+        let line = format!("granted {} ", until.as_duration().as_nanos());
+        self.said.contains(&line)
+    }
+}
+
+impl Guard for Line {
+    fn lease(&mut self, lease: Lease) {
+        self.tell(&Order::Lease(lease));
+    }
+    fn serves(&mut self, vnis: &[(Vni, u32)]) {
+        self.tell(&Order::Serves(vnis.to_vec()));
+    }
+    fn released(&mut self, vnis: &[Vni]) {
+        self.tell(&Order::Released(vnis.to_vec()));
+    }
+    fn gate(&mut self, stands: bool) {
+        self.tell(&Order::Gate(stands));
+    }
+    fn grants(&mut self) -> Grants {
+        Grants::default()
+    }
+    fn standing(&mut self) -> Standing {
+        Standing::Well
+    }
+    fn dismiss(&mut self) {
+        self.tell(&Order::Bye);
+    }
+}
+
+struct NoGuard;
+
+impl Guard for NoGuard {
+    fn lease(&mut self, _: Lease) {}
+    fn serves(&mut self, _: &[(Vni, u32)]) {}
+    fn released(&mut self, _: &[Vni]) {}
+    fn standing(&mut self) -> Standing {
+        Standing::Well
+    }
+    fn dismiss(&mut self) {}
+}
+
+impl Guards for NoGuard {
+    fn relieve(&mut self) -> Result<Box<dyn Guard>, GuardError> {
+        Ok(Box::new(NoGuard))
+    }
+    fn dismiss(&mut self) {}
+}
+
+fn gate() -> Gate {
+    let range = VniRange::new(vni(1), vni(100)).unwrap();
+    Gate::new(range, GATE_MARGIN, Arc::new(KernelLease::open))
+}
+
+/// The fence of a daemon whose threads do not run: as if it were stopped, or killed.
+fn fence(line: Box<dyn Guard>) -> (Fence, Option<Made>) {
+    let kernel = Box::new(ProcKernel::new());
+    let fence = Fence::new(MARGIN, kernel, line, Box::new(NoGuard)).unwrap();
+    let (fence, tended) = fence.gated_by(gate());
+    assert!(tended.trouble.is_none(), "{tended:?}");
+    (fence, tended.made)
+}
+
+fn lease(lasts: Duration) -> Lease {
+    Lease {
+        id: ID,
+        valid_until: clock::now() + lasts,
+    }
+}
+
+fn serve(fence: &Fence) {
+    for (_, outcome, _) in fence.switch(Some(ID), &[(vni(7), true)]) {
+        assert_eq!(outcome, ArpOutcome::Answers(true));
+    }
+}
+
+fn has_table() -> bool {
+    try_sh("nft list table arp wmgwd").0
+}
+
+fn owned() -> String {
+    sh("nft list set arp wmgwd owned")
+}
+
+/// Input: a daemon and its guard, both killed at the same moment, twenty times, and both stopped; under load and
+/// a flood of ARP. Output: nothing that is asked after the end of the last grant is answered, and nothing after
+/// one that was not. `arp_ignore` says the whole time that the bridge answers.
+#[test]
+fn nothing_is_answered_after_the_end() {
+    namespace::run(
+        "gate::nothing_is_answered_after_the_end",
+        &["ip", "arping", "nft"],
+        || {
+            bridge_with_station();
+            let _load = Load::start();
+            let (mut asked, mut answered, mut late, mut again, mut last) = (0, 0, 0, 0, Vec::new());
+            for round in 0..25 {
+                sh("nft flush ruleset");
+                let (guard, line) = Process::start(&format!("wmgwd/gate-{round}"));
+                let (fence, made) = fence(Box::new(line.clone()));
+                assert_eq!(made, Some(Made::New));
+                let mut granted = line.clone();
+                let renew = || {
+                    let lease = lease(Duration::from_millis(900));
+                    fence.set_lease(Some(lease));
+                    lease.valid_until - GATE_MARGIN
+                };
+                let first = renew();
+                eventually("the guard grants", || granted.has_granted(first));
+                serve(&fence);
+                let flood = Flood::start();
+                let mut end = renew();
+                for _ in 0..5 + round % 5 {
+                    sleep(Duration::from_millis(40));
+                    end = renew();
+                }
+                eventually("the guard grants", || granted.has_granted(end));
+                let signal = match round {
+                    0..20 => Signal::SIGKILL,
+                    _ => Signal::SIGSTOP,
+                };
+                guard.signal(signal);
+                let killed = clock::now();
+                sleep(end.since(killed) + Duration::from_millis(150));
+                let requests = flood.end();
+                assert_eq!(
+                    sh("cat /proc/sys/net/ipv4/conf/br7/arp_ignore").trim(),
+                    "0",
+                    "nobody else has silenced it"
+                );
+                asked += requests.len();
+                answered += requests.iter().filter(|it| it.answered).count();
+                late += requests
+                    .iter()
+                    .filter(|it| it.answered && it.sent >= end)
+                    .count();
+                let silent = requests.iter().skip_while(|it| it.answered);
+                again += silent.filter(|it| it.answered).count();
+                let before = requests.iter().filter(|it| it.sent < killed);
+                assert!(before.clone().count() > 0 && before.clone().all(|it| it.answered));
+                let newest = requests.iter().rev().find(|it| it.answered).unwrap().sent;
+                last.push(end.since(newest).as_millis());
+            }
+            last.sort_unstable();
+            println!(
+                "{asked} requests, {answered} answered, {late} late, {again} after one that was not; the last \
+                 answered ones were asked so many ms before the end: {last:?}"
+            );
+            assert_eq!((late, again), (0, 0));
+        },
+    );
+}
+
+/// A socket behind which the process is held up after each batch.
+struct Stalls {
+    socket: Socket,
+    stall: Arc<Mutex<Duration>>,
+}
+
+impl Channel for Stalls {
+    fn transact(&mut self, batch: Batch) -> std::io::Result<()> {
+        let outcome = self.socket.transact(batch);
+        sleep(*self.stall.lock().unwrap());
+        outcome
+    }
+    fn ask(&mut self, question: &[u8]) -> std::io::Result<Vec<Vec<u8>>> {
+        self.socket.ask(question)
+    }
+}
+
+/// Input: a guard that is held up between its look at the clock and the kernel, for up to three times as long as a
+/// token lasts. Output: nothing is granted beyond the end, however late it gets there.
+#[test]
+fn a_stalled_grant_is_no_grant() {
+    namespace::run(
+        "gate::a_stalled_grant_is_no_grant",
+        &["ip", "arping", "nft"],
+        || {
+            bridge_with_station();
+            let stall = Arc::new(Mutex::new(Duration::ZERO));
+            let mut lease = KernelLease::through(Box::new(Stalls {
+                socket: Socket::open().unwrap(),
+                stall: stall.clone(),
+            }));
+            lease.make(&Found::Absent).unwrap();
+            lease.put(&["br7".to_owned()]).unwrap();
+            let flood = Flood::start();
+            let mut spans = Vec::new();
+            let (mut refused, mut granted) = (0, 0);
+            for round in 0..30 {
+                *stall.lock().unwrap() = Duration::from_millis(round * 10);
+                let begun = clock::now();
+                let end = begun + Duration::from_millis(350);
+                match lease.grant(end) {
+                    Ok(tries) => {
+                        granted += 1;
+                        refused += tries;
+                    }
+                    Err(Error::Late | Error::Over) => refused += 1,
+                    Err(error) => panic!("{error}"),
+                }
+                spans.push((begun, end));
+                sleep(end.since(clock::now()) + Duration::from_millis(60));
+            }
+            let requests = flood.end();
+            let late = requests.iter().filter(|it| {
+                let is_held = |(begun, end): &(Time, Time)| it.sent >= *begun && it.sent < *end;
+                it.answered && !spans.iter().any(is_held)
+            });
+            let late = late.count();
+            let answered = requests.iter().filter(|it| it.answered).count();
+            println!(
+                "{} requests, {answered} answered, {late} late; {granted} grants, {refused} refused",
+                requests.len()
+            );
+            assert!(granted > 0 && refused > 0 && answered > 0);
+            assert_eq!(late, 0);
+        },
+    );
+}
+
+/// Input: `nft flush ruleset`, a rule taken away, and a set emptied of its only rule's chain, while a bridge serves.
+/// Output: put back each time, said once each, and no request unanswered.
+#[test]
+fn a_table_that_is_lost_is_put_back() {
+    namespace::run(
+        "gate::a_table_that_is_lost_is_put_back",
+        &["ip", "arping", "nft"],
+        || {
+            bridge_with_station();
+            let (fence, _) = fence(Box::new(NoGuard));
+            let mut watch = Watch::open().unwrap();
+            fence.set_lease(Some(lease(Duration::from_secs(600))));
+            // No guard grants here.
+            fence.check_guard().unwrap();
+            serve(&fence);
+            let whole = sh("nft list table arp wmgwd | grep -v -e expires -e counter");
+            assert!(owned().contains("br7"));
+            let flood = Flood::start();
+            for meddle in [
+                "nft flush ruleset",
+                "nft flush chain arp wmgwd input",
+                "nft delete table arp wmgwd",
+                "nft insert rule arp wmgwd input accept",
+            ] {
+                sh(meddle);
+                let mut said = 0;
+                let mut look = || {
+                    let tended = fence.tend_gate(watch.look().unwrap());
+                    assert!(tended.trouble.is_none(), "{meddle}: {tended:?}");
+                    said += usize::from(tended.made == Some(Made::PutBack));
+                    assert_eq!(tended.gated, 1);
+                };
+                for _ in 0..10 {
+                    look();
+                    sleep(Duration::from_millis(20));
+                }
+                assert_eq!(said, 1, "{meddle}");
+                assert_eq!(
+                    sh("nft list table arp wmgwd | grep -v -e expires -e counter"),
+                    whole
+                );
+            }
+            let requests = flood.end();
+            let lost = requests.iter().filter(|it| !it.answered).count();
+            println!("{} requests, {lost} lost", requests.len());
+            assert_eq!(lost, 0);
+            fence.dismiss_guard();
+            assert!(!has_table());
+        },
+    );
+}
+
+/// Input: a table of the same name that wmgwd did not make. Output: it is left alone, and told; ours comes once it is
+/// gone.
+#[test]
+fn a_foreign_table_is_left_alone() {
+    namespace::run("gate::a_foreign_table_is_left_alone", &["nft"], || {
+        sh(
+            "ip link set lo up; nft add table arp wmgwd; nft add set arp wmgwd mine '{ type mark; }'",
+        );
+        let foreign = sh("nft list ruleset");
+        let kernel = Box::new(ProcKernel::new());
+        let fence = Fence::new(MARGIN, kernel, Box::new(NoGuard), Box::new(NoGuard)).unwrap();
+        let (fence, tended) = fence.gated_by(gate());
+        assert!(matches!(tended.trouble, Some(Error::Foreign)), "{tended:?}");
+        assert!(!tended.stands);
+        assert!(matches!(
+            KernelLease::open().unwrap().remove(),
+            Err(Error::Foreign)
+        ));
+        try_sh(&format!(
+            "{} withdraw --maxvni 9",
+            env!("CARGO_BIN_EXE_wmgwd")
+        ));
+        fence.tend_gate(true);
+        assert_eq!(sh("nft list ruleset"), foreign);
+        sh("nft delete table arp wmgwd");
+        assert_eq!(fence.tend_gate(true).made, Some(Made::New));
+    });
+}
+
+/// Input: a table whose lease holds, and one whose lease is over, as a run before left them. Output: the first is kept
+/// with its lease, and no request is lost; the second is made anew.
+#[test]
+fn a_lease_that_holds_is_kept() {
+    namespace::run(
+        "gate::a_lease_that_holds_is_kept",
+        &["ip", "arping", "nft"],
+        || {
+            bridge_with_station();
+            let (before, _) = fence(Box::new(NoGuard));
+            before.set_lease(Some(lease(Duration::from_secs(600))));
+            before.check_guard().unwrap();
+            serve(&before);
+            sh("nft add element arp wmgwd owned '{ br555, lan9 }'");
+            let flood = Flood::start();
+            let (after, made) = fence(Box::new(NoGuard));
+            assert_eq!(made, Some(Made::Kept));
+            assert!(sh("nft list set arp wmgwd lease").contains("expires"));
+            assert!(!owned().contains("br555") && !owned().contains("lan9"));
+            after.set_lease(Some(lease(Duration::from_secs(600))));
+            serve(&after);
+            let requests = flood.end();
+            assert!(requests.iter().all(|it| it.answered));
+            // What this run does not serve it takes out, though the run before has put it in.
+            after.switch(Some(ID), &[(vni(7), false)]);
+            assert!(!owned().contains("br7"));
+            sh("nft add element arp wmgwd owned '{ br7 }'; nft flush set arp wmgwd lease");
+            let (_, made) = fence(Box::new(NoGuard));
+            assert_eq!(made, Some(Made::New));
+            assert!(!owned().contains("br7"));
+        },
+    );
+}
+
+/// Input: a guard whose daemon is gone; and a host where nothing runs any more. Output: no table is left by the guard
+/// once it has fenced, nor by `wmgwd withdraw`.
+#[test]
+fn no_table_is_left_behind() {
+    namespace::run(
+        "gate::no_table_is_left_behind",
+        &["ip", "arping", "nft"],
+        || {
+            bridge_with_station();
+            let (mut guard, line) = Process::start("wmgwd/gate");
+            let (fence, _) = fence(Box::new(line.clone()));
+            fence.set_lease(Some(lease(Duration::from_millis(1500))));
+            serve(&fence);
+            // This daemon would put it back.
+            drop((fence, line));
+            eventually("the guard has silenced", || {
+                sh("cat /proc/sys/net/ipv4/conf/br7/arp_ignore").trim() == "8"
+            });
+            // It cannot withdraw from FRR, which is not there, and goes on trying; the lease is over at once.
+            assert_eq!(
+                KernelLease::open().unwrap().find().unwrap(),
+                Found::Whole {
+                    left: None,
+                    names: vec!["br7".into()]
+                }
+            );
+            guard.0.kill().unwrap();
+            let withdraw = |last: u32| {
+                try_sh(&format!(
+                    "{} withdraw --maxvni {last}",
+                    env!("CARGO_BIN_EXE_wmgwd")
+                ))
+            };
+            withdraw(5);
+            assert!(owned().contains("br7"), "not of that range");
+            withdraw(7);
+            assert!(!has_table());
+        },
+    );
+}
+
+/// Input: 10 000 names, more than the set takes. Output: the times; and those that do not fit are told once, and
+/// served.
+#[test]
+fn ten_thousand_bridges_are_one_message() {
+    namespace::run(
+        "gate::ten_thousand_bridges_are_one_message",
+        &["nft"],
+        || {
+            sh("ip link set lo up");
+            let mut lease = KernelLease::open().unwrap();
+            lease.make(&Found::Absent).unwrap();
+            let names =
+                |count: u32| -> Vec<String> { (1..=count).map(|i| format!("br{i}")).collect() };
+            let timed = |what: &str, act: &mut dyn FnMut()| {
+                let begun = clock::now();
+                act();
+                println!("{what}: {:?}", clock::now().since(begun));
+            };
+            let some = names(10_000);
+            timed("10 000 names put", &mut || lease.put(&some).unwrap());
+            let end = clock::now() + Duration::from_secs(60);
+            timed("granted", &mut || assert_eq!(lease.grant(end).unwrap(), 0));
+            timed("looked at", &mut || {
+                let Found::Whole { left, names } = lease.find().unwrap() else {
+                    panic!("not there");
+                };
+                assert!(left.is_some());
+                assert_eq!(names.len(), 10_000);
+            });
+            timed("fenced", &mut || lease.revoke().unwrap());
+            timed("10 000 names taken", &mut || lease.take(&some).unwrap());
+            let all = names(table::ROOM);
+            timed("65 536 names put", &mut || lease.put(&all).unwrap());
+            assert!(matches!(
+                lease.put(&["br70000".to_owned()]),
+                Err(Error::Full)
+            ));
+            // What is there already takes no room.
+            lease.put(&all[..10]).unwrap();
+            timed("removed", &mut || assert!(lease.remove().unwrap()));
+            assert!(matches!(lease.put(&all[..1]), Err(Error::Lost)));
+            assert!(matches!(lease.grant(end), Err(Error::Lost)));
+        },
+    );
+}
