@@ -11,7 +11,8 @@ use crate::host::bridges::Change;
 use crate::host::links::Bridges;
 use crate::model::types::{Time, Vni, VniRange};
 use crate::sys::clock;
-use crate::telemetry::log_text::{Complaint, Complaints, chain, spans};
+use crate::telemetry::complaints::Complaints;
+use crate::telemetry::log_text::{Complaint, chain, spans};
 use log::{debug, info, warn};
 use std::time::Duration;
 
