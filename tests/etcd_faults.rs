@@ -369,3 +369,76 @@ fn a_closed_connection_while_a_token_is_held_leads_to_one_login() {
     assert!(matches!(error, Error::Transport { .. }), "{error:?}");
     assert_eq!(logins.load(Ordering::Relaxed), 3);
 }
+
+/// An etcd that is started with options which keep wmgwd out; ended with its owner.
+struct Closed(std::process::Child);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Input: real members without the JSON gateway, with a list of hosts, and with the certificate that they make for
+/// themselves. Output: what is said names the option of etcd that is the cause.
+#[test]
+fn options_of_etcd_that_keep_us_out_are_named() {
+    let plain = &[
+        ("http", "--enable-grpc-gateway=false", "HTTP status 404"),
+        ("http", "--host-whitelist=elsewhere", "HTTP status 421"),
+    ][..];
+    let tls = &[("https", "--auto-tls", "P-521")][..];
+    let all = [plain, if cfg!(feature = "tls") { tls } else { &[] }].concat();
+    for (scheme, option, part) in all {
+        let [port, peer] = free_ports(2)[..] else {
+            panic!("two ports");
+        };
+        let dir = std::env::temp_dir().join(format!("wmgwd-closed-{}-{port}", std::process::id()));
+        let (url, peer) = (
+            format!("{scheme}://127.0.0.1:{port}"),
+            format!("http://127.0.0.1:{peer}"),
+        );
+        let child = std::process::Command::new(common::etcd::program())
+            .arg(option)
+            .args([
+                "--log-level",
+                "error",
+                "--logger",
+                "zap",
+                "--unsafe-no-fsync",
+            ])
+            .args(["--data-dir", &dir.display().to_string()])
+            .args([
+                "--listen-client-urls",
+                &url,
+                "--advertise-client-urls",
+                &url,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let etcd = Closed(child);
+        let access = Access::plain(vec![url.parse().unwrap()]);
+        let client = Client::open(&access, Duration::from_secs(5)).unwrap();
+        let said = eventually(option, || match client.get(b"x").unwrap_err() {
+            Error::Transport { .. } | Error::TimedOut { .. } => None,
+            error => Some(error.to_string()),
+        });
+        drop(etcd);
+        let _ = std::fs::remove_dir_all(&dir);
+        let name = option.split('=').next().unwrap();
+        assert!(
+            said.contains(part) && said.contains(name),
+            "{option}: {said}"
+        );
+    }
+}

@@ -207,13 +207,17 @@ impl fmt::Display for Error {
                 status,
             } => write!(
                 f,
-                "HTTP status {status} for {call} at {endpoint}; \
-                 is this the client port of etcd 3.4 or later?{}",
+                "HTTP status {status} for {call} at {endpoint}; {}",
                 match (endpoint.is_tls(), status) {
+                    // `http.ServeMux` of Go, where etcd has no handler for /v3/.
+                    (_, 404) =>
+                        "is this etcd 3.4 or later, with its JSON gateway on (--enable-grpc-gateway)?",
+                    // `accessController` in etcd's server/embed/serve.go: of plain connections it takes known hosts.
+                    (_, 421) => "etcd does not take this host name: see its --host-whitelist",
                     // Its JSON gateway then takes no certificate with a name, lest that be taken for the user.
                     (true, 400) =>
-                        " With --client-cert-auth and passwords on its side, --cert must be a certificate without a common name (CN).",
-                    _ => "",
+                        "is this the client port of etcd 3.4 or later? With --client-cert-auth and passwords on its side, --cert must be a certificate without a common name (CN).",
+                    _ => "is this the client port of etcd 3.4 or later?",
                 }
             ),
             Error::Rejected { code, message } => {

@@ -299,8 +299,13 @@ fn of_an_alert(alert: AlertDescription) -> &'static str {
         AlertDescription::CertificateExpired | AlertDescription::CertificateRevoked => {
             "the certificate of --cert has expired or was revoked: renew it"
         }
-        AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure => {
+        AlertDescription::ProtocolVersion => {
             "it has no version or cipher of TLS in common with us (TLS 1.2 and 1.3)"
+        }
+        // Go answers so where the client cannot check its certificate's kind of key.
+        AlertDescription::HandshakeFailure => {
+            "it has no cipher, or no certificate, that we can use (RSA, P-256, P-384, Ed25519): \
+             --auto-tls makes one with P-521; give it another by --cert-file and --key-file"
         }
         _ => "it ended the TLS connection",
     }

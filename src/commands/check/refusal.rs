@@ -22,6 +22,12 @@ impl From<&Error> for Refusal {
                 "systemctl start etcd there, or mend --etcd"
             }
             Error::TimedOut { .. } => "restart the member that hangs, or mend the way to it",
+            Error::Http { status: 404, .. } => {
+                "mend --etcd, or start etcd with --enable-grpc-gateway=true"
+            }
+            Error::Http { status: 421, .. } => {
+                "start etcd with this host in --host-whitelist, or name one that is in it"
+            }
             Error::Http { endpoint, .. } if endpoint.is_tls() => "mend --etcd, or --cert",
             Error::Http { .. } | Error::Malformed(_) => "mend --etcd",
             Error::Tls { .. } => FILES,
@@ -63,6 +69,7 @@ impl From<&AccessError> for Refusal {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn rejected(code: u32, message: &str) -> Error {
@@ -80,6 +87,11 @@ mod tests {
             code: 3,
             message: "authentication failed".into(),
         };
+        let http = |status| Error::Http {
+            call: "/v3/kv/range",
+            endpoint: "http://etcd:2379".parse().unwrap(),
+            status,
+        };
         for (error, part) in [
             (login, "--password-file"),
             (rejected(3, "etcdserver: user name is empty"), "--user"),
@@ -90,6 +102,9 @@ mod tests {
                 "alarm",
             ),
             (Error::NoEndpoint, "start etcd"),
+            (http(404), "--enable-grpc-gateway"),
+            (http(421), "--host-whitelist"),
+            (http(502), "mend --etcd"),
         ] {
             let refusal = Refusal::from(&error);
             assert!(refusal.mend.contains(part), "{refusal:?}");
