@@ -10,9 +10,11 @@ pub mod garp;
 pub mod interfaces;
 pub mod links;
 pub mod mock;
+pub mod netfilter;
 mod netlink;
 pub mod nft;
 pub mod proc;
+pub mod route;
 
 pub use crate::model::frr::{Cost, Health, Parts, RouteChange};
 use crate::model::types::Vni;

@@ -2,6 +2,7 @@
 
 use super::database::{Database, Registered, Trial};
 use super::links::{self, Links};
+use super::look_passage::look_at_passage;
 use super::refusal::Refusal;
 use super::system::{self, System};
 use super::{Facts, Finding};
@@ -61,9 +62,11 @@ fn host(purpose: &Purpose) -> Facts {
         filter: purpose.filter,
         ..FrrConfig::new(purpose.range)
     };
+    let frr = inspect(&frr);
     Facts {
         system: Some(look_at_system(purpose.range, &links)),
-        frr: Some(inspect(&frr)),
+        passage: Some(look_at_passage(purpose, &links, &frr)),
+        frr: Some(frr),
         links: Some(links),
         etcd: None,
     }

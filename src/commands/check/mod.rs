@@ -2,14 +2,17 @@
 //!
 //! What was found (`Facts`) is collected by [`look`], which only looks; the one thing that it leaves anywhere is
 //! a lease in etcd, for the moment until it is revoked. What it means is said by pure functions, one module a
-//! part of the host: [`links`], [`system`], [`routing`], [`startup`], [`database`] (with [`refusal`]). [`show`]
+//! part of the host: [`links`], [`system`], [`passage`] (with [`ruleset`]), [`routing`], [`startup`], [`database`] (with [`refusal`]). [`show`]
 //! writes it down.
 
 pub mod database;
 pub mod links;
 pub mod look;
+mod look_passage;
+pub mod passage;
 pub mod refusal;
 pub mod routing;
+pub mod ruleset;
 pub mod show;
 pub mod startup;
 pub mod system;
@@ -145,6 +148,8 @@ pub struct Facts {
     pub links: Option<links::Links>,
     /// Kernel switches, rights, other runs.
     pub system: Option<system::System>,
+    /// What becomes of the packets of stations.
+    pub passage: Option<passage::Passage>,
     /// FRR.
     pub frr: Option<crate::host::frr::inspection::Inspection>,
     /// etcd.
@@ -163,6 +168,9 @@ pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
     if let Some(links) = &facts.links {
         findings.extend(links::findings(purpose, links));
         bridges = Some(links.bridges(purpose.range));
+    }
+    if let Some(passage) = &facts.passage {
+        findings.extend(passage::findings(purpose, passage));
     }
     if let Some(frr) = &facts.frr {
         let bridges = bridges.unwrap_or_default();
