@@ -17,6 +17,7 @@ const PURE: &[&str] = &[
     "host/interfaces",
     "host/netlink",
     "host/frr/config",
+    "host/frr/file",
     "host/frr/inspection",
     "host/frr/neighbours",
     "host/nft/table",

@@ -399,6 +399,48 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
                 "ip ospf bfd profile uplink",
             ])),
         ),
+        (
+            of("ip link add link br1 name ear type macvlan mode bridge && ip link set ear up"),
+            "fail",
+            "ear (macvlan on br1) answers ARP for the gateway address while br1 is silent",
+            By(of("ip link del ear")),
+        ),
+        (
+            of("bridge link set dev vxlan1 bcast_flood off"),
+            "fail",
+            "broadcasts do not leave by vxlan<VNI>",
+            AsTold,
+        ),
+        (
+            of("bridge link set dev vxlan1 state 1"),
+            "fail",
+            "br<VNI> lets no frames through vxlan<VNI> (spanning tree): VNIs 1",
+            By(of("bridge link set dev vxlan1 state 3")),
+        ),
+        (
+            vxlan(3, "").replace("4789", "8472"),
+            "warn",
+            "vxlan<VNI> does not use UDP port 4789, as the access points do by default: VNIs 3",
+            By(vxlan(3, "")),
+        ),
+        (
+            of("ip link set uplink down"),
+            "fail",
+            "uplink, towards the upstream router, is down",
+            AsTold,
+        ),
+        (
+            of("ip address del 10.0.2.11/24 dev uplink"),
+            "fail",
+            "uplink, towards the upstream router, has no IPv4 address",
+            By(of("ip address add 10.0.2.11/24 dev uplink")),
+        ),
+        (
+            of("ip link set underlay down"),
+            "fail",
+            "underlay, which carries vxlan<VNI>, is down",
+            AsTold,
+        ),
         // What a boot would load.
         (
             file(
@@ -426,6 +468,12 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
             file("sed -i '/ip ospf cost 65535/d' /etc/frr/frr.conf"),
             "warn",
             "no cost for br<VNI>, so that until wmgwd sets it",
+            back(),
+        ),
+        (
+            file("sed -i 's/^interface br/i br/' /etc/frr/frr.conf"),
+            "unknown",
+            "not understood, and may matter: /etc/frr/frr.conf line",
             back(),
         ),
         (
@@ -484,11 +532,37 @@ fn a_gateway_passes_and_each_breakage_is_named() {
         }
         passes(&breakage);
     }
+    shell(&lab, &stateless());
+    passes("the rules without state of wmgwd(8)");
+    shell(&lab, "nft flush ruleset");
+    // As operators write it, and vtysh takes it: tabs, no indentation, words cut short.
+    for edit in [
+        "s/^ */\\t/",
+        "s/^ *//",
+        "s/^interface br/int br/; s/ip ospf cost/ip os co/",
+    ] {
+        let at_home = "cp /etc/frr/frr.conf /run/saved";
+        shell(
+            &lab,
+            &format!("{at_home} && sed -i '{edit}' /etc/frr/frr.conf"),
+        );
+        passes(edit);
+        shell(&lab, "cat /run/saved >/etc/frr/frr.conf");
+    }
     daemons(&lab);
     passes("the daemons");
     others(&lab);
     passes("the other nodes");
     runs(&lab);
+}
+
+/// Loads the ruleset that the section FIREWALLS of wmgwd(8) shows.
+fn stateless() -> String {
+    let page = std::fs::read_to_string("man/wmgwd.8").unwrap();
+    let (_, section) = page.split_once(".Sh FIREWALLS").unwrap();
+    let (_, begun) = section.split_once(".Bd -literal -offset indent\n").unwrap();
+    let (rules, _) = begun.split_once(".Ed").unwrap();
+    format!("nft -f - <<'END'\n{rules}END\ntrue")
 }
 
 #[track_caller]
@@ -513,6 +587,28 @@ fn daemons(lab: &Lab) {
     says(&said, "fail", "ospfd runs and does not answer");
     assert_eq!(said.status, "1");
     lab.verb(&["signal", "gw1", "CONT", "ospfd"]);
+
+    // Without FRR, and without etcd's and the bridges' help: what is missing is FRR.
+    let words = lab.ask(
+        "gw1",
+        &[
+            "env",
+            "PATH=/nowhere",
+            env!("CARGO_BIN_EXE_wmgwd"),
+            "check",
+            "--minvni=50",
+            "--maxvni=60",
+            ETCD,
+        ],
+    );
+    for part in [
+        "vtysh cannot be run",
+        "install FRR",
+        "there is no br<VNI> to look at",
+    ] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert!(!words.contains("zebra=yes"), "{words}");
 
     let exe = env!("CARGO_BIN_EXE_wmgwd");
     shell(

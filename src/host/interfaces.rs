@@ -21,6 +21,7 @@ const AF_INET: u16 = 2;
 const DUMP: u16 = 0x301;
 /// Attributes of a link, from Linux's include/uapi/linux/if_link.h.
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
@@ -42,9 +43,15 @@ const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PROXY: u16 = 11;
+const IFLA_VXLAN_PORT: u16 = 15;
 /// Inside IFLA_INFO_SLAVE_DATA of a bridge's port.
+const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
 const IFLA_BRPORT_NEIGH_SUPPRESS: u16 = 32;
+/// State of a port through which frames pass, from include/uapi/linux/if_bridge.h.
+const BR_STATE_FORWARDING: u8 = 3;
 
 /// One interface.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -63,12 +70,18 @@ pub struct Interface {
     pub mtu: u32,
     /// The index of the bridge (or the like) that it is a port of.
     pub master: Option<u32>,
+    /// The index of the interface that it is built on, as a macvlan is.
+    pub lower: Option<u32>,
     /// What kind it is, in the kernel's word (`bridge`, `vxlan`); empty for a plain one.
     pub kind: String,
     /// What a VXLAN interface carries.
     pub vxlan: Option<Vxlan>,
     /// How it behaves as a port of a bridge.
     pub port: Option<Port>,
+    /// Whether the bridge, of which it is a port, lets no frames through (spanning tree).
+    pub blocked: bool,
+    /// Whether the bridge keeps broadcasts from leaving there.
+    pub keeps_broadcasts: bool,
     /// Its `arp_ignore`, if the kernel tells that.
     pub arp_ignore: Option<u32>,
     /// Its `tag`: a number that the kernel keeps for an interface and makes no use of (ip-sysctl.rst).
@@ -84,6 +97,10 @@ pub struct Vxlan {
     pub local: Option<Ipv4Addr>,
     /// Whether it learns addresses from what it receives.
     pub learning: bool,
+    /// Whether it answers ARP itself, and keeps it from leaving.
+    pub proxy: bool,
+    /// The UDP port that it sends to and receives at.
+    pub port: u16,
 }
 
 /// An interface's part as a port of a bridge.
@@ -154,6 +171,7 @@ pub(super) fn read(message: &[u8]) -> Option<Interface> {
         match kind {
             IFLA_IFNAME => interface.name = text(value)?.to_owned(),
             IFLA_MTU => interface.mtu = u32::from_ne_bytes(number(value, 0)?),
+            IFLA_LINK => interface.lower = Some(u32::from_ne_bytes(number(value, 0)?)),
             IFLA_MASTER => interface.master = Some(u32::from_ne_bytes(number(value, 0)?)),
             IFLA_LINKINFO => read_info(value, &mut interface),
             IFLA_AF_SPEC => read_settings(value, &mut interface),
@@ -192,6 +210,14 @@ fn read_info(info: &[u8], interface: &mut Interface) {
     }
     if let Some(data) = find(IFLA_INFO_SLAVE_DATA) {
         interface.port = Some(read_port(data));
+        for (kind, value) in attributes(data) {
+            let value = value.first().copied();
+            match kind {
+                IFLA_BRPORT_STATE => interface.blocked = value != Some(BR_STATE_FORWARDING),
+                IFLA_BRPORT_BCAST_FLOOD => interface.keeps_broadcasts = value == Some(0),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -202,6 +228,8 @@ fn read_vxlan(data: &[u8]) -> Vxlan {
             IFLA_VXLAN_ID => vxlan.id = number(value, 0).map_or(0, u32::from_ne_bytes),
             IFLA_VXLAN_LOCAL => vxlan.local = number::<4>(value, 0).map(Ipv4Addr::from),
             IFLA_VXLAN_LEARNING => vxlan.learning = value.first() == Some(&1),
+            IFLA_VXLAN_PROXY => vxlan.proxy = value.first() == Some(&1),
+            IFLA_VXLAN_PORT => vxlan.port = number(value, 0).map_or(0, u16::from_be_bytes),
             _ => {}
         }
     }
@@ -239,9 +267,13 @@ mod tests {
             attribute(IFLA_VXLAN_ID, &7_u32.to_ne_bytes()),
             attribute(IFLA_VXLAN_LOCAL, &[10, 0, 1, 11]),
             attribute(IFLA_VXLAN_LEARNING, &[1]),
+            attribute(IFLA_VXLAN_PROXY, &[1]),
+            attribute(IFLA_VXLAN_PORT, &4789_u16.to_be_bytes()),
         ]
         .concat();
         let port = [
+            attribute(IFLA_BRPORT_STATE, &[4]),
+            attribute(IFLA_BRPORT_BCAST_FLOOD, &[0]),
             attribute(IFLA_BRPORT_LEARNING, &[0]),
             attribute(IFLA_BRPORT_NEIGH_SUPPRESS, &[1]),
         ]
@@ -259,6 +291,7 @@ mod tests {
         message[8..12].copy_from_slice(&0x1043_u32.to_ne_bytes());
         message.extend(attribute(IFLA_IFNAME, b"vxlan7\0"));
         message.extend(attribute(IFLA_MTU, &1500_u32.to_ne_bytes()));
+        message.extend(attribute(IFLA_LINK, &9_u32.to_ne_bytes()));
         message.extend(attribute(IFLA_MASTER, &11_u32.to_ne_bytes()));
         message.extend(attribute(IFLA_LINKINFO, &info));
         message.extend(attribute(IFLA_CARRIER_UP_COUNT, &3_u32.to_ne_bytes()));
@@ -287,6 +320,7 @@ mod tests {
         assert_eq!((&*bridge.name, &*bridge.kind), ("br7", "bridge"));
         assert_eq!((bridge.arp_ignore, bridge.tag), (Some(8), Some(7)));
         assert!(bridge.running && bridge.carrier_ups > 0);
+        assert!(!port.keeps_broadcasts);
         let flags = |neigh_suppress| Port {
             learning: false,
             neigh_suppress,
@@ -322,7 +356,12 @@ mod tests {
                 id: 7,
                 local: Some(Ipv4Addr::new(10, 0, 1, 11)),
                 learning: true,
+                proxy: true,
+                port: 4789,
             }),
+            blocked: true,
+            keeps_broadcasts: true,
+            lower: Some(9),
             port: Some(Port {
                 learning: false,
                 neigh_suppress: true,

@@ -12,6 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// inner one counted).
 const AROUND: u32 = 50;
 
+/// VXLAN's port by IANA; Linux uses another one unless it is told (`dstport`).
+const PORT: u16 = 4789;
+/// Kinds of interfaces that hear what arrives at the one below them, with switches for ARP of their own. The kernel
+/// answers there for any address of the host.
+const EARS: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
+
 /// The interfaces of this host.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Links {
@@ -64,6 +70,7 @@ pub fn findings(purpose: &Purpose, links: &Links) -> Vec<Finding> {
     let mut findings = presence(purpose.range, &bridges, &vxlans);
     findings.extend(shape(&bridges, &vxlans));
     findings.extend(flooding(&vxlans));
+    findings.extend(ears(links, &bridges));
     findings.extend(addresses(purpose.range, links, &bridges));
     findings.extend(underlay(links, &vxlans));
     findings
@@ -218,6 +225,43 @@ fn flooding(vxlans: &Numbered) -> Vec<Finding> {
         )
         .of(&learning),
     );
+    let of = |wrong: &dyn Fn(&Interface) -> bool| -> Vec<Vni> {
+        let wrong = vxlans.iter().filter(|(_, it)| wrong(it));
+        wrong.map(|(vni, _)| *vni).collect()
+    };
+    const PORTS: &str = "interfaces";
+    findings.extend(
+        Finding::fail(
+            PORTS,
+            "br<VNI> lets no frames through vxlan<VNI> (spanning tree)",
+            "ip link set br$i type bridge stp_state 0",
+        )
+        .of(&of(&|it| it.up && it.blocked)),
+    );
+    findings.extend(
+        Finding::fail(
+            PORTS,
+            "broadcasts do not leave by vxlan<VNI>, so that gratuitous ARP does not reach the stations",
+            "bridge link set dev vxlan$i bcast_flood on",
+        )
+        .of(&of(&|it| it.keeps_broadcasts)),
+    );
+    findings.extend(
+        Finding::fail(
+            PORTS,
+            "vxlan<VNI> answers ARP itself (proxy), so that gratuitous ARP does not reach the stations",
+            "make vxlan<VNI> again, without `proxy`",
+        )
+        .of(&of(&|it| it.vxlan.is_some_and(|vxlan| vxlan.proxy))),
+    );
+    findings.extend(
+        Finding::warn(
+            PORTS,
+            format!("vxlan<VNI> does not use UDP port {PORT}, as the access points do by default"),
+            format!("make vxlan<VNI> again, with dstport {PORT}"),
+        )
+        .of(&of(&|it| it.vxlan.is_some_and(|vxlan| vxlan.port != PORT))),
+    );
     let device: Vec<Vni> = vxlans
         .iter()
         .filter(|(_, it)| it.vxlan.is_some_and(|vxlan| vxlan.learning))
@@ -235,6 +279,27 @@ fn flooding(vxlans: &Numbered) -> Vec<Finding> {
         findings.push(Finding::ok(
             "neigh_suppress",
             "off at vxlan<VNI>, and learning is",
+        ));
+    }
+    findings
+}
+
+/// What answers ARP for a gateway address although the bridge is silent.
+fn ears(links: &Links, bridges: &Numbered) -> Vec<Finding> {
+    let on = |it: &Interface| {
+        bridges
+            .iter()
+            .find(|(_, bridge)| it.lower == Some(bridge.index))
+    };
+    let is_ear = |it: &&Interface| EARS.contains(&it.kind.as_str()) && it.arp_ignore != Some(8);
+    let mut findings = Vec::new();
+    for it in links.interfaces.iter().filter(is_ear) {
+        let Some((vni, _)) = on(it) else { continue };
+        let Interface { name, kind, .. } = it;
+        findings.push(Finding::fail(
+            "arp_ignore",
+            format!("{name} ({kind} on br{vni}) answers ARP for the gateway address while br{vni} is silent"),
+            format!("sysctl -w net.ipv4.conf.{name}.arp_ignore=8"),
         ));
     }
     findings
@@ -317,6 +382,7 @@ fn underlay(links: &Links, vxlans: &Numbered) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut nowhere: Vec<Vni> = Vec::new();
     let mut tight: Vec<(Vni, u32, &str, u32)> = Vec::new();
+    let mut idle: BTreeMap<&str, (&Interface, Vec<Vni>)> = BTreeMap::new();
     for (vni, it) in vxlans {
         let Some(local) = it.vxlan.and_then(|vxlan| vxlan.local) else {
             continue;
@@ -329,6 +395,12 @@ fn underlay(links: &Links, vxlans: &Numbered) -> Vec<Finding> {
         // A loopback address says nothing about the interface that packets leave through.
         let under = links.interfaces.iter().find(|it| it.name == *holder);
         let under = under.filter(|under| under.name != "lo" && under.kind != "dummy");
+        if let Some(under) = under.filter(|under| !under.up || !under.running) {
+            idle.entry(&under.name)
+                .or_insert((under, Vec::new()))
+                .1
+                .push(*vni);
+        }
         if let Some(under) = under.filter(|under| it.mtu + AROUND > under.mtu) {
             tight.push((*vni, it.mtu, &under.name, under.mtu));
         }
@@ -341,6 +413,17 @@ fn underlay(links: &Links, vxlans: &Numbered) -> Vec<Finding> {
         )
         .of(&nowhere),
     );
+    for (name, (under, vnis)) in idle {
+        let (what, mend) = match under.up {
+            false => ("is down", format!("ip link set {name} up")),
+            true => (
+                "has no carrier",
+                format!("look at its cable and at the other end: ip link show {name}"),
+            ),
+        };
+        let text = format!("{name}, which carries vxlan<VNI>, {what}");
+        findings.extend(Finding::fail(ABOUT, text, mend).of(&vnis));
+    }
     if let Some((_, mtu, under, has)) = tight.first() {
         let vnis: Vec<Vni> = tight.iter().map(|(vni, ..)| *vni).collect();
         findings.extend(
@@ -381,6 +464,7 @@ mod tests {
             name: "underlay".into(),
             index: 1,
             up: true,
+            running: true,
             mtu: 1600,
             ..Interface::default()
         });
@@ -405,7 +489,8 @@ mod tests {
                 vxlan: Some(Vxlan {
                     id: i,
                     local: Some(LOCAL),
-                    learning: false,
+                    port: PORT,
+                    ..Vxlan::default()
                 }),
                 port: Some(Port::default()),
                 ..Interface::default()
@@ -473,6 +558,62 @@ mod tests {
             said(&findings(&purpose(1, 2), &silent))[0].0,
             Level::Unknown
         );
+    }
+
+    /// Input: one setting after the other that keeps frames in, or answers past the switch. Output: each is named.
+    #[test]
+    fn what_keeps_frames_in_or_answers_all_the_same() {
+        let vxlan = |links: &mut Links| -> usize {
+            let at = links.interfaces.iter().position(|it| it.name == "vxlan2");
+            at.unwrap()
+        };
+        type Change = (fn(&mut Interface), &'static str);
+        let changes: [Change; 4] = [
+            (|it| it.blocked = true, "lets no frames through vxlan<VNI>"),
+            (|it| it.keeps_broadcasts = true, "broadcasts do not leave"),
+            (
+                |it| it.vxlan.as_mut().unwrap().proxy = true,
+                "answers ARP itself",
+            ),
+            (|it| it.vxlan.as_mut().unwrap().port = 8472, "UDP port 4789"),
+        ];
+        for (change, text) in changes {
+            let mut links = host(1..=2);
+            let at = vxlan(&mut links);
+            change(&mut links.interfaces[at]);
+            let found = findings(&purpose(1, 2), &links);
+            let said = said(&found);
+            assert!(
+                said.len() == 1 && said[0].1.contains(text) && said[0].1.ends_with("VNIs 2"),
+                "{said:?}"
+            );
+        }
+        let mut links = host(1..=2);
+        links.interfaces.push(Interface {
+            name: "mv1".into(),
+            kind: "macvlan".into(),
+            lower: Some(2),
+            arp_ignore: Some(0),
+            ..Interface::default()
+        });
+        let text = "mv1 (macvlan on br1) answers ARP for the gateway address while br1 is silent";
+        assert_eq!(
+            said(&findings(&purpose(1, 2), &links)),
+            [(Level::Fail, text)]
+        );
+        if let Some(it) = links.interfaces.last_mut() {
+            it.arp_ignore = Some(8);
+        }
+        assert_eq!(said(&findings(&purpose(1, 2), &links)), []);
+    }
+
+    #[test]
+    fn an_underlay_without_carrier() {
+        let mut links = host(1..=2);
+        links.interfaces[0].running = false;
+        let text = "underlay, which carries vxlan<VNI>, has no carrier: VNIs 1-2";
+        let expected = [(Level::Fail, text)];
+        assert_eq!(said(&findings(&purpose(1, 2), &links)), expected);
     }
 
     #[test]

@@ -174,7 +174,9 @@ pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
     }
     if let Some(frr) = &facts.frr {
         let bridges = bridges.unwrap_or_default();
-        findings.extend(routing::findings(purpose, frr, &bridges, running));
+        let none = links::Links::default();
+        let links = facts.links.as_ref().unwrap_or(&none);
+        findings.extend(routing::findings(purpose, frr, &bridges, links, running));
         findings.extend(startup::findings(purpose, frr, &bridges));
     }
     if let Some(etcd) = &facts.etcd {

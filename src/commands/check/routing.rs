@@ -1,5 +1,6 @@
 //! Pure: whether FRR runs, and whether its running configuration is one that wmgwd can work with.
 
+use super::links::Links;
 use super::{Finding, Level};
 use crate::host::frr::config::BgpConfig;
 use crate::host::frr::inspection::{Answer, Inspection, OspfInterface};
@@ -27,6 +28,7 @@ pub fn findings(
     purpose: &Purpose,
     frr: &Inspection,
     bridges: &BTreeSet<Vni>,
+    links: &Links,
     running: bool,
 ) -> Vec<Finding> {
     let mut findings = daemons(frr);
@@ -38,7 +40,7 @@ pub fn findings(
         findings.extend(targets(purpose, frr, bgp, bridges));
     }
     if let Some(interfaces) = &frr.ospf {
-        findings.extend(ospf(interfaces, bridges, running));
+        findings.extend(ospf(frr, interfaces, bridges, links, running));
         findings.extend(sizes(interfaces, bridges));
     }
     findings
@@ -49,6 +51,11 @@ fn daemons(frr: &Inspection) -> Vec<Finding> {
     if let Some(reason) = &frr.vtysh {
         let text = format!("vtysh cannot be run: {reason}");
         return vec![Finding::fail(ABOUT, text, "install FRR, and look at PATH")];
+    }
+    let is_down = |(_, answer): &(&str, Option<Answer>)| *answer == Some(Answer::Down);
+    if !frr.daemons.is_empty() && frr.daemons.iter().all(is_down) {
+        let mend = "systemctl start frr, with bgpd=yes, ospfd=yes and bfdd=yes in /etc/frr/daemons";
+        return vec![Finding::fail(ABOUT, "does not run", mend)];
     }
     let mut findings = Vec::new();
     let mut well = Vec::new();
@@ -67,7 +74,13 @@ fn daemons(frr: &Inspection) -> Vec<Finding> {
             Some(Answer::Denied) => denied.push(*daemon),
             Some(Answer::Down) => findings.push(missing(
                 format!("{daemon} does not run"),
-                format!("set {daemon}=yes in /etc/frr/daemons and run: systemctl restart frr"),
+                match *daemon {
+                    // It has no line there: FRR always starts it.
+                    "zebra" => "systemctl restart frr".to_owned(),
+                    _ => format!(
+                        "set {daemon}=yes in /etc/frr/daemons and run: systemctl restart frr"
+                    ),
+                },
             )),
             Some(Answer::Silent(reason)) => findings.push(missing(
                 format!("{daemon} runs and does not answer: {reason}"),
@@ -195,11 +208,25 @@ fn targets(
             "vtysh -c 'show evpn vni' shows what zebra knows; if vxlan<VNI> is there and up: systemctl restart frr",
         ));
     }
+    let layer3: Vec<Vni> = bridges
+        .iter()
+        .copied()
+        .filter(|vni| targets.is_layer3(*vni))
+        .collect();
+    findings.extend(
+        Finding::warn(
+            ABOUT,
+            "an L3VNI (symmetric IRB) has the route target of every VNI of its VRF, so that wmgwd does not serve it",
+            "leave it out of --minvni to --maxvni, or move it out of the VRF",
+        )
+        .of(&layer3),
+    );
     match purpose.filter {
         EvpnFilter::List => {
             let asn = bgp.asn.unwrap_or_default();
             let shared: Vec<(Vni, Vni)> = bridges
                 .iter()
+                .filter(|vni| !targets.is_layer3(**vni))
                 .filter_map(|vni| {
                     let other = targets.also_carried_by(&targets.of(*vni, asn), *vni)?;
                     Some((*vni, other))
@@ -234,7 +261,13 @@ fn targets(
     findings
 }
 
-fn ospf(interfaces: &[OspfInterface], bridges: &BTreeSet<Vni>, running: bool) -> Vec<Finding> {
+fn ospf(
+    frr: &Inspection,
+    interfaces: &[OspfInterface],
+    bridges: &BTreeSet<Vni>,
+    links: &Links,
+    running: bool,
+) -> Vec<Finding> {
     const ABOUT: &str = "OSPF";
     let vni = |it: &OspfInterface| it.name.strip_prefix("br")?.parse::<Vni>().ok();
     let of_ours = |wrong: &dyn Fn(&OspfInterface) -> bool| -> Vec<Vni> {
@@ -278,6 +311,15 @@ fn ospf(interfaces: &[OspfInterface], bridges: &BTreeSet<Vni>, running: bool) ->
         .iter()
         .filter(|it| vni(it).is_none() && !it.passive && it.name != "lo")
         .collect();
+    let out: Vec<Finding> = frr
+        .uplinks
+        .iter()
+        .filter_map(|name| out_of_use(name, links))
+        .collect();
+    if !out.is_empty() {
+        findings.extend(out);
+        return findings;
+    }
     if uplinks.is_empty() {
         findings.push(Finding::fail(
             ABOUT,
@@ -318,6 +360,34 @@ fn ospf(interfaces: &[OspfInterface], bridges: &BTreeSet<Vni>, running: bool) ->
     findings
 }
 
+/// Why OSPF cannot use an interface that it is configured for.
+fn out_of_use(name: &str, links: &Links) -> Option<Finding> {
+    const ABOUT: &str = "OSPF";
+    let Some(it) = links.interfaces.iter().find(|it| it.name == name) else {
+        let text = format!("{name}, towards the upstream router, does not exist");
+        return Some(Finding::fail(ABOUT, text, "ip link show"));
+    };
+    let has_address = links
+        .addresses
+        .iter()
+        .any(|(at, ip)| at == name && ip.is_ipv4());
+    let (what, mend) = match it {
+        it if !it.up => ("is down", format!("ip link set {name} up")),
+        it if !it.running => (
+            "has no carrier",
+            format!("look at its cable and at the other end: ip link show {name}"),
+        ),
+        _ if !has_address => (
+            "has no IPv4 address",
+            format!("ip address add ADDRESS/LENGTH dev {name}"),
+        ),
+        _ => return None,
+    };
+    let text =
+        format!("{name}, towards the upstream router, {what}: nobody upstream hears this gateway");
+    Some(Finding::fail(ABOUT, text, mend))
+}
+
 fn sizes(interfaces: &[OspfInterface], bridges: &BTreeSet<Vni>) -> Vec<Finding> {
     const ABOUT: &str = "size";
     let links = interfaces.len().max(bridges.len());
@@ -342,6 +412,7 @@ mod tests {
     use super::*;
     use crate::host::frr::config::parse_bgp;
     use crate::host::frr::targets::parse_targets;
+    use crate::host::interfaces::Interface;
 
     const ROUTER: &str = "router bgp 65000\n address-family l2vpn evpn\n  neighbor fabric activate\n  neighbor fabric route-map filter-vni out\n";
     /// Input: route-maps that are open, and one that is not there at all. Output: what is wmgwd's to close is a
@@ -404,12 +475,79 @@ mod tests {
         );
     }
 
+    /// Input: an uplink that ospfd does not use, for each reason. Output: the reason, and what mends it.
+    #[test]
+    fn why_an_uplink_is_out_of_use() {
+        let it = Interface {
+            name: "up".into(),
+            up: true,
+            running: true,
+            ..Interface::default()
+        };
+        let said = |change: fn(&mut Links)| {
+            let mut links = Links {
+                interfaces: vec![it.clone()],
+                addresses: vec![("up".into(), core::net::IpAddr::from([10, 0, 0, 1]))],
+                refused: None,
+            };
+            change(&mut links);
+            let frr = Inspection {
+                uplinks: vec!["up".into()],
+                ..Inspection::default()
+            };
+            let found = ospf(&frr, &[], &BTreeSet::new(), &links, false);
+            let mend = found[0].mend.clone().unwrap_or_default();
+            (found.len(), mend)
+        };
+        for (change, mend) in [
+            (
+                (|it| it.interfaces[0].up = false) as fn(&mut Links),
+                "ip link set up up",
+            ),
+            (|it| it.interfaces[0].running = false, "look at its cable"),
+            (|it| it.addresses.clear(), "ip address add"),
+            (|it| it.interfaces.clear(), "ip link show"),
+            (|_| {}, "no ip ospf passive"),
+        ] {
+            let (count, told) = said(change);
+            assert!(count == 1 && told.contains(mend), "{told}");
+        }
+    }
+
+    /// Input: FRR is installed and nothing of it runs. Output: that is said once.
+    #[test]
+    fn nothing_of_frr_runs() {
+        let down = |name| (name, Some(Answer::Down));
+        let frr = Inspection {
+            daemons: ["zebra", "bgpd", "ospfd", "bfdd"].map(down).into(),
+            ..Inspection::default()
+        };
+        let found = daemons(&frr);
+        assert_eq!(said(&found), [(Level::Fail, "does not run")]);
+    }
+
     #[test]
     fn more_vnis_than_ospf_can_say() {
         let bridges: BTreeSet<Vni> = purpose(1, 5334).range.iter().collect();
         assert_eq!(sizes(&[], &bridges)[0].level, Level::Ok);
         let bridges: BTreeSet<Vni> = purpose(1, 5335).range.iter().collect();
         assert_eq!(sizes(&[], &bridges)[0].level, Level::Fail);
+    }
+
+    #[test]
+    fn an_l3vni_in_the_range() {
+        let json = r#"{"1":{"type":"L2","exportRTs":["65000:1","65000:3"]},"3":{"type":"L3","exportRTs":["65000:3"]}}"#;
+        let frr = Inspection {
+            all_vnis: true,
+            targets: parse_targets(json).ok(),
+            ..Inspection::default()
+        };
+        let bridges = BTreeSet::from_iter(vnis(&[1, 3]));
+        let found = targets(&purpose(1, 3), &frr, &parse_bgp(ROUTER), &bridges);
+        assert!(
+            matches!(&said(&found)[..], [(Level::Warn, text)] if text.contains("L3VNI") && text.ends_with("VNIs 3")),
+            "{found:?}"
+        );
     }
 
     #[test]

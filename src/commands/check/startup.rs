@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::host::frr::config::Entry;
-use crate::host::frr::inspection::Inspection;
+use crate::host::frr::inspection::{Inspection, Saved};
 use crate::host::frr::script::{CLOSING, LIST, ROUTE_MAP, is_open};
 use crate::model::frr::Cost;
 use crate::model::purpose::Purpose;
@@ -68,14 +68,21 @@ pub fn findings(purpose: &Purpose, frr: &Inspection, bridges: &BTreeSet<Vni>) ->
             }
         }
     }
+    let unsure: Vec<String> = frr.saved.iter().filter_map(unsure).collect();
+    if !unsure.is_empty() {
+        let text = format!("not understood, and may matter: {}", unsure.join(", "));
+        let mend = "write the line as `vtysh -c 'show running-config'` would";
+        findings.push(Finding::unknown(ABOUT, text, mend));
+    }
     let without: Vec<Vni> = bridges.difference(&costs).copied().collect();
+    let without = without.as_slice();
     findings.extend(
         Finding::warn(
             ABOUT,
             "no cost for br<VNI>, so that until wmgwd sets it this gateway is better than any owner",
             "append `interface br<VNI>` and ` ip ospf cost 65535` for each, see the end of frr.conf.example",
         )
-        .of(&without),
+        .of(if unsure.is_empty() { without } else { &[] }),
     );
     if findings.is_empty() && filtered {
         findings.push(Finding::ok(
@@ -84,6 +91,24 @@ pub fn findings(purpose: &Purpose, frr: &Inspection, bridges: &BTreeSet<Vni>) ->
         ));
     }
     findings
+}
+
+/// Where a file is not understood.
+fn unsure(saved: &Saved) -> Option<String> {
+    const NAMED: usize = 5;
+    let numbers: Vec<String> = saved
+        .unsure
+        .iter()
+        .take(NAMED)
+        .map(usize::to_string)
+        .collect();
+    let more = if saved.unsure.len() > NAMED {
+        ",..."
+    } else {
+        ""
+    };
+    let file = saved.path.display();
+    (!numbers.is_empty()).then(|| format!("{file} line {}{more}", numbers.join(",")))
 }
 
 /// Whether an entry lets one VNI out, as `--evpn-filter entries` and the Go program have them.
@@ -97,15 +122,9 @@ mod tests {
     use super::super::Level;
     use super::super::tests::{purpose, said, vnis};
     use super::*;
-    use crate::host::frr::config::{parse_bgp, parse_ospf};
-    use crate::host::frr::inspection::Saved;
 
     fn loads(text: &str) -> Vec<(Level, String)> {
-        let saved = Saved {
-            path: "/etc/frr/frr.conf".into(),
-            bgp: parse_bgp(text),
-            costs: parse_ospf(text),
-        };
+        let saved = Saved::read("/etc/frr/frr.conf".into(), text);
         let frr = Inspection {
             saved: vec![saved],
             ..Inspection::default()
@@ -124,6 +143,21 @@ mod tests {
         // The entry that matches the list lets nothing out while the list is empty.
         let shaped = format!("{WELL}route-map filter-vni permit 10\n match extcommunity wmgwd\n");
         assert_eq!(loads(&shaped), []);
+    }
+
+    /// Input: the file with tabs, without indentation, with words cut short; and with words cut too short. Output: the
+    /// first are as good as the example, the last cannot be told.
+    #[test]
+    fn a_file_as_operators_write_it() {
+        let tabs = WELL.replace("\n ", "\n\t");
+        let bare = WELL.replace("\n ", "\n");
+        let short = WELL.replace("interface", "int").replace("ospf", "os");
+        for file in [&tabs, &bare, &short] {
+            assert_eq!(loads(file), [], "{file}");
+        }
+        let found = loads(&WELL.replace("interface", "i"));
+        let text = "not understood, and may matter: /etc/frr/frr.conf line 3,4";
+        assert_eq!(found, [(Level::Unknown, text.to_owned())]);
     }
 
     #[test]

@@ -132,8 +132,16 @@ fn switches(system: &System) -> Vec<Finding> {
         )
         .of(&loud),
     );
+    if system.arp_ignore_all.is_none() {
+        findings.push(Finding::unknown(
+            "arp_ignore",
+            "net.ipv4.conf.all.arp_ignore cannot be read",
+            "mount /proc",
+        ));
+    }
     if findings.is_empty() {
         let text = match system.guards.is_empty() {
+            _ if system.arp_ignore.is_empty() => "below 8 for all; there is no br<VNI> to look at",
             true => "0 for all, 8 (silent) for each br<VNI>",
             false => "0 for all; each br<VNI> is the running wmgwd's to switch",
         };

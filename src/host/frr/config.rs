@@ -118,6 +118,34 @@ pub fn parse_ospf(text: &str) -> BTreeMap<Vni, Cost> {
     costs
 }
 
+/// Reads from ospfd's running configuration the interfaces that it is to speak to a neighbour on: those that it names
+/// as not passive, or in an area of their own, or with settings for neighbours. Bridges are none.
+pub fn parse_uplinks(text: &str) -> Vec<String> {
+    let mut uplinks = Vec::new();
+    let mut open = None;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match (line.starts_with(' '), &words[..]) {
+            (false, ["interface", name, ..]) => open = Some(*name),
+            (false, _) => open = None,
+            (true, ["no", "passive-interface", name, ..]) => uplinks.push((*name).to_owned()),
+            (true, ["ip", "ospf", "cost" | "passive", ..]) => {}
+            (true, ["ip", "ospf", ..] | ["no", "ip", "ospf", "passive", ..]) => {
+                uplinks.extend(open.map(str::to_owned));
+            }
+            (true, _) => {}
+        }
+    }
+    let is_bridge = |name: &str| {
+        name.strip_prefix("br")
+            .is_some_and(|it| it.parse::<Vni>().is_ok())
+    };
+    uplinks.retain(|name| !is_bridge(name));
+    uplinks.sort_unstable();
+    uplinks.dedup();
+    uplinks
+}
+
 /// An AS number in plain or in dot notation (RFC 5396).
 fn parse_asn(text: &str) -> Option<u32> {
     match text.split_once('.') {
@@ -251,6 +279,31 @@ end
     fn as_dot_notation() {
         let config = parse_bgp("router bgp 1.10 as-notation dot\n");
         assert_eq!(config.asn, Some(65546));
+    }
+
+    #[test]
+    fn uplinks_are_what_ospf_has_neighbours_on() {
+        let text = "\
+interface br4
+ ip ospf cost 65535
+ ip ospf bfd
+exit
+interface eth0
+ ip ospf cost 65535
+exit
+interface uplink
+ no ip ospf passive
+ ip ospf bfd
+exit
+interface eth2
+ ip ospf area 0.0.0.0
+exit
+router ospf
+ passive-interface default
+ no passive-interface eth1
+exit
+";
+        assert_eq!(parse_uplinks(text), ["eth1", "eth2", "uplink"]);
     }
 
     /// FRR 8.4.4, `vtysh -d ospfd -c 'show running-config'`, shortened.

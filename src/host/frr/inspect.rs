@@ -1,18 +1,20 @@
 //! One look at FRR for `wmgwd check`: what its daemons answer, and what their configurations say. Changes nothing.
 
 use super::FrrConfig;
-use super::config::{parse_bgp, parse_ospf};
+use super::config::{parse_bgp, parse_uplinks};
 use super::health;
 use super::inspection::{Answer, Inspection, Saved, parse_interfaces, parse_neighbours, says};
 use super::run::{Daemon, Vtysh};
 use super::targets::parse_targets;
 use crate::host::Error;
+use crate::sys::child;
 use crate::telemetry::log_text::chain;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 /// Where FRR keeps what it loads at a boot.
 const SAVED: &str = "/etc/frr";
@@ -21,6 +23,16 @@ const SAVED: &str = "/etc/frr";
 pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
     let vtysh = Vtysh::new(config);
     let mut inspection = Inspection::default();
+    // Where no daemon runs vtysh is not asked anything, and would not be missed.
+    let here = child::command(&config.vtysh)
+        .arg("-h")
+        .stdin(Stdio::null())
+        .output();
+    if let Err(error) = here {
+        inspection.vtysh = Some(error.to_string());
+        read_saved(&mut inspection);
+        return inspection;
+    }
     let mut ask = |daemon: Daemon, commands: &[&str]| -> Vec<Option<String>> {
         let mut answer = standing(config, daemon);
         let mut texts = Vec::new();
@@ -67,6 +79,7 @@ pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
     // No VNI known yet, or no BGP instance: vtysh then prints no JSON.
     inspection.targets = text(&bgpd, 1).map(|json| parse_targets(&json).unwrap_or_default());
     inspection.neighbours = text(&bgpd, 2).map(|json| parse_neighbours(&json));
+    inspection.uplinks = text(&ospfd, 0).map_or_else(Vec::new, |it| parse_uplinks(&it));
     inspection.ospf = text(&ospfd, 1).map(|json| parse_interfaces(&json));
     inspection.remarks = remarks(&vtysh, &inspection);
     read_saved(&mut inspection);
@@ -109,11 +122,7 @@ fn read_saved(inspection: &mut Inspection) {
         match fs::read(&path) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
-                inspection.saved.push(Saved {
-                    bgp: parse_bgp(&text),
-                    costs: parse_ospf(&text),
-                    path,
-                });
+                inspection.saved.push(Saved::read(path, &text));
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(_) => inspection.unreadable = Some(path),

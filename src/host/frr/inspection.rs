@@ -1,6 +1,7 @@
 //! What [`inspect`](super::inspect::inspect) finds, and how FRR's answers are read. Pure.
 
-use super::config::BgpConfig;
+use super::config::{BgpConfig, parse_bgp, parse_ospf};
+use super::file::canonical;
 use super::targets::Targets;
 use crate::model::frr::Cost;
 use crate::model::types::Vni;
@@ -47,6 +48,21 @@ pub struct Saved {
     pub bgp: BgpConfig,
     /// What it says of the costs of bridges.
     pub costs: BTreeMap<Vni, Cost>,
+    /// Numbers of lines that may say something of these, and are not understood.
+    pub unsure: Vec<usize>,
+}
+
+impl Saved {
+    /// What a file holds.
+    pub fn read(path: PathBuf, text: &str) -> Saved {
+        let read = canonical(text);
+        Saved {
+            path,
+            bgp: parse_bgp(&read.text),
+            costs: parse_ospf(&read.text),
+            unsure: read.unsure,
+        }
+    }
 }
 
 /// What was found. `None` where it could not be read.
@@ -70,6 +86,8 @@ pub struct Inspection {
     pub ospf: Option<Vec<OspfInterface>>,
     /// The lines of vtysh's own configuration file that it refuses, by number, with what it says of them.
     pub remarks: BTreeMap<usize, String>,
+    /// The interfaces that ospfd is to speak to a neighbour on, by its configuration.
+    pub uplinks: Vec<String>,
     /// The configurations on disk.
     pub saved: Vec<Saved>,
     /// One that exists and cannot be read.

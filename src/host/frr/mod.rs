@@ -9,6 +9,7 @@
 
 mod bgp;
 pub mod config;
+mod file;
 mod health;
 pub mod inspect;
 pub mod inspection;
