@@ -11,6 +11,8 @@ use serde_json::Value;
 
 const ETCD: &str = "--etcd=http://10.0.3.100:2379,http://10.0.3.100:2379";
 
+const ONE_MEMBER: &str = "a cluster of one member: when it fails, every gateway is fenced";
+
 /// What a check says that is not `ok`: level, text, mend; and its exit status.
 struct Said {
     status: String,
@@ -35,6 +37,8 @@ fn check(lab: &Lab, options: &[&str]) -> Said {
         findings: findings
             .iter()
             .filter(|finding| finding["level"] != "ok")
+            // The lab has one member; all that is tested here is beside that.
+            .filter(|finding| finding["text"] != ONE_MEMBER)
             .map(|it| (word(it, "level"), word(it, "text"), word(it, "mend")))
             .collect(),
     }
@@ -670,6 +674,11 @@ fn others(lab: &Lab) {
     let said = check(lab, &["--etcd=http://10.0.3.100:1,http://10.0.3.100:2379"]);
     assert_eq!(said.status, "0", "{:?}", said.findings);
     says(&said, "warn", "no connection for /v3/maintenance/status");
+    let words = lab.ask(
+        "gw1",
+        &[env!("CARGO_BIN_EXE_wmgwd"), "check", "--maxvni=3", ETCD],
+    );
+    assert!(words.contains(ONE_MEMBER), "{words}");
     let leases = etcdctl("lease list");
     assert!(
         leases.contains("found 0 leases"),

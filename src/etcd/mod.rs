@@ -51,6 +51,7 @@ const LEASE_KEEPALIVE: &str = "/v3/lease/keepalive";
 const LEASE_LEFT: &str = "/v3/lease/timetolive";
 const LEASE_REVOKE: &str = "/v3/lease/revoke";
 const STATUS: &str = "/v3/maintenance/status";
+const MEMBERS: &str = "/v3/cluster/member/list";
 const WATCH: &str = "/v3/watch";
 const AUTHENTICATE: &str = "/v3/auth/authenticate";
 
@@ -255,6 +256,11 @@ impl Client {
     /// How the member at the endpoint is.
     pub fn status(&self) -> Result<MemberStatus, Error> {
         self.unary(STATUS, &wire::status(), wire::status_reply)
+    }
+
+    /// How many members of the cluster vote.
+    pub fn voters(&self) -> Result<usize, Error> {
+        self.unary(MEMBERS, &wire::status(), wire::voters_reply)
     }
 
     /// Watches the keys that begin with `prefix`, from revision `start` on, for the time of `bound`.

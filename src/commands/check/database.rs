@@ -34,6 +34,8 @@ pub struct Trial {
 pub struct Database {
     /// Each endpoint, and how the member there is or why it does not answer.
     pub members: Vec<(String, Result<MemberStatus, Refusal>)>,
+    /// How many members of the cluster vote, if it says so.
+    pub voters: Option<usize>,
     /// The lease on trial.
     pub lease: Option<Result<Trial, Refusal>>,
     /// Why this node may not write where it has to.
@@ -126,6 +128,17 @@ fn members(etcd: &Database) -> Vec<Finding> {
             ABOUT,
             "one endpoint alone: when its member fails, this node is fenced after its lease",
             "name the other members too, in --etcd",
+        ));
+    }
+    if let Some(few @ 1..=2) = etcd.voters {
+        let text = match few {
+            1 => "a cluster of one member: when it fails, every gateway is fenced",
+            _ => "a cluster of two members: when either fails, every gateway is fenced",
+        };
+        findings.push(Finding::warn(
+            ABOUT,
+            text,
+            "add members, three or five in all: etcdctl member add",
         ));
     }
     findings
@@ -338,6 +351,7 @@ mod tests {
             })),
             write: None,
             warnings: Vec::new(),
+            voters: Some(3),
             nodes: Some(Ok(BTreeMap::new())),
             timeout: seconds(1),
         }
@@ -405,6 +419,22 @@ mod tests {
                 "http://b, http://d: version 3.4.23"
             ]
         );
+    }
+
+    #[test]
+    fn a_cluster_that_no_member_may_leave() {
+        for (voters, expected) in [
+            (1, &[Level::Warn][..]),
+            (2, &[Level::Warn]),
+            (3, &[]),
+            (4, &[]),
+        ] {
+            let etcd = Database {
+                voters: Some(voters),
+                ..well()
+            };
+            assert_eq!(levels(&etcd, false), expected, "{voters}");
+        }
     }
 
     /// One member that is away is a warning, as long as another answers; all of them are a failure.

@@ -161,6 +161,7 @@ fn database(config: &CheckConfig) -> Database {
         return database;
     }
     database.lease = Some(try_lease(purpose, client).map_err(|error| Refusal::from(&error)));
+    database.voters = client.voters().ok();
     database.write = client
         .txn(&never(purpose))
         .err()

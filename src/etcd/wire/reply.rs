@@ -261,6 +261,15 @@ pub fn status_reply(reply: &[u8]) -> Result<MemberStatus, Error> {
     })
 }
 
+/// Reads the list of members: how many of them vote. A learner does not.
+pub fn voters_reply(reply: &[u8]) -> Result<usize, Error> {
+    let reply: Object = read(reply)?;
+    let members = reply.get("members").and_then(Value::as_array);
+    let members = members.ok_or(Error::Malformed("no members"))?;
+    let votes = |member: &&Value| member.get("isLearner") != Some(&Value::Bool(true));
+    Ok(members.iter().filter(votes).count())
+}
+
 /// Reads the reply to [`authenticate`](super::authenticate): the token, which goes into a header as it is.
 pub fn authenticate_reply(reply: &[u8]) -> Result<String, Error> {
     let reply: Object = read(reply)?;

@@ -60,7 +60,7 @@ pub fn lease(id: LeaseId) -> Vec<u8> {
     body(json!({"ID": id.0.to_string()}))
 }
 
-/// Asks a member how it is.
+/// Asks a member how it is, or who the members are.
 pub fn status() -> Vec<u8> {
     body(json!({}))
 }

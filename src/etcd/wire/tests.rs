@@ -402,3 +402,11 @@ fn a_members_status_is_read() {
     assert!(!status("").has_leader);
     assert!(status_reply(b"{}").is_err());
 }
+
+/// Input: three members as etcd 3.4.23 lists them, shortened, and a learner. Output: three that vote.
+#[test]
+fn members_that_vote_are_counted() {
+    let reply = r#"{"header":{"cluster_id":"1"},"members":[{"ID":"1","name":"a"},{"ID":"2","name":"b"},{"ID":"3"},{"ID":"4","isLearner":true}]}"#;
+    assert_eq!(voters_reply(reply.as_bytes()).unwrap(), 3);
+    assert!(voters_reply(b"{}").is_err());
+}
