@@ -9,6 +9,7 @@ use wmgwd::cli::{self, CheckConfig, Command};
 use wmgwd::commands::check::{self, Fitness, look::look, show};
 use wmgwd::commands::{operate, withdraw};
 use wmgwd::daemon;
+use wmgwd::etcd::AccessError;
 use wmgwd::sys::signal;
 use wmgwd::telemetry::logging;
 use wmgwd::{Failure, guard};
@@ -35,7 +36,11 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(failure) => {
             error!("{}", wmgwd::telemetry::log_text::chain(failure.as_ref()));
-            ExitCode::FAILURE
+            match failure.downcast_ref::<AccessError>() {
+                // As with an option that cannot be taken: starting again does not make it better.
+                Some(error) if error.is_lasting() => ExitCode::from(USAGE),
+                _ => ExitCode::FAILURE,
+            }
         }
     };
     log::logger().flush();

@@ -254,22 +254,70 @@ fn hostile_clients_harm_nobody() {
     }
 }
 
-/// Input: an address that is taken. Output: status 1 and a line that names it, before etcd has heard anything.
+/// Input: an address that is taken, and free later. Output: a line that names it; the node serves all the same, and
+/// answers there once it is free.
 #[test]
-fn an_address_that_is_taken_is_told_at_the_start() {
+fn an_address_that_is_taken_is_waited_for() {
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = taken.local_addr().unwrap();
     let etcd = Etcd::start();
     let mut node = Node::new(1, etcd.endpoint()).with("--metrics", address);
     node.start();
-    assert_eq!(node.wait_exit().code(), Some(1));
-    let log = node.log();
-    assert!(
-        log.contains(&format!("cannot listen at {address}")),
-        "{log}"
-    );
-    assert_eq!(node.guard_pids(), []);
-    assert!(!table(&etcd.client()).has(&node));
+    until_settled(&etcd.client(), &[&node]);
+    node.until_logged(&format!(
+        "metrics: cannot listen at {address}, trying again: "
+    ));
+    drop(taken);
+    node.until_logged(&format!("metrics: listening at {address}"));
+    until_ready(address.port());
+    assert_eq!(node.logged("cannot listen at"), 1, "{}", node.log());
+}
+
+/// Input: options that name files which are not there or cannot be used. Output: status 2, which the unit does not
+/// start again after, and a line that names option and file; no guard, no registration.
+#[test]
+fn a_file_that_cannot_be_used_is_told_at_the_start() {
+    let etcd = Etcd::start();
+    let nowhere = "/nowhere/to/be/found";
+    let empty = std::env::temp_dir().join(format!("wmgwd-empty-{}", std::process::id()));
+    fs::write(&empty, "").unwrap();
+    let empty_path = empty.display().to_string();
+    for (options, says) in [
+        (
+            &[("--user", "gw"), ("--password-file", nowhere)][..],
+            "cannot read --password-file /nowhere/to/be/found",
+        ),
+        (
+            &[("--user", "gw"), ("--password-file", &empty_path)],
+            "--password-file /",
+        ),
+        (
+            &[("--cacert", nowhere)],
+            "cannot read --cacert /nowhere/to/be/found",
+        ),
+        (
+            &[("--cert", nowhere), ("--key", nowhere)],
+            "cannot read --cert /nowhere/to/be/found",
+        ),
+    ] {
+        let mut node = Node::new(1, etcd.endpoint());
+        for (option, value) in options {
+            node.set(option, value);
+        }
+        node.start();
+        assert_eq!(
+            node.wait_exit().code(),
+            Some(2),
+            "{options:?}: {}",
+            node.log()
+        );
+        let log = node.log();
+        assert_eq!(log.matches("[ERROR]").count(), 1, "{log}");
+        assert!(log.contains(says), "{log}");
+        assert_eq!(node.guard_pids(), []);
+        assert!(!table(&etcd.client()).has(&node));
+    }
+    fs::remove_file(&empty).unwrap();
 }
 
 /// Input: a node whose standard error is the journal, or so it is told. Output: every line, also of its guard, has a

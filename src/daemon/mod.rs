@@ -31,7 +31,7 @@ use crate::sys::sd_notify::Supervisor;
 use crate::sys::signal::Signals;
 use crate::telemetry::log_text::{Complaint, chain, value};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::server::{About, Server};
+use crate::telemetry::metrics::server::{self, About};
 use crate::telemetry::notify::Notifier;
 use fence::Fence;
 use gate::Gate;
@@ -79,8 +79,8 @@ impl Error for Unfinished {}
 
 /// Serves VNIs until told to stop; then everything is withdrawn and the lease revoked.
 pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
-    // Before anything is touched: an address that is taken is a mistake to be told at once.
-    let server = config.metrics.map(Server::bind).transpose()?;
+    // Before anything is touched: a file that cannot be used is a mistake to be told at once.
+    let client = Client::open(&config.etcd, config.timing.etcd_timeout)?;
     let metrics: Arc<Metrics> = Arc::default();
     let host = HostFactory::open(config.mock, config.range, config.evpn_filter)?.counting(&metrics);
     info!(
@@ -108,7 +108,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     for warning in config.etcd.warnings() {
         warn!("{warning}");
     }
-    let client = Client::open(&config.etcd, config.timing.etcd_timeout)?.counting(metrics.clone());
+    let client = client.counting(metrics.clone());
     let Attached {
         supervisor: guards,
         mut conn,
@@ -167,12 +167,12 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         // The receiver is gone once everything is withdrawn: nothing is left to end.
         let _ = told.send(event);
     })?;
-    if let Some(server) = server {
+    if let Some(address) = config.metrics {
         let about = About {
             name: config.name.clone(),
             range: config.range,
         };
-        server.spawn(metrics.clone(), about, stillness(&config))?;
+        server::spawn(address, metrics.clone(), about, stillness(&config))?;
     }
     let notifier = notifier(&config, &metrics)?;
     let watchdog = Watchdog::spawn(

@@ -7,7 +7,7 @@ use super::Endpoint;
 use super::endpoint::NO_TLS;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -193,6 +193,24 @@ pub enum AccessError {
     NoAuthorities,
     /// This program was built without TLS.
     NoTls,
+}
+
+impl AccessError {
+    /// Whether only the operator can change it. A machine that is short of memory or of descriptors for a moment is
+    /// no mistake in the options.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            AccessError::Read { source, .. } => matches!(
+                source.kind(),
+                ErrorKind::NotFound
+                    | ErrorKind::PermissionDenied
+                    | ErrorKind::IsADirectory
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::InvalidData
+            ),
+            _ => true,
+        }
+    }
 }
 
 impl fmt::Display for AccessError {

@@ -9,9 +9,10 @@ use super::http::{self, Reading, Status};
 use super::text::{self, CONTENT_TYPE};
 use crate::model::types::Time;
 use crate::sys::clock;
+use crate::telemetry::log_text::Complaint;
+use log::{info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -30,29 +31,12 @@ const BURST: usize = 16;
 /// How long the thread leaves a listener alone that gives errors (too many open files).
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The address cannot be listened at.
-#[derive(Debug)]
-pub struct Error {
-    address: SocketAddr,
-    source: io::Error,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = self.address;
-        write!(f, "cannot listen at {address}: choose another --metrics")
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
+/// How soon an address that cannot be listened at is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// The listening socket.
 #[derive(Debug)]
-pub struct Server {
+struct Server {
     listener: TcpListener,
 }
 
@@ -64,36 +48,55 @@ struct Desk {
     stillness: Duration,
 }
 
+/// Starts the thread, which ends with the process. It listens at `address`, now or as soon as that is possible:
+/// numbers that cannot be asked for are no reason to leave VNIs without a gateway. The daemon counts as alive while
+/// its worker has not stood still for longer than `stillness`.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn spawn(
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    about: About,
+    stillness: Duration,
+) -> io::Result<()> {
+    let desk = Desk {
+        metrics,
+        about,
+        stillness,
+    };
+    Builder::new()
+        .name("metrics".to_owned())
+        .spawn(move || Server::listen(address).run(&desk))?;
+    Ok(())
+}
+
 impl Server {
-    /// Listens at `address`.
-    ///
-    /// # Errors
-    /// That is not possible.
-    pub fn bind(address: SocketAddr) -> Result<Server, Error> {
-        let listen = || {
+    /// Waits until `address` can be listened at.
+    fn listen(address: SocketAddr) -> Server {
+        let bind = || {
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
-            Ok(listener)
+            Ok::<_, io::Error>(listener)
         };
-        let listener = listen().map_err(|source| Error { address, source })?;
-        Ok(Server { listener })
-    }
-
-    /// Starts the thread, which ends with the process. The daemon counts as alive while its worker has not stood
-    /// still for longer than `stillness`.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
-    pub fn spawn(self, metrics: Arc<Metrics>, about: About, stillness: Duration) -> io::Result<()> {
-        let desk = Desk {
-            metrics,
-            about,
-            stillness,
-        };
-        Builder::new()
-            .name("metrics".to_owned())
-            .spawn(move || self.run(&desk))?;
-        Ok(())
+        let mut complaint = Complaint::default();
+        loop {
+            match bind() {
+                Ok(listener) => {
+                    if complaint.settle() {
+                        info!("metrics: listening at {address}");
+                    }
+                    return Server { listener };
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    if complaint.raise(&reason) {
+                        warn!("metrics: cannot listen at {address}, trying again: {reason}");
+                    }
+                    sleep(AGAIN);
+                }
+            }
+        }
     }
 
     fn run(&self, desk: &Desk) {
