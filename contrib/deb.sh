@@ -33,7 +33,9 @@ done
 cd -- "$top"
 if [ -z "$binary" ]; then
 	cargo build --release --quiet
-	binary=$top/target/release/wmgwd
+	# Where cargo builds is for its environment and configuration to say, such as CARGO_TARGET_DIR.
+	target=$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+	binary=$target/release/wmgwd
 fi
 [ -x "$binary" ] || die "$binary is no program"
 
@@ -55,9 +57,9 @@ put() { # MODE FILE TARGET
 }
 put 755 "$binary" usr/sbin/wmgwd
 strip --strip-unneeded --remove-section=.comment --remove-section=.note "$tree/usr/sbin/wmgwd"
-put 644 contrib/wmgwd.service lib/systemd/system/wmgwd.service
+put 644 contrib/wmgwd.service usr/lib/systemd/system/wmgwd.service
 # The comment at its top is about doing by hand what the package does.
-sed -i -e 's#/usr/local/sbin/#/usr/sbin/#' -e '1,/^$/d' "$tree/lib/systemd/system/wmgwd.service"
+sed -i -e 's#/usr/local/sbin/#/usr/sbin/#' -e '1,/^$/d' "$tree/usr/lib/systemd/system/wmgwd.service"
 # A name and a password of etcd may come to stand in it.
 put 640 contrib/wmgwd.default etc/default/wmgwd
 put 644 man/wmgwd.8 usr/share/man/man8/wmgwd.8
@@ -86,7 +88,7 @@ cat >"$tree/usr/share/lintian/overrides/wmgwd" <<'OVERRIDES'
 # May hold a password.
 wmgwd: non-standard-file-perm 0640 != 0644 [etc/default/wmgwd]
 # It is started by hand once it is configured, and its options come from the environment.
-wmgwd: package-supports-alternative-init-but-no-init.d-script [lib/systemd/system/wmgwd.service]
+wmgwd: package-supports-alternative-init-but-no-init.d-script [usr/lib/systemd/system/wmgwd.service]
 # The licence names its holders without a year.
 wmgwd: copyright-without-copyright-notice
 # Whoever enabled it did so by hand, with systemctl; deb-systemd-helper does not know of that.
@@ -117,7 +119,7 @@ Description: distributed gateway daemon for WiMoVE: one owner for every VNI
  and fail over when one dies.
 CONTROL
 echo /etc/default/wmgwd >"$tree/DEBIAN/conffiles"
-(cd -- "$tree" && find etc lib usr -type f ! -path etc/default/wmgwd -print0 | LC_ALL=C sort -z | xargs -0 md5sum) \
+(cd -- "$tree" && find etc usr -type f ! -path etc/default/wmgwd -print0 | LC_ALL=C sort -z | xargs -0 md5sum) \
 	>"$tree/DEBIAN/md5sums"
 
 # Neither starts nor restarts anything: a gateway without options serves the wrong VNIs, and gateways that are

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -360,9 +362,26 @@ fn the_debian_package_comes_and_goes() {
     }
     let directory = Directory::new("deb");
     let output = directory.0.display().to_string();
-    let mut build = Command::new("contrib/deb.sh");
-    build.args(["--binary", WMGWD, "--output", &output]);
+    // In the place of a release build, which takes minutes: the program under test, where the build would leave it.
+    let (bin, target) = (directory.0.join("bin"), directory.0.join("target"));
+    std::fs::create_dir(&bin).unwrap();
+    let cargo = bin.join("cargo");
+    std::fs::write(
+        &cargo,
+        format!(
+            "#!/bin/sh\n[ \"$1\" = build ] || exec '{}' \"$@\"\n\
+             exec install -D '{WMGWD}' \"$CARGO_TARGET_DIR/release/wmgwd\"\n",
+            env!("CARGO")
+        ),
+    )
+    .unwrap();
+    std::fs::set_permissions(&cargo, Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut build = Command::new("env");
+    build.arg(format!("PATH={}:{path}", bin.display()));
+    build.args(["contrib/deb.sh", "--output", &output]);
     build
+        .env("CARGO_TARGET_DIR", &target)
         .env("DEBFULLNAME", "A Packager")
         .env("DEBEMAIL", "packager@wmgwd.org");
     let (built, said) = run(&mut build);
@@ -424,8 +443,10 @@ const INSTALL: &str = r#"
         echo "-- installed"
         /usr/sbin/wmgwd --version
         getent passwd wmgwd | grep -q nologin
-        test -s /lib/systemd/system/wmgwd.service
-        ! grep local/sbin /lib/systemd/system/wmgwd.service
+        unit=/usr/lib/systemd/system/wmgwd.service
+        dpkg --listfiles wmgwd | grep -qx "$unit"
+        test -s "$unit"
+        ! grep local/sbin "$unit"
         test "$(stat -c %a /etc/default/wmgwd)" = 640
         test ! -e /etc/systemd/system/multi-user.target.wants/wmgwd.service
         ! pgrep -x wmgwd
@@ -440,11 +461,14 @@ const INSTALL: &str = r#"
         dpkg --force-depends --install /tmp/wmgwd.deb
         grep -q WMGWD_MAXVNI=7 /etc/default/wmgwd
         echo "-- again"
-        dpkg --remove wmgwd
+        mkdir -p /tmp/said
+        dpkg --remove wmgwd 2>&1 | tee /tmp/said/remove
         test ! -e /usr/sbin/wmgwd
         grep -q WMGWD_MAXVNI=7 /etc/default/wmgwd
         echo "-- removed"
-        dpkg --purge wmgwd
+        dpkg --purge wmgwd 2>&1 | tee /tmp/said/purge
+        # A directory that the package should not have named.
+        ! grep "not empty" /tmp/said/*
         test ! -e /etc/default/wmgwd
         ! getent passwd wmgwd
         ! dpkg --status wmgwd 2>/dev/null
