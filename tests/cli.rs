@@ -68,6 +68,9 @@ fn what_cannot_be_taken_is_refused_in_one_line() {
         (&["withdraw", "--maxvni=0"], "--maxvni"),
         (&["check", "--uids=1"], "--uids"),
         (&["status", "0"], "<vni>"),
+        (&["status", "7-5"], "<vni>"),
+        (&["status", "5-"], "<vni>"),
+        (&["status", "5,,7"], "<vni>"),
         (&["status", "--interval=0"], "--interval"),
         (&["drain"], "<name>"),
         (&["drain", "a", "b"], "only one <name>"),
@@ -122,14 +125,18 @@ fn options_come_from_the_environment() {
 #[test]
 fn version_and_help_need_no_name() {
     let version = format!("wmgwd {}\n", env!("CARGO_PKG_VERSION"));
-    for args in [["--version"], ["-version"], ["--version=true"]] {
+    for args in [["--version"], ["-version"], ["--version=true"], ["-v"]] {
         assert_eq!(stdout(&args), version);
     }
-    for args in [["--help"], ["-help"], ["-h"]] {
+    for args in [["--help"], ["-help"], ["-h"], ["help"]] {
         assert!(stdout(&args).starts_with("Usage: wmgwd --name"));
     }
     assert!(stdout(&["withdraw", "--help"]).starts_with("Usage: wmgwd withdraw"));
     assert!(stdout(&["check", "--help"]).starts_with("Usage: wmgwd check"));
+    for command in ["withdraw", "check", "status", "drain", "undrain"] {
+        assert_eq!(stdout(&["help", command]), stdout(&[command, "--help"]));
+    }
+    refused(&["help", "chekc"], "there is no command \"chekc\"");
 }
 
 /// Options and their defaults; `required` where there is none.

@@ -125,6 +125,8 @@ fn is_help(name: &str) -> bool {
 }
 
 fn find(flags: &'static [FlagInfo<'static>], name: &str) -> Option<&'static FlagInfo<'static>> {
+    // As with other programs; argh knows no short form of it.
+    let name = if name == "v" { "version" } else { name };
     flags
         .iter()
         .find(|flag| flag.long.strip_prefix("--") == Some(name))

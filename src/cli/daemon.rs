@@ -56,6 +56,7 @@ with_etcd! {
 #[argh(
     help_triggers("-h", "--help"),
     usage = "--name <name> [options]\n       wmgwd withdraw [options]\n       wmgwd check [options]\n       wmgwd status [options] [<vni>...]\n       wmgwd drain [options] <name>\n       wmgwd undrain [options] <name>",
+    note = "wmgwd help and wmgwd help <command> print this and the help of a command; -v is --version.",
     note = "wmgwd withdraw withdraws every VNI on this host, without etcd; see wmgwd withdraw --help.",
     note = "wmgwd check says whether this host is fit to serve, and what mends it; see wmgwd check --help.",
     note = "wmgwd status shows nodes and VNIs; wmgwd drain takes a node out for maintenance, wmgwd undrain brings it back; each has its --help.",

@@ -75,6 +75,12 @@ pub fn parse(
                 .map_err(|arg| not_utf8(&arg, texts.last()))?,
         );
     }
+    if texts.first().is_some_and(|text| text == "help") {
+        // `wmgwd help status` is `wmgwd status --help`.
+        texts.remove(0);
+        texts.truncate(1);
+        texts.push(String::from("--help"));
+    }
     let command = texts.first().map_or("", String::as_str);
     let rest = texts.get(1..).unwrap_or_default();
     match command {

@@ -53,11 +53,12 @@ with_etcd! {
 #[argh(
     help_triggers("-h", "--help"),
     usage = "[options] [<vni>...]",
+    note = "A <vni> may be a range, or several with commas: wmgwd status 5-7 12,15",
     note = "Exit status: 0 all VNIs (or those asked for) are served, 1 some are not, 2 it cannot be told.",
     note = "Options may come from the environment: --etcd as WMGWD_ETCD, and so on for all but --help. The command line wins."
 )]
 pub(super) struct StatusArgs {
-    /// the VNIs to show, from 1 to 16777215, and no others
+    /// the VNIs to show, from 1 to 16777215, or ranges of them such as 5-7, and no others
     #[argh(positional)]
     vni: Vec<String>,
     /// true or false: print JSON (default: false)
@@ -113,14 +114,15 @@ pub(super) struct UndrainArgs {
 
 impl StatusArgs {
     pub(super) fn check(&self, options: &Options) -> Result<StatusConfig, Error> {
-        let vni = |text: &String| {
-            text.parse().map_err(|_| Error::Operand {
+        let mut vnis: Vec<Vni> = Vec::new();
+        for text in self.vni.iter().flat_map(|text| text.split(',')) {
+            let range = values::span(text).ok_or_else(|| Error::Operand {
                 operand: "vni",
-                takes: "a VNI from 1 to 16777215",
-                value: text.clone(),
-            })
-        };
-        let mut vnis: Vec<Vni> = self.vni.iter().map(vni).collect::<Result<_, _>>()?;
+                takes: "a VNI from 1 to 16777215, or a range of them such as 5-7",
+                value: text.to_owned(),
+            })?;
+            vnis.extend(range.iter());
+        }
         let mut seen = BTreeSet::new();
         vnis.retain(|vni| seen.insert(*vni));
         Ok(StatusConfig {

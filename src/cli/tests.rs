@@ -135,14 +135,18 @@ fn the_other_commands() {
     assert!(parse_texts(&["--version=false"]).is_err());
 }
 
-/// Input: VNIs that are named twice. Output: each once, in the order of their first time.
+/// Input: VNIs and ranges of them, some named twice. Output: each once, in the order of their first time.
 #[test]
 fn a_vni_that_is_asked_for_twice_is_shown_once() {
-    let Ok(Command::Status(config)) = parse_texts(&["status", "7", "3", "7", "3"]) else {
-        panic!("not taken");
+    let asked = |operands: &[&str]| -> Vec<u32> {
+        let Ok(Command::Status(config)) = parse_texts(&[&["status"], operands].concat()) else {
+            panic!("not taken");
+        };
+        config.vnis.iter().map(|vni| vni.get()).collect()
     };
-    let vnis: Vec<u32> = config.vnis.iter().map(|vni| vni.get()).collect();
-    assert_eq!(vnis, [7, 3]);
+    assert_eq!(asked(&["7", "3", "7", "3"]), [7, 3]);
+    assert_eq!(asked(&["5-7"]), [5, 6, 7]);
+    assert_eq!(asked(&["9,6-7", "5-6", "8-8"]), [9, 6, 7, 5, 8]);
 }
 
 /// The defaults that the help names are those that hold.

@@ -2,6 +2,7 @@
 
 use super::Timing;
 use crate::model::frr::EvpnFilter;
+use crate::model::types::VniRange;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +24,12 @@ pub(super) fn seconds(text: &str) -> Option<Duration> {
     digits::<u128>(fraction)?;
     let seconds = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
     (seconds <= LONGEST).then_some(seconds)
+}
+
+/// A VNI, or a range of them such as `5-7`.
+pub(super) fn span(text: &str) -> Option<VniRange> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    VniRange::new(first.parse().ok()?, last.parse().ok()?)
 }
 
 /// The lease's TTL in whole seconds: etcd grants no less than 2 with its usual election timeout.

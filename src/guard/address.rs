@@ -68,17 +68,9 @@ impl Address {
     /// For a person to read: any user may bind such a name.
     pub fn guards() -> Vec<String> {
         let sockets = std::fs::read("/proc/net/unix").unwrap_or_default();
-        let there = |address: &Address| match address.connect() {
-            Ok(_) => true,
-            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
-        };
+        // Not by connecting: a guard would log that it was disturbed, by root or any other user than its own.
         let name = |address: Address| Some(address.0.strip_prefix("wmgwd/")?.to_owned());
-        let mut names: Vec<String> = addresses(&sockets)
-            .into_iter()
-            .filter(there)
-            .filter_map(name)
-            .collect();
-        // The socket that listens and those of its connections have the same name.
+        let mut names: Vec<String> = addresses(&sockets).into_iter().filter_map(name).collect();
         names.sort();
         names.dedup();
         names
@@ -131,13 +123,17 @@ impl Address {
     }
 }
 
-/// The addresses of real guards in `/proc/net/unix`, where abstract names stand behind an `@` (proc_net(5)).
+/// The addresses of real guards in `/proc/net/unix`, where abstract names stand behind an `@` (proc_net(5)). The
+/// sockets of a guard's connections have the same name as the one that listens, which alone counts.
 fn addresses(sockets: &[u8]) -> Vec<Address> {
+    /// `__SO_ACCEPTCON` of the kernel's include/linux/net.h, which net/unix/af_unix.c writes as the flags.
+    const LISTENS: &str = "00010000";
     // Other programs' names need not be UTF-8, and must not hide ours.
     let sockets = String::from_utf8_lossy(sockets);
     let names = sockets
         .lines()
-        .filter_map(|line| line.split_once(" @wmgwd/"));
+        .filter_map(|line| line.split_once(" @wmgwd/"))
+        .filter(|(fields, _)| fields.split_whitespace().nth(3) == Some(LISTENS));
     names
         .map(|(_, name)| Address(format!("wmgwd/{name}")))
         .collect()
@@ -181,9 +177,23 @@ mod tests {
             0000000000000000: 00000002 00000000 00010000 0001 01 10 @\xff\xfe\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 11 @wmgwd/gw 1\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 12 @wmgwd-mock/gw2/x\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 15 @wmgwd/gw 1\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 16 @wmgwd/gw 3\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 13 /run/wmgwd/x\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 14\n";
         assert_eq!(addresses(sockets), [Address("wmgwd/gw 1".into())]);
+    }
+
+    /// Input: a listener. Output: it is found, and nobody has connected to it.
+    #[test]
+    fn a_guard_is_found_without_disturbing_it() {
+        let name = format!("found-{}", std::process::id());
+        let address = Address::new(&name.parse().unwrap(), None);
+        assert!(!Address::guards().contains(&name));
+        let listener = address.listen().unwrap();
+        assert!(Address::guards().contains(&name));
+        let error = listener.accept().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
     /// Input: a listener that never accepts, its queue full. Output: an error, soon.
