@@ -1,7 +1,7 @@
 //! The process: reads the command line, starts the threads, and turns how it ended into an exit status.
 #![deny(unsafe_code)]
 
-use log::error;
+use log::{Level, error, warn};
 use std::env;
 use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
@@ -28,7 +28,8 @@ fn main() -> ExitCode {
         }
         Ok(command) => command,
         Err(error) => {
-            let _ = writeln!(stderr(), "wmgwd: {error}");
+            let priority = logging::priority(Level::Error);
+            let _ = writeln!(stderr(), "{priority}wmgwd: {error}");
             return ExitCode::from(USAGE);
         }
     };
@@ -53,10 +54,12 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(config) => {
             logging::init(config.debug)?;
+            warn_of_strangers();
             daemon::run(config, signals)?;
         }
         Command::Withdraw(config) => {
             logging::init(config.debug)?;
+            warn_of_strangers();
             withdraw::withdraw(&config)?;
         }
         Command::Status(config) => return operate::status(&config, signals),
@@ -70,12 +73,33 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Check(config) => {
             signals.unblock()?;
+            for text in of_no_option() {
+                let _ = writeln!(stderr(), "wmgwd: {text}");
+            }
             return Ok(check(&config)?);
         }
         Command::Guard(arguments) => guard::run::run(&arguments)?,
         Command::Print(_) => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn warn_of_strangers() {
+    for text in of_no_option() {
+        warn!("{text}");
+    }
+}
+
+/// A line for each variable of the environment that is perhaps a misspelt option.
+fn of_no_option() -> Vec<String> {
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    cli::strangers(names)
+        .into_iter()
+        .map(|cli::Stranger { name, meant }| match meant {
+            Some(meant) => format!("{name} is the variable of no option: is {meant} meant?"),
+            None => format!("{name} is the variable of no option and has no effect"),
+        })
+        .collect()
 }
 
 /// Prints whether this host is fit to serve; the status says it too.

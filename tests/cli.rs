@@ -7,6 +7,7 @@ mod program;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::process::Output;
 
 fn wmgwd<S: AsRef<OsStr>>(args: &[S]) -> Output {
@@ -120,6 +121,59 @@ fn options_come_from_the_environment() {
         line.contains("WMGWD_MINVNI 16777215 is greater than --maxvni 3"),
         "{line}"
     );
+}
+
+/// Input: a misspelt variable. Output: the command says so and goes on; one that only asks etcd does not.
+#[test]
+fn a_misspelt_variable_is_warned_of() {
+    let says = "WMGWD_MAX_VNI is the variable of no option: is WMGWD_MAXVNI meant?";
+    for (args, expected) in [
+        (&["withdraw", "--mock"][..], true),
+        (&["check", "--mock", "--etcd=http://127.0.0.1:1"], true),
+        (&["status", "--etcd=http://127.0.0.1:1"], false),
+    ] {
+        let output = program::wmgwd()
+            .env("WMGWD_MAX_VNI", "7")
+            .args(args)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr.contains(says), expected, "{args:?}: {stderr}");
+        assert_ne!(output.status.code(), None);
+    }
+    let output = program::wmgwd().args(["withdraw", "--mock"]).output();
+    let stderr = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(!stderr.contains("no option"), "{stderr}");
+}
+
+/// Input: a bad option where standard error is the journal, or so it is told, and where it is not. Output: the line
+/// has the priority of an error there, and none elsewhere.
+#[test]
+fn the_journal_gets_a_bad_option_as_an_error() {
+    let path = std::env::temp_dir().join(format!("wmgwd-journal-{}", std::process::id()));
+    let log = std::fs::File::create(&path).unwrap();
+    let metadata = log.metadata().unwrap();
+    for (inode, begins) in [
+        (metadata.ino(), "<3>wmgwd: --maxvni"),
+        (0, "wmgwd: --maxvni"),
+    ] {
+        log.set_len(0).unwrap();
+        let status = program::wmgwd()
+            .env("JOURNAL_STREAM", format!("{}:{inode}", metadata.dev()))
+            .args(["--name=a", "--maxvni=0"])
+            .stderr(
+                std::fs::OpenOptions::new()
+                    .append(true)
+                    .open(&path)
+                    .unwrap(),
+            )
+            .status()
+            .unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(status.code(), Some(2));
+        assert!(text.starts_with(begins), "{text}");
+    }
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

@@ -33,6 +33,7 @@ const fn all(within: &'static str) -> From {
 const CARRIERS: &[(&str, &str, From)] = &[
     ("{warning}", "@", all("fn warnings of impl Access")),
     ("{warning}", "@", all("fn open_to_others")),
+    ("{text}", "@", all("fn of_no_option")),
     ("{foreign}", "@", all("impl fmt::Display for Foreign")),
     (
         "FRR: {warning}",

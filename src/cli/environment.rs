@@ -1,7 +1,7 @@
 //! Options from the environment: `--lease-ttl` is also `WMGWD_LEASE_TTL`, and so on for all of them.
 //!
-//! Pure: the environment comes in as a function. Variables that belong to no option are none of our
-//! business: start scripts and tests have their own.
+//! Pure: the environment comes in as a function. A variable that belongs to no option has no effect; it may be
+//! a misspelt one, so that [`strangers`] names them for a warning.
 
 use super::access::HIDDEN;
 use super::arguments::{Spelled, switch};
@@ -17,6 +17,63 @@ pub(super) fn variable(option: &str) -> Option<String> {
     let name = option.strip_prefix("--")?;
     (!NOT_THERE.contains(&option))
         .then(|| format!("WMGWD_{}", name.to_ascii_uppercase().replace('-', "_")))
+}
+
+/// Not an option's, and not worth a word either: what images of containers set, and the directory of a mock node.
+const LEFT_ALONE: [&str; 3] = ["WMGWD_HELP", "WMGWD_VERSION", "WMGWD_MOCK_DIR"];
+
+/// A variable that looks like that of an option and is none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stranger {
+    /// Its name.
+    pub name: String,
+    /// The variable that was perhaps meant.
+    pub meant: Option<String>,
+}
+
+/// Those of `names` that begin as the variables of options do and are none, where there are the options `flags`.
+pub(super) fn strangers<'a>(
+    names: impl Iterator<Item = String>,
+    flags: impl Iterator<Item = &'a FlagInfo<'a>>,
+) -> Vec<Stranger> {
+    let known: Vec<String> = flags.filter_map(|flag| variable(flag.long)).collect();
+    let mut strangers: Vec<Stranger> = names
+        .filter(|name| name.starts_with("WMGWD_") && !LEFT_ALONE.contains(&name.as_str()))
+        .filter(|name| !known.contains(name))
+        .map(|name| Stranger {
+            meant: nearest(&name, &known),
+            name,
+        })
+        .collect();
+    strangers.sort_by(|one, other| one.name.cmp(&other.name));
+    strangers
+}
+
+/// The one of `known` that is spelt most like `name`, if any is: but for underscores, or up to two letters.
+fn nearest(name: &str, known: &[String]) -> Option<String> {
+    const LETTERS: usize = 2;
+    let bare = |text: &str| text.replace('_', "");
+    let wrong = |other: &&String| letters_apart(&bare(name), &bare(other));
+    known
+        .iter()
+        .min_by_key(wrong)
+        .filter(|other| wrong(other) <= LETTERS)
+        .cloned()
+}
+
+/// How many letters have to be put in, taken out or replaced to make `one` of `other` (Levenshtein's distance).
+fn letters_apart(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, letter) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (column, candidate) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *candidate);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
 }
 
 /// Adds to `spelled` the options of `flags` that were not on the command line and have a variable that is

@@ -33,6 +33,7 @@ use withdraw::WithdrawArgs;
 
 pub use check::CheckConfig;
 pub use daemon::Config;
+pub use environment::Stranger;
 pub use error::{Error, Given};
 pub use operate::{DrainConfig, StatusConfig, UndrainConfig};
 pub use timing::Timing;
@@ -118,6 +119,19 @@ pub fn parse(
             }))
         }
     }
+}
+
+/// The variables among `names` that look like those of options and belong to none, of any command.
+pub fn strangers(names: impl Iterator<Item = String>) -> Vec<Stranger> {
+    let flags = [
+        Args::get_args_info().flags,
+        WithdrawArgs::get_args_info().flags,
+        CheckArgs::get_args_info().flags,
+        StatusArgs::get_args_info().flags,
+        DrainArgs::get_args_info().flags,
+        UndrainArgs::get_args_info().flags,
+    ];
+    environment::strangers(names, flags.into_iter().flatten())
 }
 
 /// Fills the arguments `T` of `command` and makes of them what `check` does, or returns the help as the

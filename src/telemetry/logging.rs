@@ -77,6 +77,20 @@ fn unattended(stderr: File, level: LevelFilter) -> io::Result<Box<dyn Log>> {
     Ok(WriteLogger::new(level, config(), Relay::to(stderr, "")?).as_log())
 }
 
+/// What stands before a line of `level` that is written to standard error without the log: its priority, if that
+/// is the journal.
+pub fn priority(level: Level) -> &'static str {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let metadata = stderr()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|stderr| File::from(stderr).metadata());
+    match metadata {
+        Ok(it) if is_journal(&stream, it.dev(), it.ino()) => prefix(level),
+        _ => "",
+    }
+}
+
 /// Whether the file `inode` on `device` is the journal, as `JOURNAL_STREAM` says (systemd.exec(5)). The variable
 /// is inherited by processes whose standard error is another by then.
 fn is_journal(stream: &str, device: u64, inode: u64) -> bool {

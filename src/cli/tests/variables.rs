@@ -125,3 +125,37 @@ fn every_option_of_every_command_has_its_variable() {
         assert!(variables >= 6, "{command:?}");
     }
 }
+
+/// Input: variables of options, misspelt ones, one like none, and such as are left alone. Output: the misspelt ones,
+/// each with the one that was meant, and that of no option.
+#[test]
+fn a_misspelt_variable_is_named() {
+    let names = [
+        "PATH",
+        "WMGWD_MAXVNI",
+        "WMGWD_UNLESS_GUARDED",
+        "WMGWD_INTERVAL",
+        "WMGWD_VERSION",
+        "WMGWD_MOCK_DIR",
+        "WMGWD_MAX_VNI",
+        "WMGWD_LEASETTL",
+        "WMGWD_METRIC",
+        "WMGWD_PASWORD_FIEL",
+        "WMGWD_OPTIONS",
+    ];
+    let found: Vec<(String, Option<String>)> = strangers(names.map(String::from).into_iter())
+        .into_iter()
+        .map(|it| (it.name, it.meant))
+        .collect();
+    let meant = |name: &str, meant: Option<&str>| (name.to_owned(), meant.map(str::to_owned));
+    assert_eq!(
+        found,
+        [
+            meant("WMGWD_LEASETTL", Some("WMGWD_LEASE_TTL")),
+            meant("WMGWD_MAX_VNI", Some("WMGWD_MAXVNI")),
+            meant("WMGWD_METRIC", Some("WMGWD_METRICS")),
+            meant("WMGWD_OPTIONS", None),
+            meant("WMGWD_PASWORD_FIEL", None),
+        ]
+    );
+}
