@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
     "telemetry/metrics/mod",
     "telemetry/metrics/http",
     "telemetry/metrics/text",
+    "telemetry/status_line",
 ];
 
 /// Files that act in part, of which pure code uses the rest: errors that it reads, and text for log lines.

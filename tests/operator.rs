@@ -52,11 +52,21 @@ fn a_service_manager_hears_how_it_goes() {
     assert!(!heard.iter().any(|it| it == "READY=1"), "{heard:?}");
     etcd.restart();
     until_settled(&etcd.client(), &[&node]);
-    let status = format!("STATUS=in sync: serves {VNIS} VNIs, lease held");
+    let status = format!("STATUS=in sync: serves {VNIS} of {VNIS} VNIs, lease held");
     eventually("it says that it serves", || {
         heard.extend(arrived(&manager));
         heard.contains(&status).then_some(())
     });
+    etcd.stop();
+    let fenced = format!("s: fenced, serves 0 of {VNIS} VNIs");
+    eventually("it says that etcd is away", || {
+        heard.extend(arrived(&manager));
+        let is_told =
+            |it: &String| it.starts_with("STATUS=etcd away for ") && it.ends_with(&fenced);
+        heard.iter().any(is_told).then_some(())
+    });
+    etcd.cont();
+    until_settled(&etcd.client(), &[&node]);
     let before = signs(&heard);
     eventually("it shows signs of life", || {
         heard.extend(arrived(&manager));
@@ -178,6 +188,7 @@ fn the_numbers_tell_what_happened() {
     etcd.stop();
     until(port, "wmgwd_fencings_total{by=\"daemon\"}", 1.0);
     until(port, "wmgwd_vnis_served", 0.0);
+    assert!(!scrape(port).has("wmgwd_vnis_without_owner"));
     let (status, lacks) = get(port, "/readyz").unwrap();
     assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
     assert!(lacks.contains("lease: cannot be proved\n"), "{lacks}");
@@ -189,6 +200,22 @@ fn the_numbers_tell_what_happened() {
     etcd.cont();
     until(port, "wmgwd_vnis_served", all);
     until_ready(port);
+    let page = scrape(port);
+    assert_eq!(page.get("wmgwd_vnis_without_owner"), 0.0);
+    assert_eq!(page.sum("wmgwd_fencings_total"), 1.0, "each time once");
+
+    let fenced = one.logged("fenced: count=");
+    one.stop();
+    eventually("its guard fences, and its lease ends", || {
+        let is_over = !table(&client).has(one);
+        (is_over && one.logged("fenced: count=") > fenced).then_some(())
+    });
+    one.cont();
+    until(port, "wmgwd_vnis_served", all);
+    until_ready(port);
+    let page = scrape(port);
+    assert_eq!(page.get("wmgwd_fencings_total{by=\"guard\"}"), 1.0);
+    assert_eq!(page.sum("wmgwd_fencings_total"), 2.0, "each time once");
 }
 
 /// Input: two hundred clients at once that are slow, silent, rude or greedy, as long as the test takes. Output: a

@@ -52,6 +52,9 @@ struct State {
     dismissed: bool,
     /// The lease could be proved when it was looked at last.
     proved: bool,
+    /// That it could not be proved is counted, and the guard, which withdraws at that time as well, has not said so
+    /// yet.
+    guard_follows: bool,
 }
 
 /// What came of silencing.
@@ -104,6 +107,7 @@ impl Fence {
             gate: Gate::none(),
             dismissed: false,
             proved: false,
+            guard_follows: false,
         };
         Ok(Fence {
             margin,
@@ -136,8 +140,8 @@ impl Fence {
     pub fn set_lease(&self, lease: Option<Lease>) {
         let mut state = self.state();
         let is_same = state.lease.map(|lease| lease.id) == lease.map(|lease| lease.id);
-        if !is_same && std::mem::take(&mut state.proved) {
-            self.metrics.fenced();
+        if !is_same {
+            self.count_fencing(&mut state);
         }
         state.lease = lease;
         state.proved |= state.permits(clock::now(), self.margin);
@@ -147,6 +151,22 @@ impl Fence {
         if let Some(lease) = lease {
             // The guard hears of it before anything is claimed under it.
             state.guard.lease(lease);
+        }
+    }
+
+    /// Counts that the lease cannot be proved any more, once for each time.
+    fn count_fencing(&self, state: &mut State) {
+        if !std::mem::take(&mut state.proved) {
+            return;
+        }
+        state.guard_follows = true;
+        // The guard fences before the lease ends: a daemon that looks up later was late, and its guard in its place.
+        let is_late = state
+            .lease
+            .is_some_and(|lease| clock::now() >= lease.valid_until);
+        match is_late {
+            true => self.metrics.guard_fenced(),
+            false => self.metrics.fenced(),
         }
     }
 
@@ -298,7 +318,12 @@ impl Fence {
         self.look_after_grants();
         self.metrics.guard(check.is_ok());
         if matches!(check, Ok(GuardCheck::Fenced)) {
-            self.metrics.guard_fenced();
+            let mut state = self.state();
+            let is_counted = std::mem::take(&mut state.guard_follows);
+            // If not, it came first: the daemon has not noticed yet.
+            if !is_counted && std::mem::take(&mut state.proved) {
+                self.metrics.guard_fenced();
+            }
         }
         check
     }
@@ -399,9 +424,7 @@ impl Fence {
         let mut outcome = Silenced::default();
         if !state.permits(now, self.margin) {
             outcome = state.silence();
-            if std::mem::take(&mut state.proved) {
-                self.metrics.fenced();
-            }
+            self.count_fencing(&mut state);
             let again = if state.answering.is_empty() {
                 GLANCE
             } else {

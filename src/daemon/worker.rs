@@ -24,6 +24,7 @@ use crate::telemetry::counters::Counters;
 use crate::telemetry::log_text::{Complaint, chain, spans, value};
 use crate::telemetry::metrics::{Metrics, Standing};
 use crate::telemetry::notify::Notifier;
+use crate::telemetry::status_line::{Situation, status_line};
 use log::{Level, debug, info, log, warn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -190,6 +191,9 @@ impl Running {
             in_sync: gateway.is_in_sync(),
             leaving: gateway.is_leaving(),
             drained: gateway.is_drained(),
+            bridgeless: self.registration.as_ref().map_or(0, |it| {
+                u32::try_from(it.unable.absent.len()).unwrap_or(u32::MAX)
+            }),
         };
         self.look_at_proof(now);
         self.unpublished |= !changed.is_empty() || standing != self.standing;
@@ -223,7 +227,10 @@ impl Running {
             in_sync,
             leaving,
             drained,
+            bridgeless,
         } = self.standing;
+        let range = u32::try_from(self.worker.meta.range.len()).unwrap_or(u32::MAX);
+        let able = range.saturating_sub(bridgeless);
         let supervisor = &mut self.worker.supervisor;
         if in_sync {
             supervisor.ready();
@@ -231,18 +238,19 @@ impl Running {
         if leaving {
             supervisor.stopping();
         }
-        let (counters, gateway) = (&self.counters, &self.worker.gateway);
+        let has_begun = supervisor.is_ready();
+        let (_, is_proved) = self.worker.gateway.proof(now);
+        let (counters, metrics) = (&self.counters, &self.worker.metrics);
         supervisor.turn(now, || {
-            let doing = match (leaving, in_sync) {
-                (true, _) => "leaving",
-                (false, false) => "waiting for etcd",
-                (false, true) if drained => "drained",
-                (false, true) => "in sync",
-            };
-            let (_, is_proved) = gateway.proof(now);
-            let held = if is_proved { "held" } else { "none" };
-            let served = counters.summary().served;
-            format!("{doing}: serves {served} VNIs, lease {held}")
+            status_line(&Situation {
+                is_leaving: leaving,
+                is_drained: drained,
+                has_begun,
+                is_proved,
+                silence: metrics.silence(now),
+                served: counters.summary().served,
+                able,
+            })
         });
     }
 

@@ -108,6 +108,11 @@ impl Supervisor {
         }
     }
 
+    /// Whether [`Supervisor::ready`] was called.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
     /// The node goes: told once.
     pub fn stopping(&mut self) {
         if !std::mem::replace(&mut self.is_stopping, true) {

@@ -6,3 +6,4 @@ pub mod log_text;
 pub mod logging;
 pub mod metrics;
 pub mod notify;
+pub mod status_line;

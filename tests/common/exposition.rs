@@ -15,6 +15,12 @@ impl Page {
         value.unwrap_or_else(|| panic!("{series} is not there: {:#?}", self.samples.keys()))
     }
 
+    /// Whether the metric or series `name` is there.
+    pub fn has(&self, name: &str) -> bool {
+        let is_of = |series: &String| series == name || series.split('{').next() == Some(name);
+        self.samples.keys().any(is_of)
+    }
+
     /// The sum over all series of the metric `name`.
     pub fn sum(&self, name: &str) -> f64 {
         let is_of = |series: &str| series.split('{').next() == Some(name);

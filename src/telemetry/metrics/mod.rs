@@ -95,6 +95,8 @@ pub struct Standing {
     pub leaving: bool,
     /// An operator drained it, through etcd.
     pub drained: bool,
+    /// VNIs of its range that it has no bridge for.
+    pub bridgeless: u32,
 }
 
 /// All the numbers.
@@ -215,6 +217,20 @@ impl Metrics {
         self.polled.store(revision.0, Ordering::Relaxed);
         self.polled_at.set(Some(asked));
         self.confirm();
+    }
+
+    /// How long ago etcd was asked when it answered last; `None` if it never did.
+    pub fn silence(&self, now: Time) -> Option<Duration> {
+        self.polled_at.get().map(|asked| now.since(asked))
+    }
+
+    /// Whether what is known of the rows is what etcd has: the node can prove its lease, and the mirror is confirmed.
+    fn knows(&self, now: Time) -> bool {
+        self.proved_until.get().is_some_and(|until| now < until)
+            && self
+                .confirmed_at
+                .get()
+                .is_some_and(|at| now.since(at) <= CONFIRMED)
     }
 
     /// What etcd had when it was asked last has arrived.

@@ -111,7 +111,7 @@ fn role_name(role: Role) -> &'static str {
 pub fn page(metrics: &Metrics, about: &About, now: Time) -> String {
     let mut page = Page(String::with_capacity(16 << 10));
     about_the_node(&mut page, metrics, about, now);
-    about_vnis(&mut page, metrics, about);
+    about_vnis(&mut page, metrics, about, now);
     about_etcd(&mut page, metrics, now);
     about_the_host(&mut page, metrics);
     page.0
@@ -213,7 +213,7 @@ fn about_the_node(page: &mut Page, metrics: &Metrics, about: &About, now: Time) 
     );
 }
 
-fn about_vnis(page: &mut Page, metrics: &Metrics, about: &About) {
+fn about_vnis(page: &mut Page, metrics: &Metrics, about: &About, now: Time) {
     let summary = metrics.summary().0.clone();
     page.single(
         "vnis_served",
@@ -242,11 +242,19 @@ fn about_vnis(page: &mut Page, metrics: &Metrics, about: &About) {
             page.sample("vnis", &labels, count);
         }
     }
+    if metrics.knows(now) {
+        page.single(
+            "vnis_without_owner",
+            "gauge",
+            "VNIs of this node's range that have no owner, in any state; not there while the node cannot know.",
+            summary.orphans + unwritten,
+        );
+    }
     page.single(
-        "vnis_without_owner",
+        "vnis_without_bridge",
         "gauge",
-        "VNIs of this node's range that have no owner, in any state.",
-        summary.orphans + unwritten,
+        "VNIs of this node's range that it has no bridge for, and leaves to other nodes.",
+        metrics.summary().1.bridgeless,
     );
     page.begin(
         "failovers_total",
@@ -346,10 +354,20 @@ fn about_the_host(page: &mut Page, metrics: &Metrics) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::model::types::Vni;
+    use crate::model::types::{Lease, LeaseId, Vni};
     use std::time::Duration;
 
+    fn at(seconds: u64) -> Time {
+        Time::since_boot(Duration::from_secs(seconds))
+    }
+
     fn example() -> String {
+        let (metrics, about) = example_of(13);
+        page(&metrics, &about, at(10))
+    }
+
+    /// A node that is fenced after `proved` seconds, and heard from etcd after 8.
+    fn example_of(proved: u64) -> (Metrics, About) {
         let metrics = Metrics::default();
         metrics.etcd_request("/v3/kv/txn", Duration::from_millis(1500), true);
         metrics.vtysh_run("bgpd", Duration::from_millis(250), false);
@@ -357,11 +375,16 @@ mod tests {
             crate::model::types::Revision(0),
             Time::since_boot(Duration::from_secs(8)),
         );
+        let lease = Lease {
+            id: LeaseId(1),
+            valid_until: at(proved + 1),
+        };
+        metrics.lease(Some(lease), Duration::from_secs(1));
         let about = About {
             name: "a\"b\\c".parse().unwrap(),
             range: VniRange::new(Vni::MIN, Vni::new(50).unwrap()).unwrap(),
         };
-        page(&metrics, &about, Time::since_boot(Duration::from_secs(10)))
+        (metrics, about)
     }
 
     #[test]
@@ -377,13 +400,27 @@ mod tests {
             r#"wmgwd_time_to_serve_seconds_bucket{le="0.1"} 0"#,
             r#"wmgwd_time_to_serve_seconds_bucket{le="+Inf"} 0"#,
             "wmgwd_watch_unconfirmed_seconds 2",
-            "wmgwd_lease_remaining_seconds 0",
+            "wmgwd_lease_remaining_seconds 4",
+            "wmgwd_fence_remaining_seconds 3",
+            "wmgwd_vnis_without_owner 50",
         ] {
             assert!(
                 text.lines().any(|it| it == line),
                 "{line} is not in\n{text}"
             );
         }
+    }
+
+    /// Input: a node that is fenced, or has not heard from etcd for long. Output: it does not claim to know how many
+    /// VNIs have an owner.
+    #[test]
+    fn a_node_that_cannot_know_does_not_count_owners() {
+        let (metrics, about) = example_of(13);
+        assert!(page(&metrics, &about, at(12)).contains("\nwmgwd_vnis_without_owner 50\n"));
+        assert!(!page(&metrics, &about, at(13)).contains("wmgwd_vnis_without_owner"));
+        let (metrics, about) = example_of(100);
+        assert!(page(&metrics, &about, at(18)).contains("\nwmgwd_vnis_without_owner 50\n"));
+        assert!(!page(&metrics, &about, at(19)).contains("wmgwd_vnis_without_owner"));
     }
 
     /// Contract: the man page names every metric, with its type, and no other.
