@@ -68,6 +68,9 @@ put 644 contrib/completions/wmgwd.bash usr/share/bash-completion/completions/wmg
 put 644 contrib/completions/_wmgwd usr/share/zsh/vendor-completions/_wmgwd
 put 644 contrib/completions/wmgwd.fish usr/share/fish/vendor_completions.d/wmgwd.fish
 put 644 frr.conf.example usr/share/doc/wmgwd/examples/frr.conf.example
+for file in alerts.yml dashboard.json; do
+	put 644 "contrib/prometheus/$file" "usr/share/doc/wmgwd/examples/prometheus/$file"
+done
 put 644 README.md usr/share/doc/wmgwd/README.md
 put 644 contrib/etcd/README.md usr/share/doc/wmgwd/etcd.md
 put 644 contrib/upgrading.md usr/share/doc/wmgwd/upgrading.md

@@ -37,6 +37,7 @@ packages=(
 	mount           # a disk that stalls
 	nftables        # packet loss for tests
 	procps          # sysctl
+	prometheus      # promtool: checks the alerts and the metrics
 	systemd         # systemd-analyze: checks the unit
 	tcpdump         # looking at packets
 	util-linux      # nsenter, unshare, setpriv
@@ -72,7 +73,7 @@ apt-get update --quiet
 apt-get install --quiet --yes --no-install-recommends "${missing[@]}"
 
 # They must not come up with the next boot either.
-for package in etcd-server:etcd frr:frr; do
+for package in etcd-server:etcd frr:frr prometheus:prometheus; do
 	[[ " ${missing[*]} " == *" ${package%:*} "* ]] || continue
 	service=${package#*:}
 	if command -v systemctl >/dev/null && [ -d /run/systemd/system ]; then

@@ -16,6 +16,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Everything that has arrived at a socket.
@@ -116,6 +117,25 @@ fn scrape(port: u16) -> Page {
     exposition::read(&body)
 }
 
+/// Contract: Prometheus's own reader has nothing to say against the names and units of the metrics.
+fn promtool_takes(page: &str) {
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = promtool else {
+        println!("promtool_takes: skipped, needs promtool");
+        return;
+    };
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin.write_all(page.as_bytes()).unwrap();
+    drop(stdin);
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 /// Waits until `series` has `value`.
 fn until(port: u16, series: &str, value: f64) {
     eventually(&format!("{series} becomes {value}"), || {
@@ -149,6 +169,7 @@ fn the_numbers_tell_what_happened() {
     let all = f64::from(VNIS);
     until(port, "wmgwd_vnis_served", mine);
     until_ready(port);
+    promtool_takes(&get(port, "/metrics").unwrap().1);
     let page = scrape(port);
     let idle = |role: &str| format!("wmgwd_vnis{{state=\"idle\",role=\"{role}\"}}");
     assert_eq!(page.get(&idle("owner")), mine);

@@ -287,6 +287,68 @@ fn the_unit_has_the_patience_that_the_daemon_needs() {
     assert!(stop.is_some_and(|it| it > drain + 20), "{stop:?} {drain}");
 }
 
+/// Contract: Prometheus takes the alerts, and in the situations of `alerts_test.yml` they fire as they should.
+#[test]
+fn the_alerts_fire_when_they_should() {
+    if !has("the_alerts_fire_when_they_should", &["promtool"]) {
+        return;
+    }
+    for command in [
+        "check rules contrib/prometheus/alerts.yml",
+        "test rules contrib/prometheus/alerts_test.yml",
+    ] {
+        let (fine, said) = run(Command::new("promtool").args(command.split(' ')));
+        assert!(fine, "promtool {command}: {said}");
+    }
+}
+
+/// The names of metrics in a text: what begins with `wmgwd_` and is not part of a longer name.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    text.split(|c| !of_a_name(c))
+        .filter(|word| word.starts_with("wmgwd_") && word.len() > "wmgwd_".len())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Contract: alerts and dashboard ask for metrics that the manual page lists (as the program has them, see
+/// `the_man_page_lists_them_all`), and the dashboard is JSON with a query in every panel.
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+    let man = include_str!("../man/wmgwd.8");
+    let listed: Vec<(&str, &str)> = man
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Va ")?.split_once(" Pq "))
+        .filter(|(name, _)| name.starts_with("wmgwd_"))
+        .collect();
+    let is_listed = |asked: &String| {
+        listed.iter().any(|&(name, kind)| match kind {
+            "histogram" => asked
+                .strip_prefix(name)
+                .is_some_and(|part| ["_bucket", "_sum", "_count"].contains(&part)),
+            _ => asked == name,
+        })
+    };
+    let dashboard = include_str!("../contrib/prometheus/dashboard.json");
+    let files = [include_str!("../contrib/prometheus/alerts.yml"), dashboard];
+    for file in files {
+        let asked = metrics_in(file);
+        assert!(asked.len() > 5, "{asked:?}");
+        let unknown: Vec<&String> = asked.iter().filter(|name| !is_listed(name)).collect();
+        assert_eq!(unknown, Vec::<&String>::new());
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert!(panels.len() > 5);
+    for panel in panels {
+        let targets = panel["targets"].as_array().unwrap();
+        let asks = targets
+            .iter()
+            .all(|target| !metrics_in(target["expr"].as_str().unwrap()).is_empty());
+        assert!(asks && !targets.is_empty(), "{panel}");
+    }
+}
+
 /// Input: the configuration that comes with the OpenWrt script, switched on and filled in; procd and UCI are
 /// stand-ins. Output: what procd is told, and what the clean-up after a stop is run with.
 #[test]
@@ -451,7 +513,8 @@ const INSTALL: &str = r#"
         test ! -e /etc/systemd/system/multi-user.target.wants/wmgwd.service
         ! pgrep -x wmgwd
         for file in /usr/share/man/man8/wmgwd.8.gz /usr/share/man/man7/wmgwd.7.gz \
-            /usr/share/doc/wmgwd/etcd.md /usr/share/doc/wmgwd/upgrading.md /usr/share/bash-completion/completions/wmgwd \
+            /usr/share/doc/wmgwd/etcd.md /usr/share/doc/wmgwd/examples/prometheus/alerts.yml \
+            /usr/share/doc/wmgwd/examples/prometheus/dashboard.json /usr/share/doc/wmgwd/upgrading.md /usr/share/bash-completion/completions/wmgwd \
             /usr/share/zsh/vendor-completions/_wmgwd /usr/share/fish/vendor_completions.d/wmgwd.fish \
             /usr/share/doc/wmgwd/examples/frr.conf.example /usr/share/doc/wmgwd/copyright; do
             test -s "$file"
