@@ -514,7 +514,7 @@ pub fn cli(bytes: &[u8]) {
         .iter()
         .filter(|argument| !argument.as_bytes().starts_with(b"WMGWD_"));
     match cli::parse(options.cloned(), environment) {
-        Ok(Command::Run(config)) => {
+        Ok(Command::Run(config) | Command::CheckConfig(config)) => {
             assert!(config.range.first() <= config.range.last());
             assert!(!config.points.is_empty() && !config.etcd.endpoints.is_empty());
             assert!((1..=100).contains(&config.takeover_cost));

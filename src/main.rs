@@ -57,6 +57,11 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             warn_of_strangers();
             daemon::run(config, signals)?;
         }
+        Command::CheckConfig(config) => {
+            logging::init(config.debug)?;
+            warn_of_strangers();
+            daemon::check_config(&config)?;
+        }
         Command::Withdraw(config) => {
             logging::init(config.debug)?;
             warn_of_strangers();

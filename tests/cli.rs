@@ -176,6 +176,40 @@ fn the_journal_gets_a_bad_option_as_an_error() {
     std::fs::remove_file(&path).unwrap();
 }
 
+/// Input: options that can be taken, and such as cannot, or name a file that is not there. Output: 0, or 2 and the
+/// line; etcd, which is not there, is not asked.
+#[test]
+fn options_can_be_looked_at_before_a_restart() {
+    let run = |args: &[&str]| {
+        let base = ["--check-config", "--name=a", "--etcd=http://127.0.0.1:1"];
+        let output = program::wmgwd().args(base).args(args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.stdout, b"", "{args:?}");
+        (output.status.code(), stderr)
+    };
+    let (status, log) = run(&["--maxvni=7"]);
+    assert_eq!(status, Some(0), "{log}");
+    assert!(
+        log.contains("the options can be taken: name=a vnis=1-7"),
+        "{log}"
+    );
+    assert_eq!(log.lines().count(), 1, "{log}");
+    let (status, log) = run(&["--maxvni=0"]);
+    assert_eq!(status, Some(2), "{log}");
+    let (status, log) = run(&["--cacert=/nowhere/to/be/found"]);
+    assert_eq!(status, Some(2), "{log}");
+    assert!(
+        log.contains("cannot read --cacert /nowhere/to/be/found"),
+        "{log}"
+    );
+    let (status, log) = run(&["--notify=/nowhere/to/be/found"]);
+    assert_eq!(status, Some(0), "{log}");
+    assert!(
+        log.contains("--notify /nowhere/to/be/found is no program"),
+        "{log}"
+    );
+}
+
 #[test]
 fn version_and_help_need_no_name() {
     let version = format!("wmgwd {}\n", env!("CARGO_PKG_VERSION"));
@@ -267,7 +301,7 @@ fn from_readme() -> Options {
 #[test]
 fn help_man_page_and_readme_agree() {
     let run = from_help(&["--help"]);
-    assert_eq!(run.len(), 21, "{run:?}");
+    assert_eq!(run.len(), 22, "{run:?}");
     assert_eq!(from_readme(), run);
 
     let mut both = run;

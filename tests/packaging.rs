@@ -271,6 +271,7 @@ fn the_unit_has_the_patience_that_the_daemon_needs() {
         "Restart=always",
         "StartLimitIntervalSec=0",
         "KillMode=process",
+        "ExecReload=/usr/local/sbin/wmgwd --check-config",
     ] {
         assert!(has(line), "the unit lacks {line}");
     }

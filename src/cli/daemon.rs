@@ -61,7 +61,7 @@ with_etcd! {
     note = "wmgwd check says whether this host is fit to serve, and what mends it; see wmgwd check --help.",
     note = "wmgwd status shows nodes and VNIs; wmgwd drain takes a node out for maintenance, wmgwd undrain brings it back; each has its --help.",
     note = "An option may have one dash or two, and its value may follow a space or \"=\".",
-    note = "Options may come from the environment: --lease-ttl as WMGWD_LEASE_TTL, and so on for all but --help and --version. The command line wins.",
+    note = "Options may come from the environment: --lease-ttl as WMGWD_LEASE_TTL, and so on for all but --help, --version and --check-config. The command line wins.",
     note = "wmgwd(8) explains it all."
 )]
 pub(super) struct Args {
@@ -107,6 +107,9 @@ pub(super) struct Args {
     /// the absolute path of a program to run when VNIs of this node change hands; no arguments, no shell (default: none)
     #[argh(option, default = "String::new()")]
     notify: String,
+    /// true or false: look whether all options can be taken, and end; nothing is touched, and etcd is not asked (default: false)
+    #[argh(switch)]
+    pub(super) check_config: bool,
     /// true or false: print the version and end (default: false)
     #[argh(switch)]
     pub(super) version: bool,

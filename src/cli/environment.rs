@@ -9,8 +9,8 @@ use super::error::{Error, Given};
 use argh::{FlagInfo, FlagInfoKind};
 use std::ffi::OsString;
 
-/// Asked about by a person, not set for a service: a `WMGWD_VERSION` of an image is not meant for us.
-const NOT_THERE: [&str; 2] = ["--help", "--version"];
+/// Asked by a person, not set for a service: a `WMGWD_VERSION` of an image is not meant for us.
+const NOT_THERE: [&str; 3] = ["--help", "--version", "--check-config"];
 
 /// The variable of an option: `WMGWD_LEASE_TTL` of `--lease-ttl`. `None` if it has none.
 pub(super) fn variable(option: &str) -> Option<String> {

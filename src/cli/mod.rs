@@ -44,6 +44,8 @@ pub use withdraw::WithdrawConfig;
 pub enum Command {
     /// Serve VNIs.
     Run(Config),
+    /// Look whether a node could run so, and end.
+    CheckConfig(Config),
     /// Withdraw everything on this host, and end.
     Withdraw(WithdrawConfig),
     /// Look whether this host is fit to serve, and end.
@@ -112,11 +114,15 @@ pub fn parse(
         _ => {
             let checked = take("", &texts, environment, |args: &Args, options| {
                 // Who asks for the version need not say more.
-                (!args.version).then(|| args.check(options)).transpose()
+                let config = (!args.version).then(|| args.check(options)).transpose()?;
+                Ok((config, args.check_config))
             })?;
-            Ok(checked.map_or_else(Command::Print, |config| {
-                config.map_or_else(|| Command::Print(version()), Command::Run)
-            }))
+            Ok(match checked {
+                Err(help) => Command::Print(help),
+                Ok((None, _)) => Command::Print(version()),
+                Ok((Some(config), true)) => Command::CheckConfig(config),
+                Ok((Some(config), false)) => Command::Run(config),
+            })
         }
     }
 }

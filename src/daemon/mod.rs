@@ -77,6 +77,26 @@ impl fmt::Display for Unfinished {
 
 impl Error for Unfinished {}
 
+/// Looks whether [`run`] could begin with `config`: whether the files that it names can be used. Asks nothing and
+/// changes nothing.
+///
+/// # Errors
+/// A file cannot be used.
+pub fn check_config(config: &Config) -> Result<(), Failure> {
+    Client::open(&config.etcd, config.timing.etcd_timeout)?;
+    for warning in config.etcd.warnings() {
+        warn!("{warning}");
+    }
+    look_at_notify(config);
+    info!(
+        "the options can be taken: name={} vnis={}-{}",
+        value(config.name.as_str()),
+        config.range.first(),
+        config.range.last()
+    );
+    Ok(())
+}
+
 /// Serves VNIs until told to stop; then everything is withdrawn and the lease revoked.
 pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     // Before anything is touched: a file that cannot be used is a mistake to be told at once.
@@ -256,8 +276,17 @@ fn stillness(config: &Config) -> Duration {
 }
 
 fn notifier(config: &Config, metrics: &Arc<Metrics>) -> Result<Notifier, Failure> {
+    look_at_notify(config);
+    match &config.notify {
+        None => Ok(Notifier::default()),
+        Some(program) => Ok(Notifier::spawn(program, &config.name, metrics.clone())?),
+    }
+}
+
+/// Warns of a program of --notify that cannot be run.
+fn look_at_notify(config: &Config) {
     let Some(program) = &config.notify else {
-        return Ok(Notifier::default());
+        return;
     };
     let is_runnable = std::fs::metadata(program)
         .is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
@@ -265,7 +294,6 @@ fn notifier(config: &Config, metrics: &Arc<Metrics>) -> Result<Notifier, Failure
         let program = program.display();
         warn!("--notify {program} is no program that can be run: events are dropped until it is");
     }
-    Ok(Notifier::spawn(program, &config.name, metrics.clone())?)
 }
 
 fn gateway_config(config: &Config, client: &Client, adopted: Option<Lease>) -> gateway::Config {
