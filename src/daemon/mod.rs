@@ -135,7 +135,8 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         predecessor,
         retired,
     } = GuardSupervisor::attach(guard_address(&config), guard_arguments(&config))?;
-    if let Some(lease) = retired {
+    let others = GuardSupervisor::retire_others(guard_address(&config).others());
+    for lease in retired.into_iter().chain(others) {
         // It shows nothing any more: no node need wait for its end, this run least of all.
         match client.lease_revoke(lease.id) {
             Ok(()) => info!("lease={} of the run before revoked", lease.id),

@@ -18,7 +18,7 @@ use std::time::Duration;
 const QUEUE: Duration = Duration::from_secs(1);
 
 /// An abstract Unix socket, so that nothing is left behind and each network namespace has its own (unix(7)).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Address(String);
 
 impl Address {
@@ -80,6 +80,19 @@ impl Address {
     pub fn other_guard(&self) -> Option<String> {
         let is_other = |name: &String| self.0 != format!("wmgwd/{name}");
         Address::guards().into_iter().find(is_other)
+    }
+
+    /// The addresses of the other real guards on this host (in this network namespace). A mock node has none beside it.
+    pub fn others(&self) -> Vec<Address> {
+        if !self.0.starts_with("wmgwd/") {
+            return Vec::new();
+        }
+        let sockets = std::fs::read("/proc/net/unix").unwrap_or_default();
+        let mut others = addresses(&sockets);
+        others.retain(|other| other != self);
+        others.sort();
+        others.dedup();
+        others
     }
 
     /// Listens there.

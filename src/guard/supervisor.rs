@@ -101,6 +101,31 @@ impl GuardSupervisor {
         })
     }
 
+    /// Has the guards at `others`, of runs before under other names, withdraw by their own ranges, and waits for their
+    /// end. When their leases end they would withdraw all, and with it what this run shows by then. Returns those
+    /// leases. The guard of a living daemon is left alone.
+    pub fn retire_others(others: Vec<Address>) -> Vec<Lease> {
+        let mut retired = Vec::new();
+        for address in others {
+            let mut other = GuardSupervisor {
+                address,
+                arguments: Vec::new(),
+                child: None,
+                found: None,
+            };
+            // Else it has a living daemon, holds nothing, has ended meanwhile, or is of another version.
+            if let Ok((conn, Some(lease))) = other.connect_unless_busy() {
+                info!(
+                    "the guard of a run before under another name holds lease={}: it withdraws, and ends",
+                    lease.id
+                );
+                other.retire(conn, Some(lease));
+                retired.push(lease);
+            }
+        }
+        retired
+    }
+
     /// Whether the guard that was found was started with our arguments: with others it has another range or other
     /// times, so that it could not do for us what it did for the run before. How much it logs does not matter.
     fn found_is_as_wanted(&self) -> bool {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::guard::supervisor::GuardSupervisor;
 use crate::host::mock::Mock;
 use crate::model::types::{LeaseId, VniRange};
 use std::io::{BufRead, BufReader};
@@ -105,6 +106,30 @@ fn a_guard_has_one_daemon_at_a_time() {
     };
     say(&mut second, &[Order::Bye]);
     scene.guard.join().unwrap();
+}
+
+/// Input: a daemon that starts beside the guard of a dead one under another name, whose lease has ten minutes left, and
+/// beside the guard of a living one. Output: the first silences and withdraws at once, and its lease is named, so that
+/// it can be revoked; the second is left alone.
+#[test]
+fn a_guard_of_another_name_withdraws_before_the_next_daemon_shows_anything() {
+    let (dead, living) = (scene("other-name"), scene("other-living"));
+    let held = lease(Duration::from_secs(600));
+    let serve = |scene: &Scene| {
+        let (mut stream, _) = connect(scene);
+        let orders = [Order::Lease(held), Order::Serves(vec![(vni(3), 3)])];
+        say(&mut stream, &orders);
+        stream
+    };
+    drop(serve(&dead));
+    let mut daemon = serve(&living);
+    let others = vec![dead.address.clone(), living.address.clone()];
+    assert_eq!(GuardSupervisor::retire_others(others), [held]);
+    dead.guard.join().unwrap();
+    assert!(!dead.mock.exposure(vni(3)).arp);
+    assert!(living.mock.exposure(vni(3)).arp);
+    say(&mut daemon, &[Order::Bye]);
+    living.guard.join().unwrap();
 }
 
 /// Input: no word from a living daemon. Output: silenced before the lease ends, and withdrawn from FRR.
