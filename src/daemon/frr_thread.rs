@@ -250,8 +250,14 @@ impl FrrThread<'_> {
     /// | list lines, or entries | the VNIs that were claimed | given again |
     /// | export route targets | the list lines | the lines follow |
     /// | OSPF costs of bridges | what was set | set again |
+    /// | zebra's addresses of bridges | the kernel's | the kernel tells of them again; logged |
     /// | the gateway's own type-2 routes | the VNIs that were claimed | brought back ([`Readvertise`]) |
     /// | neighbours, route-maps, instance | what wmgwd relies on | logged |
+    ///
+    /// One audit takes four runs of vtysh, whatever the number of VNIs: the running configurations of bgpd and ospfd,
+    /// bgpd's route targets (if a VNI is advertised and the filter is a list) and zebra's addresses; a fifth asks for
+    /// the type-2 routes. What the kernel shows is compared by the host monitor
+    /// ([`host_monitor`](crate::daemon::host_monitor)).
     fn audit(&mut self) -> Vec<Vni> {
         self.readvertise.due = Some(clock::now());
         let (fence, under) = (self.fence, self.claimed_under);

@@ -28,15 +28,30 @@ const BUFFER: usize = 8 << 20;
 /// # Errors
 /// The kernel refused.
 pub fn dump() -> io::Result<Vec<Interface>> {
+    let mut interfaces = Vec::new();
+    dump_each(&request(), RTM_NEWLINK, &mut |message| {
+        interfaces.extend(read(message));
+    })?;
+    Ok(interfaces)
+}
+
+/// Sends the kernel `request`, which is for a dump, and gives each message of type `wanted` to `each`.
+///
+/// # Errors
+/// The kernel refused.
+pub(super) fn dump_each(
+    request: &[u8],
+    wanted: u16,
+    each: &mut dyn FnMut(&[u8]),
+) -> io::Result<()> {
     let socket = socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkRoute,
     )?;
-    send(socket.as_raw_fd(), &request(), MsgFlags::empty())?;
+    send(socket.as_raw_fd(), request, MsgFlags::empty())?;
     let mut datagram = vec![0; DATAGRAM];
-    let mut interfaces = Vec::new();
     loop {
         let length = match recv(socket.as_raw_fd(), &mut datagram, MsgFlags::empty()) {
             Err(Errno::EINTR) => continue,
@@ -44,9 +59,9 @@ pub fn dump() -> io::Result<Vec<Interface>> {
         };
         for (kind, message) in messages(&datagram[..length]) {
             match kind {
-                NLMSG_DONE => return Ok(interfaces),
+                NLMSG_DONE => return Ok(()),
                 NLMSG_ERROR => return Err(refusal(message)),
-                RTM_NEWLINK => interfaces.extend(read(message)),
+                kind if kind == wanted => each(message),
                 _ => {}
             }
         }

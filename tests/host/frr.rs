@@ -368,6 +368,64 @@ fn daemons_that_stop_and_start() {
     });
 }
 
+/// Input: a zebra that is held up, with a small socket, while addresses are added to forty bridges, so that it loses
+/// some. Output: the next audit has it told of them; each has its OSPF network and its type-2 route. An audit takes
+/// four runs of vtysh, whatever the number of VNIs that are advertised.
+#[test]
+fn addresses_that_zebra_missed_are_made_up_for() {
+    namespace::run(
+        "frr::addresses_that_zebra_missed_are_made_up_for",
+        PROGRAMS,
+        || {
+            const VNIS: u32 = 40;
+            router::start(VNIS);
+            signal("zebra", "KILL");
+            namespace::sh("/usr/lib/frr/zebra -d -A 127.0.0.1 -s 20000");
+            let known = || {
+                let text = namespace::sh("vtysh -d zebra -c 'show interface brief'");
+                (1..=VNIS)
+                    .filter(|i| text.contains(&format!(" 172.16.{i}.1/24")))
+                    .count()
+            };
+            signal("zebra", "STOP");
+            let add = |i: u32| {
+                format!("addr add 172.16.{i}.1/24 dev br{i}\naddr add fd00:{i}::1/64 dev br{i}\n")
+            };
+            std::fs::write("/run/addresses", (1..=VNIS).map(add).collect::<String>()).unwrap();
+            namespace::sh("ip -batch /run/addresses");
+            signal("zebra", "CONT");
+            // What the kernel tells now comes after all that.
+            eventually("zebra has heard all that it will", || {
+                namespace::sh("ip address replace 192.0.2.7/32 dev lo");
+                namespace::try_sh("vtysh -d zebra -c 'show interface brief' | grep 192.0.2.7").0
+            });
+            assert!(
+                known() < VNIS as usize,
+                "zebra lost nothing: the test shows nothing"
+            );
+            let before = namespace::sh("ip -o address | sort");
+
+            namespace::sh(
+                "printf '#!/bin/sh\\necho $2 >>/run/runs\\nexec vtysh \"$@\"\\n' >/run/vtysh; chmod +x /run/vtysh",
+            );
+            let range = VniRange::new(vni(1), vni(VNIS)).unwrap();
+            let mut frr = Frr::new(FrrConfig {
+                vtysh: "/run/vtysh".into(),
+                ..FrrConfig::new(range)
+            });
+            frr.drifted(&|| true).unwrap();
+            eventually("zebra knows all", || known() == VNIS as usize);
+            assert_eq!(namespace::sh("ip -o address | sort"), before);
+            let claims: Vec<RouteChange> = (1..=VNIS).map(claim).collect();
+            applied(&mut frr, &claims);
+            namespace::sh("rm /run/runs");
+            frr.drifted(&|| true).unwrap();
+            let runs = std::fs::read_to_string("/run/runs").unwrap();
+            assert_eq!(runs, "bgpd\nbgpd\nospfd\nzebra\n");
+        },
+    );
+}
+
 /// Input: route targets that the operator sets by hand.
 /// Output: the VNI is let out by them; one that cannot be told from another is refused and kept in.
 #[test]

@@ -23,6 +23,7 @@ pub mod targets;
 #[cfg(test)]
 mod tests;
 pub(crate) mod vtysh_output;
+mod zebra;
 
 use super::links::Bridges;
 use super::{Cost, Error, Health, Parts, Readvertised, RouteChange, RouteFailure, Router};
@@ -40,6 +41,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use svi::Svi;
+use zebra::Missed;
 
 /// The largest range for which every bridge gets its cost ahead of its existence; in a larger one only the
 /// bridges that exist or that ospfd has heard of. An interface line costs ospfd about 5 ms (measured).
@@ -94,6 +96,7 @@ pub struct Frr {
     conns: VtyConns,
     filter: Filter,
     svi: Svi,
+    missed: Missed,
     /// The costs that ospfd took.
     costs: BTreeMap<Vni, Cost>,
 }
@@ -109,6 +112,7 @@ impl Frr {
             conns: VtyConns::default(),
             filter: Filter::new(config.filter, config.range),
             svi: Svi::default(),
+            missed: Missed::default(),
             costs: BTreeMap::new(),
         }
     }
@@ -277,9 +281,11 @@ impl Router for Frr {
 
     fn drifted(&mut self, permit: &dyn Fn() -> bool) -> Result<Vec<Vni>, Error> {
         self.svi.look_again();
-        let bgpd = health::look(&self.run_dirs).bgpd;
+        let health = health::look(&self.run_dirs);
         // One daemon that does not answer must not keep the other from being looked at.
-        let filter = self.filter.drifted(&self.vtysh, bgpd, self.batch, permit);
+        let filter = self
+            .filter
+            .drifted(&self.vtysh, health.bgpd, self.batch, permit);
         let costs = self.read_costs();
         let mut drifted = BTreeSet::new();
         if let Ok(found) = &costs {
@@ -289,9 +295,13 @@ impl Router for Frr {
                 is_there || !drifted.insert(*vni)
             });
         }
+        let addresses = match health.zebra {
+            Some(_) => self.missed.make_up(&self.vtysh, self.range),
+            None => Ok(()),
+        };
         let compared = filter.and_then(|found| {
             drifted.extend(found);
-            costs.map(drop)
+            costs.map(drop).and(addresses)
         });
         if let Err(error) = compared {
             self.filter.lose(drifted);
