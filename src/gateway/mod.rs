@@ -12,6 +12,8 @@ mod ability;
 mod backoff;
 mod drive;
 mod events;
+mod lifecycle;
+mod membership;
 mod mirror;
 mod plan;
 mod routes;
@@ -30,10 +32,10 @@ use crate::model::fsm::{Kind, RowView, Write};
 use crate::model::ring::Ring;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use crate::schema::{Change, Fate, Key, Value};
-use ability::Publication;
-use backoff::Backoff;
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome};
 use fnv::FnvHashSet;
+use lifecycle::Lifecycle;
+use membership::Membership;
 use mirror::Nodes;
 use routes::Routes;
 use slot::Slot;
@@ -66,19 +68,12 @@ pub struct Config {
     pub takeover_cost: Cost,
 }
 
-/// Where the node is in its life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Life {
-    Running,
-    Draining { deadline: Time },
-    Stopping { deadline: Time, exit: Exit },
-}
-
 /// One node.
 #[derive(Clone, Debug)]
 pub struct Gateway {
     config: Config,
-    lease: Option<Lease>,
+    membership: Membership,
+    lifecycle: Lifecycle,
     nodes: Nodes,
     ring: Ring,
     slots: Slots,
@@ -90,22 +85,8 @@ pub struct Gateway {
     snapshot: Option<Revision>,
     /// Up to here etcd has told us everything.
     told: Revision,
-    /// Nothing is shown before then: others may not have noticed yet that etcd is an older one.
-    distrust_until: Time,
-    /// Rows of an earlier run are kept, once we know them.
-    adopting: bool,
     routes: Routes,
-    life: Life,
-    /// Since when we have been in the ring.
-    in_ring_since: Option<Time>,
-    was_registered: bool,
-    /// etcd said that we are not registered, whatever the mirror says.
-    must_register: bool,
-    name_taken_since: Option<Time>,
-    register_retry: Backoff,
     writer: Writer,
-    /// What this node says it cannot serve.
-    publication: Publication,
     watch_pause: WatchPause,
     next_announcement_slot: Time,
     turns: Turns,
@@ -118,9 +99,11 @@ impl Gateway {
     /// A node that has not heard of anything yet.
     pub fn new(config: Config) -> Gateway {
         let slots = Slots::new(config.range);
+        let membership = Membership::new(&config);
         Gateway {
             config,
-            lease: None,
+            membership,
+            lifecycle: Lifecycle::default(),
             nodes: Nodes::default(),
             ring: Ring::default(),
             slots,
@@ -128,17 +111,8 @@ impl Gateway {
             visited: 0,
             snapshot: None,
             told: Revision::default(),
-            distrust_until: Time::default(),
-            adopting: false,
             routes: Routes::default(),
-            life: Life::Running,
-            in_ring_since: None,
-            was_registered: false,
-            must_register: false,
-            name_taken_since: None,
-            register_retry: Backoff::default(),
             writer: Writer::default(),
-            publication: Publication::default(),
             watch_pause: WatchPause::default(),
             next_announcement_slot: Time::default(),
             turns: Turns::default(),
@@ -208,25 +182,19 @@ impl Gateway {
                     }
                 }
             }
-            Event::Drain => {
-                if self.life == Life::Running {
-                    self.life = Life::Draining {
-                        deadline: now + self.config.drain_timeout,
-                    };
-                }
-            }
-            Event::Stop => self.stop(now, Exit::Stopped),
+            Event::Drain => self.lifecycle.drain(now, self.config.drain_timeout),
+            Event::Stop => self.lifecycle.stop(now, Exit::Stopped),
         }
     }
 
     /// Whether the node takes part: it knows the rows, and etcd has it registered.
     pub fn is_in_sync(&self) -> bool {
-        self.snapshot.is_some() && self.is_registered()
+        self.snapshot.is_some() && self.membership.is_registered(&self.nodes)
     }
 
     /// Whether it was told to go.
     pub fn is_leaving(&self) -> bool {
-        self.life != Life::Running
+        self.lifecycle.is_leaving()
     }
 
     /// The VNIs whose rows changed since this was asked last, for those who count them.
@@ -236,12 +204,12 @@ impl Gateway {
 
     /// The lease, and whether it proves at `now` that nobody else serves what is ours.
     pub fn proof(&self, now: Time) -> (Option<LeaseId>, bool) {
-        (self.lease.map(|lease| lease.id), self.is_serving(now))
+        (self.membership.lease(), self.membership.is_serving(now))
     }
 
     /// Whether etcd says that this node owns `vni` under its present lease.
     pub fn owns(&self, vni: Vni) -> bool {
-        let lease = self.lease.map(|lease| lease.id);
+        let lease = self.membership.lease();
         self.slots
             .get(vni)
             .is_some_and(|slot| slot.row.is_owned_by(&self.config.me, lease))
@@ -280,7 +248,7 @@ impl Gateway {
         self.told = self.told.max(revision);
         self.take(now, changes.iter());
         self.ring = self.nodes.ring();
-        self.follow_registration(now);
+        self.membership.follow(now, &self.nodes, &self.ring);
     }
 
     /// etcd does not know any more what was decided last, and every condition on a revision that we know from
@@ -291,16 +259,13 @@ impl Gateway {
         self.ring = Ring::default();
         self.snapshot = None;
         self.told = Revision::default();
-        self.must_register = false;
-        self.register_retry.succeed();
-        self.follow_registration(now);
+        self.membership.rewind(now);
         for (vni, slot) in self.slots.stir_all() {
             if std::mem::take(&mut slot.row) != mirror::Row::default() {
                 self.changed.push(vni);
             }
             slot.enter(now);
         }
-        self.distrust_until = now + self.config.name_wait;
     }
 
     fn observe_changes(&mut self, now: Time, changes: &[Change]) {
@@ -334,49 +299,26 @@ impl Gateway {
             // Who lives and whose each VNI is may be another now.
             self.slots.look_at_all();
             if self.nodes.registered(&self.config.me).is_none() {
-                // The name may have become free: not to be waited for any longer.
-                self.register_retry.succeed();
+                self.membership.name_is_free();
             }
             self.ring = self.nodes.ring();
-            self.follow_registration(now);
+            self.membership.follow(now, &self.nodes, &self.ring);
         }
-    }
-
-    /// Whether etcd has us registered under our present lease, as far as we have seen.
-    fn is_registered(&self) -> bool {
-        let registered = self
-            .nodes
-            .registered(&self.config.me)
-            .and_then(|cell| cell.lease);
-        registered.is_some() && registered == self.lease.map(|lease| lease.id)
-    }
-
-    fn follow_registration(&mut self, now: Time) {
-        let in_ring = self.is_registered() && self.ring.has(&self.config.me);
-        self.was_registered |= self.is_registered();
-        self.in_ring_since = in_ring.then(|| self.in_ring_since.unwrap_or(now));
     }
 
     /// The node takes over from a run before it that died with `lease`: what etcd says is ours under it has
     /// never stopped being served, and is kept so. To be told before anything else.
     pub fn adopt(&mut self, lease: Lease) {
-        self.lease = Some(lease);
-        self.adopting = true;
+        self.membership.adopt(lease);
+        self.lifecycle.adopt();
         self.routes.adopt();
     }
 
     fn observe_lease(&mut self, now: Time, lease: Option<Lease>) {
-        let renewed = match (self.lease, lease) {
-            (Some(old), Some(new)) => old.id == new.id,
-            _ => false,
-        };
-        let was_serving = self.is_serving(now);
-        self.lease = lease;
-        if !renewed {
-            self.register_retry.succeed();
-            self.follow_registration(now);
-        }
-        if !was_serving && self.is_serving(now) {
+        if self
+            .membership
+            .set_lease(now, lease, &self.nodes, &self.ring)
+        {
             // Nothing that we knew of the host need still hold: the watchdog or the guard may have
             // withdrawn it behind our back, also after what is under way was done.
             for (_, slot) in self.slots.stir_all() {
@@ -481,7 +423,7 @@ impl Gateway {
                     self.changed.push(vni);
                 }
             }
-            CommitOutcome::Fenced => self.must_register = true,
+            CommitOutcome::Fenced => self.membership.registration_is_lost(),
             CommitOutcome::Failed(vnis) => self.writer.fail(now, &vnis),
         }
     }
@@ -494,9 +436,7 @@ impl Gateway {
                 lease,
                 revision,
             } => {
-                self.register_retry.succeed();
-                self.must_register = false;
-                self.name_taken_since = None;
+                self.membership.registered();
                 let change = Change {
                     key: Key::Node(self.config.me.clone()),
                     value: Some(Value::Points(points)),
@@ -509,31 +449,11 @@ impl Gateway {
                 self.take(now, [&change].into_iter());
             }
             RegisterOutcome::NameTaken => {
-                self.register_retry.fail(now, 0);
-                let since = *self.name_taken_since.get_or_insert(now);
-                // Later on, a name that another run holds is waited for: this one has a life to go back to.
-                if !self.was_registered && now.since(since) > self.config.name_wait {
-                    self.stop(now, Exit::NameTaken);
+                if self.membership.name_is_taken(now) {
+                    self.lifecycle.stop(now, Exit::NameTaken);
                 }
             }
-            RegisterOutcome::Failed => self.register_retry.fail(now, 0),
+            RegisterOutcome::Failed => self.membership.registration_failed(now),
         }
-    }
-
-    fn stop(&mut self, now: Time, exit: Exit) {
-        if !matches!(self.life, Life::Stopping { .. }) {
-            self.life = Life::Stopping {
-                deadline: now + plan::STOP,
-                exit,
-            };
-        }
-    }
-
-    /// Whether the lease proves that nobody else serves what etcd says is ours.
-    fn is_serving(&self, now: Time) -> bool {
-        now >= self.distrust_until
-            && self
-                .lease
-                .is_some_and(|lease| now < lease.valid_until - self.config.fence_margin)
     }
 }

@@ -1,10 +1,11 @@
 //! What is to be done now: one pass over the VNIs that something happened to, or over all.
 
 use super::ability::Capability;
+use super::lifecycle::Remains;
 use super::routes::{RouteBatch, RoutesView};
 use super::slot::Slot;
 use super::slots::Finding;
-use super::{Effect, Exit, Gateway, Life, drive};
+use super::{Effect, Exit, Gateway, drive};
 use crate::model::fsm::{self, Exposure, Role, State, View, Write};
 use crate::model::types::{LeaseId, Time, Vni};
 use crate::schema::Commit;
@@ -14,8 +15,6 @@ use std::time::Duration;
 /// How long the lower cost of `--takeover-cost` is announced: longer than a dead gateway's Router-LSA lives
 /// on at its neighbours with OSPF's default dead interval of 40 s (RFC 2328 appendix C.3).
 pub const CHEAP: Duration = Duration::from_secs(45);
-/// How long withdrawing everything at the end may take.
-pub const STOP: Duration = Duration::from_secs(20);
 /// How long a host that fails to take a VNI is given before the node gives it up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long nothing more is shown of a VNI that lost its owner or its successor: etcd may end a lease that its holder
@@ -105,32 +104,27 @@ impl Gateway {
         };
         let mut effects = Vec::new();
         // Until the rows are known, an adopted host is left as it is; the guard stands by.
-        self.adopting &=
-            self.snapshot.is_none() && self.is_serving(now) && self.life == Life::Running;
-        if self.adopting {
-            self.deadline = self
-                .lease
-                .map(|lease| lease.valid_until - self.config.fence_margin);
+        if self.snapshot.is_some() || !self.membership.is_serving(now) {
+            self.lifecycle.end_adoption();
+        }
+        if self.lifecycle.is_adopting() {
+            self.deadline = self.membership.fence_at();
             return effects;
         }
-        if let Life::Draining { deadline } = self.life {
-            batch.wake_at(deadline);
-        }
-        if let Some(lease) = self.lease {
-            batch.wake_at(lease.valid_until - self.config.fence_margin);
-        }
-        batch.wake_at(self.distrust_until);
+        batch.wake_at_any(self.lifecycle.deadline());
+        batch.wake_at_any(self.membership.fence_at());
+        batch.wake_at(self.membership.distrust_until());
 
         let pass = self.pass(now);
         self.visit_slots(&pass, &mut batch);
         if let Some(found) = self.slots.take_capabilities() {
-            self.publication.take(found);
+            self.membership.take_capabilities(found);
         }
         if std::mem::take(&mut batch.suspects_frr) {
             self.routes.suspect();
         }
         if self.drain_is_over(&pass) {
-            self.stop(now, Exit::Stopped);
+            self.lifecycle.stop(now, Exit::Stopped);
             return self.plan(now);
         }
         // Before what takes longer.
@@ -139,13 +133,12 @@ impl Gateway {
         let (effect, wake) = self.watch_pause.plan(now, worthwhile);
         effects.extend(effect);
         batch.wake_at_any(wake);
-        self.plan_life(&pass, &mut batch, &mut effects);
+        self.plan_life(&pass, &batch, &mut effects);
         self.take_turns(now, &mut batch);
         self.plan_host(&pass, &mut batch, &mut effects);
         self.plan_registration(&pass, &mut batch, &mut effects);
         let rows = self.writer.gather(now, std::mem::take(&mut batch.commits));
-        if let Some((lease, rows)) = self.lease.zip(rows) {
-            let lease = lease.id;
+        if let Some((lease, rows)) = self.membership.lease().zip(rows) {
             effects.push(Effect::Commit { lease, rows });
         }
         if let Some(wake) = self.slots.first_wake() {
@@ -156,20 +149,19 @@ impl Gateway {
     }
 
     fn pass(&self, now: Time) -> Pass {
-        let serving = self.is_serving(now);
-        let stopping = matches!(self.life, Life::Stopping { .. });
-        let draining = matches!(self.life, Life::Draining { .. }) || self.is_drained();
-        let registered = self.is_registered() && !self.must_register;
+        let (membership, lifecycle) = (&self.membership, &self.lifecycle);
+        let serving = membership.is_serving(now);
+        let stopping = lifecycle.is_stopping();
+        let draining = lifecycle.is_draining() || self.is_drained();
+        let registered = membership.is_surely_registered(&self.nodes);
         let setting = Setting {
-            lease: self.lease.map(|lease| lease.id),
+            lease: membership.lease(),
             serving,
             stopping,
             draining,
             may_write: serving && registered && !stopping && self.writer.may_write(now),
-            may_take: !draining && self.in_ring_since.is_some() && self.routes.is_able(),
-            stable: self
-                .in_ring_since
-                .is_some_and(|since| now.since(since) >= self.config.join_hold),
+            may_take: !draining && membership.is_in_ring() && self.routes.is_able(),
+            stable: membership.is_stable(now),
             uniform: self.nodes.are_of_our_kind(),
             routes: self.routes.view(now, [drive::RELEASE_PATIENCE, PATIENCE]),
         };
@@ -183,9 +175,7 @@ impl Gateway {
     fn visit_slots(&mut self, pass: &Pass, batch: &mut Batch) {
         // A retry that is not due yet must wake the worker when it is.
         batch.wake_at(self.writer.retry_at());
-        if let Some(since) = self.in_ring_since.filter(|_| !pass.stable) {
-            batch.wake_at(since + self.config.join_hold);
-        }
+        batch.wake_at_any(self.membership.stable_at());
         if let Some(since) = self.routes.failing_since() {
             batch.wake_at(since + drive::RELEASE_PATIENCE);
             batch.wake_at(since + PATIENCE);
@@ -408,74 +398,43 @@ impl Gateway {
     }
 
     fn drain_is_over(&self, pass: &Pass) -> bool {
-        let Life::Draining { deadline } = self.life else {
+        if !self.lifecycle.is_draining() {
             return false;
-        };
+        }
         let remaining = self.slots.totals().remaining;
         // Who registered right before us may not be in our ring yet, and takes our VNIs.
         let registered = self.nodes.registered(&self.config.me);
         let told = registered.is_some_and(|cell| cell.revision <= self.told);
         let handed_over =
             pass.may_write && told && !self.ring.has(&self.config.me) && remaining == 0;
-        handed_over || pass.now >= deadline || !pass.serving
+        handed_over || self.lifecycle.is_overdue(pass.now) || !pass.serving
     }
 
-    fn plan_life(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
-        if let Life::Stopping { deadline, exit } = self.life {
-            let nothing_to_do = batch.arp_off.is_empty() && self.routes.is_idle();
-            let totals = self.slots.totals();
-            let withdrawn = totals.exposed == 0 && nothing_to_do;
-            if pass.stopping && (withdrawn || pass.now >= deadline) {
-                effects.push(Effect::Exit(match exit {
-                    Exit::Stopped if !withdrawn || totals.lingering > 0 => Exit::Unfinished,
-                    exit => exit,
-                }));
-            }
-            batch.wake_at(deadline);
-        }
+    fn plan_life(&mut self, pass: &Pass, batch: &Batch, effects: &mut Vec<Effect>) {
+        let totals = self.slots.totals();
+        let is_busy = !batch.arp_off.is_empty() || !self.routes.is_idle();
+        let remains = Remains {
+            withdrawing: totals.exposed > 0 || is_busy,
+            lingering: totals.lingering > 0,
+        };
+        effects.extend(self.lifecycle.exit(pass.now, remains).map(Effect::Exit));
     }
 
     fn plan_registration(&mut self, pass: &Pass, batch: &mut Batch, effects: &mut Vec<Effect>) {
-        let Some(lease) = self.lease.filter(|_| pass.serving && !pass.stopping) else {
+        if !pass.serving || pass.stopping {
             return;
-        };
+        }
         // Before the first look at FRR we would register without points, and what we adopted would be pulled.
         // Nothing of an earlier run may still be on show when others begin to rely on us.
         let host_is_clean =
             || self.routes.was_tried() && self.slots.iter().all(|slot| slot.arp.is_some());
         let ready = self.snapshot.is_some() && self.routes.has_looked();
-        if !ready || !(self.is_registered() || host_is_clean()) {
+        if !ready || !(self.membership.is_registered(&self.nodes) || host_is_clean()) {
             return;
         }
-        let points: &[u64] = if pass.draining || !self.routes.is_able() {
-            &[]
-        } else {
-            &self.config.points
-        };
-        let known = self
-            .nodes
-            .registered(&self.config.me)
-            .filter(|cell| cell.lease == Some(lease.id) && !cell.unreadable);
-        let as_wanted = known.and_then(|cell| cell.value.as_deref()) == Some(points);
-        let unable = self.publication.unable();
-        if as_wanted && !self.must_register {
-            if self.nodes.unable(&self.config.me, lease.id) == Some(unable) {
-                return;
-            }
-            if self.publication.next() > pass.now {
-                batch.wake_at(self.publication.next());
-                return;
-            }
-        }
-        if !self.register_retry.is_over(pass.now) {
-            batch.wake_at(self.register_retry.until());
-            return;
-        }
-        effects.push(Effect::Register {
-            lease: lease.id,
-            points: points.to_vec(),
-            unable: unable.clone(),
-        });
-        self.publication.published(pass.now);
+        let takes = !pass.draining && self.routes.is_able();
+        let (effect, wake) = self.membership.plan(pass.now, &self.nodes, takes);
+        effects.extend(effect);
+        batch.wake_at_any(wake);
     }
 }

@@ -1,0 +1,327 @@
+//! This node among the others: its lease, its registration, and since when it has been in the ring.
+
+use super::ability::{Capability, Publication};
+use super::backoff::Backoff;
+use super::mirror::Nodes;
+use super::{Config, Effect};
+use crate::model::ring::Ring;
+use crate::model::types::{Lease, LeaseId, NodeName, Time, Vni};
+use std::time::Duration;
+
+/// This node among the others.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    me: NodeName,
+    /// The ring points that it registers while it takes VNIs.
+    points: Vec<u64>,
+    fence_margin: Duration,
+    join_hold: Duration,
+    name_wait: Duration,
+    lease: Option<Lease>,
+    /// Nothing is shown before then: other nodes may not have noticed yet that etcd went back.
+    distrust_until: Time,
+    in_ring_since: Option<Time>,
+    was_registered: bool,
+    /// etcd said that this node is not registered, whatever the mirror says.
+    must_register: bool,
+    name_taken_since: Option<Time>,
+    retry: Backoff,
+    /// What this node says it cannot serve.
+    publication: Publication,
+}
+
+impl Membership {
+    /// Without a lease, and not registered.
+    pub fn new(config: &Config) -> Membership {
+        Membership {
+            me: config.me.clone(),
+            points: config.points.clone(),
+            fence_margin: config.fence_margin,
+            join_hold: config.join_hold,
+            name_wait: config.name_wait,
+            lease: None,
+            distrust_until: Time::default(),
+            in_ring_since: None,
+            was_registered: false,
+            must_register: false,
+            name_taken_since: None,
+            retry: Backoff::default(),
+            publication: Publication::default(),
+        }
+    }
+
+    /// The lease of an earlier run is this run's own.
+    pub fn adopt(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+    }
+
+    /// The lease was granted, renewed or lost. Says whether this node serves from now on and did not before.
+    pub fn set_lease(
+        &mut self,
+        now: Time,
+        lease: Option<Lease>,
+        nodes: &Nodes,
+        ring: &Ring,
+    ) -> bool {
+        let was_serving = self.is_serving(now);
+        let before = std::mem::replace(&mut self.lease, lease);
+        let renewed = before.is_some() && before.map(|it| it.id) == lease.map(|it| it.id);
+        if !renewed {
+            self.retry.succeed();
+            self.follow(now, nodes, ring);
+        }
+        !was_serving && self.is_serving(now)
+    }
+
+    /// The nodes or the ring have changed.
+    pub fn follow(&mut self, now: Time, nodes: &Nodes, ring: &Ring) {
+        let is_registered = self.is_registered(nodes);
+        let in_ring = is_registered && ring.has(&self.me);
+        self.was_registered |= is_registered;
+        self.in_ring_since = in_ring.then(|| self.in_ring_since.unwrap_or(now));
+    }
+
+    /// etcd went back: this node is not registered, and the other nodes are given the time to notice.
+    pub fn rewind(&mut self, now: Time) {
+        self.must_register = false;
+        self.in_ring_since = None;
+        self.retry.succeed();
+        self.distrust_until = now + self.name_wait;
+    }
+
+    /// No node is registered under this name: a registration need not wait any longer.
+    pub fn name_is_free(&mut self) {
+        self.retry.succeed();
+    }
+
+    /// etcd refused a write, as this node is not registered.
+    pub fn registration_is_lost(&mut self) {
+        self.must_register = true;
+    }
+
+    /// etcd took the registration.
+    pub fn registered(&mut self) {
+        self.retry.succeed();
+        self.must_register = false;
+        self.name_taken_since = None;
+    }
+
+    /// The registration got no answer, or a refusal.
+    pub fn registration_failed(&mut self, now: Time) {
+        self.retry.fail(now, 0);
+    }
+
+    /// Another live lease holds the name. Says whether this node gives up. A node that was registered before waits
+    /// for its name for ever: it has a life to go back to.
+    pub fn name_is_taken(&mut self, now: Time) -> bool {
+        self.retry.fail(now, 0);
+        let since = *self.name_taken_since.get_or_insert(now);
+        !self.was_registered && now.since(since) > self.name_wait
+    }
+
+    /// What the node found of its ability to serve each VNI, in ascending order.
+    pub fn take_capabilities(&mut self, found: impl Iterator<Item = (Vni, Capability)>) {
+        self.publication.take(found);
+    }
+
+    /// The lease.
+    pub fn lease(&self) -> Option<LeaseId> {
+        self.lease.map(|lease| lease.id)
+    }
+
+    /// Whether the lease proves that no other node serves what etcd says is this node's.
+    pub fn is_serving(&self, now: Time) -> bool {
+        now >= self.distrust_until && self.fence_at().is_some_and(|fence_at| now < fence_at)
+    }
+
+    /// When everything is withdrawn if the lease is not renewed before.
+    pub fn fence_at(&self) -> Option<Time> {
+        self.lease
+            .map(|lease| lease.valid_until - self.fence_margin)
+    }
+
+    /// When the other nodes have had the time to notice that etcd went back.
+    pub fn distrust_until(&self) -> Time {
+        self.distrust_until
+    }
+
+    /// Whether etcd has this node registered under its present lease, as far as it has heard.
+    pub fn is_registered(&self, nodes: &Nodes) -> bool {
+        let registered = nodes.registered(&self.me).and_then(|cell| cell.lease);
+        registered.is_some() && registered == self.lease()
+    }
+
+    /// The same, and etcd has not said otherwise.
+    pub fn is_surely_registered(&self, nodes: &Nodes) -> bool {
+        self.is_registered(nodes) && !self.must_register
+    }
+
+    /// Whether the node is in the ring.
+    pub fn is_in_ring(&self) -> bool {
+        self.in_ring_since.is_some()
+    }
+
+    /// Whether the node has been in the ring for long enough to take VNIs from living owners.
+    pub fn is_stable(&self, now: Time) -> bool {
+        self.in_ring_since
+            .is_some_and(|since| now.since(since) >= self.join_hold)
+    }
+
+    /// When it is, if it is in the ring.
+    pub fn stable_at(&self) -> Option<Time> {
+        self.in_ring_since.map(|since| since + self.join_hold)
+    }
+
+    /// The next registration, or when to ask again. Without `takes` the node registers without ring points.
+    pub fn plan(
+        &mut self,
+        now: Time,
+        nodes: &Nodes,
+        takes: bool,
+    ) -> (Option<Effect>, Option<Time>) {
+        let Some(lease) = self.lease() else {
+            return (None, None);
+        };
+        let points: &[u64] = if takes { &self.points } else { &[] };
+        let known = nodes
+            .registered(&self.me)
+            .filter(|cell| cell.lease == Some(lease) && !cell.unreadable);
+        let as_wanted = known.and_then(|cell| cell.value.as_deref()) == Some(points);
+        let unable = self.publication.unable();
+        if as_wanted && !self.must_register {
+            if nodes.unable(&self.me, lease) == Some(unable) {
+                return (None, None);
+            }
+            if self.publication.next() > now {
+                return (None, Some(self.publication.next()));
+            }
+        }
+        if !self.retry.is_over(now) {
+            return (None, Some(self.retry.until()));
+        }
+        let register = Effect::Register {
+            lease,
+            points: points.to_vec(),
+            unable: unable.clone(),
+        };
+        self.publication.published(now);
+        (Some(register), None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::frr::Cost;
+    use crate::model::ring::Unable;
+    use crate::model::types::{Revision, VniRange};
+    use crate::schema::{Change, Key, Value};
+
+    const NOW: Time = Time::since_boot(Duration::from_secs(1_000));
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn me() -> NodeName {
+        "gw1".parse().expect("a name")
+    }
+
+    fn range() -> VniRange {
+        let vni = |number| Vni::new(number).expect("a VNI");
+        VniRange::new(vni(1), vni(2)).expect("a range")
+    }
+
+    fn membership() -> Membership {
+        Membership::new(&Config {
+            me: me(),
+            range: range(),
+            points: vec![7],
+            fence_margin: SECOND * 2,
+            settle: SECOND,
+            join_hold: SECOND * 20,
+            drain_timeout: SECOND * 60,
+            name_wait: SECOND * 12,
+            takeover_cost: Cost::OWNER,
+        })
+    }
+
+    fn lease(id: i64) -> Option<Lease> {
+        Some(Lease {
+            id: LeaseId(id),
+            valid_until: NOW + SECOND * 10,
+        })
+    }
+
+    /// The nodes once this one is registered with `points` under lease 1.
+    fn registered(points: &[u64]) -> Nodes {
+        let mut nodes = Nodes::default();
+        nodes.apply(&Change {
+            key: Key::Node(me()),
+            value: Some(Value::Points(points.to_vec())),
+            lease: Some(LeaseId(1)),
+            revision: Revision(5),
+        });
+        nodes.published(&me(), range(), Unable::default(), LeaseId(1), Revision(5));
+        nodes
+    }
+
+    #[test]
+    fn a_lease_serves_until_its_margin_and_not_while_etcd_is_distrusted() {
+        let (mut it, nodes, ring) = (membership(), Nodes::default(), Ring::default());
+        assert!(it.set_lease(NOW, lease(1), &nodes, &ring));
+        assert!(!it.set_lease(NOW, lease(1), &nodes, &ring), "served before");
+        let fence_at = NOW + SECOND * 8;
+        assert_eq!(it.fence_at(), Some(fence_at));
+        assert!(!it.is_serving(fence_at) && it.is_serving(fence_at - SECOND));
+        it.rewind(NOW - SECOND * 6);
+        assert!(!it.is_serving(NOW) && it.is_serving(NOW + SECOND * 6));
+    }
+
+    #[test]
+    fn a_registration_is_made_once_and_again_when_it_is_lost_or_out_of_date() {
+        let mut it = membership();
+        let none = Nodes::default();
+        assert_eq!(it.plan(NOW, &none, true), (None, None), "without a lease");
+        it.set_lease(NOW, lease(1), &none, &Ring::default());
+        let register = |points: &[u64]| {
+            Some(Effect::Register {
+                lease: LeaseId(1),
+                points: points.to_vec(),
+                unable: Unable::default(),
+            })
+        };
+        assert_eq!(it.plan(NOW, &none, true).0, register(&[7]));
+        it.registered();
+        let nodes = registered(&[7]);
+        assert_eq!(it.plan(NOW, &nodes, true), (None, None));
+        assert_eq!(it.plan(NOW, &nodes, false).0, register(&[]));
+        it.registration_is_lost();
+        assert!(it.is_registered(&nodes) && !it.is_surely_registered(&nodes));
+        assert_eq!(it.plan(NOW, &nodes, true).0, register(&[7]));
+        it.registration_failed(NOW);
+        let (effect, wake) = it.plan(NOW, &nodes, true);
+        assert!(effect.is_none() && wake.is_some_and(|wake| wake > NOW));
+    }
+
+    #[test]
+    fn the_hold_counts_from_the_ring_and_ends_with_the_registration() {
+        let mut it = membership();
+        let nodes = registered(&[7]);
+        let ring = nodes.ring();
+        it.set_lease(NOW, lease(1), &nodes, &ring);
+        assert_eq!(it.stable_at(), Some(NOW + SECOND * 20));
+        it.follow(NOW + SECOND, &nodes, &ring);
+        assert_eq!(it.stable_at(), Some(NOW + SECOND * 20));
+        assert!(it.is_stable(NOW + SECOND * 20));
+        it.set_lease(NOW, lease(2), &nodes, &ring);
+        assert!(!it.is_in_ring(), "registered under another lease");
+    }
+
+    #[test]
+    fn only_a_node_that_was_never_registered_gives_up_a_taken_name() {
+        let mut it = membership();
+        assert!(!it.name_is_taken(NOW));
+        assert!(it.name_is_taken(NOW + SECOND * 13));
+        let nodes = registered(&[7]);
+        it.set_lease(NOW, lease(1), &nodes, &nodes.ring());
+        assert!(!it.name_is_taken(NOW + SECOND * 13));
+    }
+}
