@@ -77,6 +77,8 @@ pub struct Ruleset {
     sets: HashMap<Name, Value>,
 }
 
+/// The table of a running wmgwd, in which it drops ARP of VNIs that it does not own.
+const OWN: &str = "wmgwd";
 /// nft nests no deeper (NFT_JUMP_STACK_SIZE in Linux's include/net/netfilter/nf_tables.h).
 const DEPTH: usize = 16;
 
@@ -90,6 +92,10 @@ impl Ruleset {
                 continue;
             };
             let word = |key: &str| it.get(key).and_then(Value::as_str).unwrap_or_default();
+            // What a running wmgwd keeps silent is meant to be.
+            if word("table") == OWN {
+                continue;
+            }
             let name = |of: &str| (word("family").into(), word("table").into(), word(of).into());
             match kind.as_str() {
                 "chain" if it.get("hook").is_some() => {
@@ -767,6 +773,17 @@ mod tests {
         rules.bases[0].1.is_nat = true;
         let place = Some("chain f of table inet filter".to_owned());
         assert_eq!(rules.translates(&station(), &[FORWARD]), place);
+    }
+
+    #[test]
+    fn the_table_of_wmgwd_is_left_out() {
+        let chain = |table: &str| {
+            let text = r#"{"nftables":[{"chain":{"family":"inet","table":"TABLE","name":"f","hook":"forward","policy":"drop"}}]}"#;
+            let rules = Ruleset::read(&text.replace("TABLE", table)).unwrap();
+            rules.fate(&station(), &[FORWARD])
+        };
+        assert_eq!(chain("wmgwd"), Fate::Passes);
+        assert!(matches!(chain("other"), Fate::Dropped(_)));
     }
 
     #[test]
