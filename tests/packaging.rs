@@ -501,6 +501,13 @@ const INSTALL: &str = r#"
     cp "$2" "$1/root/tmp/wmgwd.deb"
     exec chroot "$1/root" sh -ec '
         export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+        # "! command" does not end a shell with -e, whatever comes of it (POSIX, set).
+        not() {
+            if "$@"; then
+                echo "must not be so: $*"
+                exit 1
+            fi
+        }
         # What of FRR is not here is not what this is about.
         dpkg --force-depends --install /tmp/wmgwd.deb
         echo "-- installed"
@@ -509,10 +516,10 @@ const INSTALL: &str = r#"
         unit=/usr/lib/systemd/system/wmgwd.service
         dpkg --listfiles wmgwd | grep -qx "$unit"
         test -s "$unit"
-        ! grep local/sbin "$unit"
+        not grep local/sbin "$unit"
         test "$(stat -c %a /etc/default/wmgwd)" = 640
         test ! -e /etc/systemd/system/multi-user.target.wants/wmgwd.service
-        ! pgrep -x wmgwd
+        not pgrep -x wmgwd
         for file in /usr/share/man/man8/wmgwd.8.gz /usr/share/man/man7/wmgwd.7.gz \
             /usr/share/doc/wmgwd/etcd.md /usr/share/doc/wmgwd/examples/prometheus/alerts.yml \
             /usr/share/doc/wmgwd/examples/prometheus/dashboard.json /usr/share/doc/wmgwd/upgrading.md /usr/share/bash-completion/completions/wmgwd \
@@ -532,10 +539,10 @@ const INSTALL: &str = r#"
         echo "-- removed"
         dpkg --purge wmgwd 2>&1 | tee /tmp/said/purge
         # A directory that the package should not have named.
-        ! grep "not empty" /tmp/said/*
+        not grep "not empty" /tmp/said/*
         test ! -e /etc/default/wmgwd
-        ! getent passwd wmgwd
-        ! dpkg --status wmgwd 2>/dev/null
+        not getent passwd wmgwd
+        not dpkg --status wmgwd
         echo as it was
     '
 "#;
