@@ -4,11 +4,12 @@
 mod common;
 
 use common::etcd::{Etcd, EtcdCluster};
-use common::node::{Node, refs, share};
+use common::node::{Node, TTL, refs, share};
 use common::proxy::Proxy;
 use common::rows::{table, unsettled, until_settled, until_settled_without};
 use common::sampler::Sampler;
 use common::{compact, endpoint, eventually, loopback, put, then};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,38 @@ fn dead_connections_to_etcd() {
         println!("after the heal: registered {registered:?}, its share back {settled:?}");
     }
     sampler.finish().assert_clean();
+}
+
+/// Input: the connections to an etcd that has a name are cut, again and again, after the user of a gateway has as many
+/// processes as the limit allows: no thread can be started to look the name up. Output: no row changes, and the gateway
+/// serves when its lease would have ended.
+#[test]
+fn an_etcd_with_a_name_and_no_thread_left() {
+    /// Of no other process.
+    const USER: u32 = 54_321;
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: needs root to be another user: the limit does not hold for root");
+        return;
+    }
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let proxy = Proxy::start(loopback(etcd.port()));
+    let name = format!("http://localhost:{}", proxy.addr().port());
+    let mut node = Node::new(1, name).with_user(USER);
+    node.start();
+    until_settled(&client, &[&node]);
+    let before = table(&client);
+    let limited = Command::new("prlimit")
+        .args(["--pid", &node.pid().to_string(), "--nproc=1:1"])
+        .status();
+    assert!(limited.unwrap().success());
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * Duration::from_secs(TTL) {
+        proxy.cut();
+        sleep(Duration::from_millis(500));
+    }
+    assert_eq!(table(&client), before);
+    until_settled(&client, &[&node]);
 }
 
 /// Input: etcd restarted, and stopped, for less than the lease. Output: no row changes, nobody is unserved.

@@ -389,3 +389,109 @@ fn the_kernel_stops_answering_by_itself() {
     assert!(daemon.ended(), "{}", daemon.log());
     assert!(table().contains("No such file"), "{}", table());
 }
+
+/// Input: an EVPN neighbour without `filter-vni`, for a while; then bgpd, and in another run ospfd, is stopped (SIGSTOP)
+/// while the daemon is told to end. Output: the neighbour is named in a warning while it is there. A stopped FRR daemon
+/// goes on showing what it showed: the daemon ends with an error, the VNIs are another's, and the guard stays, until
+/// FRR goes on and it has withdrawn.
+#[test]
+fn an_frr_daemon_that_is_stopped_at_a_drain() {
+    let test = "an_frr_daemon_that_is_stopped_at_a_drain";
+    let Some(lab) = Lab::up(test, 2, 2, "example") else {
+        return;
+    };
+    let fast = [&FAST[..], &["--drain-timeout", "3"]].concat();
+    let frr = |signal: &str, daemon: &str| {
+        let command = format!("kill -{signal} $(cat /run/frr/{daemon}.pid)");
+        lab.ask("gw1", &["sh", "-c", &command]);
+    };
+    let guards = || lab.ask("gw1", &["pgrep", "-f", "wmgwd guard"]);
+    let second = lab.start("gw2", &["--settle", "0.5", "--join-hold", "3600"]);
+    eventually("gw2 is registered", || {
+        second.log().contains("registered name=gw2")
+    });
+    for daemon in ["bgpd", "ospfd"] {
+        let mut first = lab.start("gw1", &fast);
+        lab.shows(&lab.settled(&["gw1"]));
+        if daemon == "bgpd" {
+            unfiltered_neighbour(&lab, &first);
+        }
+        frr("STOP", daemon);
+        lab.signal(&first, "TERM");
+        assert!(!first.ended(), "{daemon}: {}", first.log());
+        assert!(first.log().contains("not everything is withdrawn"));
+        let owners = lab.settled(&["gw2"]);
+        assert!(!guards().trim().is_empty(), "{daemon}: the guard stays");
+        frr("CONT", daemon);
+        eventually("the guard has withdrawn and ended", || {
+            guards().trim().is_empty()
+        });
+        lab.shows(&owners);
+        // Back to gw1 for the next round.
+        std::fs::remove_file(lab.dir().join("gw1-wmgwd.log")).unwrap();
+    }
+}
+
+fn unfiltered_neighbour(lab: &Lab, daemon: &network::Daemon) {
+    const NEIGHBOUR: &str = "10.0.1.99";
+    let configure = |lines: &[&str]| {
+        let mut command = vec![
+            "vtysh",
+            "-c",
+            "configure terminal",
+            "-c",
+            "router bgp 65000",
+        ];
+        command.extend(lines.iter().flat_map(|line| ["-c", line]));
+        lab.ask("gw1", &command);
+    };
+    let add = format!("neighbor {NEIGHBOUR} remote-as 65000");
+    let activate = format!("neighbor {NEIGHBOUR} activate");
+    configure(&[&add, "address-family l2vpn evpn", &activate]);
+    let says = |level: &str| {
+        let log = daemon.log();
+        log.lines()
+            .any(|line| line.contains(level) && line.contains(NEIGHBOUR))
+    };
+    eventually("it is warned of", || says("FRR: filter-vni"));
+    configure(&[&format!("no {add}")]);
+    eventually("it is no longer so", || says("no longer so"));
+}
+
+/// Input: a range of more VNIs than get their OSPF costs ahead of their bridges; a bridge that comes later on a gateway
+/// that does not own its VNI. Output: there it has the greatest cost, also before ospfd's default draws traffic for long.
+#[test]
+fn a_bridge_that_comes_late_in_a_large_range() {
+    let test = "a_bridge_that_comes_late_in_a_large_range";
+    let Some(lab) = Lab::up(test, 2, 2, "example") else {
+        return;
+    };
+    const LAST: u32 = 4_500;
+    let bridge = |node: &str, address: &str| {
+        let command = format!(
+            "ip link add br7 type bridge && ip link add vxlan7 type vxlan id 7 local {address} dstport 4789 nolearning \
+             && ip link set vxlan7 master br7 && ip address add 10.64.7.1/24 dev br7 && ip link set vxlan7 up \
+             && ip link set br7 up && echo done"
+        );
+        let said = lab.ask(node, &["sh", "-c", &command]);
+        assert!(said.contains("done"), "{said}");
+    };
+    let cost = |node: &str| {
+        let config = lab.ask(node, &["vtysh", "-d", "ospfd", "-c", "show running-config"]);
+        let (_, rest) = config.split_once("\ninterface br7\n ip ospf cost ")?;
+        rest.split_whitespace().next()?.parse::<u32>().ok()
+    };
+    bridge("gw1", "10.0.1.11");
+    let _first = lab.start_for("gw1", LAST, &FAST);
+    lab.settled(&["gw1"]);
+    eventually("gw1 owns VNI 7", || {
+        cost("gw1").is_some_and(|cost| cost < 65_535)
+    });
+    let second = lab.start_for("gw2", LAST, &["--settle", "0.5", "--join-hold", "3600"]);
+    eventually("gw2 is registered", || {
+        second.log().contains("registered name=gw2")
+    });
+    assert_eq!(cost("gw2"), None, "the test shows nothing");
+    bridge("gw2", "10.0.1.12");
+    eventually("it draws no traffic", || cost("gw2") == Some(65_535));
+}

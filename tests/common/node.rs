@@ -7,6 +7,8 @@ use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -74,6 +76,7 @@ pub struct Node {
     options: BTreeMap<String, String>,
     mirrored: bool,
     environment: BTreeMap<String, String>,
+    user: Option<u32>,
     child: Option<Child>,
 }
 
@@ -117,6 +120,7 @@ impl Node {
             options: options.map(|(o, v)| (o.to_owned(), v)).into(),
             mirrored: true,
             environment: BTreeMap::new(),
+            user: None,
             child: None,
         }
     }
@@ -151,6 +155,15 @@ impl Node {
         self
     }
 
+    /// As another user; needs root.
+    pub fn with_user(mut self, user: u32) -> Node {
+        for file in ["", "exposure", "announced"] {
+            chown(self.host.0.join(file), Some(user), None).unwrap();
+        }
+        self.user = Some(user);
+        self
+    }
+
     /// Starts the daemon.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
@@ -166,6 +179,9 @@ impl Node {
         }
         if self.mirrored {
             command.env(wmgwd::host::mock::MIRROR_VARIABLE, &self.host.0);
+        }
+        if let Some(user) = self.user {
+            command.uid(user);
         }
         let child = command
             .envs(&self.environment)

@@ -117,9 +117,14 @@ impl Lab {
         (child, path)
     }
 
-    /// Starts wmgwd in a gateway.
+    /// Starts wmgwd in a gateway, for all VNIs of the lab.
     pub fn start(&self, node: &str, options: &[&str]) -> Daemon {
-        let vnis = self.vnis.to_string();
+        self.start_for(node, self.vnis, options)
+    }
+
+    /// Starts wmgwd in a gateway, for VNIs 1 to `last`.
+    pub fn start_for(&self, node: &str, last: u32, options: &[&str]) -> Daemon {
+        let vnis = last.to_string();
         let exe = env!("CARGO_BIN_EXE_wmgwd");
         let fixed = [
             exe,
