@@ -9,6 +9,7 @@ use common::proxy::Proxy;
 use common::rows::{table, unsettled, until_settled, until_settled_without};
 use common::sampler::Sampler;
 use common::{compact, endpoint, eventually, loopback, put, then};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -80,6 +81,7 @@ fn an_etcd_with_a_name_and_no_thread_left() {
     until_settled(&client, &[&node]);
     let before = table(&client);
     let limited = Command::new("prlimit")
+        .uid(USER)
         .args(["--pid", &node.pid().to_string(), "--nproc=1:1"])
         .status();
     assert!(limited.unwrap().success());

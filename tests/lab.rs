@@ -390,46 +390,57 @@ fn the_kernel_stops_answering_by_itself() {
     assert!(table().contains("No such file"), "{}", table());
 }
 
-/// Input: an EVPN neighbour without `filter-vni`, for a while; then bgpd, and in another run ospfd, is stopped (SIGSTOP)
-/// while the daemon is told to end. Output: the neighbour is named in a warning while it is there. A stopped FRR daemon
-/// goes on showing what it showed: the daemon ends with an error, the VNIs are another's, and the guard stays, until
-/// FRR goes on and it has withdrawn.
-#[test]
-fn an_frr_daemon_that_is_stopped_at_a_drain() {
-    let test = "an_frr_daemon_that_is_stopped_at_a_drain";
+/// Input: an FRR daemon of the owner is stopped (SIGSTOP), and the owner's daemon is told to end. Output: what is stopped
+/// goes on showing what it showed: the daemon ends with an error, the VNIs are another's, and the guard stays, until FRR
+/// goes on and it has withdrawn.
+fn stopped_at_a_drain(test: &str, daemon: &str) {
     let Some(lab) = Lab::up(test, 2, 2, "example") else {
         return;
     };
-    let fast = [&FAST[..], &["--drain-timeout", "3"]].concat();
-    let frr = |signal: &str, daemon: &str| {
-        let command = format!("kill -{signal} $(cat /run/frr/{daemon}.pid)");
-        lab.ask("gw1", &["sh", "-c", &command]);
-    };
-    let guards = || lab.ask("gw1", &["pgrep", "-f", "wmgwd guard"]);
+    let mut first = lab.start("gw1", &[&FAST[..], &["--drain-timeout", "3"]].concat());
+    lab.shows(&lab.settled(&["gw1"]));
     let second = lab.start("gw2", &["--settle", "0.5", "--join-hold", "3600"]);
     eventually("gw2 is registered", || {
         second.log().contains("registered name=gw2")
     });
-    for daemon in ["bgpd", "ospfd"] {
-        let mut first = lab.start("gw1", &fast);
-        lab.shows(&lab.settled(&["gw1"]));
-        if daemon == "bgpd" {
-            unfiltered_neighbour(&lab, &first);
-        }
-        frr("STOP", daemon);
-        lab.signal(&first, "TERM");
-        assert!(!first.ended(), "{daemon}: {}", first.log());
-        assert!(first.log().contains("not everything is withdrawn"));
-        let owners = lab.settled(&["gw2"]);
-        assert!(!guards().trim().is_empty(), "{daemon}: the guard stays");
-        frr("CONT", daemon);
-        eventually("the guard has withdrawn and ended", || {
-            guards().trim().is_empty()
-        });
-        lab.shows(&owners);
-        // Back to gw1 for the next round.
-        std::fs::remove_file(lab.dir().join("gw1-wmgwd.log")).unwrap();
-    }
+    let frr = |signal: &str| {
+        let command = format!("kill -{signal} $(cat /run/frr/{daemon}.pid)");
+        lab.ask("gw1", &["sh", "-c", &command]);
+    };
+    let guards = || lab.ask("gw1", &["pgrep", "-x", "wmgwd-guard"]);
+    frr("STOP");
+    lab.signal(&first, "TERM");
+    assert!(!first.ended(), "{}", first.log());
+    assert!(first.log().contains("not everything is withdrawn"));
+    let owners = lab.settled(&["gw2"]);
+    assert!(!guards().trim().is_empty(), "the guard stays");
+    frr("CONT");
+    eventually("the guard has withdrawn and ended", || {
+        guards().trim().is_empty()
+    });
+    lab.shows(&owners);
+}
+
+#[test]
+fn a_bgpd_that_is_stopped_at_a_drain() {
+    stopped_at_a_drain("a_bgpd_that_is_stopped_at_a_drain", "bgpd");
+}
+
+#[test]
+fn an_ospfd_that_is_stopped_at_a_drain() {
+    stopped_at_a_drain("an_ospfd_that_is_stopped_at_a_drain", "ospfd");
+}
+
+/// Input: an EVPN neighbour without `filter-vni`, for a while. Output: it is named in a warning while it is there.
+#[test]
+fn a_neighbour_without_the_filter_is_warned_of() {
+    let test = "a_neighbour_without_the_filter_is_warned_of";
+    let Some(lab) = Lab::up(test, 1, 2, "example") else {
+        return;
+    };
+    let daemon = lab.start("gw1", &FAST);
+    lab.settled(&["gw1"]);
+    unfiltered_neighbour(&lab, &daemon);
 }
 
 fn unfiltered_neighbour(lab: &Lab, daemon: &network::Daemon) {
