@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -172,16 +171,16 @@ impl Node {
             .append(true)
             .open(self.host.0.join("log"))
             .unwrap();
-        let mut command = super::program::wmgwd();
+        let mut command = match self.user {
+            Some(user) => super::program::wmgwd_of(user),
+            None => super::program::wmgwd(),
+        };
         command.arg("--mock");
         for (option, value) in self.options.iter().filter(|(_, value)| !value.is_empty()) {
             command.args([option, value]);
         }
         if self.mirrored {
             command.env(wmgwd::host::mock::MIRROR_VARIABLE, &self.host.0);
-        }
-        if let Some(user) = self.user {
-            command.uid(user);
         }
         let child = command
             .envs(&self.environment)
