@@ -297,3 +297,29 @@ fn leases_are_measured_on_one_clock() {
         }
     }
 }
+
+/// The components of the core, each in a file of its own.
+const COMPONENTS: [(&str, &str); 8] = [
+    ("gateway/backoff.rs", "Backoff"),
+    ("gateway/lifecycle.rs", "Lifecycle"),
+    ("gateway/membership.rs", "Membership"),
+    ("gateway/routes.rs", "Routes"),
+    ("gateway/slots.rs", "Slots"),
+    ("gateway/turns.rs", "Turns"),
+    ("gateway/watch_pause.rs", "WatchPause"),
+    ("gateway/writer.rs", "Writer"),
+];
+
+/// Input: the components of the core. Output: none has a field that another file can reach.
+#[test]
+fn components_keep_their_fields_to_themselves() {
+    let sources = sources();
+    for (file, name) in COMPONENTS {
+        let (_, code) = sources.iter().find(|(it, _)| it == file).unwrap();
+        let (_, after) = code.split_once(&format!("pub struct {name}")).unwrap();
+        let end = after.find(";\n").into_iter().chain(after.find("\n}")).min();
+        let fields = &after[..end.unwrap()];
+        let is_private = !fields.contains("pub ") && !fields.contains("pub(");
+        assert!(is_private, "{file}: {name} has {fields}");
+    }
+}

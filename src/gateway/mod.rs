@@ -10,7 +10,7 @@
 
 mod ability;
 mod backoff;
-mod drive;
+mod decide;
 mod events;
 mod lifecycle;
 mod membership;
@@ -78,7 +78,7 @@ pub struct Gateway {
     ring: Ring,
     slots: Slots,
     /// What held for all VNIs when they were last looked at.
-    setting: Option<plan::Setting>,
+    node_view: Option<decide::NodeView>,
     /// How many VNIs the last pass looked at.
     visited: usize,
     /// Nothing is decided before the first snapshot.
@@ -107,7 +107,7 @@ impl Gateway {
             nodes: Nodes::default(),
             ring: Ring::default(),
             slots,
-            setting: None,
+            node_view: None,
             visited: 0,
             snapshot: None,
             told: Revision::default(),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 /// What a look at one VNI came to, beside what is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Finding {
+pub struct VniStatus {
     /// This node is to show something of it.
     pub shown: bool,
     /// Another node would take it, but it still names us.
@@ -26,7 +26,7 @@ pub struct Finding {
     /// It is served, and no announcement of it is due at a time of its own.
     pub refreshed: bool,
     /// There is something to do that may not get its turn in this pass.
-    pub restless: bool,
+    pub pending: bool,
     /// When it wants to be looked at again, if nothing happens before.
     pub wake: Option<Time>,
 }
@@ -41,7 +41,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn count(&mut self, was: Finding, is: Finding) {
+    fn count(&mut self, was: VniStatus, is: VniStatus) {
         let count = |total: &mut usize, was: bool, is: bool| {
             *total = *total + usize::from(is) - usize::from(was);
         };
@@ -58,7 +58,7 @@ impl Totals {
 pub struct Slots {
     range: VniRange,
     slots: Vec<Slot>,
-    findings: Vec<Finding>,
+    findings: Vec<VniStatus>,
     totals: Totals,
     /// Indices of those that something happened to, some more than once.
     stirred: Vec<u32>,
@@ -74,7 +74,7 @@ impl Slots {
         Slots {
             range,
             slots: vec![Slot::new(); range.len()],
-            findings: vec![Finding::default(); range.len()],
+            findings: vec![VniStatus::default(); range.len()],
             totals: Totals::default(),
             stirred: Vec::new(),
             all_stirred: true,
@@ -113,25 +113,10 @@ impl Slots {
     }
 
     /// What the last pass found of each, from index `from` on and round.
-    pub fn findings_from(&self, from: usize) -> impl Iterator<Item = (Vni, Finding)> {
+    pub fn findings_from(&self, from: usize) -> impl Iterator<Item = (Vni, VniStatus)> {
         let first = self.range.first().get();
         let indices = (from..self.findings.len()).chain(0..from);
         indices.filter_map(move |at| Some((Vni::new(first + at as u32)?, self.findings[at])))
-    }
-
-    /// All of it, to be put back soon: while they are looked at, they are nobody else's.
-    pub fn take(&mut self) -> Slots {
-        let nothing = Slots {
-            range: self.range,
-            slots: Vec::new(),
-            findings: Vec::new(),
-            totals: Totals::default(),
-            stirred: Vec::new(),
-            all_stirred: false,
-            abilities_changed: false,
-            wakes: BTreeSet::new(),
-        };
-        std::mem::replace(self, nothing)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Slot> {
@@ -143,7 +128,7 @@ impl Slots {
     }
 
     /// Looks at every slot that needs it, in the order of VNIs; how many those were.
-    pub fn visit(&mut self, now: Time, mut look: impl FnMut(Vni, &mut Slot) -> Finding) -> usize {
+    pub fn visit(&mut self, now: Time, mut look: impl FnMut(Vni, &mut Slot) -> VniStatus) -> usize {
         while let Some(&(due, at)) = self.wakes.first().filter(|(due, _)| *due <= now) {
             self.wakes.remove(&(due, at));
             self.findings[at as usize].wake = None;
@@ -172,7 +157,7 @@ impl Slots {
                 }
                 self.wakes.extend(found.wake.map(|wake| (wake, at)));
             }
-            if found.restless {
+            if found.pending {
                 self.stirred.push(at);
             }
         }

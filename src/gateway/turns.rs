@@ -3,8 +3,7 @@
 //! what they are: what the last pass found of them still holds.
 
 use super::Gateway;
-use super::drive::ANNOUNCEMENTS;
-use super::plan::Batch;
+use super::plan::{ANNOUNCEMENTS, Batch};
 use crate::model::types::Time;
 use std::time::Duration;
 
