@@ -408,7 +408,7 @@ fn nothing_is_answered_after_the_end() {
     );
 }
 
-/// A socket behind which the process is held up after each batch.
+/// A socket before which the process is held up with each batch: after its look at the clock.
 struct Stalls {
     socket: Socket,
     stall: Arc<Mutex<Duration>>,
@@ -416,9 +416,8 @@ struct Stalls {
 
 impl Channel for Stalls {
     fn transact(&mut self, batch: Batch) -> std::io::Result<()> {
-        let outcome = self.socket.transact(batch);
         sleep(*self.stall.lock().unwrap());
-        outcome
+        self.socket.transact(batch)
     }
     fn ask(&mut self, question: &[u8]) -> std::io::Result<Vec<Vec<u8>>> {
         self.socket.ask(question)
