@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use wmgwd::model::ring::{Member, Ring};
@@ -77,6 +77,20 @@ pub struct Node {
     environment: BTreeMap<String, String>,
     user: Option<u32>,
     child: Option<Child>,
+}
+
+/// The program as another user; needs root. That user may pass directories of root's, where the program and its files
+/// may be.
+fn wmgwd_of(user: u32) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={user}"), "--clear-groups"]);
+    command.args([
+        "--inh-caps=+dac_read_search",
+        "--ambient-caps=+dac_read_search",
+        "--",
+        env!("CARGO_BIN_EXE_wmgwd"),
+    ]);
+    super::program::undisturbed(command)
 }
 
 impl Node {
@@ -172,7 +186,7 @@ impl Node {
             .open(self.host.0.join("log"))
             .unwrap();
         let mut command = match self.user {
-            Some(user) => super::program::wmgwd_of(user),
+            Some(user) => wmgwd_of(user),
             None => super::program::wmgwd(),
         };
         command.arg("--mock");
