@@ -1,5 +1,5 @@
 //! The decision on one VNI: from what etcd, the ring and the host say of it to what the host is to show and which row
-//! to write next. The functions that ask have no effect; where an answer changes with time they return when.
+//! to write next. Predicates have no effect; `decide` schedules every wake-up.
 
 use super::Config;
 use super::ability::Capability;
@@ -15,20 +15,20 @@ use crate::schema::Commit;
 use std::ops::Deref;
 use std::time::Duration;
 
-/// How long a host that fails to take a VNI is given before the node gives it up.
+/// A node gives a VNI up after its host has failed to apply it for this long.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How long nothing more is shown of a VNI that lost its owner or its successor: etcd may end a lease that its holder
-/// has renewed (a leader that was stopped and goes on does so, seen with 3.4.23), and then the holder withdraws when
-/// it hears of that.
-/// A Go wmgwd writes 0 over a broken migration although its owner lives, which hears of it no sooner than we do.
+/// After a row loses the name of an owner or a successor, this node waits this long before it shows more of the VNI.
+/// The former holder may be alive: etcd may end a lease that its holder has renewed (a leader that was stopped and
+/// goes on does so, seen with 3.4.23), and then the holder withdraws when it hears of that. A Go wmgwd may write 0
+/// over a broken migration although the owner is alive, which hears of that when this node does.
 const LET_GO: Duration = Duration::from_millis(100);
 /// How long the ring owner waits for a Go wmgwd to mend a broken migration.
 const MEND_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a failing FRR may keep an owner from letting go: it cannot advertise much then either.
+/// After this long the owner hands over although FRR has not confirmed the withdrawal: it cannot advertise much then.
 pub const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
-/// What holds for all VNIs and changes seldom. While it stays, as do the nodes, a VNI that nothing happened to
-/// and that is not due need not be looked at.
+/// What holds for all VNIs and changes seldom. While this and the set of nodes stay the same, only VNIs that have
+/// changed or are due need a new decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeView {
     pub lease: Option<LeaseId>,
@@ -183,7 +183,8 @@ impl Context<'_> {
             let repair = self.repair(slot, &state, role);
             write = repair.and_then(|(write, at)| batch.is_due_or_wake(at).then_some(write));
         }
-        // Not while only the host is waited for: who rests does not hear that its own lease was ended.
+        // Keep the watch open while only the host is waited for: a node with a paused watch would not see its own lease
+        // revoked.
         let takes = matches!(&state, State::FailingOver { .. }) && write == Some(Write::Own);
         batch.found.taken = takes || write == Some(Write::Claim);
         if let Some(write) = write {
@@ -208,8 +209,8 @@ impl Context<'_> {
         may_ask && !gives_back && slot.ability.capability() == Capability::Able
     }
 
-    /// Whether the ring knows of this node what the node itself knows. Where it does not, the node must not act
-    /// on what the ring says: as soon as it knows, it may name another node.
+    /// Whether the capabilities that this node has published are those that it has. If not, its view of the ring is
+    /// stale, and the node must not act on it.
     fn ring_knows(&self, vni: Vni, slot: &Slot) -> bool {
         let said = self
             .lease

@@ -1,9 +1,8 @@
-//! The guard itself.
+//! The guard process.
 //!
-//! One thread, one loop: wait for the daemon's word or for the moment at which the lease can end. Owns
-//! nothing but its socket; touches ARP and FRR only when that moment has come, and acts before it says so. It alone
-//! knows how long the lease is proved, so it also has the kernel hold the lease ([`crate::host::nft`]), for when it
-//! cannot act itself.
+//! One thread, one loop: it waits for a message from the daemon or for the moment at which the lease can end. Before
+//! that moment it writes the kernel lease only ([`crate::host::nft`]), which silences ARP if the guard cannot act.
+//! At that moment it switches ARP off and withdraws the routes, and logs afterwards.
 
 use super::Error;
 use super::address::{Address, credentials};
@@ -35,12 +34,13 @@ const HELLO: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_secs(1);
 /// How soon a switch that the kernel refused is tried again.
 const ARP_AGAIN: Duration = Duration::from_millis(20);
-/// How soon after a failure FRR is tried again, and for how long after the daemon is gone.
+/// How soon after a failure the guard tries FRR again, and how long after it began to withdraw it stops trying, if
+/// the daemon is gone.
 const FRR_AGAIN: Duration = Duration::from_secs(2);
 const GIVE_UP: Duration = Duration::from_secs(300);
 
-/// Makes this process one that lives on: when memory runs out, when the daemon's terminal goes, and by a name
-/// of its own in `ps`. What cannot be had is gone without.
+/// Protects the guard from the OOM killer and from the end of the daemon's terminal, and names it in `ps`. Failures are
+/// ignored: a guard without this is better than none.
 pub fn settle_in(real: bool) {
     // The name of the program would be that of the file which it was started by, `exe`.
     let _ = fs::write("/proc/self/comm", "wmgwd-guard");
