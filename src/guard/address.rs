@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(addresses(sockets), [Address("wmgwd/gw 1".into())]);
     }
 
-    /// Input: a listener. Output: it is found, and nobody has connected to it.
+    /// Input: a listener. Output: it is found, without a connection to it.
     #[test]
     fn a_guard_is_found_without_disturbing_it() {
         let name = format!("found-{}", std::process::id());

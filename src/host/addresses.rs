@@ -4,9 +4,7 @@
 use super::links;
 use super::netlink::{DATAGRAM, HEADER, NLMSG_ERROR, attributes, messages, number, refusal};
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
-};
+use nix::sys::socket::{MsgFlags, recv, send};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
@@ -58,12 +56,7 @@ pub fn dump() -> io::Result<Vec<Address>> {
 /// # Errors
 /// The kernel refused.
 pub fn tell_again(address: &Address) -> io::Result<()> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
+    let socket = links::route_socket()?;
     let request = message(RTM_NEWADDR, REPLACE, &address.message);
     send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
     let mut datagram = vec![0; DATAGRAM];

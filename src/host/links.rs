@@ -35,6 +35,20 @@ pub fn dump() -> io::Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
+/// A route netlink socket, rtnetlink(7).
+///
+/// # Errors
+/// The kernel refused.
+pub(super) fn route_socket() -> io::Result<OwnedFd> {
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    )?;
+    Ok(socket)
+}
+
 /// Sends the kernel `request`, which is for a dump, and gives each message of type `wanted` to `each`.
 ///
 /// # Errors
@@ -44,12 +58,7 @@ pub(super) fn dump_each(
     wanted: u16,
     each: &mut dyn FnMut(&[u8]),
 ) -> io::Result<()> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
+    let socket = route_socket()?;
     send(socket.as_raw_fd(), request, MsgFlags::empty())?;
     let mut datagram = vec![0; DATAGRAM];
     loop {

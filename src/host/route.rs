@@ -1,10 +1,9 @@
 //! Where the kernel would send a packet that arrives at an interface: routes, policy rules, forwarding and the check
 //! of the source (`rp_filter`), as `ip route get TO from FROM iif NAME` shows it. Asks, and changes nothing.
 
+use super::links::route_socket;
 use super::netlink::{DATAGRAM, HEADER, NLMSG_ERROR, attributes, messages, number, refusal};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
-};
+use nix::sys::socket::{MsgFlags, recv, send};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -40,13 +39,7 @@ impl Routes {
     /// # Errors
     /// The kernel refused.
     pub fn open() -> io::Result<Routes> {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
-        )?;
-        Ok(Routes(socket))
+        Ok(Routes(route_socket()?))
     }
 
     /// What becomes of a packet that arrives at the interface of index `at`.

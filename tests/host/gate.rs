@@ -3,6 +3,7 @@
 //! guard. What is counted is the time before a request is sent: it is never later than the kernel sees it.
 
 use crate::namespace::{self, eventually, sh, try_sh};
+use crate::no_guard::NoGuard;
 use crate::vni;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
@@ -25,7 +26,7 @@ use wmgwd::daemon::fence::Fence;
 use wmgwd::daemon::gate::{Gate, Made};
 use wmgwd::gateway::ArpOutcome;
 use wmgwd::guard::protocol::{Order, VERSION};
-use wmgwd::guard::{Error as GuardError, Grants, Guard, Guards, Standing};
+use wmgwd::guard::{Grants, Guard, Standing};
 use wmgwd::host::nft::socket::{Socket, Watch};
 use wmgwd::host::nft::wire::Batch;
 use wmgwd::host::nft::{Channel, Error, Found, KernelLease, table};
@@ -273,25 +274,6 @@ impl Guard for Line {
     fn dismiss(&mut self) {
         self.tell(&Order::Bye);
     }
-}
-
-struct NoGuard;
-
-impl Guard for NoGuard {
-    fn lease(&mut self, _: Lease) {}
-    fn serves(&mut self, _: &[(Vni, u32)]) {}
-    fn released(&mut self, _: &[Vni]) {}
-    fn standing(&mut self) -> Standing {
-        Standing::Well
-    }
-    fn dismiss(&mut self) {}
-}
-
-impl Guards for NoGuard {
-    fn relieve(&mut self) -> Result<Box<dyn Guard>, GuardError> {
-        Ok(Box::new(NoGuard))
-    }
-    fn dismiss(&mut self) {}
 }
 
 fn gate() -> Gate {

@@ -9,6 +9,7 @@ mod kernel;
 mod measure;
 mod monitor;
 mod namespace;
+mod no_guard;
 mod router;
 
 use wmgwd::model::types::Vni;

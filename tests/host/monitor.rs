@@ -2,6 +2,7 @@
 //! daemon's back, by whatever else runs on the host.
 
 use crate::namespace::{self, eventually, sh};
+use crate::no_guard::NoGuard;
 use crate::vni;
 use std::io::{BufRead, BufReader, Write};
 use std::sync::Arc;
@@ -13,33 +14,12 @@ use wmgwd::gateway::ArpOutcome;
 use wmgwd::guard::address::Address;
 use wmgwd::guard::process::Process;
 use wmgwd::guard::protocol::{Greeting, Order};
-use wmgwd::guard::{Error, Guard, Guards, Standing};
 use wmgwd::host::bridges::Change;
 use wmgwd::host::links::{Bridges, LinkWatch};
 use wmgwd::host::mock::Mock;
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::model::types::{Lease, LeaseId, Vni, VniRange};
 use wmgwd::sys::clock;
-
-/// No guard.
-struct NoGuard;
-
-impl Guard for NoGuard {
-    fn lease(&mut self, _: Lease) {}
-    fn serves(&mut self, _: &[(Vni, u32)]) {}
-    fn released(&mut self, _: &[Vni]) {}
-    fn standing(&mut self) -> Standing {
-        Standing::Well
-    }
-    fn dismiss(&mut self) {}
-}
-
-impl Guards for NoGuard {
-    fn relieve(&mut self) -> Result<Box<dyn Guard>, Error> {
-        Ok(Box::new(NoGuard))
-    }
-    fn dismiss(&mut self) {}
-}
 
 /// Brings up the bridges of these VNIs.
 fn bridges(vnis: std::ops::RangeInclusive<u32>) {

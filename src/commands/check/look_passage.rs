@@ -48,7 +48,7 @@ pub fn look_at_passage(purpose: &Purpose, links: &Links, frr: &Inspection) -> Pa
     let names = names.chain(uplinks.iter().map(|name| (*name).to_owned()));
     let forwards = fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
     let is_closed = |name: &String| setting(name, "forwarding") == Some(0);
-    // Where the host does not forward at all, that is said once.
+    // One finding if the host does not forward at all.
     let all_closed = forwards.is_ok_and(|it| it.trim() == "0");
     let closed = names
         .filter(|name| !all_closed && is_closed(name))

@@ -514,7 +514,7 @@ mod tests {
         }
     }
 
-    /// Input: FRR is installed and nothing of it runs. Output: that is said once.
+    /// Input: FRR is installed and nothing of it runs. Output: one finding.
     #[test]
     fn nothing_of_frr_runs() {
         let down = |name| (name, Some(Answer::Down));

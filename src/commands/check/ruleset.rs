@@ -1,7 +1,7 @@
 //! Pure: what the rules of nftables (`nft -j list ruleset`, libnftables-json(5)) do with a packet.
 //!
 //! A rule matches, does not match, or may match: what is asked of the packet is not known here, or is a form of
-//! rule that is not known. All that may happen is followed, so that only what is certain is said to be certain.
+//! rule that is not known. Every branch that may be taken is followed, so that a finding is certain only if all branches agree.
 
 use core::net::Ipv4Addr;
 use serde_json::{Map, Value};

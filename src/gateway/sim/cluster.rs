@@ -128,7 +128,7 @@ pub struct Cluster {
     pub start: Time,
     pub rng: Rng,
     pub etcd: ModelEtcd,
-    /// A copy of it that somebody made.
+    /// A backup that the operator made.
     pub backup: Option<ModelEtcd>,
     pub nodes: Vec<Node>,
     pub settings: Settings,

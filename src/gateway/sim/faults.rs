@@ -38,10 +38,10 @@ pub enum Fault {
     FrrConfigure(usize),
     /// etcd ends a lease although its holder renewed it.
     EndLease(usize),
-    /// Somebody makes a copy of etcd, and sets etcd back to it.
+    /// The operator makes a backup of etcd, and restores it.
     Backup,
     Rewind,
-    /// Somebody lets routes of a VNI out, or takes them back.
+    /// Another program lets routes of a VNI out, or takes them back.
     ForeignFilter(usize, Vni, bool),
     ForeignCost(usize, Vni, u16),
     ForeignArp(usize, Vni, bool),
