@@ -119,7 +119,11 @@ impl Kernel for ProcKernel {
             let name = set(index, SILENT)?;
             self.held.remove(&vni);
             let bridge = vni.bridge();
-            return name.map(drop).ok_or(Error::NoInterface { bridge });
+            return match name {
+                Some(name) if name == bridge.as_str() => Ok(()),
+                Some(name) => Err(Error::Renamed { bridge, name }),
+                None => Err(Error::NoInterface { bridge }),
+            };
         }
         let Look { found, strays } = self.look(vni)?;
         for &index in &strays {
@@ -132,11 +136,7 @@ impl Kernel for ProcKernel {
             set(held, SILENT)?;
             self.held.remove(&vni);
         }
-        let (index, marked) = match found {
-            Ok(found) => found,
-            Err(Error::Renamed { .. }) if !answer => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        let (index, marked) = found?;
         if !marked {
             self.mark(vni, index);
         }
