@@ -209,6 +209,10 @@ impl Filter {
         if let Err(error) = self.prepare(vtysh, bgpd) {
             return all_failed(vnis.iter().copied(), &error);
         }
+        self.take_out(vtysh, batch, vnis)
+    }
+
+    fn take_out(&mut self, vtysh: &Vtysh, batch: usize, vnis: &[Vni]) -> Vec<RouteFailure> {
         let jobs = match self.mode {
             EvpnFilter::List => self.list_releases(vnis),
             EvpnFilter::Entries => self.entry_releases(vnis),
@@ -241,7 +245,7 @@ impl Filter {
         }
         let made = self.prepare(vtysh, bgpd).and_then(|()| match self.mode {
             EvpnFilter::List => self.list_claims(vtysh, vnis),
-            EvpnFilter::Entries => Ok(self.entry_claims(vnis)),
+            EvpnFilter::Entries => self.entry_claims(vtysh, vnis),
         });
         let (jobs, mut failures) = match made {
             Ok(made) => made,
@@ -330,6 +334,18 @@ impl Filter {
         Job { vni, lines }
     }
 
+    fn refuse_layer3(&self, vni: Vni) -> Result<(), Error> {
+        if !self.targets.is_layer3(vni) {
+            return Ok(());
+        }
+        let daemon = Daemon::Bgpd.name();
+        let output = format!(
+            "VNI {vni} is an L3VNI: it is on the routes of every VNI of its VRF, so that they would be \
+             advertised too; leave it out of --minvni to --maxvni"
+        );
+        Err(Error::Refused { daemon, output })
+    }
+
     /// What the list has to say to let `vni` out, and no other VNI.
     fn value(&self, vni: Vni) -> Result<String, Error> {
         let daemon = Daemon::Bgpd.name();
@@ -341,13 +357,7 @@ impl Filter {
                 return Err(Error::Refused { daemon, output });
             }
         };
-        if self.targets.is_layer3(vni) {
-            let output = format!(
-                "VNI {vni} is an L3VNI: its route target is on the routes of every VNI of its VRF, so that \
-                 they would be advertised too; leave it out of --minvni to --maxvni"
-            );
-            return Err(Error::Refused { daemon, output });
-        }
+        self.refuse_layer3(vni)?;
         match self.targets.also_carried_by(&targets, vni) {
             None => Ok(script::rt_value(&targets)),
             Some(other) => {
@@ -360,7 +370,8 @@ impl Filter {
         }
     }
 
-    /// Looks whether the operator changed route targets, and lists the VNIs that are let out with the new.
+    /// Looks whether the operator changed route targets. Lists the VNIs that are let out with the new ones, and
+    /// withdraws a VNI whose targets do not tell it from another VNI any more.
     fn follow_targets(
         &mut self,
         vtysh: &Vtysh,
@@ -374,16 +385,21 @@ impl Filter {
         }
         let known = self.listed.keys().filter(|vni| self.targets.knows(**vni));
         let vnis: Vec<Vni> = known.copied().collect();
-        let mut jobs = Vec::new();
+        let (mut jobs, mut failures) = (Vec::new(), Vec::new());
         for vni in vnis {
-            if let Ok(value) = self.value(vni)
-                && self.listed.get(&vni) != Some(&value)
-            {
-                log::info!("vni={vni} route targets are now: {value}");
-                jobs.push(self.list(vni, value));
+            match self.value(vni) {
+                Ok(value) if self.listed.get(&vni) != Some(&value) => {
+                    log::info!("vni={vni} route targets are now: {value}");
+                    jobs.push(self.list(vni, value));
+                }
+                Ok(_) => {}
+                Err(error) => failures.push(failure(vni, error)),
             }
         }
-        self.push(vtysh, batch, &jobs, Some(permit))
+        let mixed: Vec<Vni> = failures.iter().map(|it| it.vni).collect();
+        failures.extend(self.take_out(vtysh, batch, &mixed));
+        failures.extend(self.push(vtysh, batch, &jobs, Some(permit)));
+        failures
     }
 
     fn entry_releases(&self, vnis: &[Vni]) -> Vec<Job> {
@@ -399,10 +415,22 @@ impl Filter {
         jobs.filter(|job| !job.lines.is_empty()).collect()
     }
 
-    fn entry_claims(&self, vnis: &[Vni]) -> (Vec<Job>, Vec<RouteFailure>) {
+    fn entry_claims(
+        &mut self,
+        vtysh: &Vtysh,
+        vnis: &[Vni],
+    ) -> Result<(Vec<Job>, Vec<RouteFailure>), Error> {
+        if self.targets_older_than(TARGETS_AGE) {
+            self.read_targets(vtysh)?;
+        }
         let mut numbers = Numbers::new(self.range, &self.config);
         let (mut jobs, mut failures) = (Vec::new(), Vec::new());
         for vni in vnis {
+            // `match evpn vni` compares each label of a route, and the L3VNI is the second of its VRF's type-2 routes.
+            if let Err(error) = self.refuse_layer3(*vni) {
+                failures.push(failure(*vni, error));
+                continue;
+            }
             match numbers.take(*vni) {
                 Some(seq) => jobs.push(Job {
                     vni: *vni,
@@ -415,7 +443,7 @@ impl Filter {
                 }
             }
         }
-        (jobs, failures)
+        Ok((jobs, failures))
     }
 
     /// Before every change: makes sure that the filter is in shape and that what is remembered of it is about the

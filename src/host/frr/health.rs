@@ -2,9 +2,11 @@
 //! stopped daemon would block it.
 
 use crate::host::{Health, Parts};
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use std::fs;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -57,8 +59,10 @@ fn process(run_dirs: &[PathBuf], daemon: &str) -> Process {
         // In a container its number means nothing here. One that accepts connections runs.
         None => {
             let mut sockets = run_dirs.iter().map(|dir| dir.join(format!("{daemon}.vty")));
-            let run = sockets.find_map(|socket| by_socket(&socket));
-            run.map_or(Process::None, Process::Acts)
+            let mut found = sockets.by_ref().map(|socket| by_socket(&socket));
+            found
+                .find(|it| *it != Process::None)
+                .unwrap_or(Process::None)
         }
     }
 }
@@ -78,12 +82,31 @@ fn by_pid_file(run_dir: &Path, daemon: &str) -> Process {
     read().unwrap_or(Process::None)
 }
 
-/// Which run of a daemon listens at `vty`: each makes the socket anew.
-fn by_socket(vty: &Path) -> Option<u64> {
-    UnixStream::connect(vty).ok()?;
-    let socket = fs::metadata(vty).ok()?;
-    let made = socket.ctime() as u64 ^ (socket.ctime_nsec() as u64) << 32;
-    Some(made ^ socket.ino())
+/// What there is of the daemon that listens at `vty`: each run makes the socket anew. One that does not accept
+/// fills its queue of connections (listen(2)); then it is stopped.
+fn by_socket(vty: &Path) -> Process {
+    let read = || -> Result<u64, Errno> {
+        connect_at_once(vty)?;
+        let socket = fs::metadata(vty).map_err(|_| Errno::ENOENT)?;
+        let made = socket.ctime() as u64 ^ (socket.ctime_nsec() as u64) << 32;
+        Ok(made ^ socket.ino())
+    };
+    match read() {
+        Ok(run) => Process::Acts(run),
+        Err(Errno::ECONNREFUSED | Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => {
+            Process::None
+        }
+        // It has a socket that this process may not use, or that is not served now: it may show something.
+        Err(_) => Process::Stopped,
+    }
+}
+
+/// Connects without waiting: a stopped daemon never accepts, and this thread has other work.
+fn connect_at_once(vty: &Path) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(vty)?)?;
+    Ok(socket)
 }
 
 /// What `/proc/<pid>/stat` (proc_pid_stat(5)) says of a process of that name: its start time in clock ticks since
@@ -128,7 +151,8 @@ impl VtyConns {
             conn.stream = conn.stream.take().filter(is_open);
             if run.is_some() && conn.to != run {
                 let name = format!("{daemon}.vty");
-                conn.stream = run_dirs.iter().find_map(|dir| connect(&dir.join(&name)));
+                let streams = run_dirs.iter().map(|dir| connect_at_once(&dir.join(&name)));
+                conn.stream = streams.flatten().next().map(UnixStream::from);
                 conn.to = run.filter(|_| conn.stream.is_some());
             }
         }
@@ -139,12 +163,6 @@ impl VtyConns {
         let streams = self.0.iter().filter_map(|conn| conn.stream.as_ref());
         streams.map(AsFd::as_fd).collect()
     }
-}
-
-fn connect(vty: &Path) -> Option<UnixStream> {
-    let stream = UnixStream::connect(vty).ok()?;
-    stream.set_nonblocking(true).ok()?;
-    Some(stream)
 }
 
 fn is_open(mut stream: &UnixStream) -> bool {
@@ -230,6 +248,28 @@ mod tests {
         fs::remove_file(&vty).unwrap();
         let _second = UnixListener::bind(&vty).unwrap();
         assert!(![None, run].contains(&look(&dirs).bgpd));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// Input: a daemon of a container that is stopped, so that it accepts nothing, looked at until its queue is full.
+    /// Output: no look waits; the daemon has a process that does not act.
+    #[test]
+    fn a_daemon_that_does_not_accept_is_stopped() {
+        let dir = std::env::temp_dir().join(format!("wmgwd-queue-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let dirs = [dir.clone()];
+        let vty = dir.join("bgpd.vty");
+        let stream = SockType::Stream;
+        let listener =
+            socket::socket(AddressFamily::Unix, stream, SockFlag::empty(), None).unwrap();
+        socket::bind(listener.as_raw_fd(), &UnixAddr::new(&vty).unwrap()).unwrap();
+        socket::listen(&listener, socket::Backlog::new(2).unwrap()).unwrap();
+        assert!(look(&dirs).bgpd.is_some());
+        let looks: Vec<Health> = (0..9).map(|_| look(&dirs)).collect();
+        let last = looks.last().unwrap();
+        assert!(last.bgpd.is_none() && last.stopped.bgpd && runs(&dirs, "bgpd"));
+        let mut conns = VtyConns::default();
+        conns.renew(&dirs, looks[0]);
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -25,7 +25,7 @@ impl Fake {
             "#!/bin/sh\ndir={}\ndaemon=$2; how=$3; what=$4\n\
              [ $how = -f ] && script=$(cat $what) && echo \"== $daemon\n$script\" >> $dir/log\n\
              case $what in \"show running\"*) echo 'router bgp 65000'; cat $dir/config 2>/dev/null;; esac\n\
-             case $what in *json) echo '{{}}';; esac\n{body}\nexit 0\n",
+             case $what in *json) cat $dir/json 2>/dev/null || echo '{{}}';; esac\n{body}\nexit 0\n",
             dir.display()
         );
         // Under another name first: a script that is still open for writing cannot be started.
@@ -196,6 +196,46 @@ fn permission_is_asked_between_batches() {
     let failed = failed(&failures);
     assert!(failed.contains(&30) && !failed.contains(&10), "{failed:?}");
     assert!(fake.log().matches("==").count() <= 2, "{}", fake.log());
+}
+
+/// Input: VNI 3 is let out by its route target; then the operator gives VNI 4 that target, too. Output: VNI 3 is taken
+/// out, and is to be given to FRR again, which refuses it with the reason.
+#[test]
+fn a_target_that_another_vni_gets_lets_nothing_out_any_more() {
+    let targets = |third: &str, fourth: &str| {
+        format!(r#"{{"3":{{"exportRTs":["{third}"]}},"4":{{"exportRTs":["{fourth}"]}}}}"#)
+    };
+    let fake = Fake::new("mixed", "");
+    fs::write(fake.dir.join("config"), SHAPED).unwrap();
+    fs::write(fake.dir.join("json"), targets("65000:3", "65000:4")).unwrap();
+    let mut frr = fake.frr();
+    let claim = [RouteChange {
+        vni: vni(3),
+        evpn: Some(true),
+        cost: None,
+    }];
+    assert!(frr.apply(&claim, &|| true).is_empty());
+    let line = "bgp extcommunity-list standard wmgwd seq 3 permit rt 65000:3\n";
+    assert!(fake.log().ends_with(line), "{}", fake.log());
+    fs::write(fake.dir.join("config"), format!("{line}{SHAPED}")).unwrap();
+    assert!(!frr.drifted(&|| true).unwrap().contains(&vni(3)));
+    assert!(!frr.take_lost().contains(&vni(3)));
+
+    fs::write(fake.dir.join("json"), targets("65000:3", "65000:3")).unwrap();
+    frr.drifted(&|| true).unwrap();
+    assert!(
+        fake.log().ends_with(&format!("no {line}")),
+        "{}",
+        fake.log()
+    );
+    assert!(frr.take_lost().contains(&vni(3)));
+    fs::write(fake.dir.join("config"), SHAPED).unwrap();
+    let failures = frr.apply(&claim, &|| true);
+    assert!(
+        failures[0].error.to_string().contains("VNI 4"),
+        "{:?}",
+        failures[0].error
+    );
 }
 
 #[test]

@@ -43,10 +43,19 @@ impl Missed {
             Err(error) => return Err(error),
         };
         let known = parse_known(&text);
+        if known.is_empty() {
+            return Ok(());
+        }
         let is_missed = |(vni, address): &(Vni, Address)| {
             let shown = format!("{}/{}", address.ip, address.prefix);
-            let of_bridge = known.get(&vni.bridge());
-            of_bridge.is_some_and(|addresses| !addresses.contains(&shown))
+            match known.get(&vni.bridge()) {
+                Some(addresses) => {
+                    let listed = addresses.as_ref();
+                    listed.is_some_and(|addresses| !addresses.contains(&shown))
+                }
+                // zebra has missed the bridge itself.
+                None => true,
+            }
         };
         let missed: Vec<(Vni, Address)> = wanted.into_iter().filter(is_missed).collect();
         let is_missed =
@@ -115,9 +124,8 @@ fn wanted(range: VniRange) -> io::Result<Vec<(Vni, Address)>> {
     Ok(of_bridges.collect())
 }
 
-/// Reads `show interface brief json`: the addresses of each interface. One whose addresses are told in another form
-/// is left out.
-fn parse_known(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+/// Reads `show interface brief json`: the addresses of each interface; `None` if they are told in another form.
+fn parse_known(text: &str) -> BTreeMap<String, Option<BTreeSet<String>>> {
     let json: Value = serde_json::from_str(text).unwrap_or_default();
     let interfaces = json.as_object().into_iter().flatten();
     let addresses = |interface: &Value| -> Option<BTreeSet<String>> {
@@ -126,7 +134,7 @@ fn parse_known(text: &str) -> BTreeMap<String, BTreeSet<String>> {
         list.iter().map(word).collect()
     };
     interfaces
-        .filter_map(|(name, interface)| Some((name.clone(), addresses(interface)?)))
+        .map(|(name, interface)| (name.clone(), addresses(interface)))
         .collect()
 }
 
@@ -141,10 +149,11 @@ mod tests {
             "br2":{"status":"up","vrfName":"default","addresses":[]},
             "br3":{"status":"up","addresses":[{"address":"10.1.3.1/24"}]}}"#;
         let known = parse_known(text);
-        let set = |all: &[&str]| all.iter().map(|it| it.to_string()).collect();
+        let set = |all: &[&str]| Some(all.iter().map(|it| it.to_string()).collect());
         let expected = [
             ("br1".to_owned(), set(&["10.1.1.1/24", "fd00:1::1/64"])),
             ("br2".to_owned(), set(&[])),
+            ("br3".to_owned(), None),
         ];
         assert_eq!(known, BTreeMap::from(expected));
         assert_eq!(parse_known("% Unknown command"), BTreeMap::new());
