@@ -1,7 +1,7 @@
 //! The kernel half of the host monitor, and the guard, against a real kernel: what is done to bridges behind the
 //! daemon's back, by whatever else runs on the host.
 
-use crate::namespace::{self, eventually, sh};
+use crate::namespace::{self, eventually, sh, try_sh};
 use crate::no_guard::NoGuard;
 use crate::vni;
 use std::io::{BufRead, BufReader, Write};
@@ -38,6 +38,12 @@ fn bridges(vnis: std::ops::RangeInclusive<u32>) {
     sh("mount -t tmpfs tmpfs /run");
     std::fs::write("/run/links", links).unwrap();
     sh("ip link set lo up; ip -batch /run/links");
+}
+
+/// Waits until every bridge has been told to be up: the kernel tells of a new one's carrier up to a second late.
+fn all_are_up() {
+    let is_up = || !try_sh("ip -br link show type bridge | grep -qv ' UP '").0;
+    eventually("every bridge up", is_up);
 }
 
 fn arp_ignore(interface: &str) -> String {
@@ -149,6 +155,7 @@ fn lost_messages_tell_only_of_what_rose() {
         &["ip"],
         || {
             bridges(1..=20);
+            all_are_up();
             let known = Bridges::default();
             // Room for a message or two.
             let watch = LinkWatch::with_buffer(known.clone(), 4096).unwrap().0;
