@@ -299,10 +299,14 @@ fn leases_are_measured_on_one_clock() {
 }
 
 /// The components of the core, each in a file of its own.
-const COMPONENTS: [(&str, &str); 8] = [
+const COMPONENTS: [(&str, &str); 12] = [
     ("gateway/backoff.rs", "Backoff"),
     ("gateway/lifecycle.rs", "Lifecycle"),
     ("gateway/membership.rs", "Membership"),
+    ("gateway/mirror/cell.rs", "Cell"),
+    ("gateway/mirror/mod.rs", "Mirror"),
+    ("gateway/mirror/nodes.rs", "Nodes"),
+    ("gateway/mirror/row.rs", "Row"),
     ("gateway/routes.rs", "Routes"),
     ("gateway/slots.rs", "Slots"),
     ("gateway/turns.rs", "Turns"),

@@ -3,13 +3,12 @@
 
 use super::Config;
 use super::ability::Capability;
-use super::mirror::Nodes;
+use super::mirror::{Mirror, Row};
 use super::plan::Batch;
 use super::routes::{Routes, RoutesView};
 use super::slot::Slot;
 use crate::model::frr::Cost;
 use crate::model::fsm::{self, Exposure, Role, State, View, Write};
-use crate::model::ring::Ring;
 use crate::model::types::{LeaseId, Time, Vni};
 use crate::schema::Commit;
 use std::ops::Deref;
@@ -48,8 +47,7 @@ pub struct Context<'a> {
     pub now: Time,
     pub node: &'a NodeView,
     pub config: &'a Config,
-    pub nodes: &'a Nodes,
-    pub ring: &'a Ring,
+    pub mirror: &'a Mirror,
     pub routes: &'a Routes,
     /// When the next announcement may be sent.
     pub next_announcement: Time,
@@ -65,16 +63,16 @@ impl Deref for Context<'_> {
 
 impl Context<'_> {
     /// Decides on one VNI. What is to be done goes into `batch`.
-    pub fn decide(&self, batch: &mut Batch, vni: Vni, slot: &mut Slot) {
+    pub fn decide(&self, batch: &mut Batch, vni: Vni, row: &Row, slot: &mut Slot) {
         let now = self.now;
         let me = &self.config.me;
-        let state = slot.row.state(me, self.lease, self.nodes);
+        let state = row.state(me, self.lease, self.mirror.nodes());
         let role = if self.lease.is_some() {
             state.role(me)
         } else {
             Role::Bystander
         };
-        let ring_owner = self.ring.owner(vni);
+        let ring_owner = self.mirror.ring().owner(vni);
         let elsewhere = ring_owner.is_some_and(|owner| owner != me);
         if role != Role::Bystander && elsewhere {
             batch.found.remaining = true;
@@ -90,7 +88,7 @@ impl Context<'_> {
             // Without a bridge the owner serves no station, and another node may take the VNI at once.
             State::Idle { .. } => role == Role::Owner && absent,
             State::Migrating { phase, owner, .. } => {
-                let owner_follows = self.nodes.is_of_our_kind(owner);
+                let owner_follows = self.mirror.nodes().is_of_our_kind(owner);
                 role == Role::Successor && fsm::can_cancel(*phase, owner_follows, elsewhere)
             }
             State::FailingOver { .. } => role == Role::Successor && (elsewhere || absent),
@@ -170,7 +168,7 @@ impl Context<'_> {
             ours: self.may_take
                 && ring_owner == Some(me)
                 && self.ring_knows(vni, slot)
-                && batch.is_due_or_wake(self.free_at(slot, &state)),
+                && batch.is_due_or_wake(self.free_at(row, slot, &state)),
             may_pull: self.may_pull(vni, slot, &state),
             reached,
             gives_up: slot.giving_up,
@@ -179,8 +177,8 @@ impl Context<'_> {
             other_is_idle: other_is_idle.is_some_and(|at| batch.is_due_or_wake(at)),
         };
         let mut write = fsm::propose(&state, role, &view);
-        if write.is_none() && slot.row.is_spoiled() {
-            let repair = self.repair(slot, &state, role);
+        if write.is_none() && row.is_spoiled() {
+            let repair = self.repair(row, slot, &state, role);
             write = repair.and_then(|(write, at)| batch.is_due_or_wake(at).then_some(write));
         }
         // Keep the watch open while only the host is waited for: a node with a paused watch would not see its own lease
@@ -190,9 +188,9 @@ impl Context<'_> {
         if let Some(write) = write {
             batch.commits.push(Commit {
                 vni,
-                read: slot.row.kind.revision,
+                read: row.revision(),
                 write,
-                has_current: slot.row.has_current(),
+                has_current: row.has_current(),
                 alone: slot.alone,
             });
         }
@@ -203,9 +201,9 @@ impl Context<'_> {
             return false;
         };
         // An owner that left the ring wants to be rid of its VNIs now.
-        let may_ask = self.stable || !self.ring.has(owner);
+        let may_ask = self.stable || !self.mirror.ring().has(owner);
         // An owner without a bridge serves no station, and gives the VNI back: claiming it takes less time.
-        let gives_back = self.nodes.is_without_bridge(owner, vni);
+        let gives_back = self.mirror.nodes().is_without_bridge(owner, vni);
         may_ask && !gives_back && slot.ability.capability() == Capability::Able
     }
 
@@ -214,7 +212,7 @@ impl Context<'_> {
     fn ring_knows(&self, vni: Vni, slot: &Slot) -> bool {
         let said = self
             .lease
-            .and_then(|lease| self.nodes.unable(&self.config.me, lease));
+            .and_then(|lease| self.mirror.nodes().unable(&self.config.me, lease));
         match slot.ability.capability() {
             Capability::Able => true,
             Capability::Failing => said.is_some_and(|said| said.failing.contains(vni)),
@@ -223,16 +221,16 @@ impl Context<'_> {
     }
 
     /// A foreign write made our row unreadable, or deleted a part of it: what repairs it, and when.
-    fn repair(&self, slot: &Slot, state: &State, role: Role) -> Option<(Write, Time)> {
+    fn repair(&self, row: &Row, slot: &Slot, state: &State, role: Role) -> Option<(Write, Time)> {
         let at_once = |write| Some((write, Time::default()));
         match state {
             // A successor that got further does its part once more.
             State::Migrating { phase, .. } if role == Role::Owner => {
-                let lost = slot.row.kind.unreadable;
+                let lost = row.has_unreadable_kind();
                 at_once(Write::Advance(*phase)).filter(|_| lost)
             }
             // No node knows what the row said. Its owner begins anew once the other nodes have withdrawn, too.
-            State::Unknown if slot.row.is_owned_by(&self.config.me, self.lease) => {
+            State::Unknown if row.is_owned_by(&self.config.me, self.lease) => {
                 Some((Write::Own, slot.entered + self.config.name_wait))
             }
             _ => at_once(Write::Own).filter(|_| role == Role::Owner),
@@ -243,9 +241,9 @@ impl Context<'_> {
     /// nodes remember: if the owner lives it repairs the row, and if it does not its lease ends. One that had an
     /// owner until now is claimed at once, and shown later (see [`LET_GO`]). Beside a Go wmgwd, which would write
     /// over the claim without having read it, it is left alone for that long.
-    fn free_at(&self, slot: &Slot, state: &State) -> Time {
+    fn free_at(&self, row: &Row, slot: &Slot, state: &State) -> Time {
         match state {
-            State::Vacant if slot.row.is_spoiled() => slot.entered + self.config.name_wait,
+            State::Vacant if row.is_spoiled() => slot.entered + self.config.name_wait,
             State::Vacant if !self.uniform => slot.freed + LET_GO,
             _ => Time::default(),
         }
@@ -258,7 +256,7 @@ impl Context<'_> {
             State::SuccessorLost { owner, .. } => owner,
             _ => return None,
         };
-        let follows = self.nodes.is_of_our_kind(other);
+        let follows = self.mirror.nodes().is_of_our_kind(other);
         (!follows).then_some(slot.entered + MEND_PATIENCE)
     }
 
@@ -390,7 +388,8 @@ impl Context<'_> {
         let State::Migrating { phase, owner, .. } = state else {
             return false;
         };
-        let is_too_late = *phase > fsm::Phase::OspfWithdrawn && !self.nodes.is_of_our_kind(owner);
+        let is_too_late =
+            *phase > fsm::Phase::OspfWithdrawn && !self.mirror.nodes().is_of_our_kind(owner);
         let absent = slot.ability.capability() == Capability::Absent;
         role == Role::Successor && is_too_late && (absent || self.fails_for(now, slot, PATIENCE))
     }

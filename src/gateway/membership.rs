@@ -2,9 +2,8 @@
 
 use super::ability::{Capability, Publication};
 use super::backoff::Backoff;
-use super::mirror::Nodes;
+use super::mirror::Mirror;
 use super::{Config, Effect};
-use crate::model::ring::Ring;
 use crate::model::types::{Lease, LeaseId, NodeName, Time, Vni};
 use std::time::Duration;
 
@@ -56,27 +55,21 @@ impl Membership {
     }
 
     /// The lease was granted, renewed or lost. Says whether this node serves from now on and did not before.
-    pub fn set_lease(
-        &mut self,
-        now: Time,
-        lease: Option<Lease>,
-        nodes: &Nodes,
-        ring: &Ring,
-    ) -> bool {
+    pub fn set_lease(&mut self, now: Time, lease: Option<Lease>, mirror: &Mirror) -> bool {
         let was_serving = self.is_serving(now);
         let before = std::mem::replace(&mut self.lease, lease);
         let renewed = before.is_some() && before.map(|it| it.id) == lease.map(|it| it.id);
         if !renewed {
             self.retry.succeed();
-            self.follow(now, nodes, ring);
+            self.follow(now, mirror);
         }
         !was_serving && self.is_serving(now)
     }
 
-    /// The nodes or the ring have changed.
-    pub fn follow(&mut self, now: Time, nodes: &Nodes, ring: &Ring) {
-        let is_registered = self.is_registered(nodes);
-        let in_ring = is_registered && ring.has(&self.me);
+    /// The nodes, or the ring that they make, have changed.
+    pub fn follow(&mut self, now: Time, mirror: &Mirror) {
+        let is_registered = self.is_registered(mirror);
+        let in_ring = is_registered && mirror.ring().has(&self.me);
         self.was_registered |= is_registered;
         self.in_ring_since = in_ring.then(|| self.in_ring_since.unwrap_or(now));
     }
@@ -146,14 +139,17 @@ impl Membership {
     }
 
     /// Whether etcd has this node registered under its present lease, as far as it has heard.
-    pub fn is_registered(&self, nodes: &Nodes) -> bool {
-        let registered = nodes.registered(&self.me).and_then(|cell| cell.lease);
+    pub fn is_registered(&self, mirror: &Mirror) -> bool {
+        let registered = mirror
+            .nodes()
+            .registered(&self.me)
+            .and_then(|cell| cell.lease());
         registered.is_some() && registered == self.lease()
     }
 
     /// The same, and etcd has not said otherwise.
-    pub fn is_surely_registered(&self, nodes: &Nodes) -> bool {
-        self.is_registered(nodes) && !self.must_register
+    pub fn is_surely_registered(&self, mirror: &Mirror) -> bool {
+        self.is_registered(mirror) && !self.must_register
     }
 
     /// Whether the node is in the ring.
@@ -176,20 +172,21 @@ impl Membership {
     pub fn plan(
         &mut self,
         now: Time,
-        nodes: &Nodes,
+        mirror: &Mirror,
         takes: bool,
     ) -> (Option<Effect>, Option<Time>) {
         let Some(lease) = self.lease() else {
             return (None, None);
         };
         let points: &[u64] = if takes { &self.points } else { &[] };
-        let known = nodes
+        let known = mirror
+            .nodes()
             .registered(&self.me)
-            .filter(|cell| cell.lease == Some(lease) && !cell.unreadable);
-        let as_wanted = known.and_then(|cell| cell.value.as_deref()) == Some(points);
+            .filter(|cell| cell.lease() == Some(lease) && !cell.is_unreadable());
+        let as_wanted = known.and_then(|cell| cell.value()).map(Vec::as_slice) == Some(points);
         let unable = self.publication.unable();
         if as_wanted && !self.must_register {
-            if nodes.unable(&self.me, lease) == Some(unable) {
+            if mirror.nodes().unable(&self.me, lease) == Some(unable) {
                 return (None, None);
             }
             if self.publication.next() > now {
@@ -215,7 +212,6 @@ mod tests {
     use crate::model::frr::Cost;
     use crate::model::ring::Unable;
     use crate::model::types::{Revision, VniRange};
-    use crate::schema::{Change, Key, Value};
 
     const NOW: Time = Time::since_boot(Duration::from_secs(1_000));
     const SECOND: Duration = Duration::from_secs(1);
@@ -250,24 +246,23 @@ mod tests {
         })
     }
 
-    /// The nodes once this one is registered with `points` under lease 1.
-    fn registered(points: &[u64]) -> Nodes {
-        let mut nodes = Nodes::default();
-        nodes.apply(&Change {
-            key: Key::Node(me()),
-            value: Some(Value::Points(points.to_vec())),
-            lease: Some(LeaseId(1)),
-            revision: Revision(5),
-        });
-        nodes.published(&me(), range(), Unable::default(), LeaseId(1), Revision(5));
-        nodes
+    fn empty() -> Mirror {
+        Mirror::new(range())
+    }
+
+    /// What is known once this node is registered with `points` under lease 1.
+    fn registered(points: &[u64]) -> Mirror {
+        let mut mirror = empty();
+        let (unable, lease) = (Unable::default(), LeaseId(1));
+        mirror.registered(&me(), points.to_vec(), unable, lease, Revision(5));
+        mirror
     }
 
     #[test]
     fn a_lease_serves_until_its_margin_and_not_while_etcd_is_distrusted() {
-        let (mut it, nodes, ring) = (membership(), Nodes::default(), Ring::default());
-        assert!(it.set_lease(NOW, lease(1), &nodes, &ring));
-        assert!(!it.set_lease(NOW, lease(1), &nodes, &ring), "served before");
+        let (mut it, mirror) = (membership(), empty());
+        assert!(it.set_lease(NOW, lease(1), &mirror));
+        assert!(!it.set_lease(NOW, lease(1), &mirror), "served before");
         let fence_at = NOW + SECOND * 8;
         assert_eq!(it.fence_at(), Some(fence_at));
         assert!(!it.is_serving(fence_at) && it.is_serving(fence_at - SECOND));
@@ -278,9 +273,9 @@ mod tests {
     #[test]
     fn a_registration_is_made_once_and_again_when_it_is_lost_or_out_of_date() {
         let mut it = membership();
-        let none = Nodes::default();
+        let none = empty();
         assert_eq!(it.plan(NOW, &none, true), (None, None), "without a lease");
-        it.set_lease(NOW, lease(1), &none, &Ring::default());
+        it.set_lease(NOW, lease(1), &none);
         let register = |points: &[u64]| {
             Some(Effect::Register {
                 lease: LeaseId(1),
@@ -290,28 +285,27 @@ mod tests {
         };
         assert_eq!(it.plan(NOW, &none, true).0, register(&[7]));
         it.registered();
-        let nodes = registered(&[7]);
-        assert_eq!(it.plan(NOW, &nodes, true), (None, None));
-        assert_eq!(it.plan(NOW, &nodes, false).0, register(&[]));
+        let mirror = registered(&[7]);
+        assert_eq!(it.plan(NOW, &mirror, true), (None, None));
+        assert_eq!(it.plan(NOW, &mirror, false).0, register(&[]));
         it.registration_is_lost();
-        assert!(it.is_registered(&nodes) && !it.is_surely_registered(&nodes));
-        assert_eq!(it.plan(NOW, &nodes, true).0, register(&[7]));
+        assert!(it.is_registered(&mirror) && !it.is_surely_registered(&mirror));
+        assert_eq!(it.plan(NOW, &mirror, true).0, register(&[7]));
         it.registration_failed(NOW);
-        let (effect, wake) = it.plan(NOW, &nodes, true);
+        let (effect, wake) = it.plan(NOW, &mirror, true);
         assert!(effect.is_none() && wake.is_some_and(|wake| wake > NOW));
     }
 
     #[test]
     fn the_hold_counts_from_the_ring_and_ends_with_the_registration() {
         let mut it = membership();
-        let nodes = registered(&[7]);
-        let ring = nodes.ring();
-        it.set_lease(NOW, lease(1), &nodes, &ring);
+        let mirror = registered(&[7]);
+        it.set_lease(NOW, lease(1), &mirror);
         assert_eq!(it.stable_at(), Some(NOW + SECOND * 20));
-        it.follow(NOW + SECOND, &nodes, &ring);
+        it.follow(NOW + SECOND, &mirror);
         assert_eq!(it.stable_at(), Some(NOW + SECOND * 20));
         assert!(it.is_stable(NOW + SECOND * 20));
-        it.set_lease(NOW, lease(2), &nodes, &ring);
+        it.set_lease(NOW, lease(2), &mirror);
         assert!(!it.is_in_ring(), "registered under another lease");
     }
 
@@ -320,8 +314,8 @@ mod tests {
         let mut it = membership();
         assert!(!it.name_is_taken(NOW));
         assert!(it.name_is_taken(NOW + SECOND * 13));
-        let nodes = registered(&[7]);
-        it.set_lease(NOW, lease(1), &nodes, &nodes.ring());
+        let mirror = registered(&[7]);
+        it.set_lease(NOW, lease(1), &mirror);
         assert!(!it.name_is_taken(NOW + SECOND * 13));
     }
 }

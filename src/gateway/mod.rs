@@ -28,15 +28,14 @@ mod watch_pause;
 mod writer;
 
 use crate::model::frr::{Cost, Parts};
-use crate::model::fsm::{Kind, RowView, Write};
-use crate::model::ring::Ring;
+use crate::model::fsm::{RowView, Write};
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
-use crate::schema::{Change, Fate, Key, Value};
+use crate::schema::{Change, Fate};
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome};
 use fnv::FnvHashSet;
 use lifecycle::Lifecycle;
 use membership::Membership;
-use mirror::Nodes;
+use mirror::{Mirror, News, Row};
 use routes::Routes;
 use slot::Slot;
 use slots::Slots;
@@ -74,50 +73,40 @@ pub struct Gateway {
     config: Config,
     membership: Membership,
     lifecycle: Lifecycle,
-    nodes: Nodes,
-    ring: Ring,
+    mirror: Mirror,
     slots: Slots,
     /// What held for all VNIs when they were last looked at.
     node_view: Option<decide::NodeView>,
     /// How many VNIs the last pass looked at.
     visited: usize,
-    /// Nothing is decided before the first snapshot.
-    snapshot: Option<Revision>,
-    /// Up to here etcd has told us everything.
-    told: Revision,
     routes: Routes,
     writer: Writer,
     watch_pause: WatchPause,
     next_announcement_slot: Time,
     turns: Turns,
     deadline: Option<Time>,
-    /// Rows that changed since [`Gateway::take_changed`].
-    changed: Vec<Vni>,
 }
 
 impl Gateway {
     /// A node that has not heard of anything yet.
     pub fn new(config: Config) -> Gateway {
         let slots = Slots::new(config.range);
+        let mirror = Mirror::new(config.range);
         let membership = Membership::new(&config);
         Gateway {
             config,
             membership,
             lifecycle: Lifecycle::default(),
-            nodes: Nodes::default(),
-            ring: Ring::default(),
+            mirror,
             slots,
             node_view: None,
             visited: 0,
-            snapshot: None,
-            told: Revision::default(),
             routes: Routes::default(),
             writer: Writer::default(),
             watch_pause: WatchPause::default(),
             next_announcement_slot: Time::default(),
             turns: Turns::default(),
             deadline: None,
-            changed: Vec::new(),
         }
     }
 
@@ -136,9 +125,13 @@ impl Gateway {
     pub fn observe(&mut self, now: Time, event: Event) {
         match event {
             Event::Snapshot { revision, changes } => self.observe_snapshot(now, revision, &changes),
-            Event::Changed(changes) => self.observe_changes(now, &changes),
+            Event::Changed(changes) => {
+                let news = self.mirror.take_changes(&changes);
+                self.heed(now, &news);
+            }
             Event::MassExpiry(changes) => {
-                self.observe_changes(now, &changes);
+                let news = self.mirror.take_changes(&changes);
+                self.heed(now, &news);
                 self.watch_pause.ask();
             }
             Event::Rewound => self.rewind(now),
@@ -189,7 +182,7 @@ impl Gateway {
 
     /// Whether the node takes part: it knows the rows, and etcd has it registered.
     pub fn is_in_sync(&self) -> bool {
-        self.snapshot.is_some() && self.membership.is_registered(&self.nodes)
+        self.mirror.is_complete() && self.membership.is_registered(&self.mirror)
     }
 
     /// Whether it was told to go.
@@ -199,7 +192,7 @@ impl Gateway {
 
     /// The VNIs whose rows changed since this was asked last, for those who count them.
     pub fn take_changed(&mut self) -> Vec<Vni> {
-        std::mem::take(&mut self.changed)
+        self.mirror.take_changed()
     }
 
     /// The lease, and whether it proves at `now` that nobody else serves what is ours.
@@ -210,99 +203,53 @@ impl Gateway {
     /// Whether etcd says that this node owns `vni` under its present lease.
     pub fn owns(&self, vni: Vni) -> bool {
         let lease = self.membership.lease();
-        self.slots
-            .get(vni)
-            .is_some_and(|slot| slot.row.is_owned_by(&self.config.me, lease))
+        let row = self.mirror.row(vni);
+        row.is_some_and(|row| row.is_owned_by(&self.config.me, lease))
     }
 
-    /// The row of a VNI as last seen, for those who tell people about it.
+    /// The row of a VNI as it was last read, for logs, metrics and the notify command.
     pub fn row(&self, vni: Vni) -> Option<RowView<'_>> {
-        let row = &self.slots.get(vni)?.row;
-        Some(RowView {
-            kind: row.kind.value.unwrap_or(Kind::Unassigned),
-            owner: row.current.value.as_ref(),
-            successor: row.next.value.as_ref(),
-        })
+        self.mirror.row(vni).map(Row::view)
     }
 
     /// Whether an operator has taken this node out: it hands its VNIs over and takes none, but goes on running.
     pub fn is_drained(&self) -> bool {
-        self.nodes.is_drained(&self.config.me)
+        self.mirror.nodes().is_drained(&self.config.me)
     }
 
     fn observe_snapshot(&mut self, now: Time, revision: Revision, changes: &[Change]) {
-        if self.snapshot > Some(revision) {
-            // Overtaken on its way: what has gone since would come back, and never go again.
+        let Some(news) = self.mirror.take_snapshot(revision, changes) else {
             return;
-        }
-        let present: FnvHashSet<&Key> = changes.iter().map(|change| &change.key).collect();
-        for (vni, slot) in self.slots.stir_all() {
-            let named = slot.row.names();
-            if mirror::missing_from_row(&mut slot.row, vni, revision, |key| present.contains(key)) {
-                slot.change(now, named);
-                self.changed.push(vni);
-            }
-        }
-        self.nodes.retain(revision, |key| present.contains(key));
-        self.snapshot = self.snapshot.max(Some(revision));
-        self.told = self.told.max(revision);
-        self.take(now, changes.iter());
-        self.ring = self.nodes.ring();
-        self.membership.follow(now, &self.nodes, &self.ring);
+        };
+        self.slots.look_at_all();
+        self.heed(now, &news);
+        self.membership.follow(now, &self.mirror);
     }
 
-    /// etcd does not know any more what was decided last, and every condition on a revision that we know from
-    /// before would hold: begin anew, as one that has just started. The rows may give what we serve to another
-    /// node, and what another serves to us: first, everybody withdraws.
-    fn rewind(&mut self, now: Time) {
-        self.nodes = Nodes::default();
-        self.ring = Ring::default();
-        self.snapshot = None;
-        self.told = Revision::default();
-        self.membership.rewind(now);
-        for (vni, slot) in self.slots.stir_all() {
-            if std::mem::take(&mut slot.row) != mirror::Row::default() {
-                self.changed.push(vni);
-            }
-            slot.enter(now);
-        }
-    }
-
-    fn observe_changes(&mut self, now: Time, changes: &[Change]) {
-        // What the snapshot already holds would, taken one by one, bring back what has gone since.
-        let known = self.snapshot.unwrap_or_default();
-        if self.snapshot.is_some() {
-            let newest = changes.iter().map(|change| change.revision).max();
-            self.told = self.told.max(newest.unwrap_or_default());
-        }
-        self.take(now, changes.iter().filter(|change| change.revision > known));
-    }
-
-    fn take<'a>(&mut self, now: Time, changes: impl Iterator<Item = &'a Change>) {
-        let mut ring_changed = false;
-        for change in changes {
-            match change.key.vni() {
-                None => ring_changed |= self.nodes.apply(change),
-                Some(vni) => {
-                    let Some(slot) = self.slots.stir(vni) else {
-                        continue;
-                    };
-                    let named = slot.row.names();
-                    if mirror::apply_to_row(&mut slot.row, change) {
-                        slot.change(now, named);
-                        self.changed.push(vni);
-                    }
-                }
+    /// Takes note of what an event changed in the mirror.
+    fn heed(&mut self, now: Time, news: &News) {
+        for row in &news.rows {
+            if let Some(slot) = self.slots.stir(row.vni) {
+                slot.row_changed(now, row.lost_a_name);
             }
         }
-        if ring_changed {
-            // Who lives and whose each VNI is may be another now.
+        if news.nodes {
+            // Which nodes live and which node each VNI belongs to may have changed.
             self.slots.look_at_all();
-            if self.nodes.registered(&self.config.me).is_none() {
+            if self.mirror.nodes().registered(&self.config.me).is_none() {
                 self.membership.name_is_free();
             }
-            self.ring = self.nodes.ring();
-            self.membership.follow(now, &self.nodes, &self.ring);
+            self.membership.follow(now, &self.mirror);
+        }
+    }
+
+    /// etcd went back. Begin anew, as a node that has just started: the rows may give what this node serves to another
+    /// node, and what another node serves to this one. First, every node withdraws.
+    fn rewind(&mut self, now: Time) {
+        self.mirror.rewind();
+        self.membership.rewind(now);
+        for (_, slot) in self.slots.stir_all() {
+            slot.enter(now);
         }
     }
 
@@ -315,10 +262,7 @@ impl Gateway {
     }
 
     fn observe_lease(&mut self, now: Time, lease: Option<Lease>) {
-        if self
-            .membership
-            .set_lease(now, lease, &self.nodes, &self.ring)
-        {
+        if self.membership.set_lease(now, lease, &self.mirror) {
             // Nothing that we knew of the host need still hold: the watchdog or the guard may have
             // withdrawn it behind our back, also after what is under way was done.
             for (_, slot) in self.slots.stir_all() {
@@ -415,12 +359,11 @@ impl Gateway {
                             continue;
                         }
                     }
-                    slot.row.committed(write, &me, lease, revision);
+                    self.mirror.committed(vni, write, &me, lease, revision);
                     if write == Write::Claim {
                         slot.cheap_until = cheap_until;
                     }
                     slot.enter(now);
-                    self.changed.push(vni);
                 }
             }
             CommitOutcome::Fenced => self.membership.registration_is_lost(),
@@ -437,16 +380,9 @@ impl Gateway {
                 revision,
             } => {
                 self.membership.registered();
-                let change = Change {
-                    key: Key::Node(self.config.me.clone()),
-                    value: Some(Value::Points(points)),
-                    lease: Some(lease),
-                    revision,
-                };
-                let range = self.config.range;
-                self.nodes
-                    .published(&self.config.me, range, unable, lease, revision);
-                self.take(now, [&change].into_iter());
+                let me = &self.config.me;
+                let news = self.mirror.registered(me, points, unable, lease, revision);
+                self.heed(now, &news);
             }
             RegisterOutcome::NameTaken => {
                 if self.membership.name_is_taken(now) {

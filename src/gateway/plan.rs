@@ -70,7 +70,7 @@ impl Gateway {
         };
         let mut effects = Vec::new();
         // Until the rows are known, an adopted host is left as it is; the guard stands by.
-        if self.snapshot.is_some() || !self.membership.is_serving(now) {
+        if self.mirror.is_complete() || !self.membership.is_serving(now) {
             self.lifecycle.end_adoption();
         }
         if self.lifecycle.is_adopting() {
@@ -119,7 +119,7 @@ impl Gateway {
         let serving = membership.is_serving(now);
         let stopping = lifecycle.is_stopping();
         let draining = lifecycle.is_draining() || self.is_drained();
-        let registered = membership.is_surely_registered(&self.nodes);
+        let registered = membership.is_surely_registered(&self.mirror);
         NodeView {
             lease: membership.lease(),
             serving,
@@ -128,7 +128,7 @@ impl Gateway {
             may_write: serving && registered && !stopping && self.writer.may_write(now),
             may_take: !draining && membership.is_in_ring() && self.routes.is_able(),
             stable: membership.is_stable(now),
-            uniform: self.nodes.are_of_our_kind(),
+            uniform: self.mirror.nodes().are_of_our_kind(),
             routes: self.routes.view(now, [RELEASE_PATIENCE, PATIENCE]),
         }
     }
@@ -149,8 +149,7 @@ impl Gateway {
             now: batch.now,
             node,
             config: &self.config,
-            nodes: &self.nodes,
-            ring: &self.ring,
+            mirror: &self.mirror,
             routes: &self.routes,
             next_announcement: self.next_announcement_slot,
         };
@@ -159,7 +158,9 @@ impl Gateway {
         self.visited = self.slots.visit(batch.now, |vni, slot| {
             let pushed = batch.pushed();
             batch.found = VniStatus::default();
-            context.decide(batch, vni, slot);
+            if let Some(row) = context.mirror.row(vni) {
+                context.decide(batch, vni, row, slot);
+            }
             batch.found.pending |= batch.pushed() > pushed;
             batch.found.wake = batch.wake.take();
             batch.found
@@ -172,11 +173,9 @@ impl Gateway {
             return false;
         }
         let remaining = self.slots.totals().remaining;
-        // Who registered right before us may not be in our ring yet, and takes our VNIs.
-        let registered = self.nodes.registered(&self.config.me);
-        let told = registered.is_some_and(|cell| cell.revision <= self.told);
-        let handed_over =
-            node.may_write && told && !self.ring.has(&self.config.me) && remaining == 0;
+        let (me, mirror) = (&self.config.me, &self.mirror);
+        let has_left = mirror.has_heard_of(me) && !mirror.ring().has(me);
+        let handed_over = node.may_write && has_left && remaining == 0;
         handed_over || self.lifecycle.is_overdue(now) || !node.serving
     }
 
@@ -223,12 +222,12 @@ impl Gateway {
         // Nothing of an earlier run may still be on show when others begin to rely on us.
         let host_is_clean =
             || self.routes.was_tried() && self.slots.iter().all(|slot| slot.arp.is_some());
-        let ready = self.snapshot.is_some() && self.routes.has_looked();
-        if !ready || !(self.membership.is_registered(&self.nodes) || host_is_clean()) {
+        let ready = self.mirror.is_complete() && self.routes.has_looked();
+        if !ready || !(self.membership.is_registered(&self.mirror) || host_is_clean()) {
             return;
         }
         let takes = !node.draining && self.routes.is_able();
-        let (effect, wake) = self.membership.plan(batch.now, &self.nodes, takes);
+        let (effect, wake) = self.membership.plan(batch.now, &self.mirror, takes);
         effects.extend(effect);
         batch.wake_at_any(wake);
     }

@@ -2,9 +2,8 @@
 
 use super::ability::{Ability, Capability};
 use super::backoff::Backoff;
-use super::mirror::Row;
 use crate::model::frr::{Cost, RouteChange};
-use crate::model::fsm::{Exposure, Kind};
+use crate::model::fsm::Exposure;
 use crate::model::types::{Time, Vni};
 use std::time::Duration;
 
@@ -28,11 +27,9 @@ enum Announcing {
 /// One VNI.
 #[derive(Clone, Debug)]
 pub struct Slot {
-    /// What etcd says.
-    pub row: Row,
-    /// Since when it says so.
+    /// When the row last changed.
     pub entered: Time,
-    /// When a name was last seen to be gone from it.
+    /// When the row last lost the name of an owner or a successor.
     pub freed: Time,
     /// Whether the bridge answers ARP; `None` while we cannot know.
     pub arp: Option<bool>,
@@ -71,7 +68,6 @@ impl Slot {
     /// A VNI of which nothing is known yet.
     pub fn new() -> Slot {
         Slot {
-            row: Row::default(),
             entered: Time::default(),
             freed: Time::default(),
             arp: None,
@@ -126,15 +122,10 @@ impl Slot {
         self.arp_off_retry.succeed();
     }
 
-    /// etcd says that the row has changed, in which `named` says whether it named an owner and a successor before.
-    pub fn change(&mut self, now: Time, named: [bool; 2]) {
+    /// etcd says that the row has changed, and whether it lost a name.
+    pub fn row_changed(&mut self, now: Time, lost_a_name: bool) {
         self.enter(now);
-        let names = self.row.names();
-        let lost_one = [0, 1].into_iter().any(|at| named[at] && !names[at]);
-        // A row that was never seen otherwise may have lost its owner just now.
-        let kind = self.row.kind.value.unwrap_or(Kind::Unassigned);
-        let lacks_all = names == [false; 2] && kind != Kind::Unassigned;
-        if lost_one || lacks_all {
+        if lost_a_name {
             self.freed = now;
         }
     }

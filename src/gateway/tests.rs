@@ -227,7 +227,7 @@ fn an_overtaken_snapshot_brings_nobody_back() {
             changes,
         });
     }
-    assert!(!bench.gateway.ring.has(&name("gw0")));
+    assert!(!bench.gateway.mirror.ring().has(&name("gw0")));
 }
 
 /// Input: a node that serves, and an answer of etcd that is older than what is known of it. Output: everything is

@@ -1,0 +1,181 @@
+//! The nodes that are registered, and what they publish.
+
+use super::cell::{Cell, Reading};
+use crate::model::ring::{Member, Ring, Unable};
+use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
+use crate::schema::{Change, Key, Value};
+use std::collections::BTreeMap;
+
+/// What a node of our kind publishes of itself, as far as owners depend on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Published {
+    range: VniRange,
+    unable: Option<Unable>,
+}
+
+/// All nodes that are registered.
+#[derive(Clone, Debug, Default)]
+pub struct Nodes {
+    points: BTreeMap<NodeName, Cell<Vec<u64>>>,
+    metas: BTreeMap<NodeName, Cell<Published>>,
+    drains: BTreeMap<NodeName, Cell<()>>,
+}
+
+impl Nodes {
+    /// The node's registered points and their lease.
+    pub fn registered(&self, name: &NodeName) -> Option<&Cell<Vec<u64>>> {
+        self.points.get(name).filter(|cell| cell.value().is_some())
+    }
+
+    /// Whether the node is alive and of our kind, not a Go wmgwd.
+    pub fn is_of_our_kind(&self, name: &NodeName) -> bool {
+        self.metas
+            .get(name)
+            .is_some_and(|cell| cell.value().is_some())
+    }
+
+    /// What the node published under `lease` that it cannot serve.
+    pub fn unable(&self, name: &NodeName, lease: LeaseId) -> Option<&Unable> {
+        let cell = self.metas.get(name)?;
+        let is_current = cell.lease() == Some(lease) && !cell.is_unreadable();
+        cell.value().filter(|_| is_current)?.unable.as_ref()
+    }
+
+    /// Whether the node published that it has no bridge for `vni`.
+    pub fn is_without_bridge(&self, name: &NodeName, vni: Vni) -> bool {
+        let published = self.metas.get(name).and_then(|cell| cell.value());
+        let unable = published.and_then(|published| published.unable.as_ref());
+        unable.is_some_and(|unable| unable.absent.contains(vni))
+    }
+
+    /// etcd took the registration of `me` at `revision`. Returns whether the ring may have changed.
+    pub fn registered_as(
+        &mut self,
+        me: &NodeName,
+        points: Vec<u64>,
+        range: VniRange,
+        unable: Unable,
+        lease: LeaseId,
+        revision: Revision,
+    ) -> bool {
+        let published = Published {
+            range,
+            unable: Some(unable),
+        };
+        let (lease, meta) = (Some(lease), self.metas.entry(me.clone()).or_default());
+        meta.take(revision, lease, Reading::Value(Some(published)));
+        let cell = self.points.entry(me.clone()).or_default();
+        cell.take(revision, lease, Reading::Value(Some(points)))
+    }
+
+    /// Whether all that are registered are of our kind.
+    pub fn are_of_our_kind(&self) -> bool {
+        let mut registered = self
+            .points
+            .iter()
+            .filter(|(_, cell)| cell.value().is_some());
+        registered.all(|(name, _)| self.is_of_our_kind(name))
+    }
+
+    /// Whether an operator has taken the node out.
+    pub fn is_drained(&self, name: &NodeName) -> bool {
+        self.drains
+            .get(name)
+            .is_some_and(|cell| cell.value().is_some())
+    }
+
+    /// The ring that all registered nodes make. A node key without a lease does not count: no lease removes it when
+    /// its node dies, and the VNIs of a dead node would stay without service.
+    pub fn ring(&self) -> Ring {
+        Ring::new(self.points.iter().filter_map(|(name, cell)| {
+            // If a foreign write replaced this key with an unreadable value, it lost its lease. The other key of the
+            // node still has one.
+            let lives =
+                cell.lease().is_some() && (!cell.is_unreadable() || self.is_of_our_kind(name));
+            let points = cell.value().filter(|_| lives)?;
+            let published = self.metas.get(name).and_then(|cell| cell.value());
+            Some(Member {
+                name,
+                points,
+                range: published.map(|published| published.range),
+                unable: published.and_then(|published| published.unable.as_ref()),
+            })
+        }))
+    }
+
+    /// The name in a row's cell, if a living node can have written it.
+    ///
+    /// This node's own name counts only with its own lease: with another lease an earlier run wrote it, which is
+    /// over (one run at a time holds the node key). Another node's name counts if it has a lease, or if the node is
+    /// registered.
+    pub fn living<'a>(
+        &self,
+        cell: &'a Cell<NodeName>,
+        me: &NodeName,
+        lease: Option<LeaseId>,
+    ) -> Option<&'a NodeName> {
+        let name = cell.value()?;
+        let lives = if name == me {
+            cell.lease().is_some() && cell.lease() == lease
+        } else if cell.is_unreadable() {
+            // The remembered value is not in etcd any more, so no lease removes it when the node dies.
+            self.registered(name)
+                .is_some_and(|node| node.lease() == cell.lease())
+        } else {
+            cell.lease().is_some() || self.registered(name).is_some()
+        };
+        lives.then_some(name)
+    }
+
+    /// Takes a change to a node's key; says whether the ring may have changed.
+    pub fn apply(&mut self, change: &Change) -> bool {
+        let (revision, lease) = (change.revision, change.lease);
+        match (&change.key, &change.value) {
+            (Key::Node(name), value) => {
+                let reading = match value {
+                    None => Reading::Value(None),
+                    Some(Value::Points(points)) => Reading::Value(Some(points.clone())),
+                    Some(_) => Reading::Unreadable,
+                };
+                self.points
+                    .entry(name.clone())
+                    .or_default()
+                    .take(revision, lease, reading)
+            }
+            (Key::Meta(name), value) => {
+                let reading = match value {
+                    None => Reading::Value(None),
+                    Some(Value::Meta(meta)) => Reading::Value(Some(Published {
+                        range: meta.range,
+                        unable: meta.unable.clone(),
+                    })),
+                    Some(_) => Reading::Unreadable,
+                };
+                let meta = self.metas.entry(name.clone()).or_default();
+                let before = meta.value().cloned();
+                // That a node marks the time changes nothing.
+                meta.take(revision, lease, reading) && meta.value() != before.as_ref()
+            }
+            (Key::Drain(name), value) => {
+                let reading = Reading::Value(value.is_some().then_some(()));
+                let drain = self.drains.entry(name.clone()).or_default();
+                drain.take(revision, lease, reading);
+                // The ring changes when the node registers anew.
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Forgets the nodes that a snapshot of `revision` does not have.
+    pub fn retain(&mut self, revision: Revision, present: impl Fn(&Key) -> bool) {
+        // A node that is gone from a snapshot can only come back at a later revision, so nothing that is
+        // still on its way could bring it back to life; forgetting it bounds the maps.
+        self.points
+            .retain(|name, cell| cell.revision() > revision || present(&Key::Node(name.clone())));
+        self.metas
+            .retain(|name, cell| cell.revision() > revision || present(&Key::Meta(name.clone())));
+        self.drains
+            .retain(|name, cell| cell.revision() > revision || present(&Key::Drain(name.clone())));
+    }
+}
