@@ -90,6 +90,8 @@ struct Running {
     marked: Time,
     /// The gateway said last that it is drained.
     drained: bool,
+    /// The gateway said last that FRR does not answer.
+    misses_frr: bool,
     etcd_complaint: Complaint,
     name_complaint: Complaint,
     arp_complaints: Complaints,
@@ -126,6 +128,7 @@ impl Worker {
             registration: None,
             marked: Time::default(),
             drained: false,
+            misses_frr: false,
             etcd_complaint: Complaint::default(),
             name_complaint: Complaint::default(),
             arp_complaints: Complaints::new("ARP"),
@@ -195,6 +198,13 @@ impl Running {
                 u32::try_from(it.unable.absent.len()).unwrap_or(u32::MAX)
             }),
         };
+        let misses_frr = gateway.misses_frr();
+        if std::mem::replace(&mut self.misses_frr, misses_frr) != misses_frr {
+            match misses_frr {
+                true => warn!("FRR does not answer; this node takes no VNIs until it does"),
+                false => info!("FRR has answered"),
+            }
+        }
         self.look_at_proof(now);
         self.unpublished |= !changed.is_empty() || standing != self.standing;
         if standing.leaving && !self.standing.leaving {

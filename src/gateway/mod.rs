@@ -93,6 +93,7 @@ impl Gateway {
         let slots = Slots::new(config.range);
         let mirror = Mirror::new(config.range);
         let membership = Membership::new(&config);
+        let routes = Routes::new(config.range.len());
         Gateway {
             config,
             membership,
@@ -101,7 +102,7 @@ impl Gateway {
             slots,
             node_view: None,
             visited: 0,
-            routes: Routes::default(),
+            routes,
             writer: Writer::default(),
             watch_pause: WatchPause::default(),
             next_announcement_slot: Time::default(),
@@ -215,6 +216,11 @@ impl Gateway {
     /// Whether an operator has taken this node out: it hands its VNIs over and takes none, but goes on running.
     pub fn is_drained(&self) -> bool {
         self.mirror.nodes().is_drained(&self.config.me)
+    }
+
+    /// Whether FRR has not answered for too long.
+    pub fn misses_frr(&self) -> bool {
+        self.routes.is_overdue()
     }
 
     fn observe_snapshot(&mut self, now: Time, revision: Revision, changes: &[Change]) {

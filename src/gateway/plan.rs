@@ -80,6 +80,7 @@ impl Gateway {
         batch.wake_at_any(self.lifecycle.deadline());
         batch.wake_at_any(self.membership.fence_at());
         batch.wake_at(self.membership.distrust_until());
+        batch.wake_at_any(self.routes.watch_request(now));
 
         let node = self.node_view(now);
         self.visit_vnis(&node, &mut batch);

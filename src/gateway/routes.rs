@@ -12,6 +12,14 @@ use std::time::Duration;
 /// batches cost more in all: FRR takes two halves in longer than the whole.
 const CHANGES: usize = 1024;
 
+/// A request that takes longer than this, and [`LIMIT_PER_VNI`] for each of its VNIs, counts as refused until FRR
+/// answers: the thread `frr` may be in a run of vtysh whose deadline is far away, in one after the other.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Twice what a VNI was measured to take.
+const LIMIT_PER_VNI: Duration = Duration::from_millis(10);
+/// A reset sets the costs of so many VNIs at most.
+const MOST_RESET: usize = 4096;
+
 /// What is asked of FRR at present.
 #[derive(Clone, Debug)]
 enum Request {
@@ -19,9 +27,21 @@ enum Request {
     Changes(Vec<RouteChange>),
 }
 
+/// A request that has no answer yet.
+#[derive(Clone, Debug)]
+struct UnderWay {
+    request: Request,
+    since: Time,
+    /// When it counts as refused.
+    limit: Time,
+    is_overdue: bool,
+}
+
 /// FRR as the core sees it.
 #[derive(Clone, Debug)]
 pub struct Routes {
+    /// How many VNIs a reset may concern.
+    vnis: usize,
     health: Health,
     /// `health` was told once: before that, nothing is asked of FRR.
     looked: bool,
@@ -29,9 +49,9 @@ pub struct Routes {
     reset: Parts,
     /// A first reset was tried, so that nothing of an earlier run is unknown.
     tried: bool,
-    under_way: Option<Request>,
+    under_way: Option<UnderWay>,
     retry: Backoff,
-    /// Since when resets fail.
+    /// Since when resets fail, or a request has no answer.
     failing_since: Option<Time>,
 }
 
@@ -89,9 +109,11 @@ impl RouteBatch {
     }
 }
 
-impl Default for Routes {
-    fn default() -> Routes {
+impl Routes {
+    /// FRR of a node that serves a range of so many VNIs; nothing is known of it yet.
+    pub fn new(vnis: usize) -> Routes {
         Routes {
+            vnis,
             health: Health::default(),
             looked: false,
             reset: Parts::ALL,
@@ -101,9 +123,7 @@ impl Default for Routes {
             failing_since: None,
         }
     }
-}
 
-impl Routes {
     /// The routes of an earlier run are this run's own.
     pub fn adopt(&mut self) {
         self.tried = true;
@@ -125,7 +145,8 @@ impl Routes {
 
     /// The guard or the fence may have withdrawn anything, also after a request that is under way was carried out.
     pub fn forget(&mut self) {
-        if let Some(Request::Changes(changes)) = &mut self.under_way {
+        let request = self.under_way.as_mut().map(|it| &mut it.request);
+        if let Some(Request::Changes(changes)) = request {
             changes.clear();
         }
         if self.tried {
@@ -140,7 +161,7 @@ impl Routes {
 
     /// The reset is over, and these daemons took it. Returns what they withdrew; `None` if no reset was under way.
     pub fn reset_is_over(&mut self, now: Time, taken: Parts) -> Option<Withdrawn> {
-        let Some(Request::Reset { parts, keep }) = self.under_way.take() else {
+        let Request::Reset { parts, keep } = self.under_way.take()?.request else {
             return None;
         };
         self.tried = true;
@@ -157,12 +178,48 @@ impl Routes {
         Some(Withdrawn { parts, keep })
     }
 
-    /// The changes are over. Returns those that still count.
+    /// The changes are over. Returns those that still count. If they took too long, a reset shows whether FRR answers.
     pub fn changes_are_over(&mut self) -> Vec<RouteChange> {
-        match self.under_way.take() {
-            Some(Request::Changes(changes)) => changes,
-            _ => Vec::new(),
+        let Some(over) = self.under_way.take() else {
+            return Vec::new();
+        };
+        if over.is_overdue {
+            self.suspect();
         }
+        match over.request {
+            Request::Changes(changes) => changes,
+            Request::Reset { .. } => Vec::new(),
+        }
+    }
+
+    /// An FRR that does not answer for too long fails. Returns when the request that is under way will have taken too
+    /// long.
+    pub fn watch_request(&mut self, now: Time) -> Option<Time> {
+        let under_way = self.under_way.as_mut()?;
+        if now >= under_way.limit {
+            under_way.is_overdue = true;
+            self.failing_since.get_or_insert(under_way.since);
+        }
+        Some(under_way.limit)
+    }
+
+    /// Whether FRR has not answered for too long.
+    pub fn is_overdue(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|it| it.is_overdue)
+    }
+
+    fn start(&mut self, now: Time, request: Request) {
+        let vnis = match &request {
+            Request::Reset { .. } => self.vnis.min(MOST_RESET),
+            Request::Changes(changes) => changes.len(),
+        };
+        let allowance = LIMIT_PER_VNI * u32::try_from(vnis).unwrap_or(u32::MAX);
+        self.under_way = Some(UnderWay {
+            request,
+            since: now,
+            limit: now + LIMIT + allowance,
+            is_overdue: false,
+        });
     }
 
     /// Whether nothing is asked of FRR at present.
@@ -180,12 +237,13 @@ impl Routes {
         self.tried
     }
 
-    /// Whether FRR can take VNIs: all its daemons run, and it did not refuse what was last asked of it as a whole.
+    /// Whether FRR can take VNIs: all its daemons run, it answers, and it did not refuse what was last asked of it as a
+    /// whole.
     pub fn is_able(&self) -> bool {
         self.health.is_up() && self.failing_since.is_none()
     }
 
-    /// Since when FRR refuses resets.
+    /// Since when FRR refuses resets, or does not answer.
     pub fn failing_since(&self) -> Option<Time> {
         self.failing_since
     }
@@ -236,7 +294,7 @@ impl Routes {
         let mut wake = None;
         if self.reset != Parts::NONE {
             if self.retry.is_over(now) {
-                return (Some(self.start_reset(shown())), None);
+                return (Some(self.start_reset(now, shown())), None);
             }
             wake = Some(self.retry.until());
         }
@@ -244,18 +302,16 @@ impl Routes {
         if changes.is_empty() {
             return (None, wake);
         }
-        self.under_way = Some(Request::Changes(changes.clone()));
+        self.start(now, Request::Changes(changes.clone()));
         (Some(Effect::ChangeRoutes(changes)), wake)
     }
 
-    fn start_reset(&mut self, keep: BTreeSet<Vni>) -> Effect {
+    fn start_reset(&mut self, now: Time, keep: BTreeSet<Vni>) -> Effect {
         let parts = self.resettable();
         // A daemon that restarts while the reset is under way is reset once more.
         self.reset = self.reset.and(parts.others());
-        self.under_way = Some(Request::Reset {
-            parts,
-            keep: keep.clone(),
-        });
+        let kept = keep.clone();
+        self.start(now, Request::Reset { parts, keep: kept });
         Effect::ResetRoutes { parts, keep }
     }
 
@@ -326,7 +382,7 @@ mod tests {
 
     /// After a first reset that both daemons took.
     fn clean() -> Routes {
-        let mut routes = Routes::default();
+        let mut routes = Routes::new(5);
         routes.observe_health(up());
         plan(&mut routes, START, &[]).expect("a reset");
         routes.reset_is_over(START, Parts::ALL).expect("withdrawn");
@@ -335,7 +391,7 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_before_the_first_look_and_the_first_reset() {
-        let mut routes = Routes::default();
+        let mut routes = Routes::new(5);
         let claim = change(1, true, Cost::OWNER);
         assert_eq!(plan(&mut routes, START, &[(claim, true)]), None);
         assert_eq!(routes.askable(claim), None);
@@ -421,9 +477,44 @@ mod tests {
         assert!(matches!(reset, Some(Effect::ResetRoutes { .. })));
     }
 
+    /// Input: changes, or a reset, that FRR does not answer. Output: it fails once that took too long, longer for more
+    /// VNIs; an answer that comes too late leads to a reset, and one that FRR takes ends the failure.
+    #[test]
+    fn a_request_without_an_answer_counts_as_refused() {
+        let claims = |count| {
+            (1..=count)
+                .map(|number| (change(number, true, Cost::OWNER), true))
+                .collect::<Vec<_>>()
+        };
+        for (count, seconds) in [(1, 11), (1_000, 20)] {
+            let mut routes = clean();
+            plan(&mut routes, START, &claims(count)).expect("changes");
+            let limit = routes.watch_request(START).expect("a limit");
+            assert!(limit > START + Duration::from_secs(seconds - 1));
+            assert!(limit <= START + Duration::from_secs(seconds));
+            assert!(routes.is_able());
+            assert_eq!(routes.watch_request(limit), Some(limit));
+            assert!(!routes.is_able() && routes.is_overdue());
+            assert_eq!(routes.failing_since(), Some(START));
+            assert_eq!(routes.changes_are_over().len(), count as usize);
+            assert!(!routes.is_able(), "until a reset shows that it is");
+            let reset = plan(&mut routes, limit, &[]);
+            assert!(matches!(reset, Some(Effect::ResetRoutes { .. })));
+            let late = routes.watch_request(limit).expect("a limit");
+            routes.watch_request(late);
+            routes.reset_is_over(late, Parts::ALL).expect("withdrawn");
+            assert!(routes.is_able());
+            assert_eq!(routes.watch_request(late), None);
+        }
+        let mut routes = clean();
+        plan(&mut routes, START, &claims(1)).expect("changes");
+        routes.changes_are_over();
+        assert_eq!(plan(&mut routes, START, &[]), None, "no reset");
+    }
+
     #[test]
     fn a_daemon_without_a_process_is_gone_once_a_reset_was_tried() {
-        let mut routes = Routes::default();
+        let mut routes = Routes::new(5);
         let down = Health {
             ospfd: None,
             ..up()

@@ -240,6 +240,7 @@ fn an_etcd_that_went_back_is_begun_anew() {
     bench.revision = 3;
     bench.observe(Event::Rewound);
     assert_eq!(bench.plan()[0], all_off(2));
+    bench.observe(Event::RoutesChanged { failed: vec![] });
     bench.observe(Event::Snapshot {
         revision: Revision(bench.revision),
         changes: Vec::new(),

@@ -31,6 +31,8 @@ pub enum Fault {
     RefuseRoutes(usize, Vni, bool),
     /// FRR runs and refuses everything: another session has locked its configuration.
     RefuseAll(usize, bool),
+    /// FRR does not answer any more: nothing that it is asked comes back.
+    Deaf(usize, bool),
     FrrStop(usize, Parts),
     FrrStart(usize),
     /// FRR restarts, and bgpd has no instance until it is configured.
@@ -113,6 +115,12 @@ impl Cluster {
                 self.nodes[n].host.bridge_mut(vni).refuses_routes = refuses;
             }
             Fault::RefuseAll(n, refuses) => self.nodes[n].host.refuses_all = refuses,
+            Fault::Deaf(n, deaf) => {
+                self.nodes[n].host.deaf = deaf;
+                if !deaf {
+                    self.lane_resume(n);
+                }
+            }
             Fault::FrrStop(n, parts) => self.nodes[n].host.stop_frr(parts),
             Fault::FrrStart(n) => self.nodes[n].host.start_frr(),
             Fault::FrrEmpty(n) => {
@@ -308,6 +316,7 @@ impl Cluster {
             self.strike(Fault::HangWatch(n, false));
             self.strike(Fault::Slow(n, false));
             self.strike(Fault::RefuseAll(n, false));
+            self.strike(Fault::Deaf(n, false));
             self.strike(Fault::FrrConfigure(n));
             self.strike(Fault::FrrStart(n));
             for vni in self.vnis() {
@@ -410,7 +419,7 @@ impl Cluster {
     /// Something that a node must find out by itself and set right, or be told of too late.
     pub fn random_change(&mut self, n: usize, vni: Vni, lasts: Duration) {
         let flag = self.rng.chance(500);
-        match self.rng.below(6) {
+        match self.rng.below(7) {
             0 => self.strike(Fault::ForeignFilter(n, vni, flag)),
             1 => {
                 let cost = *self.rng.pick(&[UNSET, 100, 65535]);
@@ -422,6 +431,10 @@ impl Cluster {
                 self.strike(Fault::FrrEmpty(n));
                 self.schedule(lasts, Fault::FrrConfigure(n));
             }
+            5 => {
+                self.strike(Fault::Deaf(n, true));
+                self.schedule(lasts, Fault::Deaf(n, false));
+            }
             _ => {
                 self.strike(Fault::RefuseAll(n, true));
                 self.schedule(lasts, Fault::RefuseAll(n, false));
@@ -432,7 +445,7 @@ impl Cluster {
     /// Something that a node cannot do from now on.
     pub fn random_inability(&mut self) {
         let (n, vni) = (self.some_node(), self.some_vni());
-        let kind = self.rng.below(8);
+        let kind = self.rng.below(9);
         let vnis: Vec<Vni> = match self.rng.chance(500) {
             true => self.vnis().collect(),
             false => vec![vni],
@@ -441,6 +454,7 @@ impl Cluster {
             0 => self.strike(Fault::RefuseAll(n, true)),
             1 => self.strike(Fault::FrrEmpty(n)),
             2 => self.strike(Fault::FrrStop(n, Parts::ALL)),
+            8 => self.strike(Fault::Deaf(n, true)),
             _ => {
                 for vni in vnis {
                     self.strike(match kind {

@@ -34,6 +34,8 @@ pub struct ModelHost {
     pub refuses_all: bool,
     /// bgpd runs, but has no instance.
     pub unconfigured: bool,
+    /// FRR takes orders and does not answer, nor act.
+    pub deaf: bool,
     /// vtysh takes seconds.
     pub slow: bool,
     /// A check is due: what the network sees has changed.
@@ -64,6 +66,7 @@ impl ModelHost {
             next_process: 4,
             refuses_all: false,
             unconfigured: false,
+            deaf: false,
             slow: false,
             dirty: true,
         }
@@ -129,7 +132,7 @@ impl ModelHost {
 
     /// Withdraws all routes but those of `keep`; says which daemons took it.
     pub fn reset(&mut self, parts: Parts, keep: &BTreeSet<Vni>) -> Parts {
-        let taken = match self.refuses_all {
+        let taken = match self.refuses_all || self.deaf {
             true => Parts::NONE,
             false => parts.and(self.frr.parts()),
         };

@@ -533,6 +533,33 @@ fn a_node_that_refuses_for_ever_is_passed_over() {
     }
 }
 
+/// Input: an owner dies, and an FRR that was to take its VNIs over never answers. Output: after about 10 s another node
+/// serves them, and soon the VNIs of the node without FRR, too, which leaves the ring. Input: its FRR answers again.
+/// Output: it gets its VNIs back.
+#[test]
+fn a_node_whose_frr_never_answers_is_passed_over() {
+    let mut cluster = cluster(3);
+    let before = owners(&cluster);
+    cluster.strike(Fault::Deaf(1, true));
+    cluster.strike(Fault::Crash(0));
+    cluster.run_for(cluster.settings.ttl);
+    let took = cluster.run_until_done(LONG, "another node serves", served);
+    good(&cluster);
+    assert!(took <= ms(13_000), "took {took:?}");
+    let all_at_the_third = |cluster: &Cluster| match share(cluster, 1).len() {
+        0 => Ok(()),
+        left => Err(format!("{left} VNIs at the node without FRR")),
+    };
+    cluster.run_until_done(LONG, "it leaves the ring", all_at_the_third);
+    cluster.run_for(Duration::from_secs(3_600));
+    good(&cluster);
+    assert_eq!(served(&cluster), Ok(()));
+    cluster.strike(Fault::Deaf(1, false));
+    cluster.strike(Fault::Start(0));
+    rest(&mut cluster, "FRR answers");
+    assert_eq!(owners(&cluster), before);
+}
+
 /// Input: no node can serve a VNI. Output: rows are written seldom. Input: one of them can again. Output: it serves
 /// the VNI soon.
 #[test]

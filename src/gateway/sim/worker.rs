@@ -344,6 +344,27 @@ impl Cluster {
     }
 
     fn lane_start(&mut self, n: usize, work: Work) {
+        let Some(own) = self.own(n) else { return };
+        let busy = own.lane.is_some();
+        own.next_job += 1;
+        own.lane = Some(Job {
+            id: own.next_job,
+            lease: own.planned_under,
+            work,
+            taken: Parts::NONE,
+            failed: Vec::new(),
+            applied: false,
+        });
+        if busy {
+            self.fail("two jobs for FRR at once".into());
+        }
+        if !self.nodes[n].host.deaf {
+            self.lane_resume(n);
+        }
+    }
+
+    /// vtysh gets to work.
+    pub fn lane_resume(&mut self, n: usize) {
         let slow = self.nodes[n].host.slow;
         let rough = self.settings.rough;
         let (low, high) = match (slow, rough) {
@@ -354,33 +375,22 @@ impl Cluster {
         let lasts = self.rng.millis(low, high);
         let acts = lasts * self.rng.within(10, 100) as u32 / 100;
         let inc = self.nodes[n].inc;
-        let Some(own) = self.own(n) else { return };
-        let busy = own.lane.is_some();
-        own.next_job += 1;
-        let job = own.next_job;
-        own.lane = Some(Job {
-            id: job,
-            lease: own.planned_under,
-            work,
-            taken: Parts::NONE,
-            failed: Vec::new(),
-            applied: false,
-        });
-        if busy {
-            self.fail("two jobs for FRR at once".into());
-        }
+        let job = self.own(n).and_then(|own| own.lane.as_ref());
+        let Some(job) = job.map(|job| job.id) else {
+            return;
+        };
         self.after(acts, Ev::LaneApply { n, inc, job });
         self.after(lasts, Ev::LaneDone { n, inc, job });
     }
 
     /// What vtysh was told takes effect; a paused daemon's vtysh goes on, a dead one's does not.
     pub fn lane_apply(&mut self, n: usize, inc: u32, id: u64) {
-        if self.nodes[n].inc != inc {
+        if self.nodes[n].inc != inc || self.nodes[n].host.deaf {
             return;
         }
         let paused = self.nodes[n].paused;
         let Some(own) = self.own(n) else { return };
-        let Some(mut job) = own.lane.take_if(|job| job.id == id) else {
+        let Some(mut job) = own.lane.take_if(|job| job.id == id && !job.applied) else {
             return;
         };
         let permitted = self.nodes[n].may_claim(self.now, job.lease);
@@ -412,7 +422,7 @@ impl Cluster {
 
     pub fn lane_done(&mut self, n: usize, id: u64) {
         let Some(own) = self.own(n) else { return };
-        let Some(job) = own.lane.take_if(|job| job.id == id) else {
+        let Some(job) = own.lane.take_if(|job| job.id == id && job.applied) else {
             return;
         };
         let event = match job.work {

@@ -88,6 +88,7 @@ fn a_vni_without_a_bridge_costs_nothing_and_is_served_when_the_bridge_comes() {
     bench.done(&rows);
     let on = Effect::SwitchArp(vec![(vni(1), true)]);
     assert!(bench.plan().contains(&on));
+    bench.observe(Event::RoutesChanged { failed: vec![] });
     bench.missing.insert(vni(1));
     bench.observe(Event::ArpSwitched(vec![(vni(1), ArpOutcome::Absent)]));
     let rows = bench.settle();
