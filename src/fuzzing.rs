@@ -123,7 +123,8 @@ pub fn schema(bytes: &[u8]) {
     for key in [
         Key::Node(name.clone()),
         Key::Meta(name.clone()),
-        Key::Drain(name),
+        Key::Drain(name.clone()),
+        Key::Points(name),
         Key::Kind(Vni::MIN),
         Key::Current(Vni::MIN),
         Key::Next(Vni::MAX),
@@ -516,7 +517,7 @@ pub fn cli(bytes: &[u8]) {
     match cli::parse(options.cloned(), environment) {
         Ok(Command::Run(config) | Command::CheckConfig(config)) => {
             assert!(config.range.first() <= config.range.last());
-            assert!(!config.points.is_empty() && !config.etcd.endpoints.is_empty());
+            assert!(!config.points.all().is_empty() && !config.etcd.endpoints.is_empty());
             assert!((1..=100).contains(&config.takeover_cost));
             let timing = config.timing;
             assert!(timing.guard_margin < timing.fence_margin && timing.fence_margin < timing.ttl);

@@ -9,6 +9,7 @@ use common::rows::{cluster, table, until_settled, until_settled_without};
 use common::sampler::Sampler;
 use common::{DEADLINE, eventually};
 use std::time::{Duration, Instant};
+use wmgwd::schema::Key;
 
 /// Input: three nodes started at once; one killed; started again. Output: every VNI idle at its ring owner
 /// and shown exactly there; the dead one's at the others; the share is back. Never two answer.
@@ -57,6 +58,32 @@ fn a_drain_hands_everything_over() {
     until_settled_without(&client, &[&nodes[0], &nodes[2]], &[&nodes[1]]);
     assert_eq!(nodes[1].guard_pids(), []);
     sampler.finish().assert_unbroken();
+}
+
+/// Input: a node without `--uids` that ends in an orderly way and starts again, twice. Output: it has the points that
+/// it drew at its first start.
+#[test]
+fn drawn_points_outlive_a_restart() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let mut node = Node::new(1, etcd.endpoint());
+    node.set("--uids", "");
+    let drawn = Key::Points(node.name.clone()).bytes();
+    let key = Key::Node(node.name.clone()).bytes();
+    let value = |key: &[u8]| {
+        let reply = client.get(key).unwrap();
+        reply.kvs.first().map(|kv| kv.value.clone())
+    };
+    let mut first = None;
+    for run in 1..=3 {
+        node.start();
+        let points = eventually("it is registered", || value(&key));
+        assert_eq!(value(&drawn), Some(points.clone()), "run {run}");
+        assert_eq!(first.get_or_insert(points.clone()), &points, "run {run}");
+        node.term();
+        assert_eq!(node.wait_exit().code(), Some(0));
+        assert_eq!(value(&key), None);
+    }
 }
 
 /// Input: SIGTERM to the only node. Output: withdrawn, exit 0, long before the drain timeout.

@@ -51,7 +51,7 @@ fn a_restart_within_the_lease_costs_nothing() {
     let (etcd, mut nodes) = cluster(2);
     let client = etcd.client();
     let before = table(&client);
-    // Points by lot at the next start: the registered ones must be kept.
+    // The next start draws points: those that are registered must be kept.
     nodes[0].set("--uids", "");
     let sampler = Sampler::start(etcd.client(), &refs(&nodes));
     let guard = nodes[0].guard_pid();

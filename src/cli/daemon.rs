@@ -6,6 +6,7 @@ use super::timing::Timing;
 use super::values;
 use crate::etcd;
 use crate::model::frr::EvpnFilter;
+use crate::model::ring::Points;
 use crate::model::types::{NodeName, VniRange};
 use argh::{ArgsInfo, FromArgs};
 use std::net::SocketAddr;
@@ -22,9 +23,7 @@ pub struct Config {
     /// Whether the host is left alone.
     pub mock: bool,
     /// Its points on the ring.
-    pub points: Vec<u64>,
-    /// Whether the points were given; else they were drawn by lot.
-    pub points_given: bool,
+    pub points: Points,
     /// Whether debug lines are logged.
     pub debug: bool,
     /// How etcd is reached, and who asks.
@@ -77,7 +76,7 @@ pub(super) struct Args {
     /// true or false: leave the kernel and FRR alone, log at debug what would be done (default: false)
     #[argh(switch)]
     mock: bool,
-    /// the ring points of this node: numbers from 0 to 18446744073709551615, separated by commas (default: 100 random points)
+    /// the ring points of this node: numbers from 0 to 18446744073709551615, separated by commas (default: 100 random points, drawn at the first start and kept in etcd)
     #[argh(option, default = "String::new()")]
     uids: String,
     /// true or false: log at debug (default: false)
@@ -131,7 +130,6 @@ impl Args {
             range: options.range(&self.minvni, &self.maxvni)?,
             mock: self.mock,
             points: self.points(options)?,
-            points_given: !self.uids.is_empty(),
             debug: self.debug,
             etcd: self.etcd(options)?,
             settle: seconds("--settle", &self.settle)?,
@@ -149,15 +147,16 @@ impl Args {
         })
     }
 
-    /// The ring points: those given, or some by lot. An empty text is "not given", as in Go.
-    fn points(&self, options: &Options) -> Result<Vec<u64>, Error> {
+    /// The ring points: those given, or random ones. An empty text is "not given", as in Go.
+    fn points(&self, options: &Options) -> Result<Points, Error> {
         if self.uids.is_empty() {
-            return Ok(values::random_points());
+            return Ok(Points::Drawn(values::random_points()));
         }
         // Item by item, so that the error shows the bad one and not a line of a hundred.
         self.uids
             .split(',')
             .map(|item| options.read("--uids", item, values::point))
-            .collect()
+            .collect::<Result<_, Error>>()
+            .map(Points::Given)
     }
 }

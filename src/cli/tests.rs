@@ -8,6 +8,7 @@ mod variables;
 use super::*;
 use crate::etcd;
 use crate::model::frr::EvpnFilter;
+use crate::model::ring::Points;
 use std::time::Duration;
 
 fn parse_texts(texts: &[&str]) -> Result<Command, Error> {
@@ -44,7 +45,7 @@ fn only_the_name_is_needed() {
         (1, 100)
     );
     assert_eq!((config.mock, config.debug), (false, false));
-    assert_eq!((config.points.len(), config.points_given), (100, false));
+    assert!(matches!(&config.points, Points::Drawn(points) if points.len() == 100));
     assert_eq!(
         config.etcd,
         etcd::Access::plain(etcd::parse_endpoints("http://localhost:2379").unwrap())
@@ -81,8 +82,7 @@ fn every_option_reaches_the_configuration() {
     ]);
     assert_eq!(config.range.len(), 1);
     assert_eq!((config.mock, config.debug), (true, true));
-    assert_eq!(config.points, [0, 7, u64::MAX]);
-    assert!(config.points_given);
+    assert_eq!(config.points, Points::Given(vec![0, 7, u64::MAX]));
     assert_eq!(config.etcd.endpoints.len(), 2);
     assert_eq!(config.etcd.cacert, Some("ca.pem".into()));
     let (cert, key) = ("cert.pem".into(), "key.pem".into());
@@ -99,9 +99,9 @@ fn every_option_reaches_the_configuration() {
 }
 
 #[test]
-fn an_empty_list_of_points_means_by_lot_as_in_go() {
+fn an_empty_list_of_points_means_random_ones_as_in_go() {
     let (one, other) = (config(&["--name=x", "--uids="]), config(&["--name=x"]));
-    assert_eq!((one.points.len(), one.points_given), (100, false));
+    assert!(matches!(&one.points, Points::Drawn(points) if points.len() == 100));
     assert_ne!(one.points, other.points, "two nodes must draw differently");
 }
 
@@ -167,7 +167,12 @@ fn giving_the_defaults_changes_nothing() {
                 flag.long
             ),
             // In words: there is nothing to write that would be the same.
-            Some((_, "100 random points)" | "those of the system)" | "none)")) => {}
+            Some((
+                _,
+                "100 random points, drawn at the first start and kept in etcd)"
+                | "those of the system)"
+                | "none)",
+            )) => {}
             Some((_, default)) => given.push(format!(
                 "{}={}",
                 flag.long,
@@ -177,8 +182,8 @@ fn giving_the_defaults_changes_nothing() {
     }
     let given: Vec<&str> = given.iter().map(String::as_str).collect();
     let (mut one, mut other) = (config(&given), config(&["--name=x"]));
-    one.points.clear();
-    other.points.clear();
+    one.points = Points::Given(Vec::new());
+    other.points = one.points.clone();
     assert_eq!(format!("{one:?}"), format!("{other:?}"));
 }
 

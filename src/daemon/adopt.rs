@@ -1,9 +1,8 @@
-//! A run that goes on where another died: its lease, and its place on the ring.
+//! A run that goes on where another died, with its lease.
 
-use crate::cli::Config;
 use crate::etcd::{Client, Renewal};
 use crate::model::types::Lease;
-use crate::schema::{self, Key, Value};
+use crate::schema;
 use crate::sys::clock;
 use crate::telemetry::log_text::{Complaint, chain};
 use log::warn;
@@ -35,23 +34,5 @@ pub(super) fn adopt(client: &Client, predecessor: Lease) -> Option<Lease> {
             }
         }
         std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// The points under which the run before is registered with `lease`.
-pub(super) fn registered_points(
-    client: &Client,
-    config: &Config,
-    lease: Lease,
-) -> Option<Vec<u64>> {
-    let key = Key::Node(config.name.clone());
-    let reply = client.get(&key.bytes()).ok()?;
-    let node = reply
-        .kvs
-        .first()
-        .filter(|node| node.lease == Some(lease.id))?;
-    match schema::read_value(&key, &node.value).0 {
-        Value::Points(points) if !points.is_empty() => Some(points),
-        _ => None,
     }
 }

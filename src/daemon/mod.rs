@@ -24,7 +24,6 @@ use crate::host::Cost;
 use crate::host::factory::HostFactory;
 use crate::host::nft::{self, KernelLease};
 use crate::model::frr::EvpnFilter;
-use crate::model::types::Lease;
 use crate::schema::Meta;
 use crate::sys::memory;
 use crate::sys::sd_notify::Supervisor;
@@ -153,7 +152,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         conn.lease(lease);
     }
 
-    let mut gateway = Gateway::new(gateway_config(&config, &client, adopted));
+    let mut gateway = Gateway::new(gateway_config(&config));
     if let Some(lease) = adopted {
         info!(
             "lease={} taken over from the run before, with what it serves",
@@ -297,15 +296,11 @@ fn look_at_notify(config: &Config) {
     }
 }
 
-fn gateway_config(config: &Config, client: &Client, adopted: Option<Lease>) -> gateway::Config {
-    // A run that goes on where another died keeps its place on the ring, or its VNIs would move.
-    let kept = adopted
-        .filter(|_| !config.points_given)
-        .and_then(|lease| adopt::registered_points(client, config, lease));
+fn gateway_config(config: &Config) -> gateway::Config {
     gateway::Config {
         me: config.name.clone(),
         range: config.range,
-        points: kept.unwrap_or_else(|| config.points.clone()),
+        points: config.points.clone(),
         fence_margin: config.timing.fence_margin,
         settle: config.settle,
         join_hold: config.join_hold,

@@ -347,9 +347,10 @@ impl Running {
             Effect::Register {
                 lease,
                 points,
+                drawn,
                 unable,
             } => {
-                let outcome = self.register(lease, points, unable);
+                let outcome = self.register(lease, points, drawn, unable);
                 self.observe(Event::Registered(outcome));
             }
             Effect::PauseWatch => {
@@ -446,13 +447,20 @@ impl Running {
         }
     }
 
-    fn register(&mut self, lease: LeaseId, points: Vec<u64>, unable: Unable) -> RegisterOutcome {
+    fn register(
+        &mut self,
+        lease: LeaseId,
+        points: Vec<u64>,
+        drawn: Option<Vec<u64>>,
+        unable: Unable,
+    ) -> RegisterOutcome {
         if !self.worker.fence.permits(Some(lease)) {
             return RegisterOutcome::Failed;
         }
         // What marks the time later must say the same.
         self.worker.meta.unable = Some(unable.clone());
-        let txn = schema::register(&self.worker.me, lease, &points, &self.meta());
+        let me = &self.worker.me;
+        let txn = schema::register(me, lease, &points, drawn.as_deref(), &self.meta());
         match self.worker.client.txn(&txn) {
             Ok(reply) if self.is_rewound(reply.revision) => RegisterOutcome::Failed,
             Ok(reply) if schema::registered(&reply) => {
@@ -461,6 +469,7 @@ impl Running {
                 self.tell_registration(lease, points.len(), &unable);
                 RegisterOutcome::Done {
                     points,
+                    drawn,
                     unable,
                     lease,
                     revision: reply.revision,

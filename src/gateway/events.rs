@@ -89,6 +89,8 @@ pub enum RegisterOutcome {
     Done {
         /// The points.
         points: Vec<u64>,
+        /// Those that it drew, if they were written with them.
+        drawn: Option<Vec<u64>>,
         /// What the node published with them.
         unable: Unable,
         /// The lease that the registration ends with.
@@ -131,6 +133,8 @@ pub enum Effect {
         lease: LeaseId,
         /// The ring points.
         points: Vec<u64>,
+        /// The ring points that the node drew, if etcd does not have them yet: it keeps them when it starts again.
+        drawn: Option<Vec<u64>>,
         /// What the node cannot serve at present.
         unable: Unable,
     },

@@ -4,6 +4,7 @@ use super::ability::{Capability, Publication};
 use super::backoff::Backoff;
 use super::mirror::Mirror;
 use super::{Config, Effect};
+use crate::model::ring::Points;
 use crate::model::types::{Lease, LeaseId, NodeName, Time, Vni};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 pub struct Membership {
     me: NodeName,
     /// The ring points that it registers while it takes VNIs.
-    points: Vec<u64>,
+    points: Points,
     fence_margin: Duration,
     join_hold: Duration,
     name_wait: Duration,
@@ -168,6 +169,37 @@ impl Membership {
         self.in_ring_since.map(|since| since + self.join_hold)
     }
 
+    /// A node that draws its points keeps those that it drew at its first start. A predecessor that wrote down none
+    /// is registered with them; its run goes on where that ended.
+    fn keep_drawn(&mut self, mirror: &Mirror, lease: LeaseId) {
+        let Points::Drawn(points) = &mut self.points else {
+            return;
+        };
+        let drawn = mirror.nodes().drawn(&self.me);
+        let registered = mirror
+            .nodes()
+            .registered(&self.me)
+            .filter(|cell| cell.lease() == Some(lease));
+        let known = [drawn, registered]
+            .into_iter()
+            .filter_map(|cell| cell?.value())
+            .find(|points| !points.is_empty());
+        if let Some(known) = known {
+            points.clone_from(known);
+        }
+    }
+
+    /// The points that the node drew, if etcd does not have them. What cannot be read there is another program's.
+    fn unwritten(&self, mirror: &Mirror) -> Option<&Vec<u64>> {
+        let Points::Drawn(points) = &self.points else {
+            return None;
+        };
+        let cell = mirror.nodes().drawn(&self.me);
+        let is_written =
+            cell.is_some_and(|cell| cell.is_unreadable() || cell.value() == Some(points));
+        (!is_written).then_some(points)
+    }
+
     /// The next registration, or when to ask again. Without `takes` the node registers without ring points.
     pub fn plan(
         &mut self,
@@ -178,14 +210,16 @@ impl Membership {
         let Some(lease) = self.lease() else {
             return (None, None);
         };
-        let points: &[u64] = if takes { &self.points } else { &[] };
+        self.keep_drawn(mirror, lease);
+        let points: &[u64] = if takes { self.points.all() } else { &[] };
         let known = mirror
             .nodes()
             .registered(&self.me)
             .filter(|cell| cell.lease() == Some(lease) && !cell.is_unreadable());
         let as_wanted = known.and_then(|cell| cell.value()).map(Vec::as_slice) == Some(points);
         let unable = self.publication.unable();
-        if as_wanted && !self.must_register {
+        let drawn = self.unwritten(mirror);
+        if as_wanted && !self.must_register && drawn.is_none() {
             if mirror.nodes().unable(&self.me, lease) == Some(unable) {
                 return (None, None);
             }
@@ -199,6 +233,7 @@ impl Membership {
         let register = Effect::Register {
             lease,
             points: points.to_vec(),
+            drawn: drawn.cloned(),
             unable: unable.clone(),
         };
         self.publication.published(now);
@@ -212,6 +247,7 @@ mod tests {
     use crate::model::frr::Cost;
     use crate::model::ring::Unable;
     use crate::model::types::{Revision, VniRange};
+    use crate::schema::{Change, Key, Value};
 
     const NOW: Time = Time::since_boot(Duration::from_secs(1_000));
     const SECOND: Duration = Duration::from_secs(1);
@@ -229,7 +265,7 @@ mod tests {
         Membership::new(&Config {
             me: me(),
             range: range(),
-            points: vec![7],
+            points: Points::Given(vec![7]),
             fence_margin: SECOND * 2,
             settle: SECOND,
             join_hold: SECOND * 20,
@@ -280,6 +316,7 @@ mod tests {
             Some(Effect::Register {
                 lease: LeaseId(1),
                 points: points.to_vec(),
+                drawn: None,
                 unable: Unable::default(),
             })
         };
@@ -294,6 +331,47 @@ mod tests {
         it.registration_failed(NOW);
         let (effect, wake) = it.plan(NOW, &mirror, true);
         assert!(effect.is_none() && wake.is_some_and(|wake| wake > NOW));
+    }
+
+    /// Input: a node that draws, with what etcd has of the points that it, or the run before it, drew. Output: its
+    /// registration.
+    #[test]
+    fn drawn_points_are_kept_from_run_to_run() {
+        let with = |mut mirror: Mirror, value| {
+            let drawn = Change {
+                key: Key::Points(me()),
+                value: Some(value),
+                lease: None,
+                revision: Revision(6),
+            };
+            mirror.take_changes(&[drawn]);
+            mirror
+        };
+        let registration = |mirror: &Mirror| {
+            let mut it = Membership {
+                points: Points::Drawn(vec![9]),
+                ..membership()
+            };
+            it.set_lease(NOW, lease(1), mirror);
+            match it.plan(NOW, mirror, true).0 {
+                Some(Effect::Register { points, drawn, .. }) => Some((points, drawn)),
+                None => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        let first = Some((vec![9], Some(vec![9])));
+        assert_eq!(registration(&empty()), first);
+        let none = with(empty(), Value::Points(Vec::new()));
+        assert_eq!(registration(&none), first);
+        let before = with(empty(), Value::Points(vec![5]));
+        assert_eq!(registration(&before), Some((vec![5], None)));
+        let foreign = with(empty(), Value::Unreadable);
+        assert_eq!(registration(&foreign), Some((vec![9], None)), "left alone");
+        // The run before, whose lease was taken over, was of a version that wrote none down.
+        let adopted = registered(&[7]);
+        assert_eq!(registration(&adopted), Some((vec![7], Some(vec![7]))));
+        let written = with(adopted, Value::Points(vec![7]));
+        assert_eq!(registration(&written), None);
     }
 
     #[test]

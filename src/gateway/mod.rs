@@ -29,6 +29,7 @@ mod writer;
 
 use crate::model::frr::{Cost, Parts};
 use crate::model::fsm::{RowView, Write};
+use crate::model::ring::Points;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use crate::schema::{Change, Fate};
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome};
@@ -52,7 +53,7 @@ pub struct Config {
     /// The VNIs that it serves.
     pub range: VniRange,
     /// Its ring points.
-    pub points: Vec<u64>,
+    pub points: Points,
     /// How long before the lease can end everything is withdrawn.
     pub fence_margin: Duration,
     /// How long routes and ARP caches take to follow between two phases of a migration.
@@ -381,12 +382,16 @@ impl Gateway {
         match outcome {
             RegisterOutcome::Done {
                 points,
+                drawn,
                 unable,
                 lease,
                 revision,
             } => {
                 self.membership.registered();
                 let me = &self.config.me;
+                if let Some(points) = drawn {
+                    self.mirror.drew(me, points, revision);
+                }
                 let news = self.mirror.registered(me, points, unable, lease, revision);
                 self.heed(now, &news);
             }

@@ -31,6 +31,7 @@ fn nothing_is_claimed_before_the_host_is_clean() {
     let register = Effect::Register {
         lease: LEASE,
         points,
+        drawn: None,
         unable: Unable::default(),
     };
     assert_eq!(bench.next(), [register]);
@@ -51,6 +52,7 @@ fn a_node_without_frr_registers_without_points() {
     let register = Effect::Register {
         lease: LEASE,
         points: Vec::new(),
+        drawn: None,
         unable: Unable::default(),
     };
     assert_eq!(bench.next(), [register]);
@@ -79,11 +81,13 @@ fn points_follow_frr() {
     let register = |points| Effect::Register {
         lease: LEASE,
         points,
+        drawn: None,
         unable: Unable::default(),
     };
     assert_eq!(bench.next(), [reset.clone(), register(Vec::new())]);
     bench.observe(Event::Registered(RegisterOutcome::Done {
         points: Vec::new(),
+        drawn: None,
         unable: Unable::default(),
         lease: LEASE,
         revision: Revision(50),

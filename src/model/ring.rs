@@ -16,6 +16,24 @@ pub struct Unable {
     pub failing: Spans,
 }
 
+/// Ring points of a node, and where they come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Points {
+    /// The operator gave them.
+    Given(Vec<u64>),
+    /// They were drawn at random. A node that has drawn points before keeps those.
+    Drawn(Vec<u64>),
+}
+
+impl Points {
+    /// The points.
+    pub fn all(&self) -> &[u64] {
+        match self {
+            Points::Given(points) | Points::Drawn(points) => points,
+        }
+    }
+}
+
 /// A node as the ring sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member<'a> {

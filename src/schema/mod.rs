@@ -39,6 +39,8 @@ pub enum Key {
     Meta(NodeName),
     /// `/wmgwd/meta/drain/<name>`: a node of our kind that an operator has taken out.
     Drain(NodeName),
+    /// `/wmgwd/meta/points/<name>`: the ring points that a node of our kind drew when it started for the first time.
+    Points(NodeName),
     /// `/wmgwd/vni/<vni>/type`.
     Kind(Vni),
     /// `/wmgwd/vni/<vni>/current`.
@@ -67,6 +69,7 @@ impl Key {
             ["node", node] => Ok(Key::Node(name(node)?)),
             ["meta", "node", node] => Ok(Key::Meta(name(node)?)),
             ["meta", "drain", node] => Ok(Key::Drain(name(node)?)),
+            ["meta", "points", node] => Ok(Key::Points(name(node)?)),
             ["vni", vni, part] => {
                 let vni = vni.parse().map_err(|_| foreign("holds no VNI"))?;
                 match part {
@@ -84,7 +87,7 @@ impl Key {
     pub fn vni(&self) -> Option<Vni> {
         match self {
             Key::Kind(vni) | Key::Current(vni) | Key::Next(vni) => Some(*vni),
-            Key::Node(_) | Key::Meta(_) | Key::Drain(_) => None,
+            Key::Node(_) | Key::Meta(_) | Key::Drain(_) | Key::Points(_) => None,
         }
     }
 
@@ -94,6 +97,7 @@ impl Key {
             Key::Node(name) => format!("/wmgwd/node/{name}"),
             Key::Meta(name) => format!("/wmgwd/meta/node/{name}"),
             Key::Drain(name) => format!("/wmgwd/meta/drain/{name}"),
+            Key::Points(name) => format!("/wmgwd/meta/points/{name}"),
             Key::Kind(vni) => format!("/wmgwd/vni/{vni}/type"),
             Key::Current(vni) => format!("/wmgwd/vni/{vni}/current"),
             Key::Next(vni) => format!("/wmgwd/vni/{vni}/next"),
@@ -105,7 +109,7 @@ impl Key {
 /// What stands under a [`Key`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Value {
-    /// A node's ring points.
+    /// A node's ring points, those that it registers or those that it drew.
     Points(Vec<u64>),
     /// What a node of our kind says of itself.
     Meta(Meta),
@@ -172,7 +176,7 @@ impl std::error::Error for Foreign {}
 pub fn read_value(key: &Key, bytes: &[u8]) -> (Value, Option<Foreign>) {
     let read = match key {
         _ if bytes.len() > LONGEST_VALUE => Err("holds more than a megabyte"),
-        Key::Node(_) => read_points(bytes).map(Value::Points),
+        Key::Node(_) | Key::Points(_) => read_points(bytes).map(Value::Points),
         Key::Meta(_) => read_meta(bytes).map(Value::Meta),
         Key::Drain(_) => Ok(Value::Drain),
         Key::Kind(_) => read_kind(bytes).map(Value::Kind),
@@ -304,12 +308,24 @@ pub fn undrained(reply: &TxnReply) -> bool {
 }
 
 /// The transaction that registers `me`, unless another lease holds the name. A key without a lease holds
-/// nothing: no node writes such a key, and etcd would never delete it when a node dies.
-pub fn register(me: &NodeName, lease: LeaseId, points: &[u64], meta: &Meta) -> Txn {
+/// nothing: no node writes such a key, and etcd would never delete it when a node dies. The points that the node
+/// drew, `drawn`, outlive it.
+pub fn register(
+    me: &NodeName,
+    lease: LeaseId,
+    points: &[u64],
+    drawn: Option<&[u64]>,
+    meta: &Meta,
+) -> Txn {
     let key = Key::Node(me.clone()).bytes();
     let puts = || {
         let meta_key = Key::Meta(me.clone()).bytes();
-        vec![
+        let drawn = drawn.map(|points| Op::Put {
+            key: Key::Points(me.clone()).bytes(),
+            value: points_bytes(points),
+            lease: None,
+        });
+        let node = [
             Op::Put {
                 key: key.clone(),
                 value: points_bytes(points),
@@ -320,7 +336,8 @@ pub fn register(me: &NodeName, lease: LeaseId, points: &[u64], meta: &Meta) -> T
                 value: meta_bytes(meta),
                 lease: Some(lease),
             },
-        ]
+        ];
+        node.into_iter().chain(drawn).collect()
     };
     let hangs_on = |lease, otherwise| Txn {
         compares: vec![Compare::LeaseIs {

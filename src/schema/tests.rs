@@ -18,6 +18,7 @@ fn every_key_reads_back() {
         (Key::Node(name("gw1")), "/wmgwd/node/gw1"),
         (Key::Meta(name("gw1")), "/wmgwd/meta/node/gw1"),
         (Key::Drain(name("gw1")), "/wmgwd/meta/drain/gw1"),
+        (Key::Points(name("gw1")), "/wmgwd/meta/points/gw1"),
         (Key::Kind(vni(7)), "/wmgwd/vni/7/type"),
         (Key::Current(vni(7)), "/wmgwd/vni/7/current"),
         (Key::Next(Vni::MAX), "/wmgwd/vni/16777215/next"),

@@ -177,6 +177,11 @@ impl Mirror {
         }
     }
 
+    /// etcd took the points that `me` drew at `revision`.
+    pub fn drew(&mut self, me: &NodeName, points: Vec<u64>, revision: Revision) {
+        self.nodes.drew(me, points, revision);
+    }
+
     /// etcd took a write of `me` at `revision`.
     pub fn committed(
         &mut self,

@@ -19,12 +19,24 @@ pub struct Nodes {
     points: BTreeMap<NodeName, Cell<Vec<u64>>>,
     metas: BTreeMap<NodeName, Cell<Published>>,
     drains: BTreeMap<NodeName, Cell<()>>,
+    drawn: BTreeMap<NodeName, Cell<Vec<u64>>>,
 }
 
 impl Nodes {
     /// The node's registered points and their lease.
     pub fn registered(&self, name: &NodeName) -> Option<&Cell<Vec<u64>>> {
         self.points.get(name).filter(|cell| cell.value().is_some())
+    }
+
+    /// The points that the node drew when it started for the first time.
+    pub fn drawn(&self, name: &NodeName) -> Option<&Cell<Vec<u64>>> {
+        self.drawn.get(name)
+    }
+
+    /// etcd took the points that `me` drew at `revision`.
+    pub fn drew(&mut self, me: &NodeName, points: Vec<u64>, revision: Revision) {
+        let cell = self.drawn.entry(me.clone()).or_default();
+        cell.take(revision, None, Reading::Value(Some(points)));
     }
 
     /// Whether the node is alive and of our kind, not a Go wmgwd.
@@ -163,6 +175,17 @@ impl Nodes {
                 // The ring changes when the node registers anew.
                 false
             }
+            (Key::Points(name), value) => {
+                let reading = match value {
+                    None => Reading::Value(None),
+                    Some(Value::Points(points)) => Reading::Value(Some(points.clone())),
+                    Some(_) => Reading::Unreadable,
+                };
+                let drawn = self.drawn.entry(name.clone()).or_default();
+                drawn.take(revision, lease, reading);
+                // As above.
+                false
+            }
             _ => false,
         }
     }
@@ -177,5 +200,7 @@ impl Nodes {
             .retain(|name, cell| cell.revision() > revision || present(&Key::Meta(name.clone())));
         self.drains
             .retain(|name, cell| cell.revision() > revision || present(&Key::Drain(name.clone())));
+        self.drawn
+            .retain(|name, cell| cell.revision() > revision || present(&Key::Points(name.clone())));
     }
 }

@@ -143,7 +143,7 @@ impl Row {
             }
             Key::Current(_) => self.current.take(revision, lease, name()),
             Key::Next(_) => self.next.take(revision, lease, name()),
-            Key::Node(_) | Key::Meta(_) | Key::Drain(_) => false,
+            Key::Node(_) | Key::Meta(_) | Key::Drain(_) | Key::Points(_) => false,
         }
     }
 

@@ -5,7 +5,7 @@ use super::etcd::ModelEtcd;
 use super::table::{Row, collect_vnis, judge, row};
 use crate::etcd::Txn;
 use crate::gateway::Exit;
-use crate::model::ring::{Member, Ring};
+use crate::model::ring::{Member, Points, Ring};
 use crate::model::types::{NodeName, Time, Vni};
 use crate::schema::{self, Key, Meta, Value};
 use std::collections::BTreeSet;
@@ -72,6 +72,7 @@ impl Cluster {
         self.checker.rewound_until = self.now + self.settings.ttl * 2 + ms(60_000);
         for node in &mut self.nodes {
             node.feed.is_stale = true;
+            node.kept = None;
         }
     }
 
@@ -451,6 +452,15 @@ impl Cluster {
         }
     }
 
+    /// The points that a node has drawn, by what etcd has.
+    pub fn drawn(&self, name: &NodeName) -> Option<Vec<u64>> {
+        let key = Key::Points(name.clone());
+        match schema::read_value(&key, &self.etcd.get(&key.bytes())?.value).0 {
+            Value::Points(points) => Some(points),
+            _ => None,
+        }
+    }
+
     /// The ring as etcd has it.
     pub fn ring(&self) -> Ring {
         let nodes = self.etcd.range(b"/wmgwd/node/").kvs;
@@ -482,11 +492,23 @@ impl Cluster {
         self.nodes.iter().any(|node| node.runs() && !node.drained)
     }
 
-    /// Whether a node of ours has its points, and none while an operator has taken it out.
+    /// Whether a node of ours has its points, and none while an operator has taken it out. Those that it drew are
+    /// those that it drew before it was started again.
     fn has_its_place(&self, node: &super::node::Node) -> Result<(), String> {
         let name = node.name();
         let out = self.etcd.get(&Key::Drain(name.clone()).bytes()).is_some();
-        let wanted: &[u64] = if out { &[] } else { &node.config.points };
+        let points = match &node.config.points {
+            Points::Given(points) => points.clone(),
+            Points::Drawn(_) => {
+                let kept = node.kept.clone();
+                let drawn = self.drawn(name);
+                if kept.is_some() && kept != drawn {
+                    return Err(format!("{name} had drawn {kept:?}, and has {drawn:?} now"));
+                }
+                drawn.unwrap_or_default()
+            }
+        };
+        let wanted: &[u64] = if out { &[] } else { &points };
         let key = Key::Node(name.clone());
         let value = self.etcd.get(&key.bytes()).map(|kv| &kv.value);
         let points = value.map(|value| schema::read_value(&key, value).0);

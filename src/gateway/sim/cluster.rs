@@ -8,7 +8,7 @@ use super::rng::Rng;
 use crate::etcd::{Grant, KeyValue, Txn, TxnReply};
 use crate::gateway::Config;
 use crate::model::frr::Cost;
-use crate::model::ring::Unable;
+use crate::model::ring::{Points, Unable};
 use crate::model::types::{LeaseId, Revision, Time, Vni, VniRange};
 use crate::schema::{self, Change, Key};
 use std::cmp::Ordering;
@@ -35,7 +35,7 @@ pub struct Settings {
     pub lossy: bool,
     /// Whether some nodes serve a part of the VNIs only.
     pub ranges: bool,
-    /// Whether a node that starts again may have drawn other points.
+    /// Whether nodes may draw their points, or be given others when they start again.
     pub redraws: bool,
     /// Whether a Go node resets every row that lacks a name, or only what the ring gives it.
     pub go_resets_all: bool,
@@ -83,6 +83,7 @@ pub enum Reason {
     Register {
         lease: LeaseId,
         points: Vec<u64>,
+        drawn: Option<Vec<u64>>,
         unable: Unable,
     },
 }
@@ -213,7 +214,11 @@ impl Cluster {
         let range = Vni::new(first)
             .zip(Vni::new(last))
             .and_then(|(first, last)| VniRange::new(first, last));
-        let points = (0..8).map(|_| self.rng.next()).collect();
+        let points: Vec<u64> = (0..8).map(|_| self.rng.next()).collect();
+        let points = match self.settings.redraws && self.rng.chance(500) {
+            true => Points::Drawn(points),
+            false => Points::Given(points),
+        };
         let config = Config {
             me: name.parse().expect("a good name"),
             range: range.expect("not empty"),

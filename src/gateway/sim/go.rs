@@ -238,7 +238,7 @@ impl Cluster {
     }
 
     fn go_register(&mut self, n: usize, step: &Step) {
-        let points = self.nodes[n].config.points.clone();
+        let points = self.nodes[n].config.points.all().to_vec();
         let node = format!("/wmgwd/node/{}", self.nodes[n].name()).into_bytes();
         let Some(go) = self.go(n) else { return };
         let op = match step {

@@ -7,6 +7,7 @@ use super::host::ModelHost;
 use super::worker::Own;
 use crate::gateway::{Config, Event, Exit, Gateway};
 use crate::model::frr::Health;
+use crate::model::ring::Points;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -162,6 +163,8 @@ pub struct Node {
     pub drained: bool,
     pub has_planned: bool,
     pub told_health: Option<Health>,
+    /// The points that it had drawn before this run, as etcd had them then.
+    pub kept: Option<Vec<u64>>,
     /// Since when it shows a VNI that it has no part in.
     pub leftover_since: Vec<Option<Time>>,
     /// Since when a stranger's switch makes a bridge answer that it has no part in.
@@ -242,6 +245,7 @@ impl Node {
             foreign_since: vec![None; vnis as usize],
             fit_since: vec![None; vnis as usize],
             robbed: None,
+            kept: None,
             calls: Vec::new(),
             commits: 0,
             plans: 0,
@@ -334,8 +338,9 @@ impl Cluster {
         let may_redraw = self.settings.redraws && self.nodes[n].inc > 0;
         let redraws = may_redraw && self.rng.chance(300);
         let redrawn: Vec<u64> = (0..8).map(|_| self.rng.next()).collect();
-        let redrawn = if redraws { redrawn } else { Vec::new() };
+        let kept = self.drawn(self.nodes[n].name());
         let node = &mut self.nodes[n];
+        node.kept = kept;
         node.inc += 1;
         node.deferred.clear();
         node.paused = false;
@@ -350,8 +355,11 @@ impl Cluster {
         node.fit_since.fill(None);
         node.robbed = None;
         node.drained = false;
-        if !redrawn.is_empty() {
-            node.config.points = redrawn;
+        match &mut node.config.points {
+            // A run that draws draws others each time.
+            Points::Drawn(points) => *points = redrawn,
+            Points::Given(points) if redraws => *points = redrawn,
+            Points::Given(_) => {}
         }
         let inc = node.inc;
         node.process = if node.go {

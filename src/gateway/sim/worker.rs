@@ -226,6 +226,7 @@ impl Cluster {
             Effect::Register {
                 lease,
                 points,
+                drawn,
                 unable,
             } => {
                 let config = &self.nodes[n].config;
@@ -235,10 +236,12 @@ impl Cluster {
                     unable: Some(unable.clone()),
                     time: None,
                 };
-                let txn = schema::register(&config.me, lease, &points, &meta);
+                let drawn_points = drawn.as_deref();
+                let txn = schema::register(&config.me, lease, &points, drawn_points, &meta);
                 let reason = Reason::Register {
                     lease,
                     points,
+                    drawn,
                     unable,
                 };
                 self.ask(n, txn, reason);
@@ -320,12 +323,14 @@ impl Cluster {
                 Reason::Register {
                     lease,
                     points,
+                    drawn,
                     unable,
                 },
                 Some(Reply::Txn(reply)),
             ) => Event::Registered(if schema::registered(&reply) {
                 RegisterOutcome::Done {
                     points,
+                    drawn,
                     unable,
                     lease,
                     revision: reply.revision,

@@ -3,7 +3,7 @@
 pub use crate::gateway::*;
 pub use crate::model::frr::{Cost, Health, Parts, RouteChange};
 pub use crate::model::fsm::{Kind, Write};
-pub use crate::model::ring::Unable;
+pub use crate::model::ring::{Points, Unable};
 pub use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 pub use crate::schema::{Batch, Change, Commit, Fate, Key, Meta, Value};
 pub use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ impl Bench {
         let config = Config {
             me: name("gw1"),
             range: VniRange::new(vni(1), vni(vnis)).unwrap(),
-            points: vec![1 << 63],
+            points: Points::Given(vec![1 << 63]),
             fence_margin: secs(2),
             settle: secs(1),
             join_hold: secs(JOIN_HOLD),
@@ -145,6 +145,7 @@ impl Bench {
                     }
                     Effect::Register {
                         points,
+                        drawn,
                         lease,
                         unable,
                     } => {
@@ -154,6 +155,7 @@ impl Bench {
                         self.unable.push(told);
                         self.observe(Event::Registered(RegisterOutcome::Done {
                             points,
+                            drawn,
                             unable,
                             lease,
                             revision,

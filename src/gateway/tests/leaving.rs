@@ -15,6 +15,7 @@ fn a_drain_waits_to_be_told_who_else_is_there() {
     bench.revision += 2;
     bench.observe(Event::Registered(RegisterOutcome::Done {
         points: points.clone(),
+        drawn: None,
         unable: Unable::default(),
         lease: *lease,
         revision: Revision(bench.revision),
@@ -58,6 +59,7 @@ fn a_drain_waits_for_the_other() {
 
     bench.observe(Event::Registered(RegisterOutcome::Done {
         points: Vec::new(),
+        drawn: None,
         unable: Unable::default(),
         lease: LEASE,
         revision: Revision(50),
