@@ -1,6 +1,6 @@
 //! The FRR lane, seen from an access point and from ospfd.
 
-use crate::namespace::{self, eventually};
+use crate::namespace::{self, eventually, sh};
 use crate::router::{self, PROGRAMS, advertised, configure, cost, running_config, signal};
 use crate::vni;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -452,5 +452,67 @@ fn configured_route_targets_are_used() {
         assert_eq!(cost(3), Some(65535), "no traffic without its routes");
         applied(&mut frr, &[release(2)]);
         advertises(&[1]);
+    });
+}
+
+/// Input: neighbours that are activated for EVPN by a line, by their group, by default, and such that are not. Output:
+/// those that bgpd exchanges EVPN routes with are named as unfiltered, and no other.
+#[test]
+fn each_neighbour_that_bgpd_activates_needs_the_filter() {
+    let test = "frr::each_neighbour_that_bgpd_activates_needs_the_filter";
+    namespace::run(test, PROGRAMS, || {
+        router::start(1);
+        let mut frr = frr(1, EvpnFilter::List);
+        let named = |frr: &mut Frr| {
+            frr.drifted(&|| true).unwrap();
+            let warnings = frr.warnings();
+            let named = warnings
+                .iter()
+                .filter(|it| it.contains("is not the outbound filter"));
+            let words = named.flat_map(|it| it.split([' ', ',', ':']));
+            BTreeSet::from_iter(words.filter(|it| it.starts_with("10.")).map(str::to_owned))
+        };
+        let activated = || {
+            let text = sh("vtysh -d bgpd -c 'show bgp l2vpn evpn summary json'");
+            let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let peers = summary["peers"].as_object().cloned().unwrap_or_default();
+            // Two have the filter of their group.
+            let peers = peers
+                .keys()
+                .filter(|it| !["10.0.0.2", "10.0.0.4"].contains(&it.as_str()));
+            let peers = peers.cloned();
+            BTreeSet::from_iter(peers)
+        };
+        frr.withdraw_all().unwrap();
+        assert_eq!(named(&mut frr), activated());
+        let steps = [
+            (
+                "router bgp 65000\nneighbor quiet peer-group\nneighbor quiet remote-as 65000\n\
+                 neighbor 10.0.0.3 remote-as 65000\nneighbor 10.0.0.4 peer-group fabric\n\
+                 neighbor 10.0.0.5 peer-group quiet\nneighbor 10.0.0.6 peer-group quiet\n\
+                 address-family l2vpn evpn\nneighbor 10.0.0.6 activate\n",
+                &["10.0.0.6"][..],
+            ),
+            (
+                "router bgp 65000\nbgp default l2vpn-evpn\nneighbor 10.0.0.7 remote-as 65000\n\
+                 neighbor 10.0.0.8 remote-as 65000\n",
+                &["10.0.0.6", "10.0.0.7", "10.0.0.8"],
+            ),
+            (
+                "router bgp 65000\naddress-family l2vpn evpn\nno neighbor 10.0.0.7 activate\n\
+                 no neighbor 10.0.0.4 activate\n",
+                &["10.0.0.6", "10.0.0.8"],
+            ),
+            (
+                "router bgp 65000\nno bgp default l2vpn-evpn\n",
+                &["10.0.0.6", "10.0.0.8"],
+            ),
+        ];
+        for (lines, expected) in steps {
+            configure("bgpd", lines);
+            let expected = BTreeSet::from_iter(expected.iter().map(|it| (*it).to_owned()));
+            assert_eq!(activated(), expected, "{lines}");
+            assert_eq!(named(&mut frr), expected, "{lines}");
+        }
     });
 }

@@ -2,7 +2,8 @@
 //!
 //! A neighbour that is activated in `address-family l2vpn evpn` without `filter-vni` as its outbound route-map hears
 //! of every VNI, whatever other neighbours have. A member of a peer-group has the group's settings where it has none
-//! of its own (docs.frrouting.org, "Peer Groups").
+//! of its own (docs.frrouting.org, "Peer Groups"). With `bgp default l2vpn-evpn` bgpd activates every neighbour and
+//! writes only `no neighbor NAME activate`, for the others.
 
 use super::script::ROUTE_MAP;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ pub struct Instance {
     pub vrf: Option<String>,
     /// Whether it takes part in EVPN (`advertise-all-vni`).
     pub advertises_all: bool,
+    /// Whether neighbours are activated for EVPN that are not said to be (`bgp default l2vpn-evpn`).
+    activates_all: bool,
     neighbours: BTreeMap<String, Neighbour>,
     /// Peer-groups that accept neighbours which are not listed (`bgp listen range`).
     listening: BTreeSet<String>,
@@ -34,7 +37,8 @@ impl Instance {
     /// The neighbours, and peer-groups without listed members, with which it exchanges EVPN routes.
     pub fn activated(&self) -> impl Iterator<Item = &str> {
         let is_on = |name: &&String| {
-            self.setting(name, |it| it.activated) == Some(true) && self.has_peers(name)
+            let activated = self.setting(name, |it| it.activated);
+            activated.unwrap_or(self.activates_all) && self.has_peers(name)
         };
         self.neighbours.keys().filter(is_on).map(String::as_str)
     }
@@ -116,6 +120,7 @@ pub fn parse_instances(text: &str) -> Vec<Instance> {
             ["vni", _] => vni = true,
             ["exit-vni"] => vni = false,
             ["advertise-all-vni"] => instance.advertises_all |= evpn && !vni,
+            ["bgp", "default", "l2vpn-evpn"] => instance.activates_all = true,
             ["bgp", "listen", "range", _, "peer-group", group] => {
                 instance.listening.insert(group.to_owned());
             }
@@ -198,6 +203,20 @@ mod tests {
         let listen =
             " neighbor dynamic peer-group\n bgp listen range 10.1.0.0/16 peer-group dynamic\n";
         assert_eq!(unfiltered(&on("dynamic"), listen), ["dynamic"]);
+        // Each neighbour by default, as FRR 8.4.4 writes it.
+        let default = " bgp default l2vpn-evpn\n neighbor 10.0.0.3 remote-as 65000\n";
+        assert_eq!(
+            unfiltered("", default),
+            ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+        );
+        let some = out("fabric") + "  no neighbor 10.0.0.3 activate\n";
+        assert_eq!(unfiltered(&some, default), ["10.0.0.2"]);
+        let none_of_group = "  no neighbor fabric activate\n  neighbor 10.0.0.1 activate\n";
+        let members = format!("{default} neighbor 10.0.0.4 peer-group fabric\n");
+        assert_eq!(
+            unfiltered(none_of_group, &members),
+            ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+        );
         let interface = " neighbor eth0 interface v6only peer-group fabric\n";
         assert_eq!(unfiltered(&on("fabric"), interface), ["10.0.0.1", "eth0"]);
     }
