@@ -17,6 +17,25 @@ use network::{Lab, eventually, points};
 use probe::{Flow, Probe, Way};
 use traffic::{Prober, turns};
 
+/// /etc/nftables.conf as Debian's package nftables has it.
+const DEBIAN: &str = "\
+#!/usr/sbin/nft -f
+
+flush ruleset
+
+table inet filter {
+\tchain input {
+\t\ttype filter hook input priority filter;
+\t}
+\tchain forward {
+\t\ttype filter hook forward priority filter;
+\t}
+\tchain output {
+\t\ttype filter hook output priority filter;
+\t}
+}
+";
+
 const FAST: [&str; 4] = ["--settle", "0.5", "--join-hold", "1"];
 
 /// Probes both stations both ways, and waits until all packets arrive.
@@ -393,6 +412,30 @@ fn the_kernel_stops_answering_by_itself() {
     lab.settled(&["gw1"]);
     eventually("gw1 answers", answers);
     eventually("the kernel holds the lease", holds);
+    let status = format!(
+        "{} status --json --etcd http://10.0.3.100:2379",
+        env!("CARGO_BIN_EXE_wmgwd")
+    );
+    let published = |hold: &str| shell(&status).contains(&format!(r#""kernel_lease":{hold}"#));
+    let is_held = || published(r#"{"held":true,"why":null}"#);
+    eventually("status shows that the kernel holds the lease", is_held);
+    let before = daemon.log().matches("gate: the table").count();
+    // What Debian's nftables.service does on a reload.
+    shell(&format!("nft -f - <<'END'\n{DEBIAN}END"));
+    eventually("the table is back", holds);
+    assert!(answers());
+    let told = || daemon.log().matches("gate: the table").count() - before;
+    eventually("it is said", || told() == 1);
+    let foreign =
+        "delete table arp wmgwd; add table arp wmgwd; add set arp wmgwd mine { type mark; }";
+    shell(&format!("nft '{foreign}'"));
+    eventually("status shows that it does not", || {
+        published(r#"{"held":false,"why":"there is a table"#)
+    });
+    assert!(answers());
+    shell("nft delete table arp wmgwd");
+    eventually("status shows that it does again", is_held);
+    assert!(answers() && holds());
     lab.signal(&daemon, "TERM");
     assert!(daemon.ended(), "{}", daemon.log());
     assert!(table().contains("No such file"), "{}", table());

@@ -13,6 +13,7 @@ use crate::gateway::ArpOutcome;
 use crate::guard::{self, Guard, Guards, Standing};
 use crate::host::{Error, Kernel};
 use crate::model::types::{Lease, LeaseId, Time, Vni};
+use crate::schema::KernelHold;
 use crate::sys::clock::{self, Alarm};
 use crate::telemetry::metrics::Metrics;
 use fnv::FnvHashMap;
@@ -278,6 +279,11 @@ impl Fence {
     /// Whether the kernel's hold on the lease is there.
     pub fn is_gated(&self) -> bool {
         self.state().gate.stands()
+    }
+
+    /// Whether the kernel holds the lease, for others to read; `None` on a mock host.
+    pub fn kernel_hold(&self) -> Option<KernelHold> {
+        self.state().gate.hold().cloned()
     }
 
     /// Sees to it that the table of the kernel lease is there; `look` says that it may not be.

@@ -9,6 +9,7 @@ use super::fence::Fence;
 use crate::host::nft::socket::Watch;
 use crate::host::nft::{Error, Found, KernelLease, vnis_of};
 use crate::model::types::{Lease, Time, Vni, VniRange};
+use crate::schema::KernelHold;
 use crate::telemetry::log_text::{Complaint, chain};
 use log::{debug, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -48,6 +49,8 @@ pub struct Gate {
     /// That it is full was told.
     full: bool,
     next: Time,
+    /// What this node publishes of it.
+    hold: Option<KernelHold>,
 }
 
 /// What became of the table.
@@ -88,6 +91,7 @@ impl Gate {
             lost: false,
             full: false,
             next: Time::default(),
+            hold: None,
         }
     }
 
@@ -109,6 +113,12 @@ impl Gate {
     /// Until when the kernel holds the lease at most; `None` if it does not.
     pub fn held_until(&self, now: Time) -> Option<Time> {
         (self.stands() && self.granted > now).then_some(self.granted)
+    }
+
+    /// Whether the kernel holds the lease, as [`Gate::tend`] has found it last: a table that was lost and is put back
+    /// in the same turn is no news to other machines. `None` on a mock host.
+    pub fn hold(&self) -> Option<&KernelHold> {
+        self.hold.as_ref()
     }
 
     /// The guard has granted until then.
@@ -244,11 +254,25 @@ impl Gate {
                 }
             }
         }
+        let trouble = self.trouble.take();
+        self.note_hold(trouble.as_ref());
         Tended {
             made,
-            trouble: self.trouble.take(),
+            trouble,
             stands: self.stands(),
             gated: self.gated.len(),
+        }
+    }
+
+    /// Of a table that stands, only what is wrong for longer: that it is full.
+    fn note_hold(&mut self, trouble: Option<&Error>) {
+        if self.stands() {
+            self.hold = Some(match self.full {
+                true => KernelHold::Missing(Error::Full.to_string()),
+                false => KernelHold::Held,
+            });
+        } else if let Some(error) = trouble {
+            self.hold = Some(KernelHold::Missing(chain(error)));
         }
     }
 

@@ -220,6 +220,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
             range: config.range,
             unable: None,
             time: None,
+            kernel: None,
         },
         fence: fence.clone(),
         kernel: host.kernel(),

@@ -39,6 +39,9 @@ const FEW: usize = 5;
 /// How often a commit marks the time at most.
 const MARK: Duration = Duration::from_secs(5);
 
+/// How often a change of the kernel lease is published at most.
+const HOLD: Duration = Duration::from_secs(5);
+
 /// A node whose value in etcd has more runs of VNIs than this does not mark the time with each commit: every node
 /// would hear all of it again.
 const FEW_RUNS: usize = 100;
@@ -88,6 +91,8 @@ struct Running {
     registration: Option<Registration>,
     /// When this node last marked the time in etcd.
     marked: Time,
+    /// When this node last tried to publish whether its kernel holds the lease.
+    told_hold: Time,
     /// The gateway said last that it is drained.
     drained: bool,
     /// The gateway said last that FRR does not answer.
@@ -127,6 +132,7 @@ impl Worker {
             frr,
             registration: None,
             marked: Time::default(),
+            told_hold: Time::default(),
             drained: false,
             misses_frr: false,
             etcd_complaint: Complaint::default(),
@@ -145,6 +151,7 @@ impl Running {
         loop {
             self.wait();
             self.account();
+            self.publish_hold();
             loop {
                 let effects = self.worker.gateway.plan(clock::now());
                 if effects.is_empty() {
@@ -459,6 +466,7 @@ impl Running {
         }
         // What marks the time later must say the same.
         self.worker.meta.unable = Some(unable.clone());
+        self.worker.meta.kernel = self.worker.fence.kernel_hold();
         let me = &self.worker.me;
         let txn = schema::register(me, lease, &points, drawn.as_deref(), &self.meta());
         match self.worker.client.txn(&txn) {
@@ -490,6 +498,32 @@ impl Running {
                 self.complain_of_etcd("register", &error);
                 RegisterOutcome::Failed
             }
+        }
+    }
+
+    /// Publishes whether the kernel holds the lease, if that is not as it was published last.
+    fn publish_hold(&mut self) {
+        let now = clock::now();
+        let Some(lease) = self.registration.as_ref().map(|it| it.lease) else {
+            return;
+        };
+        let hold = self.worker.fence.kernel_hold();
+        let is_due = now.since(self.told_hold) >= HOLD;
+        if hold == self.worker.meta.kernel || !is_due || !self.worker.fence.permits(Some(lease)) {
+            return;
+        }
+        self.told_hold = now;
+        let before = std::mem::replace(&mut self.worker.meta.kernel, hold);
+        let txn = schema::publish(&self.worker.me, lease, &self.meta());
+        let is_published = match self.worker.client.txn(&txn) {
+            Ok(reply) => !self.is_rewound(reply.revision) && reply.succeeded,
+            Err(error) => {
+                debug!("cannot publish the kernel lease: {}", chain(&error));
+                false
+            }
+        };
+        if !is_published {
+            self.worker.meta.kernel = before;
         }
     }
 

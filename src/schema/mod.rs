@@ -135,6 +135,18 @@ pub struct Meta {
     /// When this was written: seconds since 1970 (UTC) by the node's clock. With the revision of the key, it
     /// tells people about when other keys were written.
     pub time: Option<u64>,
+    /// Whether its kernel holds its lease. `None` if the node does not publish it: its version is older, or it runs
+    /// with `--mock`.
+    pub kernel: Option<KernelHold>,
+}
+
+/// Whether the kernel of a node holds the node's lease.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum KernelHold {
+    /// The kernel ends ARP by itself at the end of the lease.
+    Held,
+    /// Daemon and guard have to end it; why.
+    Missing(String),
 }
 
 /// One key as it came to be at one revision.
@@ -234,7 +246,19 @@ fn read_meta(bytes: &[u8]) -> Result<Meta, &'static str> {
         range: VniRange::new(vni("minvni")?, vni("maxvni")?).ok_or(WHY)?,
         unable: json.get("unable").map(unable).transpose()?,
         time: json.get("time").and_then(Json::as_u64),
+        kernel: json.get("kernel_lease").and_then(read_kernel_hold),
     })
+}
+
+/// What cannot be read is taken as not published: a later version may say more.
+fn read_kernel_hold(json: &Json) -> Option<KernelHold> {
+    match json.get("held")?.as_bool()? {
+        true => Some(KernelHold::Held),
+        false => {
+            let why = json.get("why").and_then(Json::as_str).unwrap_or_default();
+            Some(KernelHold::Missing(why.to_owned()))
+        }
+    }
 }
 
 fn read_kind(bytes: &[u8]) -> Result<Kind, &'static str> {
@@ -275,6 +299,13 @@ pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
     }
     if let Some(time) = meta.time {
         json["time"] = json!(time);
+    }
+    match &meta.kernel {
+        None => {}
+        Some(KernelHold::Held) => json["kernel_lease"] = json!({"held": true}),
+        Some(KernelHold::Missing(why)) => {
+            json["kernel_lease"] = json!({"held": false, "why": why});
+        }
     }
     json.to_string().into_bytes()
 }
@@ -356,6 +387,22 @@ pub fn register(
         }],
         then: puts(),
         otherwise: vec![Op::Txn(again)],
+    }
+}
+
+/// The transaction that replaces what `me` says of itself, if `me` is registered under `lease`.
+pub fn publish(me: &NodeName, lease: LeaseId, meta: &Meta) -> Txn {
+    Txn {
+        compares: vec![Compare::LeaseIs {
+            key: Key::Node(me.clone()).bytes(),
+            lease,
+        }],
+        then: vec![Op::Put {
+            key: Key::Meta(me.clone()).bytes(),
+            value: meta_bytes(meta),
+            lease: Some(lease),
+        }],
+        otherwise: Vec::new(),
     }
 }
 

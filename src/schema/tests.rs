@@ -83,6 +83,7 @@ fn values_read_as_the_go_program_writes_them() {
         range: VniRange::new(vni(1), vni(100)).unwrap(),
         unable: None,
         time: Some(1_700_000_000),
+        kernel: None,
     };
     let unable = Unable {
         absent: "6-100".parse().unwrap(),
@@ -96,6 +97,35 @@ fn values_read_as_the_go_program_writes_them() {
         assert_eq!(
             read(Key::Meta(name("gw1")), &meta_bytes(&meta)),
             Value::Meta(meta)
+        );
+    }
+    for (kernel, shown) in [
+        (KernelHold::Held, r#""kernel_lease":{"held":true}"#),
+        (
+            KernelHold::Missing("full".into()),
+            r#""kernel_lease":{"held":false,"why":"full"}"#,
+        ),
+    ] {
+        let meta = Meta {
+            kernel: Some(kernel),
+            ..meta.clone()
+        };
+        let bytes = meta_bytes(&meta);
+        let text = std::str::from_utf8(&bytes).unwrap();
+        assert!(text.contains(shown), "{text}");
+        assert_eq!(read(Key::Meta(name("gw1")), &bytes), Value::Meta(meta));
+    }
+}
+
+/// Input: what a later version may publish of the kernel lease. Output: the rest is read all the same.
+#[test]
+fn an_odd_kernel_lease_costs_nothing() {
+    for odd in [r#""held""#, "{}", "null", r#"{"held":7}"#] {
+        let text = format!(r#"{{"version":"9","minvni":1,"maxvni":9,"kernel_lease":{odd}}}"#);
+        let (value, _) = read_value(&Key::Meta(name("gw1")), text.as_bytes());
+        assert!(
+            matches!(&value, Value::Meta(meta) if meta.kernel.is_none()),
+            "{odd}: {value:?}"
         );
     }
 }
@@ -168,6 +198,7 @@ fn fits(batch: &Batch) -> bool {
         range: VniRange::new(vni(1), vni(9)).unwrap(),
         unable: None,
         time: Some(1),
+        kernel: None,
     };
     let txn = commit(&name("gw1"), LeaseId(1), batch, Some(&mark));
     let nested = txn.then.iter().map(|op| match op {

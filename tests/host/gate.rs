@@ -40,6 +40,16 @@ const MARGIN: Duration = Duration::from_millis(300);
 const GUARD_MARGIN: Duration = Duration::from_millis(150);
 const GATE_MARGIN: Duration = Duration::from_millis(75);
 
+/// What Debian's nftables.service does on a start, a reload and a stop, with the /etc/nftables.conf of its package.
+const DEBIAN_RELOAD: &str = "nft -f - <<'END'
+flush ruleset
+table inet filter {
+    chain input { type filter hook input priority filter; }
+    chain forward { type filter hook forward priority filter; }
+    chain output { type filter hook output priority filter; }
+}
+END";
+
 /// br7 with an address here; behind it a station in a network namespace.
 fn bridge_with_station() {
     sh(
@@ -457,7 +467,7 @@ fn a_stalled_grant_is_no_grant() {
     );
 }
 
-/// Input: `nft flush ruleset`, a rule taken away, and a set emptied of its only rule's chain, while a bridge serves.
+/// Input: a reload of nftables.service, `nft flush ruleset`, a rule taken away, and a set emptied of its only rule's chain, while a bridge serves.
 /// Output: put back each time, said once each, and no request unanswered.
 #[test]
 fn a_table_that_is_lost_is_put_back() {
@@ -476,6 +486,7 @@ fn a_table_that_is_lost_is_put_back() {
             assert!(owned().contains("br7"));
             let flood = Flood::start();
             for meddle in [
+                DEBIAN_RELOAD,
                 "nft flush ruleset",
                 "nft flush chain arp wmgwd input",
                 "nft delete table arp wmgwd",

@@ -4,7 +4,7 @@ use super::{Health, Marks, Node, Report, STUCK, Since, Snapshot, VniReport, VniS
 use crate::model::fsm::{Kind, State};
 use crate::model::ring::{Member, Ring};
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
-use crate::schema::{self, Key, Meta, Value};
+use crate::schema::{self, KernelHold, Key, Meta, Value};
 use crate::telemetry::log_text::spans;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -212,6 +212,7 @@ impl Read {
                     points: registered.points.len(),
                     share: 0,
                     lease: lease.copied().flatten(),
+                    kernel: meta.and_then(|meta| meta.kernel.clone()),
                     owns: 0,
                     gains: 0,
                     loses: 0,
@@ -278,6 +279,15 @@ impl Read {
             if node.lease.is_none() {
                 warnings.push(format!(
                     "the key of node {name} hangs on no lease, so it never goes and takes no VNI: delete it if no such node runs"
+                ));
+            }
+        }
+        for node in nodes {
+            if let Some(KernelHold::Missing(why)) = &node.kernel {
+                warnings.push(format!(
+                    "the kernel of {} does not hold the lease: {why}; if daemon and guard are killed at once there, \
+                     it goes on answering ARP",
+                    node.name
                 ));
             }
         }

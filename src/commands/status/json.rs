@@ -2,6 +2,7 @@
 
 use super::{Report, Since, VniReport, VniState};
 use crate::model::types::Vni;
+use crate::schema::KernelHold;
 use serde_json::{Map, Value, json};
 
 /// The report, and the single VNIs that were asked for, on one line. Times are seconds.
@@ -20,6 +21,7 @@ pub fn json(report: &Report, asked: &[VniReport]) -> String {
                 "points": node.points,
                 "share": node.share,
                 "lease": node.lease.map(|left| left.as_secs()),
+                "kernel_lease": node.kernel.as_ref().map(kernel_hold),
                 "owns": node.owns,
                 "gains": node.gains,
                 "loses": node.loses,
@@ -48,6 +50,13 @@ pub fn json(report: &Report, asked: &[VniReport]) -> String {
     })
     .to_string()
         + "\n"
+}
+
+fn kernel_hold(hold: &KernelHold) -> Value {
+    match hold {
+        KernelHold::Held => json!({"held": true, "why": null}),
+        KernelHold::Missing(why) => json!({"held": false, "why": why}),
+    }
 }
 
 fn row(vni: &VniReport) -> Value {

@@ -19,6 +19,7 @@ pub use since::{Marks, Since};
 
 use crate::etcd::KeyValue;
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
+use crate::schema::KernelHold;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -98,6 +99,8 @@ pub struct Node {
     pub share: usize,
     /// What is left of its lease.
     pub lease: Option<Duration>,
+    /// Whether its kernel holds the lease, if it says so.
+    pub kernel: Option<KernelHold>,
     /// How many VNIs it owns.
     pub owns: usize,
     /// How many VNIs are on their way to it.

@@ -2,6 +2,7 @@
 
 use super::{Health, Node, Report, VniReport, VniState};
 use crate::model::types::{Vni, VniRange};
+use crate::schema::KernelHold;
 use crate::telemetry::log_text::spans;
 use std::time::Duration;
 
@@ -129,28 +130,38 @@ fn nodes(report: &Report) -> Vec<Line> {
             node.points.to_string(),
             of_all(node.share),
             node.lease.map_or("-".to_owned(), seconds),
+            node.kernel.as_ref().map_or("-", kernel_hold).to_owned(),
             node.owns.to_string(),
             node.gains.to_string(),
             node.loses.to_string(),
         ];
         let tone = match node.health {
-            Health::Ok | Health::Drained => Tone::Plain,
-            Health::Draining | Health::NoPoints => Tone::Warn,
             Health::NoLease => Tone::Bad,
+            Health::Draining | Health::NoPoints => Tone::Warn,
+            _ if matches!(node.kernel, Some(KernelHold::Missing(_))) => Tone::Warn,
+            Health::Ok | Health::Drained => Tone::Plain,
         };
         (tone, cells)
     };
     let head = [
-        "NODE", "STATE", "VERSION", "VNIS", "POINTS", "SHARE", "LEASE", "OWNS", "GAINS", "LOSES",
+        "NODE", "STATE", "VERSION", "VNIS", "POINTS", "SHARE", "LEASE", "KERNEL", "OWNS", "GAINS",
+        "LOSES",
     ];
     // Numbers stand right, so that their digits stand below each other.
     let right = [
-        false, false, false, false, true, true, true, true, true, true,
+        false, false, false, false, true, true, true, false, true, true, true,
     ];
     let rows: Vec<_> = report.nodes.iter().take(SHOWN).map(row).collect();
     let mut lines = table(head, right, &rows);
     lines.extend(more(report.nodes.len(), "nodes"));
     lines
+}
+
+fn kernel_hold(hold: &KernelHold) -> &'static str {
+    match hold {
+        KernelHold::Held => "held",
+        KernelHold::Missing(_) => "NO",
+    }
 }
 
 fn range(range: VniRange) -> String {

@@ -80,9 +80,9 @@ fn all_served() {
         "\
 2 nodes, 6 VNIs: all served   (revision 1000)
 
-NODE  STATE      VERSION  VNIS  POINTS  SHARE  LEASE  OWNS  GAINS  LOSES
-gw1   ok         0.1.0    1-6        1   100%     4s     6      0      0
-gw2   no points  0.1.0    1-6        0     0%     4s     0      0      0
+NODE  STATE      VERSION  VNIS  POINTS  SHARE  LEASE  KERNEL  OWNS  GAINS  LOSES
+gw1   ok         0.1.0    1-6        1   100%     4s  -          6      0      0
+gw2   no points  0.1.0    1-6        0     0%     4s  -          0      0      0
 
 STATE   VNIS  LONGEST  WHICH
 served     6        -  1-6
@@ -110,9 +110,9 @@ fn what_is_amiss_comes_first() {
         "\
 2 nodes, 6 VNIs: 3 NOT SERVED (4-6)   (revision 1000)
 
-NODE  STATE     VERSION  VNIS  POINTS  SHARE  LEASE  OWNS  GAINS  LOSES
-gw1   ok        0.1.0    1-6        1   100%     4s     1      2      0
-gw2   draining  0.1.0    1-6        0     0%     4s     2      0      1
+NODE  STATE     VERSION  VNIS  POINTS  SHARE  LEASE  KERNEL  OWNS  GAINS  LOSES
+gw1   ok        0.1.0    1-6        1   100%     4s  -          1      2      0
+gw2   draining  0.1.0    1-6        0     0%     4s  -          2      0      1
 
 STATE         VNIS  LONGEST  WHICH
 orphaned         2        -  5-6
@@ -136,6 +136,42 @@ VNI  STATE       OWNER  SUCCESSOR  RING  SINCE  ROW
     assert_eq!(json["states"]["orphaned"]["vnis"][0][1], 6);
     assert_eq!(json["vnis"][0]["since"]["at_most"], 50);
     assert_eq!(json["nodes"][1]["state"], "draining");
+}
+
+/// Input: a node whose kernel holds the lease, one whose kernel does not, and one of an older version. Output: each is
+/// shown as it is, and of the second why, with what that means.
+#[test]
+fn the_kernel_lease_is_shown() {
+    let mut keys = Vec::new();
+    for (at, kernel) in [
+        r#","kernel_lease":{"held":true}"#,
+        r#","kernel_lease":{"held":false,"why":"no \u001b[2Jmodule"}"#,
+        "",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let name = format!("gw{}", at + 1);
+        let meta = format!(r#"{{"version":"0.1.0","minvni":1,"maxvni":1{kernel}}}"#);
+        keys.push(kv(&format!("node/{name}"), &format!("[{at}]"), 10, 1));
+        keys.push(kv(&format!("meta/node/{name}"), &meta, 10, 1));
+    }
+    let report = reported(keys);
+    let shown = text(&report);
+    for part in [
+        "   4s  held       0",
+        "   4s  NO         0",
+        "   4s  -          0",
+        "\nwarning: the kernel of gw2 does not hold the lease: no ?[2Jmodule; if daemon and guard",
+    ] {
+        assert_eq!(shown.matches(part).count(), 1, "{part}: {shown}");
+    }
+    assert!(!shown.contains("the kernel of gw1") && !shown.contains("the kernel of gw3"));
+    let json: serde_json::Value = serde_json::from_str(&json(&report, &[])).unwrap();
+    let kernel = |at: usize| json["nodes"][at]["kernel_lease"].to_string();
+    assert_eq!(kernel(0), r#"{"held":true,"why":null}"#);
+    assert!(kernel(1).starts_with(r#"{"held":false,"why":"no "#));
+    assert_eq!(kernel(2), "null");
 }
 
 #[test]

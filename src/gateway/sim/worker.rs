@@ -235,6 +235,7 @@ impl Cluster {
                     range: config.range,
                     unable: Some(unable.clone()),
                     time: None,
+                    kernel: None,
                 };
                 let drawn_points = drawn.as_deref();
                 let txn = schema::register(&config.me, lease, &points, drawn_points, &meta);

@@ -220,6 +220,7 @@ impl Bench {
             range: self.gateway.config.range,
             unable: Some(Unable::default()),
             time: None,
+            kernel: None,
         };
         self.change(Key::Meta(name(node)), Some(Value::Meta(meta)), Some(lease));
     }

@@ -41,6 +41,7 @@ fn a_drain_waits_for_the_other() {
         range: VniRange::new(vni(1), vni(1)).unwrap(),
         unable: Some(Unable::default()),
         time: None,
+        kernel: None,
     };
     bench.change(
         Key::Meta(name("gw2")),
