@@ -122,14 +122,21 @@ impl Vtysh {
     /// # Errors
     /// As of [`Vtysh::feed`].
     pub fn remarks(&self, daemon: Daemon) -> Result<Remarks, Error> {
-        self.read_remarks(daemon, None)
+        let remarks = self.read_remarks(daemon, None)?;
+        Ok(remarks.unwrap_or_default())
+    }
+
+    /// Has the next refusal ask for the remarks, as after a while.
+    #[cfg(test)]
+    pub fn age_remarks(&self) {
+        self.remarks_read.set(None);
     }
 
     fn read_remarks(
         &self,
         daemon: Daemon,
         permit: Option<&dyn Fn() -> bool>,
-    ) -> Result<Remarks, Error> {
+    ) -> Result<Option<Remarks>, Error> {
         let output = self.run_counted(&Run {
             daemon,
             arguments: &["-c", ""],
@@ -254,9 +261,11 @@ impl Vtysh {
         let now = clock::now();
         let read = self.remarks_read.get();
         if read.is_none_or(|read| now.since(read) > REMARKS_AGE) {
-            self.remarks_read.set(Some(now));
-            let remarks = self.read_remarks(run.daemon, run.permit);
-            self.remarks.replace(remarks.unwrap_or_default());
+            // Those that are known are more likely than none. Without an answer they are asked for in the next run.
+            if let Ok(Some(remarks)) = self.read_remarks(run.daemon, run.permit) {
+                self.remarks_read.set(Some(now));
+                self.remarks.replace(remarks);
+            }
         }
         self.remarks.borrow().take_from(&mut output);
         Ok(output)

@@ -251,12 +251,13 @@ fn a_numbered_line_names_the_bad_vni() {
 }
 
 /// Input: a vtysh that refuses a line of its own configuration file in each run, and VNI 7. Output: only what is said
-/// of VNI 7 counts; it is asked once what it says in each run.
+/// of VNI 7 counts; it is asked once what it says in each run. Input: later it does not answer that. Output: what it
+/// said before counts, and it is asked again in the next run.
 #[test]
 fn what_vtysh_says_in_each_run_is_not_about_this_one() {
     let body = r#"echo x >> $dir/runs
 echo 'line 2: % Unknown command[4]: banner motd file /etc/frr/banner' >&2
-[ "$how$what" = -c ] && echo x >> $dir/asked
+[ "$how$what" = -c ] && echo x >> $dir/asked && [ -e $dir/fails ] && exit 1
 n=$(echo "$script" | grep -n 'br7$' | cut -d: -f1)
 [ -n "$n" ] && echo "line $n: % Unknown command[4]: interface br7" >&2 && exit 2"#;
     let fake = Fake::new("remarks", body);
@@ -268,6 +269,13 @@ n=$(echo "$script" | grep -n 'br7$' | cut -d: -f1)
     let failures = frr.apply(&cost_changes(50), &|| true);
     assert_eq!(failed(&failures), [7]);
     assert_eq!((count("runs"), count("asked")), (before + 3, 1));
+    fs::write(fake.dir.join("fails"), "").unwrap();
+    frr.vtysh.age_remarks();
+    for asked in [2, 3] {
+        frr.costs.clear();
+        assert!(frr.apply(&cost_changes(5), &|| true).is_empty());
+        assert_eq!(count("asked"), asked);
+    }
 }
 
 #[test]

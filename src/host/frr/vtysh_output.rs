@@ -43,17 +43,14 @@ pub struct Remarks {
 }
 
 impl Remarks {
-    /// Those in the output of a run that was told nothing. What it says of a failure or a lock may not be so in the
-    /// next.
-    pub fn of(empty: Output) -> Remarks {
+    /// Those in the output of a run that was told nothing; `None` if the run failed: what it says of a failure or a
+    /// lock may not be so in the next.
+    pub fn of(empty: Output) -> Option<Remarks> {
         let is_lasting = matches!(judge(&empty), Verdict::Done | Verdict::Refused { .. });
-        match empty.status {
-            Some(0) if is_lasting => Remarks {
-                stdout: empty.stdout,
-                stderr: empty.stderr,
-            },
-            _ => Remarks::default(),
-        }
+        (empty.status == Some(0) && is_lasting).then_some(Remarks {
+            stdout: empty.stdout,
+            stderr: empty.stderr,
+        })
     }
 
     /// Takes them out of the output of another run.
@@ -213,7 +210,7 @@ mod tests {
     fn remarks_are_not_about_what_vtysh_was_told() {
         let conf = "line 2: % Unknown command[4]: banner motd file /etc/frr/banner\n\
                     line 7: % Command incomplete[4]: user\n\n";
-        let remarks = Remarks::of(output(0, "", conf));
+        let remarks = Remarks::of(output(0, "", conf)).expect("remarks");
         assert_eq!(remarks.refused().into_keys().collect::<Vec<_>>(), [2, 7]);
         let left = |status, said: &str| {
             let mut all = output(status, "", &format!("{conf}{said}"));
@@ -227,7 +224,7 @@ mod tests {
         assert_eq!(lines.into_keys().collect::<Vec<_>>(), [1]);
         let down = "Exiting: failed to connect to any daemons.\n";
         assert_eq!(left(1, down), Verdict::Down);
-        assert_eq!(Remarks::of(output(1, "", down)), Remarks::default());
+        assert_eq!(Remarks::of(output(1, "", down)), None);
     }
 
     #[test]
