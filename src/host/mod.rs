@@ -40,7 +40,7 @@ pub struct RouteFailure {
 pub struct Readvertised {
     /// VNIs whose routes are back.
     pub back: Vec<Vni>,
-    /// VNIs whose routes do not come back: left alone until they are claimed again.
+    /// VNIs whose routes do not come back at once; tried again later.
     pub given_up: Vec<Vni>,
     /// How soon to look again; `None` if nothing is under way.
     pub again: Option<Duration>,

@@ -40,9 +40,11 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The shortest and the longest time between two looks; in between, a quarter of the time since the claim.
 const LOOKS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
-/// How often it is tried to bring a route back before it is left alone until the next claim: zebra does not
-/// know every address (facts: it knew 730 of 1 000 that were added while it ran).
+/// How often it is tried to bring a route back before wmgwd warns: zebra does not know every address (it knew 730 of
+/// 1 000 that were added while FRR 8.4.4 ran).
 const TRIES: u32 = 3;
+/// How long it is left alone after that and each further try. An audit finds that it is time.
+const LATER: Duration = Duration::from_secs(300);
 
 /// Which VNIs are looked at, and how that went.
 #[derive(Debug, Default)]
@@ -58,17 +60,68 @@ struct Watched {
     /// Whether it is to be looked at now; if not, it was fine.
     open: bool,
     tries: u32,
+    /// It was warned of.
+    is_told: bool,
+    /// When the next try may be made once it was warned of.
+    later: Time,
+}
+
+/// What to do about a route that is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Remedy {
+    BringBack,
+    Warn,
+    Leave,
+}
+
+impl Watched {
+    fn new(now: Time, open: bool) -> Watched {
+        Watched {
+            since: now,
+            open,
+            tries: 0,
+            is_told: false,
+            later: now,
+        }
+    }
+
+    /// The route is there. Says whether it had been lost.
+    fn is_ours(&mut self, now: Time) -> bool {
+        let had_been_lost = self.tries > 0;
+        *self = Watched {
+            since: self.since,
+            ..Watched::new(now, false)
+        };
+        had_been_lost
+    }
+
+    /// The route is lost.
+    fn is_lost(&mut self, now: Time) -> Remedy {
+        if self.tries < TRIES || self.is_told && now >= self.later {
+            self.tries = self.tries.saturating_add(1);
+            self.later = now + LATER;
+            return Remedy::BringBack;
+        }
+        self.open = false;
+        if std::mem::replace(&mut self.is_told, true) {
+            return Remedy::Leave;
+        }
+        self.later = now + LATER;
+        Remedy::Warn
+    }
+
+    /// The try was not made.
+    fn is_untried(&mut self, now: Time) {
+        self.tries = self.tries.saturating_sub(1);
+        self.later = now;
+    }
 }
 
 impl Svi {
     /// `vnis` were let out just now. `doubtful` is whether bgpd may give up their routes soon; if not, they are looked
     /// at with the next audit.
     pub fn claimed(&mut self, vnis: &[Vni], doubtful: bool) {
-        let watched = Watched {
-            since: clock::now(),
-            open: doubtful,
-            tries: 0,
-        };
+        let watched = Watched::new(clock::now(), doubtful);
         self.watched.extend(vnis.iter().map(|vni| (*vni, watched)));
     }
 
@@ -114,32 +167,20 @@ impl Svi {
                     continue;
                 };
                 match judge(&found, now.since(watched.since) >= PATIENCE) {
-                    Found::Ours => {
-                        if watched.tries > 0 {
-                            result.back.push(vni);
-                        }
-                        (watched.open, watched.tries) = (false, 0);
-                    }
-                    Found::Theirs => {}
-                    Found::Lost if watched.tries < TRIES => {
-                        watched.tries += 1;
-                        lost.push(vni);
-                    }
-                    Found::Lost => {
-                        // Only said once: further tries are counted, but not made.
-                        if watched.tries == TRIES {
-                            result.given_up.push(vni);
-                        }
-                        (watched.open, watched.tries) = (false, TRIES + 1);
-                    }
+                    Found::Ours if watched.is_ours(now) => result.back.push(vni),
+                    Found::Ours | Found::Theirs => {}
+                    Found::Lost => match watched.is_lost(now) {
+                        Remedy::BringBack => lost.push(vni),
+                        Remedy::Warn => result.given_up.push(vni),
+                        Remedy::Leave => {}
+                    },
                     Found::Unknown => watched.open = false,
                 }
             }
         }
         for vni in bring_back(vtysh, asn, batch, &lost, Some(permit)) {
-            // Not tried: neither does it count.
             if let Some(watched) = self.watched.get_mut(&vni) {
-                watched.tries -= 1;
+                watched.is_untried(now);
             }
         }
         self.withdraw_stale(vtysh, asn, &addresses, &stale, shown)?;

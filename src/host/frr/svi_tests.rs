@@ -143,3 +143,54 @@ fn looks_become_rarer_and_end() {
     svi.look_again();
     assert!(at(&svi, 0).is_some());
 }
+
+/// Input: a route that is lost for an hour, looked at each second and opened by an audit each 30 s; then it is there, and
+/// lost again. Output: some tries at once, one warning, a try each five minutes; then all that from the beginning.
+#[test]
+fn a_route_that_does_not_come_back_is_tried_again_later() {
+    let start = Time::since_boot(Duration::from_secs(100));
+    let mut watched = Watched::new(start, true);
+    let mut lose = |from: Time| {
+        let (mut tries, mut warnings) = (Vec::new(), Vec::new());
+        for second in 0..3_600 {
+            watched.open |= second % 30 == 0;
+            match watched
+                .open
+                .then(|| watched.is_lost(from + Duration::from_secs(second)))
+            {
+                Some(Remedy::BringBack) => tries.push(second),
+                Some(Remedy::Warn) => warnings.push(second),
+                Some(Remedy::Leave) | None => {}
+            }
+        }
+        let end = from + Duration::from_secs(3_600);
+        (tries, warnings, watched.is_ours(end), end)
+    };
+    let (tries, warnings, was_lost, end) = lose(start);
+    assert_eq!(tries[..4], [0, 1, 2, 330]);
+    let pauses = tries[3..].windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(pauses.clone().all(|it| it == 300), "{tries:?}");
+    assert_eq!(tries.len(), 14);
+    assert_eq!((warnings, was_lost), (vec![3], true));
+    assert_eq!(lose(end).1, [3], "warned of once more");
+}
+
+/// Input: tries that vtysh does not get to. Output: they do not count.
+#[test]
+fn a_try_that_was_not_made_is_made_at_the_next_look() {
+    let now = Time::since_boot(Duration::from_secs(100));
+    let mut watched = Watched::new(now, true);
+    for _ in 0..10 {
+        assert_eq!(watched.is_lost(now), Remedy::BringBack);
+        watched.is_untried(now);
+    }
+    for _ in 0..TRIES {
+        assert_eq!(watched.is_lost(now), Remedy::BringBack);
+    }
+    assert_eq!(watched.is_lost(now), Remedy::Warn);
+    let later = now + LATER;
+    for _ in 0..10 {
+        assert_eq!(watched.is_lost(later), Remedy::BringBack);
+        watched.is_untried(later);
+    }
+}
