@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "commands/check/routing",
     "commands/check/ruleset",
     "commands/check/startup",
+    "commands/check/signs",
     "commands/check/database",
     "commands/check/show",
     "commands/check/refusal",

@@ -135,6 +135,12 @@ pub const ALL: &[Row] = &[
     row("cut-uplink", "the gateway loses the uplink", |bed| {
         bed.lab.verb(&["cut", VICTIM, "uplink"]);
     }),
+    row("fabric-carrier", "the fabric link loses carrier", |bed| {
+        bed.lab.verb(&["unplug", VICTIM, "underlay"]);
+    }),
+    row("uplink-carrier", "the uplink loses carrier", |bed| {
+        bed.lab.verb(&["unplug", VICTIM, "uplink"]);
+    }),
     row("etcd", "restart of etcd", |bed| {
         bed.lab.verb(&["etcd", "etcd1", "restart"]);
     }),

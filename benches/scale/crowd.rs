@@ -146,6 +146,7 @@ fn ring(extras: &[Extra], node: Option<&Node>) -> Ring {
         points,
         range: None,
         unable: None,
+        rank: None,
     }))
 }
 

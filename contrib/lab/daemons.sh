@@ -48,7 +48,7 @@ frr_daemons() { # NODE: what it runs, in the order of starting
 	case $1 in
 	gw*) echo zebra bgpd ospfd bfdd ;;
 	up*) echo zebra ospfd bfdd ;;
-	ap*) echo zebra bgpd ;;
+	ap*) echo zebra bgpd bfdd ;;
 	*) die "node $1 runs no FRR" ;;
 	esac
 }

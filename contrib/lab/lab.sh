@@ -11,7 +11,7 @@
 #       |           |           |
 #   ==== underlay (switch) 10.0.1.0/24 ====        mgmt (switch) 10.0.3.0/24: gateways, etcd1
 #                |
-#               ap1          access point and route reflector (zebra, bgpd)
+#               ap1          access point and route reflector (zebra, bgpd, bfdd)
 #              /   \
 #           st1     st2      stations, one for each of the first VNIs
 #
@@ -50,6 +50,8 @@ usage: lab.sh [--dir DIR] VERB
   cut NODE [NET...]   drop everything between a node and its switches (underlay, uplink, mgmt; default
                       all), without the node or its peers losing carrier
   heal NODE [NET...]  undo `cut`
+  unplug NODE [NET...]  pull the cables at the switches: the node loses carrier there
+  replug NODE [NET...]  undo `unplug`
   frr NODE start|stop|restart [DAEMON...]   the node's FRR daemons, as the init system would
   etcd NODE start|stop|restart  the node's etcd member
 
@@ -361,6 +363,17 @@ ports() { # NODE STATE [NETWORK...]
 	done | bridge -n "$netns" -batch -
 }
 
+cables_at_switch() { # NODE up|down [NETWORK...]
+	local node=$1 direction=$2 netns network
+	shift 2
+	namespace switch
+	[ $# -gt 0 ] || set -- uplink underlay mgmt
+	for network in "$@"; do
+		! ip -n "$netns" link show dev "$network-$node" >/dev/null 2>&1 ||
+			ip -n "$netns" link set dev "$network-$node" "$direction"
+	done
+}
+
 kill_node() { # NODE
 	local holder netns state
 	need_holder "$1"
@@ -479,7 +492,7 @@ case $verb in
 up) up ;;
 down) down ;;
 status) status ;;
-exec | pids | signal | kill | revive | cut | heal | frr | etcd)
+exec | pids | signal | kill | revive | cut | heal | unplug | replug | frr | etcd)
 	[ $# -gt 0 ] || die "$verb: which node?"
 	load_lab
 	case $verb in
@@ -493,6 +506,8 @@ exec | pids | signal | kill | revive | cut | heal | frr | etcd)
 	revive) revive_node "$1" ;;
 	cut) ports "$1" 0 "${@:2}" ;;
 	heal) ports "$1" 3 "${@:2}" ;;
+	unplug) cables_at_switch "$1" down "${@:2}" ;;
+	replug) cables_at_switch "$1" up "${@:2}" ;;
 	frr) frr "$@" ;;
 	etcd) etcd_member "$@" ;;
 	esac

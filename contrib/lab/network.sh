@@ -226,6 +226,7 @@ router bgp 65000
  neighbor fabric remote-as 65000
  neighbor fabric timers 1 3
  neighbor fabric timers connect 1
+ neighbor fabric bfd
 CONFIG
 		for ((number = 1; number <= gateways; number++)); do
 			echo " neighbor 10.0.1.$((10 + number)) peer-group fabric"
@@ -239,5 +240,5 @@ CONFIG
 exit
 CONFIG
 	} | frr_files ap1
-	start_frr ap1 zebra bgpd
+	start_frr ap1 zebra bgpd bfdd
 }

@@ -5,6 +5,7 @@ use super::options::{Options, with_etcd};
 use super::timing::Timing;
 use super::values;
 use crate::etcd;
+use crate::model::fitness::SignSet;
 use crate::model::frr::EvpnFilter;
 use crate::model::ring::Points;
 use crate::model::types::{NodeName, VniRange};
@@ -44,6 +45,14 @@ pub struct Config {
     pub evpn_filter: EvpnFilter,
     /// The OSPF cost right after a failover; 100 is the owner's usual one.
     pub takeover_cost: u16,
+    /// The signs by which the node judges whether it can forward.
+    pub track: SignSet,
+    /// The interfaces towards the fabric, if they were given.
+    pub track_fabric: Vec<String>,
+    /// The interfaces towards the networks above, if they were given.
+    pub track_uplink: Vec<String>,
+    /// How long signs that were bad must be good before the node takes VNIs again.
+    pub fit_hold: Duration,
     /// Where the numbers can be asked for.
     pub metrics: Option<SocketAddr>,
     /// The program that is told what happens to the VNIs.
@@ -100,6 +109,18 @@ pub(super) struct Args {
     /// the OSPF cost right after a failover, from 1 to 100; 100 is the usual cost of an owner (default: 100)
     #[argh(option, default = "String::from(\"100\")")]
     takeover_cost: String,
+    /// the signs that this gateway cannot forward which count: of fabric-link, evpn, uplink-link, ospf, frr, separated by commas, or all, or none (default: all)
+    #[argh(option, default = "String::from(\"all\")")]
+    track: String,
+    /// the interfaces towards the fabric, separated by commas, instead of those that have the local addresses of the VXLAN interfaces (default: none)
+    #[argh(option, default = "String::new()")]
+    track_fabric: String,
+    /// the interfaces towards the networks above, separated by commas, instead of those on which OSPF has had a full adjacency (default: none)
+    #[argh(option, default = "String::new()")]
+    track_uplink: String,
+    /// seconds from 0 to 3600 that signs which were bad must be good before this node takes VNIs again; doubled after each relapse (default: 10)
+    #[argh(option, default = "String::from(\"10\")")]
+    fit_hold: String,
     /// an IP address and a port, such as 127.0.0.1:9798 or [::]:9798, to answer Prometheus and health checks at (default: none)
     #[argh(option, default = "String::new()")]
     metrics: String,
@@ -125,6 +146,10 @@ impl Args {
             });
         };
         let seconds = |option, text: &str| options.read(option, text, values::seconds);
+        let interfaces = |option, text: &str| {
+            let given = options.read_given(option, text, values::interfaces)?;
+            Ok::<_, Error>(given.unwrap_or_default())
+        };
         Ok(Config {
             name: options.read("--name", name, |text| text.parse().ok())?,
             range: options.range(&self.minvni, &self.maxvni)?,
@@ -142,6 +167,10 @@ impl Args {
                 &self.takeover_cost,
                 values::takeover_cost,
             )?,
+            track: options.read("--track", &self.track, |text| text.parse().ok())?,
+            track_fabric: interfaces("--track-fabric", &self.track_fabric)?,
+            track_uplink: interfaces("--track-uplink", &self.track_uplink)?,
+            fit_hold: seconds("--fit-hold", &self.fit_hold)?,
             metrics: options.read_given("--metrics", &self.metrics, |text| text.parse().ok())?,
             notify: options.read_given("--notify", &self.notify, values::program)?,
         })

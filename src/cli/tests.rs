@@ -7,6 +7,7 @@ mod variables;
 
 use super::*;
 use crate::etcd;
+use crate::model::fitness::SignSet;
 use crate::model::frr::EvpnFilter;
 use crate::model::ring::Points;
 use std::time::Duration;
@@ -56,6 +57,9 @@ fn only_the_name_is_needed() {
     assert_eq!(config.join_hold, Duration::from_secs(30));
     assert_eq!(config.evpn_filter, EvpnFilter::List);
     assert_eq!(config.takeover_cost, 100);
+    assert_eq!(config.track, SignSet::ALL);
+    assert!(config.track_fabric.is_empty() && config.track_uplink.is_empty());
+    assert_eq!(config.fit_hold, Duration::from_secs(10));
 }
 
 #[test]
@@ -79,6 +83,10 @@ fn every_option_reaches_the_configuration() {
         "-join-hold=3600",
         "-evpn-filter=entries",
         "-takeover-cost=90",
+        "-track=evpn,ospf",
+        "-track-fabric=eth0,bond0.7",
+        "-track-uplink=up0",
+        "-fit-hold=2.5",
     ]);
     assert_eq!(config.range.len(), 1);
     assert_eq!((config.mock, config.debug), (true, true));
@@ -96,6 +104,10 @@ fn every_option_reaches_the_configuration() {
     assert_eq!(config.join_hold, Duration::from_secs(3600));
     assert_eq!(config.evpn_filter, EvpnFilter::Entries);
     assert_eq!(config.takeover_cost, 90);
+    assert_eq!(config.track.to_string(), "evpn,ospf");
+    assert_eq!(config.track_fabric, ["eth0", "bond0.7"]);
+    assert_eq!(config.track_uplink, ["up0"]);
+    assert_eq!(config.fit_hold, Duration::from_millis(2500));
 }
 
 #[test]

@@ -63,6 +63,16 @@ pub(super) fn takeover_cost(text: &str) -> Option<u16> {
     digits(text).filter(|cost| (1..=100).contains(cost))
 }
 
+/// Names of interfaces. The kernel takes at most 15 bytes (IFNAMSIZ), without a slash or white space.
+pub(super) fn interfaces(text: &str) -> Option<Vec<String>> {
+    let is_name = |name: &str| {
+        let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+        (1..=15).contains(&name.len()) && name.chars().all(plain)
+    };
+    let names = text.split(',').map(str::to_owned);
+    names.map(|name| is_name(&name).then_some(name)).collect()
+}
+
 /// The program of `--notify`. Absolute: the operator does not know the working directory of a service.
 pub(super) fn program(text: &str) -> Option<PathBuf> {
     let path = PathBuf::from(text);

@@ -8,6 +8,7 @@ pub mod host_monitor;
 pub mod lease;
 pub mod observer;
 pub mod readvertise;
+pub mod signs;
 pub mod watch_pause;
 pub mod worker;
 
@@ -23,6 +24,7 @@ use crate::guard::supervisor::{Attached, GuardSupervisor};
 use crate::host::Cost;
 use crate::host::factory::HostFactory;
 use crate::host::nft::{self, KernelLease};
+use crate::host::signs::Tracked;
 use crate::model::frr::EvpnFilter;
 use crate::schema::Meta;
 use crate::sys::memory;
@@ -212,6 +214,12 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         fence.clone(),
         events.clone(),
     )?;
+    if let Some(source) = host.signs(Tracked {
+        fabric: config.track_fabric.clone(),
+        uplink: config.track_uplink.clone(),
+    }) {
+        signs::spawn(source, events.clone())?;
+    }
     let worker = Worker {
         gateway,
         me: config.name.clone(),
@@ -219,6 +227,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             range: config.range,
             unable: None,
+            fitness: None,
             time: None,
             kernel: None,
         },
@@ -309,6 +318,8 @@ fn gateway_config(config: &Config) -> gateway::Config {
         // A lease that a new etcd leader has extended lives that long.
         name_wait: 2 * config.timing.ttl,
         takeover_cost: Cost(config.takeover_cost),
+        track: config.track,
+        fit_hold: config.fit_hold,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::daemon::watch_pause::Rest;
 use crate::etcd::{self, Client};
 use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
 use crate::host::{self, Health, Kernel, Router};
+use crate::model::fitness::{Fitness, Rank};
 use crate::model::fsm::{Kind, Write};
 use crate::model::ring::Unable;
 use crate::model::spans::Spans;
@@ -89,6 +90,8 @@ struct Running {
     frr: Sender<Order>,
     /// What was last registered, and logged.
     registration: Option<Registration>,
+    /// How well this node can forward, as last registered.
+    fitness: Fitness,
     /// When this node last marked the time in etcd.
     marked: Time,
     /// When this node last tried to publish whether its kernel holds the lease.
@@ -131,6 +134,7 @@ impl Worker {
             unpublished: true,
             frr,
             registration: None,
+            fitness: Fitness::default(),
             marked: Time::default(),
             told_hold: Time::default(),
             drained: false,
@@ -258,6 +262,7 @@ impl Running {
         let has_begun = supervisor.is_ready();
         let (_, is_proved) = self.worker.gateway.proof(now);
         let (counters, metrics) = (&self.counters, &self.worker.metrics);
+        let fitness = self.fitness;
         supervisor.turn(now, || {
             status_line(&Situation {
                 is_leaving: leaving,
@@ -265,6 +270,7 @@ impl Running {
                 has_begun,
                 is_proved,
                 silence: metrics.silence(now),
+                fitness,
                 served: counters.summary().served,
                 able,
             })
@@ -356,8 +362,9 @@ impl Running {
                 points,
                 drawn,
                 unable,
+                fitness,
             } => {
-                let outcome = self.register(lease, points, drawn, unable);
+                let outcome = self.register(lease, points, drawn, unable, fitness);
                 self.observe(Event::Registered(outcome));
             }
             Effect::PauseWatch => {
@@ -460,6 +467,7 @@ impl Running {
         points: Vec<u64>,
         drawn: Option<Vec<u64>>,
         unable: Unable,
+        fitness: Fitness,
     ) -> RegisterOutcome {
         if !self.worker.fence.permits(Some(lease)) {
             return RegisterOutcome::Failed;
@@ -467,6 +475,7 @@ impl Running {
         // What marks the time later must say the same.
         self.worker.meta.unable = Some(unable.clone());
         self.worker.meta.kernel = self.worker.fence.kernel_hold();
+        self.worker.meta.fitness = Some(fitness);
         let me = &self.worker.me;
         let txn = schema::register(me, lease, &points, drawn.as_deref(), &self.meta());
         match self.worker.client.txn(&txn) {
@@ -475,10 +484,12 @@ impl Running {
                 self.settle_etcd();
                 self.name_complaint.settle();
                 self.tell_registration(lease, points.len(), &unable);
+                self.tell_fitness(fitness);
                 RegisterOutcome::Done {
                     points,
                     drawn,
                     unable,
+                    fitness,
                     lease,
                     revision: reply.revision,
                 }
@@ -524,6 +535,28 @@ impl Running {
         };
         if !is_published {
             self.worker.meta.kernel = before;
+        }
+    }
+
+    /// Logs how well this node can forward, where that is new.
+    fn tell_fitness(&mut self, fitness: Fitness) {
+        let before = std::mem::replace(&mut self.fitness, fitness);
+        self.worker.metrics.fitness(fitness);
+        let worse = fitness.bad.without(before.bad);
+        if !worse.is_empty() {
+            warn!(
+                "this gateway cannot forward: bad={} rank={}; it gives its VNIs to better gateways, if there are any; \
+                 see wmgwd check",
+                fitness.bad,
+                fitness.rank.number()
+            );
+        } else if fitness.bad.is_empty() && !before.bad.is_empty() && fitness.rank != Rank::Fit {
+            info!("the signs are good again: this gateway takes VNIs again when they stay so");
+        } else if fitness.rank > before.rank {
+            info!(
+                "rank={}: this gateway takes VNIs again",
+                fitness.rank.number()
+            );
         }
     }
 

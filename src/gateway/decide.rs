@@ -40,6 +40,10 @@ pub struct NodeView {
     /// No Go wmgwd is registered.
     pub uniform: bool,
     pub routes: RoutesView,
+    /// Nothing is known to keep this node from forwarding, nor was in the last time.
+    pub is_fit: bool,
+    /// This node cannot forward, and another can: it gives its VNIs back.
+    pub gives_way: bool,
 }
 
 /// What decisions on VNIs are made from, the same for all VNIs of one pass.
@@ -84,9 +88,12 @@ impl Context<'_> {
             batch.suspects_frr |= is_first && slot.routes_retry.is_failing();
         }
         let absent = slot.ability.capability() == Capability::Absent;
+        let is_outranked = self.gives_way
+            && ring_owner.is_some_and(|owner| self.mirror.nodes().outranks(owner, me));
         let may_give_up = match &state {
-            // Without a bridge the owner serves no station, and another node may take the VNI at once.
-            State::Idle { .. } => role == Role::Owner && absent,
+            // Without a bridge the owner serves no station, nor without its links, and another node may take the VNI
+            // at once. etcd may have taken a vacancy that it did not confirm: another node may serve the VNI by now.
+            State::Idle { .. } => role == Role::Owner && (absent || is_outranked || slot.vacating),
             State::Migrating { phase, owner, .. } => {
                 let owner_follows = self.mirror.nodes().is_of_our_kind(owner);
                 role == Role::Successor && fsm::can_cancel(*phase, owner_follows, elsewhere)
@@ -98,11 +105,11 @@ impl Context<'_> {
         // hand it on from there.
         let may_turn_back =
             matches!(&state, State::Migrating { phase, .. } if !phase.relies_on_successor());
-        let is_unable = absent || failing;
+        let is_unable = absent || failing || is_outranked || slot.vacating;
         slot.giving_up =
             may_give_up && (slot.giving_up || is_unable || (self.draining && may_turn_back));
 
-        let is_let_go = slot.freed + LET_GO;
+        let is_let_go = self.let_go_at(slot);
         let waits = matches!(
             &state,
             State::FailingOver { .. } | State::OwnerLost { .. } | State::SuccessorLost { .. }
@@ -172,7 +179,9 @@ impl Context<'_> {
             may_pull: self.may_pull(vni, slot, &state),
             reached,
             gives_up: slot.giving_up,
-            withdrawn: slot.arp == Some(false) && self.withdrawn_from_routes(now, slot),
+            // The routes of a node that cannot forward draw no packet that was not lost already.
+            withdrawn: slot.arp == Some(false)
+                && (is_outranked || slot.vacating || self.withdrawn_from_routes(now, slot)),
             let_go: is_let_go <= now,
             other_is_idle: other_is_idle.is_some_and(|at| batch.is_due_or_wake(at)),
         };
@@ -186,6 +195,7 @@ impl Context<'_> {
         let takes = matches!(&state, State::FailingOver { .. }) && write == Some(Write::Own);
         batch.found.taken = takes || write == Some(Write::Claim);
         if let Some(write) = write {
+            slot.vacating |= write == Write::Vacate && role == Role::Owner;
             batch.commits.push(Commit {
                 vni,
                 read: row.revision(),
@@ -196,12 +206,28 @@ impl Context<'_> {
         }
     }
 
+    /// When this node may show what another was named for until then. An owner that has given the row back was silent
+    /// before; only the owner writes 0, unless a Go wmgwd is there.
+    fn let_go_at(&self, slot: &Slot) -> Time {
+        match slot.released && self.uniform {
+            true => slot.freed,
+            false => slot.freed + LET_GO,
+        }
+    }
+
     fn may_pull(&self, vni: Vni, slot: &Slot, state: &State) -> bool {
         let State::Idle { owner } = state else {
             return false;
         };
         // An owner that left the ring wants to be rid of its VNIs now.
-        let may_ask = self.stable || !self.mirror.ring().has(owner);
+        let in_ring = self.mirror.ring().has(owner);
+        let may_ask = self.stable || !in_ring;
+        // An owner that cannot forward gives the VNI back by itself, and one that can again publishes so soon. A node
+        // that cannot forward asks for nothing that another serves.
+        let is_outranked = self.mirror.nodes().outranks(&self.config.me, owner);
+        if in_ring && (!self.is_fit || is_outranked) {
+            return false;
+        }
         // An owner without a bridge serves no station, and gives the VNI back: claiming it takes less time.
         let gives_back = self.mirror.nodes().is_without_bridge(owner, vni);
         may_ask && !gives_back && slot.ability.capability() == Capability::Able
@@ -378,7 +404,14 @@ impl Context<'_> {
             State::Migrating { phase, .. } if phase.settles() => Some(slot.routes_at),
             _ => return at_once,
         };
-        settled_from.map(|from| from + self.config.settle)
+        // Make before break preserves nothing if the owner cannot forward.
+        let settle = match state {
+            State::Migrating {
+                owner, successor, ..
+            } if self.mirror.nodes().outranks(successor, owner) => Duration::ZERO,
+            _ => self.config.settle,
+        };
+        settled_from.map(|from| from + settle)
     }
 
     /// Whether a successor that cannot serve the VNI has to go on all the same: a Go owner that has silenced its

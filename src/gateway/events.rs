@@ -1,5 +1,6 @@
 //! What a node is told, and what it wants done: the language between the core and the threads around it.
 
+use crate::model::fitness::{Fitness, SignSet};
 use crate::model::frr::{Health, Parts, RouteChange};
 use crate::model::fsm::Write;
 use crate::model::ring::Unable;
@@ -43,6 +44,8 @@ pub enum Event {
     Registered(RegisterOutcome),
     /// Which FRR daemons run.
     Health(Health),
+    /// Which signs say that this host cannot forward.
+    Signs(SignSet),
     /// Bridges that came, went, or came up again: nothing that we knew about their ARP holds.
     Links(Vec<Vni>),
     /// VNIs of which FRR does not have what it was given.
@@ -91,8 +94,10 @@ pub enum RegisterOutcome {
         points: Vec<u64>,
         /// Those that it drew, if they were written with them.
         drawn: Option<Vec<u64>>,
-        /// What the node published with them.
+        /// What the node published with them: what it cannot serve.
         unable: Unable,
+        /// And how well it can forward.
+        fitness: Fitness,
         /// The lease that the registration ends with.
         lease: LeaseId,
         /// The revision of the transaction.
@@ -137,6 +142,8 @@ pub enum Effect {
         drawn: Option<Vec<u64>>,
         /// What the node cannot serve at present.
         unable: Unable,
+        /// How well it can forward.
+        fitness: Fitness,
     },
     /// Pause the watch until [`Effect::ResumeWatch`].
     PauseWatch,

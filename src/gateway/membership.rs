@@ -4,6 +4,7 @@ use super::ability::{Capability, Publication};
 use super::backoff::Backoff;
 use super::mirror::Mirror;
 use super::{Config, Effect};
+use crate::model::fitness::Fitness;
 use crate::model::ring::Points;
 use crate::model::types::{Lease, LeaseId, NodeName, Time, Vni};
 use std::time::Duration;
@@ -153,6 +154,11 @@ impl Membership {
         self.is_registered(mirror) && !self.must_register
     }
 
+    /// What etcd has of this node's fitness, under its present lease.
+    pub fn published_fitness(&self, mirror: &Mirror) -> Option<Fitness> {
+        mirror.nodes().fitness(&self.me, self.lease()?)
+    }
+
     /// Whether the node is in the ring.
     pub fn is_in_ring(&self) -> bool {
         self.in_ring_since.is_some()
@@ -206,6 +212,7 @@ impl Membership {
         now: Time,
         mirror: &Mirror,
         takes: bool,
+        fitness: Fitness,
     ) -> (Option<Effect>, Option<Time>) {
         let Some(lease) = self.lease() else {
             return (None, None);
@@ -220,10 +227,13 @@ impl Membership {
         let unable = self.publication.unable();
         let drawn = self.unwritten(mirror);
         if as_wanted && !self.must_register && drawn.is_none() {
-            if mirror.nodes().unable(&self.me, lease) == Some(unable) {
+            let told = self.published_fitness(mirror);
+            if mirror.nodes().unable(&self.me, lease) == Some(unable) && told == Some(fitness) {
                 return (None, None);
             }
-            if self.publication.next() > now {
+            // VNIs move with the rank.
+            let is_urgent = told.is_none_or(|told| told.rank != fitness.rank);
+            if !is_urgent && self.publication.next() > now {
                 return (None, Some(self.publication.next()));
             }
         }
@@ -235,6 +245,7 @@ impl Membership {
             points: points.to_vec(),
             drawn: drawn.cloned(),
             unable: unable.clone(),
+            fitness,
         };
         self.publication.published(now);
         (Some(register), None)
@@ -244,6 +255,7 @@ impl Membership {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::fitness::{Rank, Sign, SignSet};
     use crate::model::frr::Cost;
     use crate::model::ring::Unable;
     use crate::model::types::{Revision, VniRange};
@@ -272,6 +284,8 @@ mod tests {
             drain_timeout: SECOND * 60,
             name_wait: SECOND * 12,
             takeover_cost: Cost::OWNER,
+            track: SignSet::ALL,
+            fit_hold: SECOND * 10,
         })
     }
 
@@ -289,8 +303,15 @@ mod tests {
     /// What is known once this node is registered with `points` under lease 1.
     fn registered(points: &[u64]) -> Mirror {
         let mut mirror = empty();
-        let (unable, lease) = (Unable::default(), LeaseId(1));
-        mirror.registered(&me(), points.to_vec(), unable, lease, Revision(5));
+        let (unable, fitness) = (Unable::default(), Fitness::default());
+        mirror.registered(
+            &me(),
+            points.to_vec(),
+            unable,
+            fitness,
+            LeaseId(1),
+            Revision(5),
+        );
         mirror
     }
 
@@ -310,7 +331,9 @@ mod tests {
     fn a_registration_is_made_once_and_again_when_it_is_lost_or_out_of_date() {
         let mut it = membership();
         let none = empty();
-        assert_eq!(it.plan(NOW, &none, true), (None, None), "without a lease");
+        let fit = Fitness::default();
+        let without_lease = it.plan(NOW, &none, true, fit);
+        assert_eq!(without_lease, (None, None));
         it.set_lease(NOW, lease(1), &none);
         let register = |points: &[u64]| {
             Some(Effect::Register {
@@ -318,18 +341,19 @@ mod tests {
                 points: points.to_vec(),
                 drawn: None,
                 unable: Unable::default(),
+                fitness: fit,
             })
         };
-        assert_eq!(it.plan(NOW, &none, true).0, register(&[7]));
+        assert_eq!(it.plan(NOW, &none, true, fit).0, register(&[7]));
         it.registered();
         let mirror = registered(&[7]);
-        assert_eq!(it.plan(NOW, &mirror, true), (None, None));
-        assert_eq!(it.plan(NOW, &mirror, false).0, register(&[]));
+        assert_eq!(it.plan(NOW, &mirror, true, fit), (None, None));
+        assert_eq!(it.plan(NOW, &mirror, false, fit).0, register(&[]));
         it.registration_is_lost();
         assert!(it.is_registered(&mirror) && !it.is_surely_registered(&mirror));
-        assert_eq!(it.plan(NOW, &mirror, true).0, register(&[7]));
+        assert_eq!(it.plan(NOW, &mirror, true, fit).0, register(&[7]));
         it.registration_failed(NOW);
-        let (effect, wake) = it.plan(NOW, &mirror, true);
+        let (effect, wake) = it.plan(NOW, &mirror, true, fit);
         assert!(effect.is_none() && wake.is_some_and(|wake| wake > NOW));
     }
 
@@ -353,7 +377,7 @@ mod tests {
                 ..membership()
             };
             it.set_lease(NOW, lease(1), mirror);
-            match it.plan(NOW, mirror, true).0 {
+            match it.plan(NOW, mirror, true, Fitness::default()).0 {
                 Some(Effect::Register { points, drawn, .. }) => Some((points, drawn)),
                 None => None,
                 other => panic!("{other:?}"),
@@ -372,6 +396,25 @@ mod tests {
         assert_eq!(registration(&adopted), Some((vec![7], Some(vec![7]))));
         let written = with(adopted, Value::Points(vec![7]));
         assert_eq!(registration(&written), None);
+    }
+
+    /// Input: another change waits for its turn. Output: a sign that turns bad without a change of the rank waits as
+    /// well; a new rank does not.
+    #[test]
+    fn a_new_rank_is_published_at_once() {
+        let mut it = membership();
+        let mirror = registered(&[7]);
+        it.set_lease(NOW, lease(1), &mirror);
+        let bad = SignSet::NONE.with(Sign::Ospf);
+        let of_rank = |rank| Fitness { rank, bad };
+        let renewed = |it: &mut Membership, fitness| {
+            let (effect, wake) = it.plan(NOW, &mirror, true, fitness);
+            assert!(effect.is_some() != wake.is_some());
+            effect.is_some()
+        };
+        assert!(renewed(&mut it, of_rank(Rank::NoUplink)));
+        assert!(!renewed(&mut it, of_rank(Rank::Fit)));
+        assert!(renewed(&mut it, of_rank(Rank::Unfit)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod ability;
 mod backoff;
 mod decide;
 mod events;
+mod fitness;
 mod lifecycle;
 mod membership;
 mod mirror;
@@ -27,12 +28,14 @@ mod turns;
 mod watch_pause;
 mod writer;
 
+use crate::model::fitness::SignSet;
 use crate::model::frr::{Cost, Parts};
 use crate::model::fsm::{RowView, Write};
 use crate::model::ring::Points;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use crate::schema::{Change, Fate};
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome};
+use fitness::OwnFitness;
 use fnv::FnvHashSet;
 use lifecycle::Lifecycle;
 use membership::Membership;
@@ -66,6 +69,10 @@ pub struct Config {
     pub name_wait: Duration,
     /// The OSPF cost of a VNI in the first time after a failover (see `--takeover-cost`).
     pub takeover_cost: Cost,
+    /// The signs by which the node judges whether it can forward.
+    pub track: SignSet,
+    /// How long they must be good, after they were bad, before it takes VNIs again.
+    pub fit_hold: Duration,
 }
 
 /// One node.
@@ -81,6 +88,8 @@ pub struct Gateway {
     /// How many VNIs the last pass looked at.
     visited: usize,
     routes: Routes,
+    /// How well this node can forward.
+    fitness: OwnFitness,
     writer: Writer,
     watch_pause: WatchPause,
     next_announcement_slot: Time,
@@ -95,6 +104,7 @@ impl Gateway {
         let mirror = Mirror::new(config.range);
         let membership = Membership::new(&config);
         let routes = Routes::new(config.range.len());
+        let fitness = OwnFitness::new(config.track, config.fit_hold);
         Gateway {
             config,
             membership,
@@ -104,6 +114,7 @@ impl Gateway {
             node_view: None,
             visited: 0,
             routes,
+            fitness,
             writer: Writer::default(),
             watch_pause: WatchPause::default(),
             next_announcement_slot: Time::default(),
@@ -158,6 +169,7 @@ impl Gateway {
             Event::Committed(outcome) => self.observe_commit(now, outcome),
             Event::Registered(outcome) => self.observe_registration(now, outcome),
             Event::Health(health) => self.routes.observe_health(health),
+            Event::Signs(bad) => self.fitness.tell(now, bad),
             Event::Links(vnis) => {
                 for vni in vnis {
                     if let Some(slot) = self.slots.stir(vni) {
@@ -237,7 +249,7 @@ impl Gateway {
     fn heed(&mut self, now: Time, news: &News) {
         for row in &news.rows {
             if let Some(slot) = self.slots.stir(row.vni) {
-                slot.row_changed(now, row.lost_a_name);
+                slot.row_changed(now, row);
             }
         }
         if news.nodes {
@@ -384,6 +396,7 @@ impl Gateway {
                 points,
                 drawn,
                 unable,
+                fitness,
                 lease,
                 revision,
             } => {
@@ -392,7 +405,9 @@ impl Gateway {
                 if let Some(points) = drawn {
                     self.mirror.drew(me, points, revision);
                 }
-                let news = self.mirror.registered(me, points, unable, lease, revision);
+                let news = self
+                    .mirror
+                    .registered(me, points, unable, fitness, lease, revision);
                 self.heed(now, &news);
             }
             RegisterOutcome::NameTaken => {

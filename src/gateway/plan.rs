@@ -5,6 +5,7 @@ use super::lifecycle::Remains;
 use super::routes::RouteBatch;
 use super::slots::VniStatus;
 use super::{Effect, Exit, Gateway};
+use crate::model::fitness::{Rank, Sign};
 use crate::model::types::{Time, Vni};
 use crate::schema::Commit;
 use std::time::Duration;
@@ -15,6 +16,9 @@ pub const CHEAP: Duration = Duration::from_secs(45);
 /// Gratuitous ARP is paced to this many VNIs every [`ANNOUNCE_PAUSE`]: 10 000 VNIs take a second.
 pub const ANNOUNCEMENTS: usize = 500;
 const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
+/// How long FRR may refuse to be reset before the node counts as unfit: a configuration session of another program
+/// may have it locked for a moment.
+const FRR_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What one pass collects.
 #[derive(Default)]
@@ -82,7 +86,8 @@ impl Gateway {
         batch.wake_at(self.membership.distrust_until());
         batch.wake_at_any(self.routes.watch_request(now));
 
-        let node = self.node_view(now);
+        let gives_way = self.look_at_fitness(now, &mut batch);
+        let node = self.node_view(now, gives_way);
         self.visit_vnis(&node, &mut batch);
         if let Some(found) = self.slots.take_capabilities() {
             self.membership.take_capabilities(found);
@@ -115,8 +120,35 @@ impl Gateway {
         effects
     }
 
-    fn node_view(&self, now: Time) -> NodeView {
+    /// Has the rank follow the signs. Says whether this node is to give way to a better one.
+    fn look_at_fitness(&mut self, now: Time, batch: &mut Batch) -> bool {
+        if self.routes.has_looked() {
+            let refuses = self
+                .routes
+                .failing_since()
+                .map(|since| since + FRR_PATIENCE);
+            batch.wake_at_any(refuses);
+            let usable = self.routes.is_up() && refuses.is_none_or(|due| due > now);
+            self.fitness.frr_is(now, usable);
+        }
+        batch.wake_at_any(self.fitness.look(now));
+        let best = self.mirror.nodes().best_rank_beside(&self.config.me);
+        // A node that fell before this one is known to have fallen once the watch has come as far as this node's own
+        // publication. Before that, two nodes that fall together would both give way.
+        let is_told = self.mirror.has_heard_of(&self.config.me);
+        let published = self.membership.published_fitness(&self.mirror);
+        let published = published.filter(|_| is_told).map(|it| it.rank);
+        let (gives_way, due) = self.fitness.gives_way(now, published, best);
+        batch.wake_at_any(due);
+        gives_way
+    }
+
+    fn node_view(&self, now: Time, gives_way: bool) -> NodeView {
         let (membership, lifecycle) = (&self.membership, &self.lifecycle);
+        let rank = self.fitness.published().rank;
+        // Where the ring does not know this node's rank, the node must not act on what the ring says.
+        let published = membership.published_fitness(&self.mirror);
+        let has_told_its_rank = published.is_some_and(|it| it.rank == rank);
         let serving = membership.is_serving(now);
         let stopping = lifecycle.is_stopping();
         let draining = lifecycle.is_draining() || self.is_drained();
@@ -127,10 +159,15 @@ impl Gateway {
             stopping,
             draining,
             may_write: serving && registered && !stopping && self.writer.may_write(now),
-            may_take: !draining && membership.is_in_ring() && self.routes.is_able(),
+            may_take: !draining
+                && membership.is_in_ring()
+                && self.routes.is_able()
+                && has_told_its_rank,
             stable: membership.is_stable(now),
             uniform: self.mirror.nodes().are_of_our_kind(),
             routes: self.routes.view(now, [RELEASE_PATIENCE, PATIENCE]),
+            is_fit: rank == Rank::Fit,
+            gives_way,
         }
     }
 
@@ -227,8 +264,13 @@ impl Gateway {
         if !ready || !(self.membership.is_registered(&self.mirror) || host_is_clean()) {
             return;
         }
-        let takes = !node.draining && self.routes.is_able();
-        let (effect, wake) = self.membership.plan(batch.now, &self.mirror, takes);
+        // Nodes that read ranks pass this one over for its own; others only if it is not in the ring.
+        let is_passed_over = self.fitness.tracks(Sign::Frr) && self.mirror.nodes().all_have_ranks();
+        let takes = !node.draining && (self.routes.is_able() || is_passed_over);
+        let fitness = self.fitness.published();
+        let (effect, wake) = self
+            .membership
+            .plan(batch.now, &self.mirror, takes, fitness);
         effects.extend(effect);
         batch.wake_at_any(wake);
     }

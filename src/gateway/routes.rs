@@ -237,6 +237,11 @@ impl Routes {
         self.tried
     }
 
+    /// Whether all of its daemons run.
+    pub fn is_up(&self) -> bool {
+        self.health.is_up()
+    }
+
     /// Whether FRR can take VNIs: all its daemons run, it answers, and it did not refuse what was last asked of it as a
     /// whole.
     pub fn is_able(&self) -> bool {

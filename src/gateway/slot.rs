@@ -2,6 +2,7 @@
 
 use super::ability::{Ability, Capability};
 use super::backoff::Backoff;
+use super::mirror::RowNews;
 use crate::model::frr::{Cost, RouteChange};
 use crate::model::fsm::Exposure;
 use crate::model::types::{Time, Vni};
@@ -31,6 +32,8 @@ pub struct Slot {
     pub entered: Time,
     /// When the row last lost the name of an owner or a successor.
     pub freed: Time,
+    /// Its owner gave it back then, and had silenced it before.
+    pub released: bool,
     /// Whether the bridge answers ARP; `None` while we cannot know.
     pub arp: Option<bool>,
     /// Whether EVPN routes are advertised; `None` while we cannot know.
@@ -45,6 +48,8 @@ pub struct Slot {
     pub failing_since: Option<Time>,
     /// We withdraw the VNI to give it back.
     pub giving_up: bool,
+    /// As the owner we have asked etcd to take it back, and have not seen the row change.
+    pub vacating: bool,
     /// Until when the lower takeover cost is announced.
     pub cheap_until: Time,
     /// When ARP may be switched on again.
@@ -70,6 +75,7 @@ impl Slot {
         Slot {
             entered: Time::default(),
             freed: Time::default(),
+            released: false,
             arp: None,
             evpn: None,
             cost: None,
@@ -77,6 +83,7 @@ impl Slot {
             routes_at: Time::default(),
             failing_since: None,
             giving_up: false,
+            vacating: false,
             cheap_until: Time::default(),
             arp_on_retry: Backoff::default(),
             arp_off_retry: Backoff::default(),
@@ -122,11 +129,12 @@ impl Slot {
         self.arp_off_retry.succeed();
     }
 
-    /// etcd says that the row has changed, and whether it lost a name.
-    pub fn row_changed(&mut self, now: Time, lost_a_name: bool) {
+    /// etcd says that the row has changed, and how.
+    pub fn row_changed(&mut self, now: Time, news: &RowNews) {
         self.enter(now);
-        if lost_a_name {
+        if news.lost_a_name {
             self.freed = now;
+            self.released = news.given_back;
         }
     }
 
@@ -134,6 +142,7 @@ impl Slot {
     pub fn enter(&mut self, now: Time) {
         self.entered = now;
         self.giving_up = false;
+        self.vacating = false;
         self.failing_since = None;
         self.alone = false;
         self.write_retry.succeed();

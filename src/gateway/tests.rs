@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 mod bench;
+mod fitness;
 mod host;
 mod leaving;
 mod owners;
@@ -9,6 +10,7 @@ mod scale;
 mod watch_pause;
 mod writer;
 
+use crate::model::fitness::{Rank, Sign, SignSet};
 use bench::*;
 
 /// Input: a start. Output: the host is silenced and reset before anything is known; the node registers
@@ -33,35 +35,58 @@ fn nothing_is_claimed_before_the_host_is_clean() {
         points,
         drawn: None,
         unable: Unable::default(),
+        fitness: Fitness::default(),
     };
     assert_eq!(bench.next(), [register]);
 }
 
-/// Input: as above, but FRR refuses the reset. Output: registered all the same, without ring points.
+/// Input: as above, but FRR does not run. Output: registered all the same; with its points, and as unfit. Where
+/// `frr` is not tracked, or beside a node that does not read ranks: without ring points.
 #[test]
-fn a_node_without_frr_registers_without_points() {
-    let mut bench = Bench::new(1);
-    bench.lease();
-    bench.observe(Event::Snapshot {
-        revision: Revision(1),
-        changes: Vec::new(),
-    });
-    bench.observe(Event::Health(Health::default()));
-    bench.next();
-    bench.observe(Event::RoutesReset(Parts::NONE));
-    let register = Effect::Register {
-        lease: LEASE,
-        points: Vec::new(),
-        drawn: None,
-        unable: Unable::default(),
+fn a_node_without_frr_registers_as_unfit() {
+    let frr = [Sign::Frr].into_iter().collect();
+    let unfit = Fitness {
+        rank: Rank::Unfit,
+        bad: frr,
     };
-    assert_eq!(bench.next(), [register]);
+    for (track, go, points, fitness) in [
+        (SignSet::ALL, false, vec![1 << 63], unfit),
+        (SignSet::ALL, true, Vec::new(), unfit),
+        (
+            SignSet::ALL.without(frr),
+            false,
+            Vec::new(),
+            Fitness::default(),
+        ),
+    ] {
+        let mut bench = Bench::tracking(1, track);
+        bench.lease();
+        bench.observe(Event::Snapshot {
+            revision: Revision(1),
+            changes: Vec::new(),
+        });
+        if go {
+            let points = Some(Value::Points(vec![1]));
+            bench.change(Key::Node(name("gw2")), points, Some(OTHERS_LEASE));
+        }
+        bench.observe(Event::Health(Health::default()));
+        bench.next();
+        bench.observe(Event::RoutesReset(Parts::NONE));
+        let register = Effect::Register {
+            lease: LEASE,
+            points,
+            drawn: None,
+            unable: Unable::default(),
+            fitness,
+        };
+        assert_eq!(bench.next(), [register]);
+    }
 }
 
-/// Input: FRR goes down, then comes back, under a node that is registered. Output: its points go, and
-/// come back after a reset.
+/// Input: FRR goes down, then comes back, under a node that is registered. Output: its rank falls at once, and comes
+/// back after a reset and the hold.
 #[test]
-fn points_follow_frr() {
+fn the_rank_follows_frr() {
     let mut bench = Bench::ready(1);
     bench.own_all();
     let down = Health {
@@ -78,34 +103,41 @@ fn points_follow_frr() {
         parts: ospfd,
         keep: BTreeSet::from([vni(1)]),
     };
-    let register = |points| Effect::Register {
+    let register = |rank, bad: &[Sign]| Effect::Register {
         lease: LEASE,
-        points,
+        points: vec![1 << 63],
         drawn: None,
         unable: Unable::default(),
+        fitness: Fitness {
+            rank,
+            bad: bad.iter().copied().collect(),
+        },
     };
-    assert_eq!(bench.next(), [reset.clone(), register(Vec::new())]);
-    bench.observe(Event::Registered(RegisterOutcome::Done {
-        points: Vec::new(),
-        drawn: None,
-        unable: Unable::default(),
-        lease: LEASE,
-        revision: Revision(50),
-    }));
+    let unfit = register(Rank::Unfit, &[Sign::Frr]);
+    assert_eq!(bench.next(), [reset.clone(), unfit.clone()]);
+    bench.registered(&unfit);
     bench.observe(Event::RoutesReset(Parts::NONE));
     assert_eq!(bench.next(), []);
+    bench.now = bench.now + secs(1);
+    bench.lease();
     bench.observe(Event::Health(Health {
         ospfd: Some(9),
         ..healthy()
     }));
     assert_eq!(bench.next(), [reset], "it runs, but may refuse");
     bench.observe(Event::RoutesReset(ospfd));
-    let points = vec![1 << 63];
     let effects = bench.next();
-    let [Effect::ChangeRoutes(_), points_are_back] = &effects[..] else {
-        panic!("{effects:?}")
-    };
-    assert_eq!(*points_are_back, register(points));
+    let held = register(Rank::Unfit, &[]);
+    assert!(
+        matches!(&effects[..], [Effect::ChangeRoutes(_), again] if *again == held),
+        "{effects:?}"
+    );
+    bench.registered(&held);
+    bench.observe(Event::RoutesChanged { failed: Vec::new() });
+    bench.settle();
+    bench.now = bench.now + secs(10);
+    bench.lease();
+    assert!(bench.next().contains(&register(Rank::Fit, &[])));
 }
 
 /// Input: the lease comes within the margin of its end. Output: everything off at once, nothing written;

@@ -2,13 +2,15 @@
 
 use super::frr::{Frr, FrrConfig};
 use super::links::Bridges;
-use super::mock::Mock;
+use super::mock::{MIRROR_VARIABLE, Mock};
 use super::proc::ProcKernel;
+use super::signs::{SignReader, Source, Tracked};
 use super::{Error, Kernel, Router};
 use crate::Failure;
 use crate::model::frr::EvpnFilter;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The lanes to a host: real, or mock.
@@ -87,6 +89,19 @@ impl HostFactory {
                 ..FrrConfig::new(*range)
             })),
             HostFactory::Mock(mock) => Box::new(mock.clone()),
+        }
+    }
+
+    /// The signs that this host can forward. Those of a mock are in a file of the mirror, if there is one.
+    pub fn signs(&self, tracked: Tracked) -> Option<Source> {
+        match self {
+            HostFactory::Real { range, .. } => {
+                let run_dirs = FrrConfig::new(*range).run_dirs;
+                let reader = SignReader::new(&run_dirs, *range, tracked);
+                Some(Source::Host(Box::new(reader)))
+            }
+            HostFactory::Mock(_) => std::env::var_os(MIRROR_VARIABLE)
+                .map(|dir| Source::File(Path::new(&dir).join("signs"))),
         }
     }
 

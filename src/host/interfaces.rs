@@ -144,6 +144,22 @@ fn read_event(kind: u16, message: &[u8]) -> Option<LinkEvent> {
     }
 }
 
+/// A request for the link of that name (NLM_F_REQUEST alone).
+pub(super) fn request_for(name: &str) -> Vec<u8> {
+    let mut request = vec![0; HEADER + INFO];
+    request[4..6].copy_from_slice(&RTM_GETLINK.to_ne_bytes());
+    request[6..8].copy_from_slice(&1_u16.to_ne_bytes());
+    let name = [name.as_bytes(), b"\0"].concat();
+    let length = u16::try_from(4 + name.len()).unwrap_or(u16::MAX);
+    request.extend(length.to_ne_bytes());
+    request.extend(IFLA_IFNAME.to_ne_bytes());
+    request.extend(name);
+    request.resize(request.len().next_multiple_of(4), 0);
+    let length = u32::try_from(request.len()).unwrap_or(u32::MAX);
+    request[..4].copy_from_slice(&length.to_ne_bytes());
+    request
+}
+
 /// A request for all links, without their counters.
 pub(super) fn request() -> [u8; HEADER + INFO + 8] {
     const LENGTH: u32 = (HEADER + INFO + 8) as u32;
@@ -459,5 +475,8 @@ mod tests {
         let loopback = interfaces.iter().find(|it| it.name == "lo").unwrap();
         assert!(loopback.index > 0 && loopback.mtu > 0);
         assert_eq!(loopback.vxlan, None);
+        let found = crate::host::links::find("lo").unwrap().unwrap();
+        assert_eq!((found.index, &*found.name), (loopback.index, "lo"));
+        assert_eq!(crate::host::links::find("wmgwd-none").unwrap(), None);
     }
 }

@@ -4,10 +4,11 @@
 //! (rtnetlink(7)) that the kernel tells about links: free while nothing happens.
 
 use super::bridges::{Bridge, Change, LinkTable};
-use super::interfaces::{Interface, LinkEvent, link_events, read, request};
+use super::interfaces::{Interface, LinkEvent, link_events, read, request, request_for};
 use super::netlink::{DATAGRAM, NLMSG_DONE, NLMSG_ERROR, RTM_NEWLINK, messages, refusal};
 use crate::model::types::{Vni, VniRange};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
     setsockopt, socket, sockopt::RcvBufForce,
@@ -18,8 +19,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Multicast group of link changes, from Linux's include/uapi/linux/rtnetlink.h.
-const RTMGRP_LINK: u32 = 1;
+/// The multicast group of links.
+pub const RTMGRP_LINK: u32 = 1;
 /// What the kernel may hold back for us, in bytes: some thousand messages. It is used only while there are such.
 const BUFFER: usize = 8 << 20;
 
@@ -49,6 +50,18 @@ pub(super) fn route_socket() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// A socket that is readable, without blocking, when the kernel tells of a change in one of these multicast groups,
+/// which are from Linux's include/uapi/linux/rtnetlink.h.
+///
+/// # Errors
+/// The kernel refused.
+pub fn subscribe(groups: u32) -> io::Result<OwnedFd> {
+    let socket = route_socket()?;
+    fcntl(socket.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(socket)
+}
+
 /// Sends the kernel `request`, which is for a dump, and gives each message of type `wanted` to `each`.
 ///
 /// # Errors
@@ -74,6 +87,30 @@ pub(super) fn dump_each(
                 _ => {}
             }
         }
+    }
+}
+
+/// The interface of that name in this process's network namespace; `None` if there is none.
+///
+/// # Errors
+/// The kernel refused.
+pub fn find(name: &str) -> io::Result<Option<Interface>> {
+    let socket = route_socket()?;
+    send(socket.as_raw_fd(), &request_for(name), MsgFlags::empty())?;
+    let mut datagram = vec![0; DATAGRAM];
+    let length = loop {
+        match recv(socket.as_raw_fd(), &mut datagram, MsgFlags::empty()) {
+            Err(Errno::EINTR) => {}
+            received => break received?,
+        }
+    };
+    match messages(&datagram[..length]).next() {
+        Some((RTM_NEWLINK, message)) => Ok(read(message)),
+        Some((NLMSG_ERROR, message)) => match refusal(message) {
+            error if error.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(None),
+            error => Err(error),
+        },
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -191,15 +228,9 @@ impl LinkWatch {
     /// # Errors
     /// The kernel refused.
     pub fn with_buffer(bridges: Bridges, bytes: usize) -> io::Result<(LinkWatch, Vec<Change>)> {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-            SockProtocol::NetlinkRoute,
-        )?;
+        let socket = subscribe(RTMGRP_LINK)?;
         // Needs CAP_NET_ADMIN. With less room messages are lost sooner, which is noticed.
         let _ = setsockopt(&socket, RcvBufForce, &bytes);
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, RTMGRP_LINK))?;
         let changes = bridges.reload()?;
         bridges.followed.store(true, Ordering::Relaxed);
         let watch = LinkWatch {

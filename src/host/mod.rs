@@ -16,6 +16,7 @@ mod netlink;
 pub mod nft;
 pub mod proc;
 pub mod route;
+pub mod signs;
 
 pub use crate::model::frr::{Cost, Health, Parts, RouteChange};
 use crate::model::types::Vni;

@@ -1,5 +1,6 @@
 //! The terms that everything else is written in: VNIs and leases, the state machine of one VNI, the ring. Pure.
 
+pub mod fitness;
 pub mod frr;
 pub mod fsm;
 pub mod purpose;

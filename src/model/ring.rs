@@ -3,6 +3,7 @@
 //! Every node computes the same ring from the points that all nodes registered, so the placement must be
 //! the same on every node, whatever its byte order or implementation: see `position`.
 
+use crate::model::fitness::Rank;
 use crate::model::spans::Spans;
 use crate::model::types::{NodeName, Vni, VniRange};
 
@@ -45,11 +46,13 @@ pub struct Member<'a> {
     pub range: Option<VniRange>,
     /// What it cannot serve. `None` also means that it does not read what others publish here.
     pub unable: Option<&'a Unable>,
+    /// How well it can forward. `None` also means that it does not read what others publish here.
+    pub rank: Option<Rank>,
 }
 
 /// How well a node can serve a VNI, by what it says.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Fitness {
+enum Suitability {
     /// The VNI is outside of its range.
     OutOfRange,
     /// It has no bridge for it.
@@ -64,32 +67,57 @@ struct Node {
     name: NodeName,
     range: Option<VniRange>,
     unable: Option<Unable>,
+    rank: Option<Rank>,
 }
 
 impl Node {
-    fn fitness(&self, vni: Vni) -> Fitness {
+    fn suitability(&self, vni: Vni) -> Suitability {
         let is_in = |set: fn(&Unable) -> &Spans| {
             let unable = self.unable.as_ref();
             unable.is_some_and(|unable| set(unable).contains(vni))
         };
         match () {
-            () if self.range.is_some_and(|range| !range.contains(vni)) => Fitness::OutOfRange,
-            () if is_in(|unable| &unable.absent) => Fitness::Absent,
-            () if is_in(|unable| &unable.failing) => Fitness::Failing,
-            () => Fitness::Able,
+            () if self.range.is_some_and(|range| !range.contains(vni)) => Suitability::OutOfRange,
+            () if is_in(|unable| &unable.absent) => Suitability::Absent,
+            () if is_in(|unable| &unable.failing) => Suitability::Failing,
+            () => Suitability::Able,
         }
     }
 
-    /// Whether the node knows that a node of this fitness was passed over. A node that does not know never
+    /// The rank that counts: a node that publishes none is taken to be fit.
+    fn rank(&self) -> Rank {
+        self.rank.unwrap_or_default()
+    }
+
+    /// Whether the node knows that nodes were passed over for these reasons. A node that does not know never
     /// claims the VNI, so the ring must not name it.
-    fn knows_of(&self, passed: Fitness) -> bool {
-        match passed {
-            Fitness::OutOfRange => self.range.is_some(),
-            Fitness::Absent | Fitness::Failing => self.unable.is_some(),
-            Fitness::Able => true,
-        }
+    fn knows_of(&self, passed: &Passed) -> bool {
+        let of_rank = self.rank.is_some() || !passed.by_rank;
+        of_rank
+            && match passed.by_suitability {
+                Suitability::OutOfRange => self.range.is_some(),
+                Suitability::Absent | Suitability::Failing => self.unable.is_some(),
+                Suitability::Able => true,
+            }
     }
 }
+
+/// Why nodes were passed over on the way round the ring.
+struct Passed {
+    by_suitability: Suitability,
+    by_rank: bool,
+}
+
+/// The kinds of nodes that a VNI is offered to, the best first. A gateway that cannot reach the stations is the last choice; one whose
+/// host refuses the VNI may show some of it.
+const CHOICES: [(Rank, Suitability); 6] = [
+    (Rank::Fit, Suitability::Able),
+    (Rank::NoUplink, Suitability::Able),
+    (Rank::Fit, Suitability::Failing),
+    (Rank::NoUplink, Suitability::Failing),
+    (Rank::Unfit, Suitability::Able),
+    (Rank::Unfit, Suitability::Failing),
+];
 
 /// The hash circle: every node's points, ascending.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -119,41 +147,47 @@ impl Ring {
             name: member.name.clone(),
             range: member.range,
             unable: member.unable.cloned(),
+            rank: member.rank,
         };
         let nodes = members.into_iter().map(node).collect();
         Ring { nodes, points }
     }
 
     /// The node with the smallest point at or after the VNI's position, wrapping to the smallest of all. Nodes
-    /// that say they cannot serve the VNI are passed over. If only nodes are left whose host failed to serve it,
-    /// the first of these; `None` if no node has the VNI in its range and a bridge for it.
+    /// that say they cannot serve the VNI are passed over, as are those of a lower rank than another. If only nodes are
+    /// left whose host failed to serve it, or that cannot forward, the first of these; `None` if no node has the VNI in
+    /// its range and a bridge for it.
     pub fn owner(&self, vni: Vni) -> Option<&NodeName> {
-        [Fitness::Able, Fitness::Failing]
+        CHOICES
             .into_iter()
-            .find_map(|wanted| self.first(vni, wanted))
+            .find_map(|choice| self.first(vni, choice))
     }
 
-    fn first(&self, vni: Vni, wanted: Fitness) -> Option<&NodeName> {
+    fn first(&self, vni: Vni, wanted: (Rank, Suitability)) -> Option<&NodeName> {
+        let is_wanted = |node: &Node| node.rank() == wanted.0 && node.suitability(vni) == wanted.1;
         // Most VNIs without a bridge have none on any node: not worth a walk.
-        if !self.nodes.iter().any(|node| node.fitness(vni) == wanted) {
+        if !self.nodes.iter().any(is_wanted) {
             return None;
         }
         let position = position(vni);
         let at = self.points.partition_point(|&(point, _)| point < position);
         let (before, after) = self.points.split_at(at);
         let walk = after.iter().chain(before).map(|&(_, at)| &self.nodes[at]);
-        let mut passed = Fitness::Able;
+        let mut passed = Passed {
+            by_suitability: Suitability::Able,
+            by_rank: false,
+        };
         for node in walk {
-            let fitness = node.fitness(vni);
-            if fitness == wanted && node.knows_of(passed) {
+            if is_wanted(node) && node.knows_of(&passed) {
                 return Some(&node.name);
             }
-            // Who knows of a missing bridge knows of a range, too.
-            passed = match (passed, fitness) {
-                (_, Fitness::Able) => passed,
-                (Fitness::Able | Fitness::OutOfRange, fitness) => fitness,
-                _ => passed,
+            // A node that knows of a missing bridge knows of a range, too.
+            passed.by_suitability = match (passed.by_suitability, node.suitability(vni)) {
+                (passed, Suitability::Able) => passed,
+                (Suitability::Able | Suitability::OutOfRange, other) => other,
+                (passed, _) => passed,
             };
+            passed.by_rank |= node.rank() != Rank::Fit;
         }
         None
     }
@@ -190,6 +224,7 @@ mod tests {
             points,
             range: None,
             unable: None,
+            rank: None,
         }))
     }
 
@@ -275,12 +310,14 @@ mod tests {
                 points: &[at],
                 range: few,
                 unable: None,
+                rank: None,
             },
             Member {
                 name: &b,
                 points: &[at - 1],
                 range: VniRange::new(vni(1), vni(9)),
                 unable: None,
+                rank: None,
             },
         ];
         assert_eq!(Ring::new(members).owner(vni(7)), Some(&b));
@@ -300,6 +337,7 @@ mod tests {
             points: &told.1,
             range: node.1,
             unable: node.2.as_ref(),
+            rank: None,
         });
         Ring::new(members)
             .owner(vni(7))
@@ -366,6 +404,115 @@ mod tests {
             (vec![failing, go, earlier], Some("a")),
         ] {
             assert_eq!(owner_of_7(&nodes).as_deref(), owner, "{nodes:?}");
+        }
+    }
+
+    /// The owner of VNI 7 among nodes in the order of the ring, each with what it cannot serve and its rank; those
+    /// without a rank are of an earlier version.
+    fn owner_by_rank(nodes: &[(&str, Option<Unable>, Option<Rank>)]) -> Option<String> {
+        let at = position(vni(7));
+        let told: Vec<(NodeName, [u64; 1])> = nodes
+            .iter()
+            .zip(0..)
+            .map(|((text, ..), nth)| (name(text), [at.wrapping_add(nth)]))
+            .collect();
+        let members = nodes.iter().zip(&told).map(|(node, told)| Member {
+            name: &told.0,
+            points: &told.1,
+            range: VniRange::new(vni(1), vni(9)),
+            unable: node.1.as_ref(),
+            rank: node.2,
+        });
+        Ring::new(members)
+            .owner(vni(7))
+            .map(|owner| owner.to_string())
+    }
+
+    #[test]
+    fn nodes_of_a_lower_rank_are_passed_over_while_there_is_a_better_one() {
+        use Rank::*;
+        let able = || unable("", "");
+        for (nodes, owner) in [
+            (
+                vec![("a", able(), Some(Fit)), ("b", able(), Some(Fit))],
+                "a",
+            ),
+            (
+                vec![("a", able(), Some(Unfit)), ("b", able(), Some(Fit))],
+                "b",
+            ),
+            (
+                vec![("a", able(), Some(NoUplink)), ("b", able(), Some(Fit))],
+                "b",
+            ),
+            (
+                vec![("a", able(), Some(Unfit)), ("b", able(), Some(NoUplink))],
+                "b",
+            ),
+            // All bad: as if none were.
+            (
+                vec![("a", able(), Some(Unfit)), ("b", able(), Some(Unfit))],
+                "a",
+            ),
+            // A better node without a bridge does not count.
+            (
+                vec![
+                    ("a", able(), Some(Unfit)),
+                    ("b", unable("7", ""), Some(Fit)),
+                ],
+                "a",
+            ),
+            // One whose host refuses the VNI is better than one that cannot forward, and no better than one
+            // without its uplink.
+            (
+                vec![
+                    ("a", able(), Some(Unfit)),
+                    ("b", unable("", "7"), Some(Fit)),
+                ],
+                "b",
+            ),
+            (
+                vec![
+                    ("a", able(), Some(NoUplink)),
+                    ("b", unable("", "7"), Some(Fit)),
+                ],
+                "a",
+            ),
+        ] {
+            assert_eq!(owner_by_rank(&nodes).as_deref(), Some(owner), "{nodes:?}");
+        }
+    }
+
+    /// A node of an earlier version does not read ranks: it never claims a VNI of a node that was passed over for
+    /// its rank. Where it is the first, all agree.
+    #[test]
+    fn a_node_that_does_not_know_of_ranks_gets_nothing_by_them() {
+        use Rank::*;
+        let able = || unable("", "");
+        for (nodes, owner) in [
+            (
+                vec![("old", able(), None), ("a", able(), Some(Unfit))],
+                "old",
+            ),
+            (
+                vec![
+                    ("a", able(), Some(Unfit)),
+                    ("old", able(), None),
+                    ("b", able(), Some(Fit)),
+                ],
+                "b",
+            ),
+            (vec![("a", able(), Some(Unfit)), ("old", able(), None)], "a"),
+            (
+                vec![
+                    ("a", able(), Some(Unfit)),
+                    ("go", None, None),
+                    ("b", able(), Some(NoUplink)),
+                ],
+                "b",
+            ),
+        ] {
+            assert_eq!(owner_by_rank(&nodes).as_deref(), Some(owner), "{nodes:?}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! [`Foreign`], is reported once and stepped over.
 
 use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
+use crate::model::fitness::{Fitness, Rank, Sign};
 use crate::model::fsm::Kind;
 use crate::model::ring::Unable;
 use crate::model::spans::Spans;
@@ -132,6 +133,8 @@ pub struct Meta {
     pub range: VniRange,
     /// What of these it cannot serve at present. `None` if the node is of a version that does not publish it.
     pub unable: Option<Unable>,
+    /// How well it can forward. `None` if the node is of a version that does not publish it.
+    pub fitness: Option<Fitness>,
     /// When this was written: seconds since 1970 (UTC) by the node's clock. With the revision of the key, it
     /// tells people about when other keys were written.
     pub time: Option<u64>,
@@ -245,6 +248,7 @@ fn read_meta(bytes: &[u8]) -> Result<Meta, &'static str> {
             .to_owned(),
         range: VniRange::new(vni("minvni")?, vni("maxvni")?).ok_or(WHY)?,
         unable: json.get("unable").map(unable).transpose()?,
+        fitness: json.get("fitness").map(read_fitness).transpose()?,
         time: json.get("time").and_then(Json::as_u64),
         kernel: json.get("kernel_lease").and_then(read_kernel_hold),
     })
@@ -259,6 +263,20 @@ fn read_kernel_hold(json: &Json) -> Option<KernelHold> {
             Some(KernelHold::Missing(why.to_owned()))
         }
     }
+}
+
+fn read_fitness(json: &Json) -> Result<Fitness, &'static str> {
+    let rank = json.get("rank").and_then(Json::as_u64);
+    let bad = json.get("bad").and_then(Json::as_array);
+    // A later version may know more signs.
+    let sign = |name: &Json| {
+        let mut known = Sign::ALL.into_iter();
+        known.find(|sign| name.as_str() == Some(sign.name()))
+    };
+    Ok(Fitness {
+        rank: Rank::from_number(rank.ok_or("holds no rank where one belongs")?),
+        bad: bad.into_iter().flatten().filter_map(sign).collect(),
+    })
 }
 
 fn read_kind(bytes: &[u8]) -> Result<Kind, &'static str> {
@@ -296,6 +314,10 @@ pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
             "absent": unable.absent.to_string(),
             "failing": unable.failing.to_string(),
         });
+    }
+    if let Some(fitness) = &meta.fitness {
+        let bad: Vec<&str> = fitness.bad.iter().map(Sign::name).collect();
+        json["fitness"] = json!({"rank": fitness.rank.number(), "bad": bad});
     }
     if let Some(time) = meta.time {
         json["time"] = json!(time);

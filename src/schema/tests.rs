@@ -82,6 +82,7 @@ fn values_read_as_the_go_program_writes_them() {
         version: "0.1.0".into(),
         range: VniRange::new(vni(1), vni(100)).unwrap(),
         unable: None,
+        fitness: None,
         time: Some(1_700_000_000),
         kernel: None,
     };
@@ -89,9 +90,18 @@ fn values_read_as_the_go_program_writes_them() {
         absent: "6-100".parse().unwrap(),
         failing: "2,4".parse().unwrap(),
     };
-    for unable in [None, Some(Unable::default()), Some(unable)] {
+    let unfit = Fitness {
+        rank: Rank::Unfit,
+        bad: [Sign::FabricLink, Sign::Ospf].into_iter().collect(),
+    };
+    let fitnesses = [None, Some(Fitness::default()), Some(unfit)];
+    for (unable, fitness) in [None, Some(Unable::default()), Some(unable)]
+        .into_iter()
+        .zip(fitnesses)
+    {
         let meta = Meta {
             unable,
+            fitness,
             ..meta.clone()
         };
         assert_eq!(
@@ -197,6 +207,7 @@ fn fits(batch: &Batch) -> bool {
         version: "1".to_owned(),
         range: VniRange::new(vni(1), vni(9)).unwrap(),
         unable: None,
+        fitness: None,
         time: Some(1),
         kernel: None,
     };
@@ -298,4 +309,23 @@ fn a_bundle_is_written_whole_or_not_at_all() {
     );
     reply.succeeded = false;
     assert_eq!(fates(&reply), None);
+}
+
+/// Input: the fitness that a later version may write. Output: what this one knows of it. A rank that is no number
+/// makes the whole value unreadable.
+#[test]
+fn a_fitness_of_a_later_version_is_read_as_far_as_it_is_known() {
+    let meta = |fitness: &str| {
+        let text = format!(r#"{{"version":"9","minvni":1,"maxvni":2,"fitness":{fitness}}}"#);
+        read_value(&Key::Meta(name("gw1")), text.as_bytes()).0
+    };
+    let Value::Meta(read) = meta(r#"{"rank":4,"bad":["evpn","ptp-clock",7],"since":3}"#) else {
+        panic!("it is not read")
+    };
+    let known = Fitness {
+        rank: Rank::Fit,
+        bad: [Sign::Evpn].into_iter().collect(),
+    };
+    assert_eq!(read.fitness, Some(known));
+    assert_eq!(meta(r#"{"rank":"high"}"#), Value::Unreadable);
 }

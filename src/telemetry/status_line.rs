@@ -1,5 +1,6 @@
 //! How a node does, in one line for `systemctl status`. Pure.
 
+use crate::model::fitness::{Fitness, Rank};
 use std::time::Duration;
 
 /// Etcd is asked every 2 s: silent for longer than this, it is away.
@@ -18,6 +19,8 @@ pub struct Situation {
     pub is_proved: bool,
     /// How long etcd has not answered; `None` if it never did.
     pub silence: Option<Duration>,
+    /// How well it can forward.
+    pub fitness: Fitness,
     /// VNIs that it serves.
     pub served: u32,
     /// VNIs of its range that it has a bridge for.
@@ -32,6 +35,7 @@ pub fn status_line(situation: &Situation) -> String {
         has_begun,
         is_proved,
         silence,
+        fitness,
         served,
         able,
     } = *situation;
@@ -54,6 +58,13 @@ pub fn status_line(situation: &Situation) -> String {
         }
         (None, false) => format!("no lease: fenced, {serves}"),
         (None, true) if is_drained => format!("drained: {serves}, lease held"),
+        (None, true) if !fitness.bad.is_empty() => {
+            let bad = fitness.bad;
+            format!("cannot forward, bad signs: {bad}: {serves}, lease held")
+        }
+        (None, true) if fitness.rank < Rank::Fit => {
+            format!("could not forward a short time ago: {serves}, lease held")
+        }
         (None, true) => format!("in sync: {serves}, lease held"),
     }
 }
@@ -61,6 +72,7 @@ pub fn status_line(situation: &Situation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::fitness::{Sign, SignSet};
 
     /// Input: a node that serves, and what happens to it. Output: the line says so.
     #[test]
@@ -71,6 +83,7 @@ mod tests {
             has_begun: true,
             is_proved: true,
             silence: Some(Duration::from_millis(1900)),
+            fitness: Fitness::default(),
             served: 2,
             able: 5,
         };
@@ -80,9 +93,19 @@ mod tests {
             served: 0,
             ..fine
         };
+        let cut_off = Fitness {
+            rank: Rank::Unfit,
+            bad: SignSet::NONE.with(Sign::Evpn),
+        };
+        let mended = Fitness {
+            bad: SignSet::NONE,
+            ..cut_off
+        };
         #[rustfmt::skip]
         let table = [
             (fine, "in sync: serves 2 of 5 VNIs, lease held"),
+            (Situation { fitness: cut_off, ..fine }, "cannot forward, bad signs: evpn: serves 2 of 5 VNIs, lease held"),
+            (Situation { fitness: mended, ..fine }, "could not forward a short time ago: serves 2 of 5 VNIs, lease held"),
             (Situation { silence, ..fine }, "etcd away for 20 s: serves 2 of 5 VNIs, until the lease ends"),
             (Situation { silence, ..fenced }, "etcd away for 20 s: fenced, serves 0 of 5 VNIs"),
             (fenced, "no lease: fenced, serves 0 of 5 VNIs"),

@@ -296,6 +296,14 @@ impl Node {
         }
     }
 
+    /// The signs that its host shows as bad from now on: names, separated by commas, or `none`.
+    pub fn set_bad_signs(&self, signs: &str) {
+        // In one step: half a file names other signs.
+        let (new, path) = (self.host.0.join("signs.new"), self.host.0.join("signs"));
+        fs::write(&new, signs).unwrap();
+        fs::rename(new, path).unwrap();
+    }
+
     /// What its host shows of each VNI, as one read saw it.
     pub fn exposure(&self) -> Vec<Shown> {
         let count = self.options["--maxvni"].parse().unwrap();
@@ -417,6 +425,7 @@ pub fn ring_of(nodes: &[&Node]) -> Ring {
         points: &node.points,
         range: None,
         unable: None,
+        rank: None,
     }))
 }
 

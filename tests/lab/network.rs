@@ -325,6 +325,7 @@ pub fn points() -> [String; 2] {
             points,
             range: None,
             unable: None,
+            rank: None,
         });
         let ring = Ring::new(members);
         let at =

@@ -14,6 +14,7 @@ use crate::host::frr::inspect::inspect;
 use crate::host::garp::packet_socket;
 use crate::host::links::dump;
 use crate::host::nft::{self, KernelLease};
+use crate::host::signs::{SignReader, Tracked};
 use crate::model::purpose::Purpose;
 use crate::model::types::{NodeName, Revision, Vni, VniRange};
 use crate::schema::{self, Key, Value};
@@ -62,11 +63,15 @@ fn host(purpose: &Purpose) -> Facts {
         filter: purpose.filter,
         ..FrrConfig::new(purpose.range)
     };
+    let run_dirs = frr.run_dirs.clone();
     let frr = inspect(&frr);
     Facts {
         system: Some(look_at_system(purpose.range, &links)),
         passage: Some(look_at_passage(purpose, &links, &frr)),
         frr: Some(frr),
+        signs: SignReader::new(&run_dirs, purpose.range, Tracked::default())
+            .look()
+            .to_vec(),
         links: Some(links),
         etcd: None,
     }

@@ -2,7 +2,8 @@
 //!
 //! What was found (`Facts`) is collected by [`look`], which only looks; the one thing that it leaves anywhere is
 //! a lease in etcd, for the moment until it is revoked. What it means is said by pure functions, one module a
-//! part of the host: [`links`], [`system`], [`passage`] (with [`ruleset`]), [`routing`], [`startup`], [`database`] (with [`refusal`]). [`show`]
+//! part of the host: [`links`], [`system`], [`passage`] (with [`ruleset`]), [`routing`], [`startup`], [`signs`],
+//! [`database`] (with [`refusal`]). [`show`]
 //! writes it down.
 
 pub mod database;
@@ -14,9 +15,11 @@ pub mod refusal;
 pub mod routing;
 pub mod ruleset;
 pub mod show;
+pub mod signs;
 pub mod startup;
 pub mod system;
 
+use crate::model::fitness::{Sign, SignState};
 use crate::model::purpose::Purpose;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::log_text::{runs, spans};
@@ -152,6 +155,8 @@ pub struct Facts {
     pub passage: Option<passage::Passage>,
     /// FRR.
     pub frr: Option<crate::host::frr::inspection::Inspection>,
+    /// Whether links and neighbours are well.
+    pub signs: Vec<(Sign, SignState)>,
     /// etcd.
     pub etcd: Option<database::Database>,
 }
@@ -179,6 +184,7 @@ pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
         findings.extend(routing::findings(purpose, frr, &bridges, links, running));
         findings.extend(startup::findings(purpose, frr, &bridges));
     }
+    findings.extend(signs::findings(&facts.signs));
     if let Some(etcd) = &facts.etcd {
         findings.extend(database::findings(purpose, etcd, guarded));
     }

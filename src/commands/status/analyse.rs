@@ -1,6 +1,7 @@
 //! Pure: from keys to a report.
 
 use super::{Health, Marks, Node, Report, STUCK, Since, Snapshot, VniReport, VniState};
+use crate::model::fitness::{Fitness, Rank};
 use crate::model::fsm::{Kind, State};
 use crate::model::ring::{Member, Ring};
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
@@ -111,7 +112,13 @@ impl Read {
             points: &node.points,
             range: self.metas.get(name).map(|meta| meta.range),
             unable: self.metas.get(name).and_then(|meta| meta.unable.as_ref()),
+            rank: self.fitness(name).map(|it| it.rank),
         }))
+    }
+
+    /// How well a node says that it can forward.
+    fn fitness(&self, name: &NodeName) -> Option<Fitness> {
+        self.metas.get(name)?.fitness
     }
 
     /// The ranges of the nodes that live and say so.
@@ -216,6 +223,7 @@ impl Read {
                     owns: 0,
                     gains: 0,
                     loses: 0,
+                    fitness: self.fitness(name),
                 };
                 (name, node)
             })
@@ -254,6 +262,8 @@ impl Read {
             }
             _ if drained => Health::Draining,
             _ if node.points == 0 => Health::NoPoints,
+            _ if node.fitness.is_some_and(|it| it.rank == Rank::Unfit) => Health::Unfit,
+            _ if node.fitness.is_some_and(|it| it.rank == Rank::NoUplink) => Health::NoUplink,
             _ => Health::Ok,
         }
     }
@@ -265,6 +275,7 @@ impl Read {
         } else if nodes.iter().all(|node| node.points == 0) {
             warnings.push("no node takes VNIs: what loses its owner now stays unserved".to_owned());
         }
+        warn_of_fitness(nodes, &mut warnings);
         self.warn_of_ranges(nodes, &mut warnings);
         let named: BTreeSet<Vni> = self.ranges().flat_map(|(_, range)| range.iter()).collect();
         let absent: Vec<Vni> = named.difference(wanted).copied().collect();
@@ -362,6 +373,29 @@ impl Read {
                 some(names)
             ));
         }
+    }
+}
+
+/// What keeps nodes from forwarding. A node that an operator drained is left out.
+fn warn_of_fitness(nodes: &[Node], warnings: &mut Vec<String>) {
+    let takes = |node: &&Node| node.points > 0;
+    let is_fit = |node: &Node| node.fitness.is_none_or(|it| it.rank == Rank::Fit);
+    for node in nodes.iter().filter(takes).filter(|node| !is_fit(node)) {
+        let Some(fitness) = node.fitness else {
+            continue;
+        };
+        let name = &node.name;
+        warnings.push(match fitness.bad.is_empty() {
+            true => format!("{name} could not forward a short time ago, and takes no VNIs yet"),
+            false => format!(
+                "{name} cannot forward: bad signs: {}; see wmgwd check on it",
+                fitness.bad
+            ),
+        });
+    }
+    if nodes.iter().any(|node| takes(&node)) && !nodes.iter().filter(takes).any(is_fit) {
+        warnings
+            .push("no node is fit: each keeps its VNIs, and stations may be cut off".to_owned());
     }
 }
 

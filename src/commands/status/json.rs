@@ -1,6 +1,7 @@
 //! Pure: a report as one JSON object.
 
 use super::{Report, Since, VniReport, VniState};
+use crate::model::fitness::Sign;
 use crate::model::types::Vni;
 use crate::schema::KernelHold;
 use serde_json::{Map, Value, json};
@@ -25,6 +26,8 @@ pub fn json(report: &Report, asked: &[VniReport]) -> String {
                 "owns": node.owns,
                 "gains": node.gains,
                 "loses": node.loses,
+                "rank": node.fitness.map(|it| it.rank.number()),
+                "bad_signs": node.fitness.map(|it| it.bad.iter().map(Sign::name).collect::<Vec<_>>()),
             })
         })
         .collect();

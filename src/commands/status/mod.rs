@@ -18,6 +18,7 @@ pub use show::{Line, Screen, Tone, clip, complaint, lines, paint, rows};
 pub use since::{Marks, Since};
 
 use crate::etcd::KeyValue;
+use crate::model::fitness::Fitness;
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::KernelHold;
 use std::collections::BTreeMap;
@@ -107,6 +108,8 @@ pub struct Node {
     pub gains: usize,
     /// How many of those that it owns are on their way to another.
     pub loses: usize,
+    /// How well it says that it can forward; `None` if it is of a version that does not say.
+    pub fitness: Option<Fitness>,
 }
 
 /// How a node is, as far as etcd can tell.
@@ -120,6 +123,10 @@ pub enum Health {
     Drained,
     /// It has no points, and no operator asked for that: its FRR is down, or it is about to end.
     NoPoints,
+    /// It cannot forward, or could not until a short time ago.
+    Unfit,
+    /// It cannot reach the networks above, or could not until a short time ago.
+    NoUplink,
     /// Its key is attached to no lease: no node of either program writes such a one.
     NoLease,
 }
@@ -132,6 +139,8 @@ impl Health {
             Health::Draining => "draining",
             Health::Drained => "drained",
             Health::NoPoints => "no points",
+            Health::Unfit => "unfit",
+            Health::NoUplink => "no uplink",
             Health::NoLease => "no lease",
         }
     }

@@ -136,8 +136,8 @@ fn nodes(report: &Report) -> Vec<Line> {
             node.loses.to_string(),
         ];
         let tone = match node.health {
-            Health::NoLease => Tone::Bad,
-            Health::Draining | Health::NoPoints => Tone::Warn,
+            Health::Unfit | Health::NoLease => Tone::Bad,
+            Health::Draining | Health::NoPoints | Health::NoUplink => Tone::Warn,
             _ if matches!(node.kernel, Some(KernelHold::Missing(_))) => Tone::Warn,
             Health::Ok | Health::Drained => Tone::Plain,
         };

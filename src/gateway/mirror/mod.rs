@@ -4,12 +4,14 @@ mod cell;
 mod nodes;
 mod row;
 
+use crate::model::fitness::Fitness;
 use crate::model::fsm::Write;
 use crate::model::ring::{Ring, Unable};
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::{Change, Key};
 use fnv::FnvHashSet;
 pub use nodes::Nodes;
+use nodes::Published;
 pub use row::Row;
 
 /// What this node knows of etcd.
@@ -43,6 +45,19 @@ pub struct RowNews {
     pub vni: Vni,
     /// It named an owner or a successor that it does not name now.
     pub lost_a_name: bool,
+    /// It says that it has neither.
+    pub given_back: bool,
+}
+
+impl RowNews {
+    /// Of a row that has changed, and had names before as `named` says.
+    fn of(vni: Vni, row: &Row, named: [bool; 2]) -> RowNews {
+        RowNews {
+            vni,
+            lost_a_name: row.lost_a_name(named),
+            given_back: row.is_given_back(),
+        }
+    }
 }
 
 impl Mirror {
@@ -108,8 +123,7 @@ impl Mirror {
             let named = row.names();
             if row.retain(vni, revision, |key| present.contains(key)) {
                 self.changed.push(vni);
-                let lost_a_name = row.lost_a_name(named);
-                news.rows.push(RowNews { vni, lost_a_name });
+                news.rows.push(RowNews::of(vni, row, named));
             }
         }
         self.nodes.retain(revision, |key| present.contains(key));
@@ -149,8 +163,7 @@ impl Mirror {
             let named = row.names();
             if row.apply(change) {
                 self.changed.push(vni);
-                let lost_a_name = row.lost_a_name(named);
-                news.rows.push(RowNews { vni, lost_a_name });
+                news.rows.push(RowNews::of(vni, row, named));
             }
         }
     }
@@ -161,13 +174,18 @@ impl Mirror {
         me: &NodeName,
         points: Vec<u64>,
         unable: Unable,
+        fitness: Fitness,
         lease: LeaseId,
         revision: Revision,
     ) -> News {
-        let range = self.range;
+        let published = Published {
+            range: self.range,
+            unable: Some(unable),
+            fitness: Some(fitness),
+        };
         let nodes = self
             .nodes
-            .registered_as(me, points, range, unable, lease, revision);
+            .registered_as(me, points, published, lease, revision);
         if nodes {
             self.ring = self.nodes.ring();
         }
@@ -323,7 +341,8 @@ mod tests {
         let me = name("gw1");
         mirror.take_snapshot(Revision(5), &[]).expect("news");
         let register = |mirror: &mut Mirror| {
-            mirror.registered(&me, vec![7], Unable::default(), LEASE, Revision(8))
+            let (unable, fitness) = (Unable::default(), Fitness::default());
+            mirror.registered(&me, vec![7], unable, fitness, LEASE, Revision(8))
         };
         assert!(register(&mut mirror).nodes && mirror.ring().has(&me));
         assert!(

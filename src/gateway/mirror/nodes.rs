@@ -1,6 +1,7 @@
 //! The nodes that are registered, and what they publish.
 
 use super::cell::{Cell, Reading};
+use crate::model::fitness::{Fitness, Rank};
 use crate::model::ring::{Member, Ring, Unable};
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::{Change, Key, Value};
@@ -8,9 +9,10 @@ use std::collections::BTreeMap;
 
 /// What a node of our kind publishes of itself, as far as owners depend on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Published {
-    range: VniRange,
-    unable: Option<Unable>,
+pub struct Published {
+    pub range: VniRange,
+    pub unable: Option<Unable>,
+    pub fitness: Option<Fitness>,
 }
 
 /// All nodes that are registered.
@@ -53,6 +55,42 @@ impl Nodes {
         cell.value().filter(|_| is_current)?.unable.as_ref()
     }
 
+    /// How well the node published under `lease` that it can forward.
+    pub fn fitness(&self, name: &NodeName, lease: LeaseId) -> Option<Fitness> {
+        let cell = self.metas.get(name)?;
+        let is_current = cell.lease() == Some(lease) && !cell.is_unreadable();
+        cell.value().filter(|_| is_current)?.fitness
+    }
+
+    /// The node's rank, if it publishes one.
+    fn rank(&self, name: &NodeName) -> Option<Rank> {
+        let published = self.metas.get(name)?.value()?;
+        Some(published.fitness?.rank)
+    }
+
+    /// Whether both nodes publish their ranks, and that of `better` is the higher one.
+    pub fn outranks(&self, better: &NodeName, worse: &NodeName) -> bool {
+        let ranks = self.rank(better).zip(self.rank(worse));
+        ranks.is_some_and(|(better, worse)| better > worse)
+    }
+
+    /// The highest rank of the nodes that are registered with points, but for `me`.
+    pub fn best_rank_beside(&self, me: &NodeName) -> Option<Rank> {
+        let others = self.points.iter().filter(|(name, cell)| {
+            *name != me && cell.value().is_some_and(|points| !points.is_empty())
+        });
+        others.filter_map(|(name, _)| self.rank(name)).max()
+    }
+
+    /// Whether all that are registered publish their ranks.
+    pub fn all_have_ranks(&self) -> bool {
+        let mut registered = self
+            .points
+            .iter()
+            .filter(|(_, cell)| cell.value().is_some());
+        registered.all(|(name, _)| self.rank(name).is_some())
+    }
+
     /// Whether the node published that it has no bridge for `vni`.
     pub fn is_without_bridge(&self, name: &NodeName, vni: Vni) -> bool {
         let published = self.metas.get(name).and_then(|cell| cell.value());
@@ -65,15 +103,10 @@ impl Nodes {
         &mut self,
         me: &NodeName,
         points: Vec<u64>,
-        range: VniRange,
-        unable: Unable,
+        published: Published,
         lease: LeaseId,
         revision: Revision,
     ) -> bool {
-        let published = Published {
-            range,
-            unable: Some(unable),
-        };
         let (lease, meta) = (Some(lease), self.metas.entry(me.clone()).or_default());
         meta.take(revision, lease, Reading::Value(Some(published)));
         let cell = self.points.entry(me.clone()).or_default();
@@ -111,6 +144,9 @@ impl Nodes {
                 points,
                 range: published.map(|published| published.range),
                 unable: published.and_then(|published| published.unable.as_ref()),
+                rank: published
+                    .and_then(|published| published.fitness)
+                    .map(|it| it.rank),
             })
         }))
     }
@@ -160,6 +196,7 @@ impl Nodes {
                     Some(Value::Meta(meta)) => Reading::Value(Some(Published {
                         range: meta.range,
                         unable: meta.unable.clone(),
+                        fitness: meta.fitness,
                     })),
                     Some(_) => Reading::Unreadable,
                 };

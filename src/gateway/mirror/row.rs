@@ -60,6 +60,12 @@ impl Row {
         lost_one || lacks_all
     }
 
+    /// Whether the row says that it has neither owner nor successor, as an owner writes that gives it back. (A key that
+    /// an operator deleted says nothing of what the owner does.)
+    pub fn is_given_back(&self) -> bool {
+        self.kind.value() == Some(&Kind::Unassigned)
+    }
+
     /// Whether `current` names `me` under its present `lease`.
     pub fn is_owned_by(&self, me: &NodeName, lease: Option<LeaseId>) -> bool {
         let named = self.current.value() == Some(me);

@@ -5,6 +5,7 @@ use super::etcd::ModelEtcd;
 use super::table::{Row, collect_vnis, judge, row};
 use crate::etcd::Txn;
 use crate::gateway::Exit;
+use crate::model::fitness::{Fitness, Rank};
 use crate::model::ring::{Member, Points, Ring};
 use crate::model::types::{NodeName, Time, Vni};
 use crate::schema::{self, Key, Meta, Value};
@@ -29,6 +30,10 @@ pub struct Checker {
     pub overlaps: u64,
     /// How often a Go node took from others what it must not.
     pub go_harms: u64,
+    /// Whether etcd has a node of a higher rank beside each node, and when it last had.
+    outranked: Vec<(bool, Option<Time>)>,
+    /// How often a node gave a VNI back because another can forward.
+    pub gave_way: u64,
 }
 
 impl Checker {
@@ -43,6 +48,8 @@ impl Checker {
             available: false,
             overlaps: 0,
             go_harms: 0,
+            outranked: Vec::new(),
+            gave_way: 0,
         }
     }
 
@@ -435,11 +442,53 @@ impl Cluster {
         if self.checker.rewound_until > self.now {
             return;
         }
+        let owned = before.number == Some(1) && before.owner() == Some(&me);
+        let had_bridge = self.nodes[n].host.bridge(vni).present;
+        if owned && after.number == Some(0) && had_bridge && !self.spoiled(vni) {
+            self.checker.gave_way += 1;
+            let lacked_bridge = self.settings.rough && !self.nodes[n].host.was_complete();
+            if !self.was_outranked(n) && !lacked_bridge {
+                self.fail(format!("{me} gives vni={vni} back, and no node is better"));
+            }
+        }
         if let Err(why) = judge(&me, before, &after, self.spoiled(vni)) {
             self.fail(format!(
                 "{me} wrote vni={vni}: {why}: {before:?} -> {after:?}"
             ));
         }
+    }
+
+    /// etcd has changed: remembers which nodes are outranked by it.
+    pub fn note_ranks(&mut self) {
+        let ranks: Vec<Option<Rank>> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let points = self.etcd.get(&Key::Node(node.name().clone()).bytes())?;
+                let fitness = self.meta(node.name())?.fitness?;
+                (points.value != b"[]").then_some(fitness.rank)
+            })
+            .collect();
+        let mut outranked = std::mem::take(&mut self.checker.outranked);
+        outranked.resize(ranks.len(), (false, None));
+        for (n, (is_so, at)) in outranked.iter_mut().enumerate() {
+            let own = self.meta(self.nodes[n].name()).and_then(|it| it.fitness);
+            let own = own.map_or(Rank::Fit, |it| it.rank);
+            let was_so = *is_so;
+            *is_so = ranks.iter().flatten().any(|rank| *rank > own);
+            if was_so || *is_so {
+                *at = Some(self.now);
+            }
+        }
+        self.checker.outranked = outranked;
+    }
+
+    /// Whether a node that cannot forward knew of a better one when it decided. A worker may hang for 20 s, and a
+    /// watch for 40 s.
+    fn was_outranked(&self, n: usize) -> bool {
+        let known = ms(if self.settings.rough { 65_000 } else { 100 });
+        let (is_so, at) = self.checker.outranked.get(n).copied().unwrap_or_default();
+        is_so || at.is_some_and(|at| self.now.since(at) <= known)
     }
 
     /// What a node says of itself in etcd.
@@ -475,16 +524,18 @@ impl Cluster {
             })
             .collect();
         let metas: Vec<Option<Meta>> = read.iter().map(|(name, _)| self.meta(name)).collect();
-        Ring::new(
-            read.iter()
-                .zip(&metas)
-                .map(|((name, points), meta)| Member {
-                    name,
-                    points,
-                    range: meta.as_ref().map(|meta| meta.range),
-                    unable: meta.as_ref().and_then(|meta| meta.unable.as_ref()),
-                }),
-        )
+        Ring::new(read.iter().zip(&metas).map(|((name, points), meta)| {
+            Member {
+                name,
+                points,
+                range: meta.as_ref().map(|meta| meta.range),
+                unable: meta.as_ref().and_then(|meta| meta.unable.as_ref()),
+                rank: meta
+                    .as_ref()
+                    .and_then(|meta| meta.fitness)
+                    .map(|it| it.rank),
+            }
+        }))
     }
 
     /// Whether a node runs that nobody told to leave.
@@ -557,6 +608,7 @@ impl Cluster {
             let Some(owner) = ring.owner(vni) else {
                 continue;
             };
+            let owner = self.keeper(&row).unwrap_or(owner);
             // Go does not mend what it cannot read, and nobody else may.
             let number = row.number.or(self.is_go(owner).then_some(1));
             if number != Some(1) || row.owner() != Some(owner) || row.successor().is_some() {
@@ -589,6 +641,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// The owner of a row, if it keeps the VNI although the ring names another: its signs are good again, and it
+    /// waits until they have been so for long enough.
+    fn keeper<'a>(&'a self, row: &Row) -> Option<&'a NodeName> {
+        let owner = row.owner()?;
+        let node = self.nodes.iter().find(|node| node.name() == owner)?;
+        let fitness = self.meta(owner)?.fitness?;
+        let waits = fitness.rank < Rank::Fit && fitness.bad.is_empty();
+        (waits && row.number == Some(1)).then_some(node.name())
+    }
+
     /// Whether what the nodes say that they cannot serve is true, and they hold nothing back any more.
     pub fn told_truly(&self) -> Result<(), String> {
         let running = |node: &&super::node::Node| !node.go && node.runs() && !node.drained;
@@ -597,6 +659,10 @@ impl Cluster {
             let Some(unable) = unable else {
                 return Err(format!("{} says nothing of itself", node.name()));
             };
+            let fitness = self.meta(node.name()).and_then(|meta| meta.fitness);
+            if fitness != Some(Fitness::default()) {
+                return Err(format!("{} says {fitness:?}", node.name()));
+            }
             for vni in node.config.range.iter() {
                 let bridge = node.host.bridge(vni);
                 let refuses = bridge.refuses_arp || bridge.refuses_routes;

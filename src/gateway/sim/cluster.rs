@@ -7,6 +7,7 @@ use super::node::{Ev, Node, Process};
 use super::rng::Rng;
 use crate::etcd::{Grant, KeyValue, Txn, TxnReply};
 use crate::gateway::Config;
+use crate::model::fitness::{Fitness, SignSet};
 use crate::model::frr::Cost;
 use crate::model::ring::{Points, Unable};
 use crate::model::types::{LeaseId, Revision, Time, Vni, VniRange};
@@ -28,6 +29,7 @@ pub struct Settings {
     pub etcd_timeout: Duration,
     pub settle: Duration,
     pub join_hold: Duration,
+    pub fit_hold: Duration,
     pub drain_timeout: Duration,
     /// Whether calls, vtysh and the scheduler misbehave at random.
     pub rough: bool,
@@ -50,6 +52,7 @@ impl Default for Settings {
             etcd_timeout: ms(1_000),
             settle: ms(1_000),
             join_hold: ms(15_000),
+            fit_hold: ms(10_000),
             drain_timeout: ms(60_000),
             rough: false,
             lossy: false,
@@ -85,6 +88,7 @@ pub enum Reason {
         points: Vec<u64>,
         drawn: Option<Vec<u64>>,
         unable: Unable,
+        fitness: Fitness,
     },
 }
 
@@ -229,6 +233,8 @@ impl Cluster {
             drain_timeout: self.settings.drain_timeout,
             name_wait: self.settings.ttl + ms(5_000),
             takeover_cost: Cost::OWNER,
+            track: SignSet::ALL,
+            fit_hold: self.settings.fit_hold,
         };
         let index = self.nodes.len();
         self.nodes.push(Node::new(config, go, self.settings.vnis));
@@ -398,6 +404,7 @@ impl Cluster {
     /// The store has changed: whoever watches will hear of it.
     pub fn changed(&mut self) {
         self.checker.dirty = true;
+        self.note_ranks();
         for n in 0..self.nodes.len() {
             self.tell_watch(n);
         }

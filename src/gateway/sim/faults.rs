@@ -6,6 +6,7 @@ use super::node::{Ev, Robbed};
 use super::rng::Rng;
 use crate::etcd::{Op, Txn};
 use crate::gateway::{Event, Exit, Gateway, Parts};
+use crate::model::fitness::{Sign, SignSet};
 use crate::model::types::Vni;
 use crate::schema::{self, Key};
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub enum Fault {
     ForeignFilter(usize, Vni, bool),
     ForeignCost(usize, Vni, u16),
     ForeignArp(usize, Vni, bool),
+    /// The signs of the host say that these are wrong.
+    Signs(usize, SignSet),
     RemoveBridge(usize, Vni),
     AddBridge(usize, Vni),
     /// Somebody takes from FRR what it was told of a VNI.
@@ -157,7 +160,12 @@ impl Cluster {
                     self.tell_links(n, vni);
                 }
             }
+            Fault::Signs(n, bad) => {
+                self.nodes[n].host.bad = bad;
+                self.tell_signs(n);
+            }
             Fault::RemoveBridge(n, vni) => {
+                self.nodes[n].host.lacked = true;
                 let bridge = self.nodes[n].host.bridge_mut(vni);
                 (bridge.present, bridge.arp, bridge.fresh) = (false, false, false);
                 self.tell_links(n, vni);
@@ -205,6 +213,46 @@ impl Cluster {
                 self.after(ms(2_000), Ev::Fault(Fault::Supervise));
             }
         }
+    }
+
+    /// What the host's signs say now arrives a moment later.
+    pub fn tell_signs(&mut self, n: usize) {
+        let inc = self.nodes[n].inc;
+        let event = Box::new(Event::Signs(self.nodes[n].host.bad));
+        if !self.nodes[n].go {
+            self.after(ms(20), Ev::Inbox { n, inc, event });
+        }
+    }
+
+    /// Signs that come and go on one node, or on all of them at nearly the same time.
+    fn break_signs(&mut self, n: usize, lasts: Duration) -> Fault {
+        let bad: SignSet = Sign::ALL
+            .into_iter()
+            .filter(|sign| *sign != Sign::Frr && self.rng.chance(400))
+            .collect();
+        match self.rng.below(3) {
+            // A cut, or a sign that lies.
+            0 => {}
+            // Flaps.
+            1 => {
+                let mut at = ms(0);
+                for _ in 0..self.rng.within(1, 8) {
+                    at += self.rng.millis(10, 4_000);
+                    self.schedule(at, Fault::Signs(n, SignSet::NONE));
+                    at += self.rng.millis(10, 4_000);
+                    self.schedule(at, Fault::Signs(n, bad));
+                }
+            }
+            _ => {
+                for other in 0..self.nodes.len() {
+                    let at = self.rng.millis(0, 300);
+                    self.schedule(at, Fault::Signs(other, bad));
+                    let until = at + lasts + self.rng.millis(0, 2_000);
+                    self.schedule(until, Fault::Signs(other, SignSet::NONE));
+                }
+            }
+        }
+        Fault::Signs(n, bad)
     }
 
     fn tell_links(&mut self, n: usize, vni: Vni) {
@@ -319,6 +367,7 @@ impl Cluster {
             self.strike(Fault::Deaf(n, false));
             self.strike(Fault::FrrConfigure(n));
             self.strike(Fault::FrrStart(n));
+            self.strike(Fault::Signs(n, SignSet::NONE));
             for vni in self.vnis() {
                 let bridge = self.nodes[n].host.bridge_mut(vni);
                 (bridge.refuses_arp, bridge.refuses_routes) = (false, false);
@@ -355,7 +404,7 @@ impl Cluster {
             bgpd: parts.0,
             ospfd: parts.1,
         };
-        let kind = self.rng.below(106);
+        let kind = self.rng.below(118);
         let (begin, end) = match kind {
             0..=13 => (Fault::Crash(n), Some(Fault::Start(n))),
             14..=23 => (Fault::Pause(n), Some(Fault::Resume(n))),
@@ -401,6 +450,10 @@ impl Cluster {
                 self.random_change(n, vni, lasts);
                 return;
             }
+            106.. => (
+                self.break_signs(n, lasts),
+                Some(Fault::Signs(n, SignSet::NONE)),
+            ),
             // Go takes every text for a name, and nobody can help it then.
             99..=103 if self.nodes.iter().all(|node| !node.go) => {
                 let kind = self.rng.below(8);
@@ -499,6 +552,7 @@ pub fn random_settings(rng: &mut Rng, story: Story) -> Settings {
         etcd_timeout: ms(*rng.pick(&[500, 1_000])),
         settle: ms(*rng.pick(&[200, 1_000, 2_000])),
         join_hold: ms(*rng.pick(&[0, 5_000, 20_000])),
+        fit_hold: ms(*rng.pick(&[0, 3_000, 10_000])),
         drain_timeout: ms(if matches!(story, Story::Planned | Story::Upgrade) {
             600_000
         } else {

@@ -1,6 +1,7 @@
 //! A model of one gateway's kernel and FRR: what the network really sees of it.
 
 use crate::gateway::ArpOutcome;
+use crate::model::fitness::SignSet;
 use crate::model::frr::{Cost, Health, Parts, RouteChange};
 use crate::model::types::Vni;
 use std::collections::BTreeSet;
@@ -38,6 +39,10 @@ pub struct ModelHost {
     pub deaf: bool,
     /// vtysh takes seconds.
     pub slow: bool,
+    /// What the signs say that is wrong, be it true or not.
+    pub bad: SignSet,
+    /// A bridge was missing once.
+    pub lacked: bool,
     /// A check is due: what the network sees has changed.
     pub dirty: bool,
 }
@@ -68,6 +73,8 @@ impl ModelHost {
             unconfigured: false,
             deaf: false,
             slow: false,
+            bad: SignSet::NONE,
+            lacked: false,
             dirty: true,
         }
     }
@@ -102,6 +109,11 @@ impl ModelHost {
             silent && !b.evpn && b.cost.is_none_or(|cost| cost == Cost::OTHERS.0)
         };
         self.bridges.iter().all(nothing)
+    }
+
+    /// Whether no bridge was ever missing.
+    pub fn was_complete(&self) -> bool {
+        !self.lacked
     }
 
     pub fn set_arp(&mut self, vni: Vni, answer: bool) -> ArpOutcome {

@@ -373,6 +373,7 @@ impl Cluster {
         self.work(n);
         let delays: Vec<Duration> = (0..3).map(|_| self.rng.millis(0, 300)).collect();
         self.after(delays[0], Ev::Health { n, inc });
+        self.tell_signs(n);
         self.after(delays[1], Ev::Dog { n, inc });
         self.after(delays[2], Ev::Watch { n, inc });
         let poll = self.rng.millis(1_000, 10_000);

@@ -5,6 +5,7 @@ use super::faults::Fault;
 use super::node::Process;
 use super::table;
 use crate::gateway::{Exit, Parts};
+use crate::model::fitness::{Rank, Sign, SignSet};
 use crate::model::types::Vni;
 use crate::schema::Key;
 use std::time::Duration;
@@ -276,7 +277,8 @@ fn a_node_without_frr_gives_its_vnis_away() {
     // What bgpd cannot do must not keep ospfd from giving way to the new owners.
     assert!(cluster.nodes[2].host.shows_nothing());
     cluster.strike(Fault::FrrStart(2));
-    cluster.run_for(ms(5_000));
+    // It is trusted after a while.
+    cluster.run_for(ms(15_000));
     rest(&mut cluster, "FRR is back");
     assert!(vnis_of(&cluster, 2) > 0);
 }
@@ -604,4 +606,131 @@ fn a_vni_without_a_bridge_anywhere_costs_nothing() {
     cluster.run_for(ms(3_000));
     good(&cluster);
     assert!(share(&cluster, 1).last() == vni.as_ref());
+}
+
+fn signs(signs: &[Sign]) -> SignSet {
+    signs.iter().copied().collect()
+}
+
+/// Until no VNI is owned by gateway 0 and every one is answered for.
+fn until_given_away(cluster: &mut Cluster) -> Duration {
+    let given = |cluster: &Cluster| {
+        let answered = |vni| cluster.nodes[1..].iter().any(|node| node.host.answers(vni));
+        match vnis_of(cluster, 0) == 0 && cluster.vnis().all(answered) {
+            true => Ok(()),
+            false => Err(format!("{:?}", owners(cluster))),
+        }
+    };
+    let begun = cluster.now;
+    while given(cluster).is_err() && cluster.failure.is_none() {
+        assert!(cluster.now.since(begun) < LONG, "{:?}", owners(cluster));
+        cluster.run_for(ms(10));
+    }
+    good(cluster);
+    cluster.now.since(begun)
+}
+
+/// Input: one of three gateways loses its fabric, and has it back after 20 s. Output: the others serve its VNIs
+/// within half a second; the others' own do not move; it gets its VNIs back without a moment unserved.
+#[test]
+fn a_gateway_without_its_fabric_gives_its_vnis_away() {
+    let mut cluster = cluster(3);
+    cluster.run_for(LONG);
+    let before = owners(&cluster);
+    cluster.strike(Fault::Signs(0, signs(&[Sign::FabricLink, Sign::Evpn])));
+    let took = until_given_away(&mut cluster);
+    assert!(took <= ms(500), "{took:?}");
+    assert!(cluster.checker.gave_way > 0);
+    for (before, after) in before.iter().zip(owners(&cluster)) {
+        assert!(before.as_deref() == Some("gw1") || *before == after);
+    }
+    cluster.run_for(ms(20_000));
+    cluster.checker.available = true;
+    cluster.strike(Fault::Signs(0, SignSet::NONE));
+    cluster.run_for(ms(5_000));
+    assert_eq!(vnis_of(&cluster, 0), 0, "it is not trusted yet");
+    cluster.run_for(LONG);
+    good(&cluster);
+    assert_eq!(owners(&cluster), before);
+}
+
+/// Input: all gateways lose their uplinks within 0.15 s of each other, and have them back within 3 s; the same with
+/// FRR. Output: no row is written.
+#[test]
+fn what_strikes_all_gateways_moves_nothing() {
+    let mut cluster = cluster(3);
+    cluster.run_for(LONG);
+    let (before, written) = (owners(&cluster), commits(&cluster));
+    for n in 0..3 {
+        let at = ms(70 * n as u64);
+        cluster.schedule(at, Fault::Signs(n, signs(&[Sign::Ospf])));
+        let back = at + ms(20_000 + 1_500 * n as u64);
+        cluster.schedule(back, Fault::Signs(n, SignSet::NONE));
+    }
+    cluster.run_for(LONG * 3);
+    good(&cluster);
+    assert_eq!((owners(&cluster), commits(&cluster)), (before, written));
+    let ranks = (0..3).map(|n| {
+        cluster
+            .meta(cluster.nodes[n].name())
+            .and_then(|it| it.fitness)
+    });
+    assert!(ranks.flatten().all(|it| it.rank == Rank::Fit));
+}
+
+/// Input: a link of one gateway flaps every 3 s for a minute. Output: its VNIs leave once and come back once.
+#[test]
+fn a_flapping_gateway_moves_its_vnis_once() {
+    let mut cluster = cluster(3);
+    cluster.run_for(LONG);
+    let before = owners(&cluster);
+    let written = commits(&cluster);
+    for flap in 0..10 {
+        cluster.schedule(
+            ms(flap * 6_000),
+            Fault::Signs(0, signs(&[Sign::UplinkLink])),
+        );
+        cluster.schedule(ms(flap * 6_000 + 3_000), Fault::Signs(0, SignSet::NONE));
+    }
+    until_given_away(&mut cluster);
+    cluster.run_for(ms(1_000));
+    let away = owners(&cluster);
+    while cluster
+        .meta(cluster.nodes[0].name())
+        .and_then(|it| it.fitness)
+        .map(|it| it.rank)
+        != Some(Rank::Fit)
+    {
+        assert_eq!(owners(&cluster), away);
+        cluster.run_for(ms(500));
+        good(&cluster);
+    }
+    cluster.run_for(LONG);
+    good(&cluster);
+    assert_eq!(owners(&cluster), before);
+    assert!(
+        commits(&cluster) - written < 200,
+        "{}",
+        commits(&cluster) - written
+    );
+}
+
+/// Input: the gateways lose their uplinks one after the other, the last one a minute after the second. Output: the
+/// last one has taken all VNIs, and keeps them.
+#[test]
+fn the_last_fit_gateway_keeps_its_vnis() {
+    let mut cluster = cluster(3);
+    for n in [0, 1] {
+        cluster.strike(Fault::Signs(n, signs(&[Sign::UplinkLink])));
+        cluster.run_for(LONG);
+    }
+    assert_eq!(vnis_of(&cluster, 2), 6);
+    let written = commits(&cluster);
+    cluster.strike(Fault::Signs(2, signs(&[Sign::UplinkLink])));
+    cluster.run_for(ms(150));
+    assert_eq!((vnis_of(&cluster, 2), commits(&cluster)), (6, written));
+    cluster.checker.available = true;
+    cluster.run_for(LONG * 3);
+    good(&cluster);
+    assert_eq!((vnis_of(&cluster, 2), commits(&cluster)), (6, written));
 }

@@ -228,12 +228,14 @@ impl Cluster {
                 points,
                 drawn,
                 unable,
+                fitness,
             } => {
                 let config = &self.nodes[n].config;
                 let meta = Meta {
                     version: "sim".into(),
                     range: config.range,
                     unable: Some(unable.clone()),
+                    fitness: Some(fitness),
                     time: None,
                     kernel: None,
                 };
@@ -244,6 +246,7 @@ impl Cluster {
                     points,
                     drawn,
                     unable,
+                    fitness,
                 };
                 self.ask(n, txn, reason);
             }
@@ -326,6 +329,7 @@ impl Cluster {
                     points,
                     drawn,
                     unable,
+                    fitness,
                 },
                 Some(Reply::Txn(reply)),
             ) => Event::Registered(if schema::registered(&reply) {
@@ -333,6 +337,7 @@ impl Cluster {
                     points,
                     drawn,
                     unable,
+                    fitness,
                     lease,
                     revision: reply.revision,
                 }

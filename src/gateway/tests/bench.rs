@@ -1,6 +1,8 @@
 //! A node on a bench: its clock, its etcd and its host are the test's own.
 
 pub use crate::gateway::*;
+pub use crate::model::fitness::Fitness;
+use crate::model::fitness::SignSet;
 pub use crate::model::frr::{Cost, Health, Parts, RouteChange};
 pub use crate::model::fsm::{Kind, Write};
 pub use crate::model::ring::{Points, Unable};
@@ -42,6 +44,11 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(vnis: u32) -> Bench {
+        Bench::tracking(vnis, SignSet::ALL)
+    }
+
+    /// A node that heeds these signs.
+    pub fn tracking(vnis: u32, track: SignSet) -> Bench {
         let config = Config {
             me: name("gw1"),
             range: VniRange::new(vni(1), vni(vnis)).unwrap(),
@@ -52,6 +59,8 @@ impl Bench {
             drain_timeout: secs(60),
             name_wait: secs(12),
             takeover_cost: Cost::OWNER,
+            track,
+            fit_hold: secs(10),
         };
         Bench {
             gateway: Gateway::new(config),
@@ -143,23 +152,10 @@ impl Bench {
                         let failed = vnis.filter(|vni| self.refused.contains(vni)).collect();
                         self.observe(Event::RoutesChanged { failed });
                     }
-                    Effect::Register {
-                        points,
-                        drawn,
-                        lease,
-                        unable,
-                    } => {
-                        self.revision += 1;
-                        let revision = Revision(self.revision);
+                    Effect::Register { ref unable, .. } => {
                         let told = (unable.absent.to_string(), unable.failing.to_string());
                         self.unable.push(told);
-                        self.observe(Event::Registered(RegisterOutcome::Done {
-                            points,
-                            drawn,
-                            unable,
-                            lease,
-                            revision,
-                        }));
+                        self.registered(&effect);
                     }
                     Effect::Commit { rows, .. } => {
                         commits.extend(rows.iter());
@@ -213,12 +209,54 @@ impl Bench {
         self.observe(Event::Changed(vec![change]));
     }
 
+    /// etcd has taken a registration.
+    pub fn registered(&mut self, effect: &Effect) {
+        let Effect::Register {
+            lease,
+            points,
+            drawn,
+            unable,
+            fitness,
+        } = effect
+        else {
+            panic!("{effect:?} is no registration")
+        };
+        self.revision += 1;
+        let outcome = RegisterOutcome::Done {
+            points: points.clone(),
+            drawn: drawn.clone(),
+            unable: unable.clone(),
+            fitness: *fitness,
+            lease: *lease,
+            revision: Revision(self.revision),
+        };
+        self.observe(Event::Registered(outcome));
+    }
+
+    /// The watch has come as far as the node itself.
+    pub fn echo(&mut self) {
+        let points = self.gateway.mirror.nodes().registered(&name("gw1"));
+        let points = points.and_then(|cell| cell.value().cloned());
+        self.observe(Event::Changed(vec![Change {
+            key: Key::Node(name("gw1")),
+            value: points.map(Value::Points),
+            lease: Some(LEASE),
+            revision: Revision(self.revision),
+        }]));
+    }
+
     /// A node says of itself what a Go wmgwd does not.
     pub fn is_of_our_kind(&mut self, node: &str, lease: LeaseId) {
+        self.says(node, lease, Some(Fitness::default()));
+    }
+
+    /// A node says how well it can forward.
+    pub fn says(&mut self, node: &str, lease: LeaseId, fitness: Option<Fitness>) {
         let meta = Meta {
             version: "1".to_owned(),
             range: self.gateway.config.range,
             unable: Some(Unable::default()),
+            fitness,
             time: None,
             kernel: None,
         };

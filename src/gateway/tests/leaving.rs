@@ -17,6 +17,7 @@ fn a_drain_waits_to_be_told_who_else_is_there() {
         points: points.clone(),
         drawn: None,
         unable: Unable::default(),
+        fitness: Fitness::default(),
         lease: *lease,
         revision: Revision(bench.revision),
     }));
@@ -40,6 +41,7 @@ fn a_drain_waits_for_the_other() {
         version: "1".into(),
         range: VniRange::new(vni(1), vni(1)).unwrap(),
         unable: Some(Unable::default()),
+        fitness: Some(Fitness::default()),
         time: None,
         kernel: None,
     };
@@ -62,6 +64,7 @@ fn a_drain_waits_for_the_other() {
         points: Vec::new(),
         drawn: None,
         unable: Unable::default(),
+        fitness: Fitness::default(),
         lease: LEASE,
         revision: Revision(50),
     }));

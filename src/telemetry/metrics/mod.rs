@@ -9,6 +9,7 @@ pub(crate) mod http;
 pub mod server;
 mod text;
 
+use crate::model::fitness::{Fitness, Sign};
 use crate::model::frr::Health;
 use crate::model::types::{Lease, Revision, Time};
 use crate::telemetry::counters::Summary;
@@ -103,6 +104,7 @@ pub struct Standing {
 #[derive(Debug, Default)]
 pub struct Metrics {
     summary: Mutex<(Summary, Standing)>,
+    fitness: Mutex<Fitness>,
     turned: Moment,
     lease_until: Moment,
     proved_until: Moment,
@@ -126,6 +128,15 @@ pub struct Metrics {
 impl Metrics {
     fn summary(&self) -> MutexGuard<'_, (Summary, Standing)> {
         self.summary.lock().expect("no holder of this lock panics")
+    }
+
+    fn present_fitness(&self) -> Fitness {
+        *self.fitness.lock().expect("no holder of this lock panics")
+    }
+
+    /// How well the node can forward, as it publishes it.
+    pub fn fitness(&self, fitness: Fitness) {
+        *self.fitness.lock().expect("no holder of this lock panics") = fitness;
     }
 
     /// The worker's loop has turned.
@@ -281,6 +292,11 @@ impl Metrics {
             if !up.load(Ordering::Relaxed) {
                 lacks.push(format!("frr: {name} does not run"));
             }
+        }
+        // (That a daemon does not run is named above.)
+        let bad = self.present_fitness().bad;
+        for sign in bad.iter().filter(|sign| *sign != Sign::Frr) {
+            lacks.push(format!("fitness: {sign} is bad"));
         }
         lacks
     }

@@ -4,6 +4,7 @@
 //! labels instead of many. `man/wmgwd.8` lists them; a test holds the two together.
 
 use super::{Attempts, DAEMONS, ETCD_CALLS, Metrics};
+use crate::model::fitness::Sign;
 use crate::model::fsm::{Kind, Role};
 use crate::model::types::{NodeName, Time, VniRange};
 use crate::telemetry::counters::{Histogram, KINDS, Outcomes, ROLES, SERVE_BOUNDS};
@@ -311,6 +312,22 @@ fn about_etcd(page: &mut Page, metrics: &Metrics, now: Time) {
 }
 
 fn about_the_host(page: &mut Page, metrics: &Metrics) {
+    let fitness = metrics.present_fitness();
+    page.single(
+        "fitness_rank",
+        "gauge",
+        "How well this gateway can forward: 2 is fit, 1 has no uplink, 0 is unfit.",
+        fitness.rank.number(),
+    );
+    page.begin(
+        "fitness_sign_bad",
+        "gauge",
+        "Whether the sign says that this gateway cannot forward.",
+    );
+    for sign in Sign::ALL {
+        let bad = u8::from(fitness.bad.has(sign));
+        page.sample("fitness_sign_bad", &[("sign", sign.name())], bad);
+    }
     page.begin("frr_up", "gauge", "Whether the FRR daemon runs.");
     for (daemon, up) in DAEMONS.iter().zip(&metrics.frr) {
         let up = u8::from(up.load(Ordering::Relaxed));
