@@ -4,47 +4,28 @@
 use super::Config;
 use super::ability::Capability;
 use super::mirror::{Mirror, Row};
-use super::plan::Batch;
-use super::routes::{Routes, RoutesView};
-use super::slot::Slot;
-use crate::model::frr::Cost;
+use super::routes::Routes;
+use super::schedule::Wake;
+use super::vni::VniState;
+use super::vni_table::{NodeView, VniStatus};
+use crate::model::frr::{Cost, RouteChange};
 use crate::model::fsm::{self, Exposure, Role, State, View, Write};
-use crate::model::types::{LeaseId, Time, Vni};
+use crate::model::types::{Time, Vni};
 use crate::schema::Commit;
 use std::ops::Deref;
 use std::time::Duration;
 
 /// A node gives a VNI up after its host has failed to apply it for this long.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// After this long the owner hands over although FRR has not confirmed the withdrawal: it cannot advertise much then.
+pub const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 /// After a row loses the name of an owner or a successor, this node waits this long before it shows more of the VNI.
 /// The former holder may be alive: etcd may end a lease that its holder has renewed (a leader that was stopped and
 /// goes on does so, seen with 3.4.23), and then the holder withdraws when it hears of that. A Go wmgwd may write 0
 /// over a broken migration although the owner is alive, which hears of that when this node does.
-const LET_GO: Duration = Duration::from_millis(100);
-/// How long the ring owner waits for a Go wmgwd to mend a broken migration.
-const MEND_PATIENCE: Duration = Duration::from_secs(5);
-
-/// After this long the owner hands over although FRR has not confirmed the withdrawal: it cannot advertise much then.
-pub const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
-/// What holds for all VNIs and changes seldom. While this and the set of nodes stay the same, only VNIs that have
-/// changed or are due need a new decision.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NodeView {
-    pub lease: Option<LeaseId>,
-    pub serving: bool,
-    pub stopping: bool,
-    pub draining: bool,
-    pub may_write: bool,
-    pub may_take: bool,
-    pub stable: bool,
-    /// No Go wmgwd is registered.
-    pub uniform: bool,
-    pub routes: RoutesView,
-    /// Nothing is known to keep this node from forwarding, nor was in the last time.
-    pub is_fit: bool,
-    /// This node cannot forward, and another can: it gives its VNIs back.
-    pub gives_way: bool,
-}
+const RELEASE_GRACE: Duration = Duration::from_millis(100);
+/// How long the ring owner waits for a Go wmgwd to repair a broken migration.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What decisions on VNIs are made from, the same for all VNIs of one pass.
 pub struct Context<'a> {
@@ -65,158 +46,304 @@ impl Deref for Context<'_> {
     }
 }
 
-impl Context<'_> {
-    /// Decides on one VNI. What is to be done goes into `batch`.
-    pub fn decide(&self, batch: &mut Batch, vni: Vni, row: &Row, slot: &mut Slot) {
-        let now = self.now;
-        let me = &self.config.me;
-        let state = row.state(me, self.lease, self.mirror.nodes());
-        let role = if self.lease.is_some() {
-            state.role(me)
-        } else {
-            Role::Bystander
-        };
-        let ring_owner = self.mirror.ring().owner(vni);
-        let elsewhere = ring_owner.is_some_and(|owner| owner != me);
-        if role != Role::Bystander && elsewhere {
-            batch.found.remaining = true;
-        }
+/// What is to be done about one VNI.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Decision {
+    /// What was found of the VNI.
+    pub status: VniStatus,
+    /// Switch ARP so.
+    pub arp: Option<bool>,
+    /// Change FRR so.
+    pub routes: Option<RouteChange>,
+    /// The routes claim a VNI that no gateway serves.
+    pub is_rescue: bool,
+    /// Send gratuitous ARP, which has been due since then.
+    pub announce: Option<Time>,
+    /// Write this row.
+    pub row: Option<Commit>,
+    /// FRR has begun to refuse the VNI: perhaps it refuses all.
+    pub suspects_frr: bool,
+}
 
-        let failing = self.fails_for(now, slot, PATIENCE);
-        if failing && self.serving && !self.stopping && role != Role::Bystander {
-            let is_first = slot.failing_since.is_some() && slot.ability.fail(now);
-            batch.suspects_frr |= is_first && slot.routes_retry.is_failing();
+/// The VNI that is decided on, as etcd has it.
+struct Case<'a> {
+    vni: Vni,
+    row: &'a Row,
+    state: State,
+    role: Role,
+    /// The ring gives the VNI to this node.
+    is_ours: bool,
+    /// The ring gives the VNI to another node.
+    is_elsewhere: bool,
+    /// This node cannot forward, and the node to which the ring gives the VNI can.
+    is_outranked: bool,
+}
+
+impl Case<'_> {
+    fn is_failing_over(&self) -> bool {
+        matches!(self.state, State::FailingOver { .. })
+    }
+}
+
+impl Decision {
+    fn has_something_to_do(&self) -> bool {
+        let host = self.arp.is_some() || self.routes.is_some() || self.announce.is_some();
+        host || self.row.is_some()
+    }
+}
+
+impl Context<'_> {
+    /// Decides on one VNI, of which this node has `local`.
+    pub fn decide(&self, vni: Vni, row: &Row, local: &mut VniState) -> Decision {
+        let state = row.state(&self.config.me, self.lease, self.mirror.nodes());
+        let role = match self.lease {
+            Some(_) => state.role(&self.config.me),
+            None => Role::Bystander,
+        };
+        let (me, nodes) = (&self.config.me, self.mirror.nodes());
+        let ring_owner = self.mirror.ring().owner(vni);
+        let case = Case {
+            vni,
+            row,
+            state,
+            role,
+            is_ours: ring_owner == Some(me),
+            is_elsewhere: ring_owner.is_some_and(|owner| owner != me),
+            is_outranked: self.gives_way
+                && ring_owner.is_some_and(|owner| nodes.outranks(owner, me)),
+        };
+        let mut wake = Wake::after(self.now);
+        let mut decision = Decision::default();
+        decision.status.remaining = role != Role::Bystander && case.is_elsewhere;
+        decision.suspects_frr = self.weigh_giving_up(&case, local);
+        let wanted = self.wanted(&case, local, &mut wake);
+        self.decide_host(&case, local, wanted, &mut decision, &mut wake);
+        self.decide_announcement(&case, local, wanted, &mut decision, &mut wake);
+        decision.row = self.write(&case, local, wanted, &mut wake);
+        // Keep the watch open while waiting only for the host: a node with a paused watch would not see its own lease
+        // revoked.
+        let write = decision.row.as_ref().map(|row| row.write);
+        if write == Some(Write::Vacate) && role == Role::Owner {
+            local.start_vacating();
         }
-        let absent = slot.ability.capability() == Capability::Absent;
-        let is_outranked = self.gives_way
-            && ring_owner.is_some_and(|owner| self.mirror.nodes().outranks(owner, me));
-        let may_give_up = match &state {
+        let takes = case.is_failing_over() && write == Some(Write::Own);
+        decision.status.taken = takes || write == Some(Write::Claim);
+        decision.status.pending |= decision.has_something_to_do();
+        decision.status.wake = wake.earliest();
+        decision
+    }
+
+    /// Notes whether the host fails and whether the node gives the VNI up. Returns whether FRR has begun to refuse the
+    /// VNI.
+    fn weigh_giving_up(&self, case: &Case, local: &mut VniState) -> bool {
+        let Case { state, role, .. } = case;
+        let failing = self.fails_for(local, PATIENCE);
+        let is_concerned = self.serving && !self.stopping && *role != Role::Bystander;
+        let suspects_frr = failing && is_concerned && local.note_failure(self.now);
+
+        let absent = local.capability() == Capability::Absent;
+        let elsewhere = case.is_elsewhere;
+        let must_leave = case.is_outranked || local.is_vacating();
+        let may_give_up = match state {
             // Without a bridge the owner serves no station, nor without its links, and another node may take the VNI
             // at once. etcd may have taken a vacancy that it did not confirm: another node may serve the VNI by now.
-            State::Idle { .. } => role == Role::Owner && (absent || is_outranked || slot.vacating),
+            State::Idle { .. } => *role == Role::Owner && (absent || must_leave),
             State::Migrating { phase, owner, .. } => {
                 let owner_follows = self.mirror.nodes().is_of_our_kind(owner);
-                role == Role::Successor && fsm::can_cancel(*phase, owner_follows, elsewhere)
+                *role == Role::Successor && fsm::can_cancel(*phase, owner_follows, elsewhere)
             }
-            State::FailingOver { .. } => role == Role::Successor && (elsewhere || absent),
+            State::FailingOver { .. } => *role == Role::Successor && (elsewhere || absent),
             _ => false,
         };
-        // Later than this the owner has made itself unattractive and relies on us: take the VNI over, and
-        // hand it on from there.
+        // Later than this the owner has made itself unattractive and relies on the successor: this node takes the VNI
+        // over, and hands it on from there.
         let may_turn_back =
-            matches!(&state, State::Migrating { phase, .. } if !phase.relies_on_successor());
-        let is_unable = absent || failing || is_outranked || slot.vacating;
-        slot.giving_up =
-            may_give_up && (slot.giving_up || is_unable || (self.draining && may_turn_back));
+            matches!(state, State::Migrating { phase, .. } if !phase.relies_on_successor());
+        let is_unable = absent || failing || must_leave;
+        let is_reason = is_unable || (self.draining && may_turn_back);
+        local.give_up(may_give_up && (local.is_giving_up() || is_reason));
+        suspects_frr
+    }
 
-        let is_let_go = self.let_go_at(slot);
+    /// When this node may show a VNI that a row named another node for: the former holder, should it live, has had the
+    /// time to hear of that. An owner that has given the row back was silent before; only the owner writes 0, unless a
+    /// Go wmgwd is there.
+    fn is_released_at(&self, local: &VniState) -> Time {
+        match local.was_given_back() && self.uniform {
+            true => local.freed(),
+            false => local.freed() + RELEASE_GRACE,
+        }
+    }
+
+    /// What the host is to show.
+    fn wanted(&self, case: &Case, local: &VniState, wake: &mut Wake) -> Exposure {
+        let is_released_at = self.is_released_at(local);
         let waits = matches!(
-            &state,
+            case.state,
             State::FailingOver { .. } | State::OwnerLost { .. } | State::SuccessorLost { .. }
         );
         if waits {
-            batch.wake_at(is_let_go);
+            wake.wake_at(is_released_at);
         }
-        let too_early = matches!(&state, State::FailingOver { .. }) && is_let_go > now;
-        let wanted = if !self.serving || self.stopping || slot.giving_up || too_early {
-            Exposure::NOTHING
-        } else {
-            let wanted = fsm::wanted(&state, role);
-            let cheap_until = self.cheap_until(slot, wanted);
-            batch.wake_at_any(cheap_until);
-            match cheap_until.is_some_and(|until| until > now) {
-                true => Exposure {
-                    cost: self.config.takeover_cost,
-                    ..wanted
-                },
-                false => wanted,
+        let too_early = case.is_failing_over() && is_released_at > self.now;
+        if !self.serving || self.stopping || local.is_giving_up() || too_early {
+            return Exposure::NOTHING;
+        }
+        let wanted = fsm::wanted(&case.state, case.role);
+        let cheap_until = self.cheap_until(local, wanted);
+        wake.wake_at_any(cheap_until);
+        match cheap_until.is_some_and(|until| until > self.now) {
+            true => Exposure {
+                cost: self.config.takeover_cost,
+                ..wanted
+            },
+            false => wanted,
+        }
+    }
+
+    /// Until when the owner's cost is lower after a failover, if the operator wants that.
+    fn cheap_until(&self, local: &VniState, wanted: Exposure) -> Option<Time> {
+        let is_owner = wanted.cost == Cost::OWNER;
+        (is_owner && self.config.takeover_cost != Cost::OWNER).then_some(local.cheap_until())
+    }
+
+    /// What the host has to change to show `wanted`, and what it shows now.
+    fn decide_host(
+        &self,
+        case: &Case,
+        local: &mut VniState,
+        wanted: Exposure,
+        decision: &mut Decision,
+        wake: &mut Wake,
+    ) {
+        match local.arp().switch_at(wanted.arp) {
+            None => {
+                local.arp_mut().ask(wanted.arp);
+                decision.status.arp = Some(wanted.arp);
             }
+            Some(at) if wake.is_due_or_wake(at) => {
+                local.arp_mut().ask(wanted.arp);
+                decision.arp = Some(wanted.arp);
+            }
+            Some(_) => {}
+        }
+        match local.route_change(case.vni, wanted) {
+            None if decision.status.arp.is_some() => local.end_failure(),
+            None => {}
+            Some(change) => self.decide_routes(case, change, local, decision, wake),
+        }
+        let status = &mut decision.status;
+        status.shown = wanted != Exposure::NOTHING;
+        status.exposed = !self.is_withdrawn(local);
+        status.lingering = !self.routes_are_gone(local, Exposure::NOTHING);
+        if let Some(since) = local.failing_since() {
+            wake.wake_at(since + RELEASE_PATIENCE);
+            wake.wake_at(since + PATIENCE);
+        }
+        wake.wake_at_any(local.recover(self.now, wanted));
+        status.capability = local.capability();
+    }
+
+    fn decide_routes(
+        &self,
+        case: &Case,
+        change: RouteChange,
+        local: &VniState,
+        decision: &mut Decision,
+        wake: &mut Wake,
+    ) {
+        let Some(change) = self.routes.askable(change) else {
+            return;
         };
-        batch.found.shown = wanted != Exposure::NOTHING;
-        let rescue = matches!(&state, State::FailingOver { .. });
-        self.visit_host(batch, vni, slot, wanted, rescue);
-        batch.found.exposed = slot.arp != Some(false) || !self.withdrawn_from_routes(now, slot);
-        batch.found.lingering = !self.routes_are_gone(slot, Exposure::NOTHING);
-        if let Some(since) = slot.failing_since {
-            batch.wake_at(since + RELEASE_PATIENCE);
-            batch.wake_at(since + PATIENCE);
-        }
-        if slot.failing_since.is_none()
-            && slot.shows(wanted)
-            && let Some(until) = slot.ability.recover(now)
-        {
-            batch.wake_at(until);
-        }
-        batch.found.capability = slot.ability.capability();
-
-        if wanted.arp && slot.arp == Some(true) && fsm::announces(&state, role) {
-            match slot.next_announcement(now) {
-                None => batch.found.refreshed = true,
-                Some(due) if due <= now && self.next_announcement <= now => {
-                    batch.announcements.push((due, vni));
-                }
-                Some(due) => batch.wake_at(due.max(self.next_announcement)),
-            }
-        } else {
-            slot.stop_announcing();
-        }
-
-        if !self.may_write {
+        if !wake.is_due_or_wake(local.routes_retry_at()) {
             return;
         }
-        if !slot.write_retry.is_over(now) {
-            batch.wake_at(slot.write_retry.until());
+        if self.routes.is_idle() {
+            decision.routes = Some(change);
+            decision.is_rescue = case.is_failing_over();
+        } else {
+            decision.status.pending = true;
+        }
+    }
+
+    fn decide_announcement(
+        &self,
+        case: &Case,
+        local: &mut VniState,
+        wanted: Exposure,
+        decision: &mut Decision,
+        wake: &mut Wake,
+    ) {
+        let answers = wanted.arp && local.arp().answers() == Some(true);
+        if !answers || !fsm::announces(&case.state, case.role) {
+            local.arp_mut().stop_announcing();
             return;
         }
-        let reached_at = self.reached_at(slot, &state, role, wanted);
-        let reached = reached_at.is_some_and(|at| batch.is_due_or_wake(at));
-        let other_is_idle = self.other_is_idle_at(slot, &state);
-        let view = View {
-            ours: self.may_take
-                && ring_owner == Some(me)
-                && self.ring_knows(vni, slot)
-                && batch.is_due_or_wake(self.free_at(row, slot, &state)),
-            may_pull: self.may_pull(vni, slot, &state),
-            reached,
-            gives_up: slot.giving_up,
-            // The routes of a node that cannot forward draw no packet that was not lost already.
-            withdrawn: slot.arp == Some(false)
-                && (is_outranked || slot.vacating || self.withdrawn_from_routes(now, slot)),
-            let_go: is_let_go <= now,
-            other_is_idle: other_is_idle.is_some_and(|at| batch.is_due_or_wake(at)),
-        };
-        let mut write = fsm::propose(&state, role, &view);
+        match local.arp_mut().keep_announcing(self.now) {
+            None => decision.status.refreshed = true,
+            Some(due) if wake.is_due_or_wake(due.max(self.next_announcement)) => {
+                decision.announce = Some(due);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The row that is to be written next.
+    fn write(
+        &self,
+        case: &Case,
+        local: &VniState,
+        wanted: Exposure,
+        wake: &mut Wake,
+    ) -> Option<Commit> {
+        if !self.may_write || !wake.is_due_or_wake(local.write_at()) {
+            return None;
+        }
+        let Case { vni, row, .. } = *case;
+        let view = self.view(case, local, wanted, wake);
+        let mut write = fsm::propose(&case.state, case.role, &view);
         if write.is_none() && row.is_spoiled() {
-            let repair = self.repair(row, slot, &state, role);
-            write = repair.and_then(|(write, at)| batch.is_due_or_wake(at).then_some(write));
+            let repair = self.repair(case, local);
+            write = repair.and_then(|(write, at)| wake.is_due_or_wake(at).then_some(write));
         }
-        // Keep the watch open while only the host is waited for: a node with a paused watch would not see its own lease
-        // revoked.
-        let takes = matches!(&state, State::FailingOver { .. }) && write == Some(Write::Own);
-        batch.found.taken = takes || write == Some(Write::Claim);
-        if let Some(write) = write {
-            slot.vacating |= write == Write::Vacate && role == Role::Owner;
-            batch.commits.push(Commit {
-                vni,
-                read: row.revision(),
-                write,
-                has_current: row.has_current(),
-                alone: slot.alone,
-            });
+        Some(Commit {
+            vni,
+            read: row.revision(),
+            write: write?,
+            has_current: row.has_current(),
+            alone: local.is_written_alone(),
+        })
+    }
+
+    /// What the next row depends on. Schedules a look at the VNI when that changes with time.
+    fn view(&self, case: &Case, local: &VniState, wanted: Exposure, wake: &mut Wake) -> View {
+        let reached_at = self.reached_at(case, local, wanted);
+        let reached = reached_at.is_some_and(|at| wake.is_due_or_wake(at));
+        let other_is_idle_at = self.other_is_idle_at(case, local);
+        View {
+            ours: self.may_take
+                && case.is_ours
+                && self.ring_knows(case.vni, local)
+                && wake.is_due_or_wake(self.free_at(case, local)),
+            may_pull: self.may_pull(case, local),
+            reached,
+            gives_up: local.is_giving_up(),
+            withdrawn: self.has_left(case, local),
+            let_go: self.is_released_at(local) <= self.now,
+            other_is_idle: other_is_idle_at.is_some_and(|at| wake.is_due_or_wake(at)),
         }
     }
 
-    /// When this node may show what another was named for until then. An owner that has given the row back was silent
-    /// before; only the owner writes 0, unless a Go wmgwd is there.
-    fn let_go_at(&self, slot: &Slot) -> Time {
-        match slot.released && self.uniform {
-            true => slot.freed,
-            false => slot.freed + LET_GO,
-        }
+    /// Whether another node may take the VNI. The routes of a node that cannot forward draw no packet that was not lost
+    /// already.
+    fn has_left(&self, case: &Case, local: &VniState) -> bool {
+        let draws_nothing = case.is_outranked || local.is_vacating();
+        let is_silent = local.arp().answers() == Some(false);
+        (is_silent && draws_nothing) || self.is_withdrawn(local)
     }
 
-    fn may_pull(&self, vni: Vni, slot: &Slot, state: &State) -> bool {
-        let State::Idle { owner } = state else {
+    fn may_pull(&self, case: &Case, local: &VniState) -> bool {
+        let State::Idle { owner } = &case.state else {
             return false;
         };
         // An owner that left the ring wants to be rid of its VNIs now.
@@ -229,183 +356,129 @@ impl Context<'_> {
             return false;
         }
         // An owner without a bridge serves no station, and gives the VNI back: claiming it takes less time.
-        let gives_back = self.mirror.nodes().is_without_bridge(owner, vni);
-        may_ask && !gives_back && slot.ability.capability() == Capability::Able
+        let gives_back = self.mirror.nodes().is_without_bridge(owner, case.vni);
+        may_ask && !gives_back && local.capability() == Capability::Able
     }
 
     /// Whether the capabilities that this node has published are those that it has. If not, its view of the ring is
     /// stale, and the node must not act on it.
-    fn ring_knows(&self, vni: Vni, slot: &Slot) -> bool {
-        let said = self
+    fn ring_knows(&self, vni: Vni, local: &VniState) -> bool {
+        let published = self
             .lease
             .and_then(|lease| self.mirror.nodes().unable(&self.config.me, lease));
-        match slot.ability.capability() {
+        match local.capability() {
             Capability::Able => true,
-            Capability::Failing => said.is_some_and(|said| said.failing.contains(vni)),
+            Capability::Failing => published.is_some_and(|it| it.failing.contains(vni)),
             Capability::Absent => false,
         }
     }
 
-    /// A foreign write made our row unreadable, or deleted a part of it: what repairs it, and when.
-    fn repair(&self, row: &Row, slot: &Slot, state: &State, role: Role) -> Option<(Write, Time)> {
+    /// A foreign write made the row unreadable, or deleted a part of it: what repairs it, and when.
+    fn repair(&self, case: &Case, local: &VniState) -> Option<(Write, Time)> {
         let at_once = |write| Some((write, Time::default()));
-        match state {
+        match &case.state {
             // A successor that got further does its part once more.
-            State::Migrating { phase, .. } if role == Role::Owner => {
-                let lost = row.has_unreadable_kind();
+            State::Migrating { phase, .. } if case.role == Role::Owner => {
+                let lost = case.row.has_unreadable_kind();
                 at_once(Write::Advance(*phase)).filter(|_| lost)
             }
-            // No node knows what the row said. Its owner begins anew once the other nodes have withdrawn, too.
-            State::Unknown if row.is_owned_by(&self.config.me, self.lease) => {
-                Some((Write::Own, slot.entered + self.config.name_wait))
+            // No node knows what the row held. Its owner begins anew once the other nodes have withdrawn, too.
+            State::Unknown if case.row.is_owned_by(&self.config.me, self.lease) => {
+                Some((Write::Own, local.entered() + self.config.name_wait))
             }
-            _ => at_once(Write::Own).filter(|_| role == Role::Owner),
+            _ => at_once(Write::Own).filter(|_| case.role == Role::Owner),
         }
     }
 
     /// When a row that seems to name no node may be claimed. One that cannot be read may have an owner that other
     /// nodes remember: if the owner lives it repairs the row, and if it does not its lease ends. One that had an
-    /// owner until now is claimed at once, and shown later (see [`LET_GO`]). Beside a Go wmgwd, which would write
-    /// over the claim without having read it, it is left alone for that long.
-    fn free_at(&self, row: &Row, slot: &Slot, state: &State) -> Time {
-        match state {
-            State::Vacant if row.is_spoiled() => slot.entered + self.config.name_wait,
-            State::Vacant if !self.uniform => slot.freed + LET_GO,
+    /// owner until now is claimed at once, and shown later (see [`RELEASE_GRACE`]). Beside a Go wmgwd, which would
+    /// write over the claim without having read it, it is left alone for that long.
+    fn free_at(&self, case: &Case, local: &VniState) -> Time {
+        match case.state {
+            State::Vacant if case.row.is_spoiled() => local.entered() + self.config.name_wait,
+            State::Vacant if !self.uniform => self.is_released_at(local),
             _ => Time::default(),
         }
     }
 
     /// When the other node of a broken migration has had its time to repair it, if that is a Go wmgwd.
-    fn other_is_idle_at(&self, slot: &Slot, state: &State) -> Option<Time> {
-        let other = match state {
+    fn other_is_idle_at(&self, case: &Case, local: &VniState) -> Option<Time> {
+        let other = match &case.state {
             State::OwnerLost { successor, .. } => successor,
             State::SuccessorLost { owner, .. } => owner,
             _ => return None,
         };
         let follows = self.mirror.nodes().is_of_our_kind(other);
-        (!follows).then_some(slot.entered + MEND_PATIENCE)
+        (!follows).then_some(local.entered() + REPAIR_PATIENCE)
     }
 
-    /// Until when the owner's cost is lower after a failover, if the operator wants that.
-    fn cheap_until(&self, slot: &Slot, wanted: Exposure) -> Option<Time> {
-        let is_owner = wanted.cost == Cost::OWNER;
-        (is_owner && self.config.takeover_cost != Cost::OWNER).then_some(slot.cheap_until)
-    }
-
-    fn visit_host(
-        &self,
-        batch: &mut Batch,
-        vni: Vni,
-        slot: &mut Slot,
-        wanted: Exposure,
-        rescue: bool,
-    ) {
-        let now = self.now;
-        if slot.arp == Some(wanted.arp) {
-            slot.arp_asked = wanted.arp;
-            batch.found.arp = slot.arp;
-        } else {
-            let retry = slot.arp_retry_for(wanted.arp);
-            if !retry.is_over(now) {
-                batch.wake_at(retry.until());
-            } else {
-                slot.arp_asked = wanted.arp;
-                let switches = if wanted.arp {
-                    &mut batch.arp_on
-                } else {
-                    &mut batch.arp_off
-                };
-                switches.push((vni, wanted.arp));
-            }
-        }
-        let Some(change) = slot.route_change(vni, wanted) else {
-            if slot.arp == Some(wanted.arp) {
-                slot.failing_since = None;
-            }
-            return;
-        };
-        let Some(change) = self.routes.askable(change) else {
-            return;
-        };
-        if !slot.routes_retry.is_over(now) {
-            batch.wake_at(slot.routes_retry.until());
-        } else if !self.routes.is_idle() {
-            batch.found.pending = true;
-        } else {
-            batch.routes.push(change, rescue);
-        }
-    }
-
-    /// Whether FRR shows nothing of the VNI, or cannot be brought to.
-    fn withdrawn_from_routes(&self, now: Time, slot: &Slot) -> bool {
-        self.has_released(now, slot, Exposure::NOTHING)
+    /// Whether the bridge is silent and FRR shows nothing of the VNI, or cannot be brought to.
+    fn is_withdrawn(&self, local: &VniState) -> bool {
+        local.arp().answers() == Some(false) && self.has_released(local, Exposure::NOTHING)
     }
 
     /// Whether the host has failed to do what it was told for `patience`, by VNI or as a whole.
-    fn fails_for(&self, now: Time, slot: &Slot, patience: Duration) -> bool {
-        [slot.failing_since, self.routes.failing_since()]
+    fn fails_for(&self, local: &VniState, patience: Duration) -> bool {
+        [local.failing_since(), self.routes.failing_since()]
             .into_iter()
             .flatten()
-            .any(|since| now.since(since) >= patience)
+            .any(|since| self.now.since(since) >= patience)
     }
 
     /// Whether FRR shows `wanted`, as far as it can be told: an FRR that does not answer must not keep a node
     /// from giving a VNI away. A daemon that is down shows nothing, but the other one may.
-    fn has_released(&self, now: Time, slot: &Slot, wanted: Exposure) -> bool {
+    fn has_released(&self, local: &VniState, wanted: Exposure) -> bool {
         let is_known_to_fail =
-            slot.ability.capability() == Capability::Failing && slot.routes_retry.is_failing();
+            local.capability() == Capability::Failing && local.is_refused_by_frr();
         is_known_to_fail
-            || self.fails_for(now, slot, RELEASE_PATIENCE)
-            || self.routes_are_gone(slot, wanted)
+            || self.fails_for(local, RELEASE_PATIENCE)
+            || self.routes_are_gone(local, wanted)
     }
 
     /// Whether the bridge is not there, or has refused to answer for a while.
-    fn cannot_answer(&self, now: Time, slot: &Slot) -> bool {
-        let is_known_to_fail = slot.ability.capability() == Capability::Failing;
-        let for_a_while = is_known_to_fail || self.fails_for(now, slot, RELEASE_PATIENCE);
-        let refused = slot.arp_retry_for(true).is_failing() && for_a_while;
-        slot.ability.capability() == Capability::Absent || refused
+    fn cannot_answer(&self, local: &VniState) -> bool {
+        let is_known_to_fail = local.capability() == Capability::Failing;
+        let for_a_while = is_known_to_fail || self.fails_for(local, RELEASE_PATIENCE);
+        let refused = local.arp().refuses_to_answer() && for_a_while;
+        local.capability() == Capability::Absent || refused
     }
 
     /// Whether FRR shows `wanted`, or the daemon that does not has no process and shows nothing at all.
-    fn routes_are_gone(&self, slot: &Slot, wanted: Exposure) -> bool {
-        let gone = self.routes.gone();
-        let evpn = slot.evpn == Some(wanted.evpn) || gone.bgpd;
-        let cost = slot.cost == Some(wanted.cost) || gone.ospfd;
-        evpn && cost
+    fn routes_are_gone(&self, local: &VniState, wanted: Exposure) -> bool {
+        local.routes_are_beside(wanted, self.routes.gone())
     }
 
     /// When the host has shown what is wanted for as long as the phase settles; `None` while it does not show it.
-    fn reached_at(&self, slot: &Slot, state: &State, role: Role, wanted: Exposure) -> Option<Time> {
-        let now = self.now;
-        if slot.giving_up {
+    fn reached_at(&self, case: &Case, local: &VniState, wanted: Exposure) -> Option<Time> {
+        if local.is_giving_up() {
             return None;
         }
         let at_once = Some(Time::default());
-        if self.must_go_on(now, slot, state, role) {
+        if self.must_go_on(case, local) {
             return at_once;
         }
-        let releases = role == Role::Owner;
-        let routes = slot.routes_are(wanted) || (releases && self.has_released(now, slot, wanted));
+        let releases = case.role == Role::Owner;
+        let routes = local.routes_are(wanted) || (releases && self.has_released(local, wanted));
         // An owner without a bridge, or whose bridge cannot be made to answer, serves no station any more: it must
         // not keep the successor from it. One that cannot be silenced does.
-        let cannot_answer = releases && wanted.arp && self.cannot_answer(now, slot);
-        let arp = slot.arp == Some(wanted.arp) || cannot_answer;
+        let cannot_answer = releases && wanted.arp && self.cannot_answer(local);
+        let arp = local.arp().answers() == Some(wanted.arp) || cannot_answer;
         if !arp || !routes {
             return None;
         }
-        let announced = slot.announced.filter(|&at| at >= slot.entered);
-        let settled_from = match state {
+        let announced = local.arp().announced_since(local.entered());
+        let settled_from = match &case.state {
             State::Migrating {
                 phase: fsm::Phase::ArpDisabled,
                 ..
-            } if role == Role::Successor => announced,
+            } if case.role == Role::Successor => announced,
             State::FailingOver { .. } => return announced.and(at_once),
-            State::Migrating { phase, .. } if phase.settles() => Some(slot.routes_at),
+            State::Migrating { phase, .. } if phase.settles() => Some(local.routes_at()),
             _ => return at_once,
         };
         // Make before break preserves nothing if the owner cannot forward.
-        let settle = match state {
+        let settle = match &case.state {
             State::Migrating {
                 owner, successor, ..
             } if self.mirror.nodes().outranks(successor, owner) => Duration::ZERO,
@@ -417,13 +490,14 @@ impl Context<'_> {
     /// Whether a successor that cannot serve the VNI has to go on all the same: a Go owner that has silenced its
     /// bridge does not serve any more, whatever the row says next. At the end the VNI is the successor's own, to
     /// give away.
-    fn must_go_on(&self, now: Time, slot: &Slot, state: &State, role: Role) -> bool {
-        let State::Migrating { phase, owner, .. } = state else {
+    fn must_go_on(&self, case: &Case, local: &VniState) -> bool {
+        let State::Migrating { phase, owner, .. } = &case.state else {
             return false;
         };
         let is_too_late =
             *phase > fsm::Phase::OspfWithdrawn && !self.mirror.nodes().is_of_our_kind(owner);
-        let absent = slot.ability.capability() == Capability::Absent;
-        role == Role::Successor && is_too_late && (absent || self.fails_for(now, slot, PATIENCE))
+        let absent = local.capability() == Capability::Absent;
+        let cannot_serve = absent || self.fails_for(local, PATIENCE);
+        case.role == Role::Successor && is_too_late && cannot_serve
     }
 }

@@ -9,6 +9,7 @@
 //! a restarted FRR are mended by the same code that handles the normal case.
 
 mod ability;
+mod arp;
 mod backoff;
 mod decide;
 mod events;
@@ -17,20 +18,21 @@ mod lifecycle;
 mod membership;
 mod mirror;
 mod plan;
+mod refresh;
 mod routes;
+mod schedule;
 #[cfg(test)]
 mod sim;
-mod slot;
-mod slots;
 #[cfg(test)]
 mod tests;
-mod turns;
+mod vni;
+mod vni_table;
 mod watch_pause;
 mod writer;
 
 use crate::model::fitness::SignSet;
 use crate::model::frr::{Cost, Parts};
-use crate::model::fsm::{RowView, Write};
+use crate::model::fsm::RowView;
 use crate::model::ring::Points;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use crate::schema::{Change, Fate};
@@ -40,11 +42,11 @@ use fnv::FnvHashSet;
 use lifecycle::Lifecycle;
 use membership::Membership;
 use mirror::{Mirror, News, Row};
+use refresh::Refresh;
 use routes::Routes;
-use slot::Slot;
-use slots::Slots;
 use std::time::Duration;
-use turns::Turns;
+use vni::VniState;
+use vni_table::VniTable;
 use watch_pause::WatchPause;
 use writer::Writer;
 
@@ -82,25 +84,19 @@ pub struct Gateway {
     membership: Membership,
     lifecycle: Lifecycle,
     mirror: Mirror,
-    slots: Slots,
-    /// What held for all VNIs when they were last looked at.
-    node_view: Option<decide::NodeView>,
-    /// How many VNIs the last pass looked at.
-    visited: usize,
+    vnis: VniTable,
     routes: Routes,
-    /// How well this node can forward.
     fitness: OwnFitness,
     writer: Writer,
     watch_pause: WatchPause,
-    next_announcement_slot: Time,
-    turns: Turns,
+    refresh: Refresh,
     deadline: Option<Time>,
 }
 
 impl Gateway {
     /// A node that has not heard of anything yet.
     pub fn new(config: Config) -> Gateway {
-        let slots = Slots::new(config.range);
+        let vnis = VniTable::new(config.range);
         let mirror = Mirror::new(config.range);
         let membership = Membership::new(&config);
         let routes = Routes::new(config.range.len());
@@ -110,15 +106,12 @@ impl Gateway {
             membership,
             lifecycle: Lifecycle::default(),
             mirror,
-            slots,
-            node_view: None,
-            visited: 0,
+            vnis,
             routes,
             fitness,
             writer: Writer::default(),
             watch_pause: WatchPause::default(),
-            next_announcement_slot: Time::default(),
-            turns: Turns::default(),
+            refresh: Refresh::default(),
             deadline: None,
         }
     }
@@ -131,7 +124,7 @@ impl Gateway {
     /// Has the next pass look at every VNI, needed or not.
     #[cfg(test)]
     fn look_at_everything(&mut self) {
-        self.slots.look_at_all();
+        self.vnis.look_at_all();
     }
 
     /// Takes note of what happened.
@@ -156,11 +149,11 @@ impl Gateway {
             }
             Event::Announced(vnis) => {
                 for vni in vnis {
-                    let heeds = |slot: &Slot| !slot.is_long_announced();
-                    if self.slots.get(vni).is_some_and(heeds)
-                        && let Some(slot) = self.slots.stir(vni)
+                    let is_news = |local: &VniState| !local.is_long_announced();
+                    if self.vnis.get(vni).is_some_and(is_news)
+                        && let Some(local) = self.vnis.mark_dirty(vni)
                     {
-                        slot.announce_sent(now);
+                        local.announce_sent(now);
                     }
                 }
             }
@@ -172,20 +165,15 @@ impl Gateway {
             Event::Signs(bad) => self.fitness.tell(now, bad),
             Event::Links(vnis) => {
                 for vni in vnis {
-                    if let Some(slot) = self.slots.stir(vni) {
-                        slot.arp = None;
-                        slot.arp_unblocked();
-                        slot.stop_announcing();
-                        // An interface that is new to ospfd has the default cost, which is better than any owner's.
-                        slot.cost = None;
+                    if let Some(local) = self.vnis.mark_dirty(vni) {
+                        local.link_changed();
                     }
                 }
             }
             Event::Drifted(vnis) => {
                 for vni in vnis {
-                    if let Some(slot) = self.slots.stir(vni) {
-                        slot.evpn = None;
-                        slot.cost = None;
+                    if let Some(local) = self.vnis.mark_dirty(vni) {
+                        local.drifted();
                     }
                 }
             }
@@ -240,7 +228,7 @@ impl Gateway {
         let Some(news) = self.mirror.take_snapshot(revision, changes) else {
             return;
         };
-        self.slots.look_at_all();
+        self.vnis.look_at_all();
         self.heed(now, &news);
         self.membership.follow(now, &self.mirror);
     }
@@ -248,13 +236,13 @@ impl Gateway {
     /// Takes note of what an event changed in the mirror.
     fn heed(&mut self, now: Time, news: &News) {
         for row in &news.rows {
-            if let Some(slot) = self.slots.stir(row.vni) {
-                slot.row_changed(now, row);
+            if let Some(local) = self.vnis.mark_dirty(row.vni) {
+                local.row_changed(now, row);
             }
         }
         if news.nodes {
             // Which nodes live and which node each VNI belongs to may have changed.
-            self.slots.look_at_all();
+            self.vnis.look_at_all();
             if self.mirror.nodes().registered(&self.config.me).is_none() {
                 self.membership.name_is_free();
             }
@@ -267,8 +255,8 @@ impl Gateway {
     fn rewind(&mut self, now: Time) {
         self.mirror.rewind();
         self.membership.rewind(now);
-        for (_, slot) in self.slots.stir_all() {
-            slot.enter(now);
+        for (_, local) in self.vnis.mark_all_dirty() {
+            local.enter(now);
         }
     }
 
@@ -284,8 +272,8 @@ impl Gateway {
         if self.membership.set_lease(now, lease, &self.mirror) {
             // Nothing that we knew of the host need still hold: the watchdog or the guard may have
             // withdrawn it behind our back, also after what is under way was done.
-            for (_, slot) in self.slots.stir_all() {
-                slot.forget();
+            for (_, local) in self.vnis.mark_all_dirty() {
+                local.forget();
             }
             self.routes.forget();
         }
@@ -293,30 +281,15 @@ impl Gateway {
 
     fn observe_arp(&mut self, now: Time, vni: Vni, outcome: ArpOutcome) {
         let known = |answers| {
-            self.slots
+            self.vnis
                 .get(vni)
-                .is_some_and(|slot| slot.has_arp(answers))
+                .is_some_and(|local| local.has_arp(answers))
         };
         if matches!(outcome, ArpOutcome::Answers(answers) if known(answers)) {
             return;
         }
-        let Some(slot) = self.slots.stir(vni) else {
-            return;
-        };
-        slot.ability.bridge_is(now, outcome != ArpOutcome::Absent);
-        match outcome {
-            ArpOutcome::Answers(answers) => {
-                if slot.arp != Some(answers) {
-                    slot.stop_announcing();
-                }
-                slot.arp = Some(answers);
-                slot.arp_unblocked();
-            }
-            ArpOutcome::Absent | ArpOutcome::Failed => {
-                // A bridge that does not exist answers nobody.
-                slot.arp = (outcome == ArpOutcome::Absent).then_some(false);
-                slot.arp_failed(now, vni);
-            }
+        if let Some(local) = self.vnis.mark_dirty(vni) {
+            local.arp_switched(now, vni, outcome);
         }
     }
 
@@ -325,29 +298,21 @@ impl Gateway {
             return;
         };
         let parts = withdrawn.parts();
-        for (vni, slot) in self.slots.stir_all() {
-            // What was kept may be there or not: it is told again.
-            let withdrawn = withdrawn.has(vni);
-            if parts.bgpd {
-                slot.evpn = withdrawn.then_some(false);
-            }
-            if parts.ospfd {
-                slot.cost = withdrawn.then_some(Cost::OTHERS);
-            }
-            slot.routes_retry.succeed();
+        for (vni, local) in self.vnis.mark_all_dirty() {
+            local.routes_reset(parts, withdrawn.has(vni));
         }
     }
 
     fn observe_routes(&mut self, now: Time, failed: &[Vni]) {
         let failed: FnvHashSet<Vni> = failed.iter().copied().collect();
         for change in self.routes.changes_are_over() {
-            let Some(slot) = self.slots.stir(change.vni) else {
+            let Some(local) = self.vnis.mark_dirty(change.vni) else {
                 continue;
             };
             if failed.contains(&change.vni) {
-                slot.routes_failed(change, now);
+                local.routes_failed(change, now);
             } else {
-                slot.routes_taken(change, now);
+                local.routes_taken(change, now);
             }
         }
     }
@@ -361,28 +326,19 @@ impl Gateway {
             } => {
                 let undecided = each.iter().filter(|it| it.2 == Fate::Undecided).count();
                 self.writer.succeed(now, undecided, each.len());
-                let (me, cheap_until) = (self.config.me.clone(), now + plan::CHEAP);
                 for (vni, write, fate) in each {
-                    let Some(slot) = self.slots.stir(vni) else {
+                    let Some(local) = self.vnis.mark_dirty(vni) else {
                         continue;
                     };
                     match fate {
-                        Fate::Written => {}
-                        Fate::Beaten => {
-                            // Somebody else was faster: what they wrote is on its way to us.
-                            slot.write_retry.fail(now, vni.get());
-                            continue;
+                        Fate::Written => {
+                            let me = &self.config.me;
+                            self.mirror.committed(vni, write, me, lease, revision);
+                            local.row_written(now, write);
                         }
-                        Fate::Undecided => {
-                            slot.alone = true;
-                            continue;
-                        }
+                        Fate::Beaten => local.write_was_beaten(now, vni),
+                        Fate::Undecided => local.write_is_undecided(),
                     }
-                    self.mirror.committed(vni, write, &me, lease, revision);
-                    if write == Write::Claim {
-                        slot.cheap_until = cheap_until;
-                    }
-                    slot.enter(now);
                 }
             }
             CommitOutcome::Fenced => self.membership.registration_is_lost(),

@@ -1,66 +1,63 @@
 //! What is to be done now: one pass over the VNIs that something happened to, or over all.
 
-use super::decide::{Context, NodeView, PATIENCE, RELEASE_PATIENCE};
+use super::decide::{Context, Decision, PATIENCE, RELEASE_PATIENCE};
 use super::lifecycle::Remains;
 use super::routes::RouteBatch;
-use super::slots::VniStatus;
+use super::schedule::Wake;
+use super::vni::VniState;
+use super::vni_table::{NodeView, VniStatus};
 use super::{Effect, Exit, Gateway};
 use crate::model::fitness::{Rank, Sign};
 use crate::model::types::{Time, Vni};
 use crate::schema::Commit;
 use std::time::Duration;
 
-/// How long the lower cost of `--takeover-cost` is announced: longer than a dead gateway's Router-LSA lives
-/// on at its neighbours with OSPF's default dead interval of 40 s (RFC 2328 appendix C.3).
-pub const CHEAP: Duration = Duration::from_secs(45);
-/// Gratuitous ARP is paced to this many VNIs every [`ANNOUNCE_PAUSE`]: 10 000 VNIs take a second.
-pub const ANNOUNCEMENTS: usize = 500;
-const ANNOUNCE_PAUSE: Duration = Duration::from_millis(50);
 /// How long FRR may refuse to be reset before the node counts as unfit: a configuration session of another program
 /// may have it locked for a moment.
 const FRR_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What one pass collects.
+/// What the decisions of one pass come to.
 #[derive(Default)]
-pub struct Batch {
-    pub now: Time,
-    /// What is found of the VNI that is looked at.
-    pub found: VniStatus,
-    pub arp_off: Vec<(Vni, bool)>,
-    pub arp_on: Vec<(Vni, bool)>,
-    pub routes: RouteBatch,
-    pub announcements: Vec<(Time, Vni)>,
-    pub refreshes: Vec<Vni>,
-    pub commits: Vec<Commit>,
-    /// FRR has begun to refuse a VNI: perhaps it refuses all.
-    pub suspects_frr: bool,
-    pub wake: Option<Time>,
+struct Batch {
+    silence: Vec<(Vni, bool)>,
+    answer: Vec<(Vni, bool)>,
+    routes: RouteBatch,
+    announcements: Vec<(Time, Vni)>,
+    commits: Vec<Commit>,
+    suspects_frr: bool,
 }
 
 impl Batch {
-    /// What was due before has been decided in this pass: only what is still to come is worth a wake.
-    pub fn wake_at(&mut self, at: Time) {
-        if at > self.now {
-            self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    fn add(&mut self, vni: Vni, decision: Decision) {
+        if let Some(answers) = decision.arp {
+            self.switch_arp(vni, answers);
         }
-    }
-
-    /// The same, if there is a time at all.
-    pub fn wake_at_any(&mut self, at: Option<Time>) {
-        if let Some(at) = at {
-            self.wake_at(at);
+        if let Some(change) = decision.routes {
+            self.routes.push(change, decision.is_rescue);
         }
+        let announcement = decision.announce.map(|due| (due, vni));
+        self.announcements.extend(announcement);
+        self.commits.extend(decision.row);
+        self.suspects_frr |= decision.suspects_frr;
     }
 
-    /// Whether something is due. If it is not, it wakes the worker then.
-    pub fn is_due_or_wake(&mut self, at: Time) -> bool {
-        self.wake_at(at);
-        at <= self.now
+    fn switch_arp(&mut self, vni: Vni, answers: bool) {
+        let switches = match answers {
+            true => &mut self.answer,
+            false => &mut self.silence,
+        };
+        switches.push((vni, answers));
     }
 
-    pub fn pushed(&self) -> usize {
-        let arp = self.arp_off.len() + self.arp_on.len();
-        arp + self.routes.len() + self.announcements.len() + self.commits.len()
+    fn silences(&self) -> bool {
+        !self.silence.is_empty()
+    }
+
+    /// ARP, off before on: the other way round two VNIs that share a segment would answer twice.
+    fn switches(mut self) -> Option<Effect> {
+        let mut switches = self.silence;
+        switches.append(&mut self.answer);
+        (!switches.is_empty()).then_some(Effect::SwitchArp(switches))
     }
 }
 
@@ -68,70 +65,53 @@ impl Gateway {
     /// What is to be done now. Most effects are answered by an event at once; ask again after that until
     /// nothing is left, then wait for the next event or [`Gateway::next_deadline`].
     pub fn plan(&mut self, now: Time) -> Vec<Effect> {
-        let mut batch = Batch {
-            now,
-            ..Batch::default()
-        };
-        let mut effects = Vec::new();
         // Until the rows are known, an adopted host is left as it is; the guard stands by.
         if self.mirror.is_complete() || !self.membership.is_serving(now) {
             self.lifecycle.end_adoption();
         }
         if self.lifecycle.is_adopting() {
             self.deadline = self.membership.fence_at();
-            return effects;
+            return Vec::new();
         }
-        batch.wake_at_any(self.lifecycle.deadline());
-        batch.wake_at_any(self.membership.fence_at());
-        batch.wake_at(self.membership.distrust_until());
-        batch.wake_at_any(self.routes.watch_request(now));
-
-        let gives_way = self.look_at_fitness(now, &mut batch);
+        let mut wake = Wake::after(now);
+        wake.wake_at_any(self.routes.watch_request(now));
+        let gives_way = self.look_at_fitness(now, &mut wake);
         let node = self.node_view(now, gives_way);
-        self.visit_vnis(&node, &mut batch);
-        if let Some(found) = self.slots.take_capabilities() {
+        let mut batch = self.visit_vnis(now, &node);
+        if let Some(found) = self.vnis.take_capabilities() {
             self.membership.take_capabilities(found);
         }
-        if std::mem::take(&mut batch.suspects_frr) {
+        if batch.suspects_frr {
             self.routes.suspect();
         }
         if self.drain_is_over(now, &node) {
             self.lifecycle.stop(now, Exit::Stopped);
             return self.plan(now);
         }
+        self.wake_node(&mut wake);
+        let mut effects = Vec::new();
         // Before what takes longer.
-        // Never beside a Go wmgwd: that writes over rows that it has not read, and the node that is robbed must hear it.
-        let worthwhile = node.uniform && self.slots.totals().taken > 0;
-        let (effect, wake) = self.watch_pause.plan(now, worthwhile);
-        effects.extend(effect);
-        batch.wake_at_any(wake);
-        self.plan_life(&batch, &mut effects);
-        self.take_turns(now, &mut batch);
-        self.plan_host(now, &mut batch, &mut effects);
-        self.plan_registration(&node, &mut batch, &mut effects);
-        let rows = self.writer.gather(now, std::mem::take(&mut batch.commits));
-        if let Some((lease, rows)) = self.membership.lease().zip(rows) {
-            effects.push(Effect::Commit { lease, rows });
-        }
-        if let Some(wake) = self.slots.first_wake() {
-            batch.wake_at(wake);
-        }
-        self.deadline = batch.wake;
+        effects.extend(self.plan_watch(now, &node, &mut wake));
+        effects.extend(self.plan_exit(now, &batch));
+        let commits = std::mem::take(&mut batch.commits);
+        effects.extend(self.plan_host(now, batch, &mut wake).into_iter().flatten());
+        effects.extend(self.plan_registration(now, &node, &mut wake));
+        effects.extend(self.plan_rows(now, commits));
+        wake.wake_at_any(self.vnis.first_wake());
+        self.deadline = wake.earliest();
         effects
     }
 
-    /// Has the rank follow the signs. Says whether this node is to give way to a better one.
-    fn look_at_fitness(&mut self, now: Time, batch: &mut Batch) -> bool {
+    /// Has the rank follow the signs. Returns whether this node is to give way to a better one.
+    fn look_at_fitness(&mut self, now: Time, wake: &mut Wake) -> bool {
         if self.routes.has_looked() {
-            let refuses = self
-                .routes
-                .failing_since()
-                .map(|since| since + FRR_PATIENCE);
-            batch.wake_at_any(refuses);
-            let usable = self.routes.is_up() && refuses.is_none_or(|due| due > now);
+            let refuses = self.routes.failing_since();
+            let unfit_at = refuses.map(|since| since + FRR_PATIENCE);
+            wake.wake_at_any(unfit_at);
+            let usable = self.routes.is_up() && unfit_at.is_none_or(|due| due > now);
             self.fitness.frr_is(now, usable);
         }
-        batch.wake_at_any(self.fitness.look(now));
+        wake.wake_at_any(self.fitness.look(now));
         let best = self.mirror.nodes().best_rank_beside(&self.config.me);
         // A node that fell before this one is known to have fallen once the watch has come as far as this node's own
         // publication. Before that, two nodes that fall together would both give way.
@@ -139,7 +119,7 @@ impl Gateway {
         let published = self.membership.published_fitness(&self.mirror);
         let published = published.filter(|_| is_told).map(|it| it.rank);
         let (gives_way, due) = self.fitness.gives_way(now, published, best);
-        batch.wake_at_any(due);
+        wake.wake_at_any(due);
         gives_way
     }
 
@@ -171,107 +151,113 @@ impl Gateway {
         }
     }
 
-    fn visit_vnis(&mut self, node: &NodeView, batch: &mut Batch) {
-        // A retry that is not due yet must wake the worker when it is.
-        batch.wake_at(self.writer.retry_at());
-        batch.wake_at_any(self.membership.stable_at());
-        if let Some(since) = self.routes.failing_since() {
-            batch.wake_at(since + RELEASE_PATIENCE);
-            batch.wake_at(since + PATIENCE);
-        }
-        if self.node_view.as_ref() != Some(node) {
-            self.node_view = Some(node.clone());
-            self.slots.look_at_all();
-        }
+    fn visit_vnis(&mut self, now: Time, node: &NodeView) -> Batch {
         let context = Context {
-            now: batch.now,
+            now,
             node,
             config: &self.config,
             mirror: &self.mirror,
             routes: &self.routes,
-            next_announcement: self.next_announcement_slot,
+            next_announcement: self.refresh.next_announcement(),
         };
-        // Of the whole pass; each VNI has its own.
-        let wake = batch.wake.take();
-        self.visited = self.slots.visit(batch.now, |vni, slot| {
-            let pushed = batch.pushed();
-            batch.found = VniStatus::default();
-            if let Some(row) = context.mirror.row(vni) {
-                context.decide(batch, vni, row, slot);
-            }
-            batch.found.pending |= batch.pushed() > pushed;
-            batch.found.wake = batch.wake.take();
-            batch.found
+        let mut batch = Batch::default();
+        self.vnis.visit(now, node, |vni, local| {
+            let Some(row) = context.mirror.row(vni) else {
+                return VniStatus::default();
+            };
+            let decision = context.decide(vni, row, local);
+            let status = decision.status;
+            batch.add(vni, decision);
+            status
         });
-        batch.wake = wake;
+        batch
+    }
+
+    /// When the node as a whole is to be looked at again.
+    fn wake_node(&self, wake: &mut Wake) {
+        wake.wake_at_any(self.lifecycle.deadline());
+        wake.wake_at_any(self.membership.fence_at());
+        wake.wake_at(self.membership.distrust_until());
+        wake.wake_at_any(self.membership.stable_at());
+        // A retry that is not due yet must wake the worker when it is.
+        wake.wake_at(self.writer.retry_at());
+        if let Some(since) = self.routes.failing_since() {
+            wake.wake_at(since + RELEASE_PATIENCE);
+            wake.wake_at(since + PATIENCE);
+        }
     }
 
     fn drain_is_over(&self, now: Time, node: &NodeView) -> bool {
         if !self.lifecycle.is_draining() {
             return false;
         }
-        let remaining = self.slots.totals().remaining;
+        let remaining = self.vnis.totals().remaining;
         let (me, mirror) = (&self.config.me, &self.mirror);
         let has_left = mirror.has_heard_of(me) && !mirror.ring().has(me);
         let handed_over = node.may_write && has_left && remaining == 0;
         handed_over || self.lifecycle.is_overdue(now) || !node.serving
     }
 
-    fn plan_life(&mut self, batch: &Batch, effects: &mut Vec<Effect>) {
-        let totals = self.slots.totals();
-        let is_busy = !batch.arp_off.is_empty() || !self.routes.is_idle();
+    fn plan_watch(&mut self, now: Time, node: &NodeView, wake: &mut Wake) -> Option<Effect> {
+        // Never beside a Go wmgwd: that writes over rows that it has not read, and the owner of such a row must hear
+        // of it.
+        let worthwhile = node.uniform && self.vnis.totals().taken > 0;
+        let (effect, resume_at) = self.watch_pause.plan(now, worthwhile);
+        wake.wake_at_any(resume_at);
+        effect
+    }
+
+    fn plan_exit(&mut self, now: Time, batch: &Batch) -> Option<Effect> {
+        let totals = self.vnis.totals();
+        let is_busy = batch.silences() || !self.routes.is_idle();
         let remains = Remains {
             withdrawing: totals.exposed > 0 || is_busy,
             lingering: totals.lingering > 0,
         };
-        effects.extend(self.lifecycle.exit(batch.now, remains).map(Effect::Exit));
+        self.lifecycle.exit(now, remains).map(Effect::Exit)
     }
 
-    fn plan_host(&mut self, now: Time, batch: &mut Batch, effects: &mut Vec<Effect>) {
-        let mut switches = std::mem::take(&mut batch.arp_off);
-        // Off before on: the other way round would answer twice where two VNIs share a segment.
-        switches.append(&mut batch.arp_on);
-        if !switches.is_empty() {
-            effects.push(Effect::SwitchArp(switches));
-        }
-        let mut announced = std::mem::take(&mut batch.refreshes);
-        if !batch.announcements.is_empty() || !announced.is_empty() {
-            // The longest overdue first; the rest gets its turn after a pause.
-            batch.announcements.sort_unstable();
-            batch
-                .announcements
-                .truncate(ANNOUNCEMENTS - announced.len());
-            self.next_announcement_slot = now + ANNOUNCE_PAUSE;
-            batch.wake_at(self.next_announcement_slot);
-            announced.extend(batch.announcements.iter().map(|&(_, vni)| vni));
-            effects.push(Effect::Announce(announced));
+    fn plan_host(&mut self, now: Time, mut batch: Batch, wake: &mut Wake) -> [Option<Effect>; 3] {
+        let due = std::mem::take(&mut batch.announcements);
+        let vnis = &self.vnis;
+        let statuses_from = |at| vnis.statuses_from(at);
+        let turn = self.refresh.plan(now, vnis.len(), statuses_from, due);
+        wake.wake_at_any(turn.wake);
+        for (vni, answers) in turn.switches {
+            batch.switch_arp(vni, answers);
         }
         let routes = std::mem::take(&mut batch.routes);
-        let (effect, wake) = self.routes.plan(now, routes, || self.slots.shown());
-        effects.extend(effect);
-        batch.wake_at_any(wake);
+        let (routes, retry_at) = self.routes.plan(now, routes, || self.vnis.shown());
+        wake.wake_at_any(retry_at);
+        [batch.switches(), turn.announcement, routes]
     }
 
-    fn plan_registration(&mut self, node: &NodeView, batch: &mut Batch, effects: &mut Vec<Effect>) {
+    fn plan_registration(&mut self, now: Time, node: &NodeView, wake: &mut Wake) -> Option<Effect> {
         if !node.serving || node.stopping {
-            return;
+            return None;
         }
-        // Before the first look at FRR we would register without points, and what we adopted would be pulled.
-        // Nothing of an earlier run may still be on show when others begin to rely on us.
-        let host_is_clean =
-            || self.routes.was_tried() && self.slots.iter().all(|slot| slot.arp.is_some());
+        // Before the first look at FRR the node would register without points, and VNIs that it adopted would be pulled.
+        // Nothing of an earlier run may still be on show when other nodes begin to rely on this one.
+        let host_is_clean = || {
+            let is_known = |local: &VniState| local.arp().answers().is_some();
+            self.routes.was_tried() && self.vnis.iter().all(is_known)
+        };
         let ready = self.mirror.is_complete() && self.routes.has_looked();
         if !ready || !(self.membership.is_registered(&self.mirror) || host_is_clean()) {
-            return;
+            return None;
         }
         // Nodes that read ranks pass this one over for its own; others only if it is not in the ring.
         let is_passed_over = self.fitness.tracks(Sign::Frr) && self.mirror.nodes().all_have_ranks();
         let takes = !node.draining && (self.routes.is_able() || is_passed_over);
         let fitness = self.fitness.published();
-        let (effect, wake) = self
-            .membership
-            .plan(batch.now, &self.mirror, takes, fitness);
-        effects.extend(effect);
-        batch.wake_at_any(wake);
+        let (effect, retry_at) = self.membership.plan(now, &self.mirror, takes, fitness);
+        wake.wake_at_any(retry_at);
+        effect
+    }
+
+    fn plan_rows(&mut self, now: Time, commits: Vec<Commit>) -> Option<Effect> {
+        let rows = self.writer.gather(now, commits);
+        let (lease, rows) = self.membership.lease().zip(rows)?;
+        Some(Effect::Commit { lease, rows })
     }
 }

@@ -94,11 +94,6 @@ impl RouteBatch {
         }
     }
 
-    /// How many changes there are.
-    pub fn len(&self) -> usize {
-        self.rescues.len() + self.releases.len() + self.claims.len()
-    }
-
     /// The most urgent changes, as many as one request takes.
     fn first(mut self) -> Vec<RouteChange> {
         let mut changes = self.rescues;

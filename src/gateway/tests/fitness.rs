@@ -55,13 +55,8 @@ fn an_unfit_owner_gives_its_vnis_back_in_batches() {
     let (writes, requests) = written(&mut bench, 2_000);
     assert_eq!(writes, vec![Write::Vacate; 1_000]);
     assert!(requests <= 12, "{requests} requests");
-    assert!(
-        bench
-            .gateway
-            .slots
-            .iter()
-            .all(|slot| slot.arp == Some(false))
-    );
+    let mut vnis = bench.gateway.vnis.iter();
+    assert!(vnis.all(|local| local.arp().answers() == Some(false)));
 }
 
 /// Input: the same, where no better node can take the VNIs: none at all, one that is as bad, one of an earlier
@@ -118,8 +113,8 @@ fn what_an_unfit_owner_gives_back_is_served_at_once() {
     );
     bench.done(&rows);
     let _routes = bench.next();
-    let slot = bench.gateway.slots.get(vni(1)).unwrap();
-    assert_eq!(slot.arp, Some(true));
+    let local = bench.gateway.vnis.get(vni(1)).unwrap();
+    assert_eq!(local.arp().answers(), Some(true));
 }
 
 /// Input: this node falls, and claims nothing between its fall and when etcd knows of it.
@@ -158,6 +153,6 @@ fn what_etcd_may_have_taken_back_is_not_served() {
     bench.observe(Event::Committed(CommitOutcome::Failed(vec![vni(1)])));
     bench.observe(Event::Signs(SignSet::NONE));
     assert_eq!(written(&mut bench, 5_000).0, [Write::Vacate]);
-    let slot = bench.gateway.slots.get(vni(1)).unwrap();
-    assert_eq!(slot.arp, Some(false));
+    let local = bench.gateway.vnis.get(vni(1)).unwrap();
+    assert_eq!(local.arp().answers(), Some(false));
 }

@@ -1,7 +1,9 @@
 //! What size costs, in counts: VNIs looked at, transactions, bytes.
 
 use super::bench::*;
-use crate::gateway::slot::Slot;
+use crate::gateway::mirror::Row;
+use crate::gateway::vni::VniState;
+use crate::gateway::vni_table::VniStatus;
 use std::collections::BTreeMap;
 
 /// A third of 10 000, which a gateway of three owns.
@@ -15,10 +17,10 @@ fn a_pass_looks_only_at_what_changed() {
     bench.own_all();
     bench.lease();
     assert_eq!(bench.plan(), []);
-    assert_eq!(bench.gateway.visited, 0);
+    assert_eq!(bench.gateway.vnis.visited(), 0);
     bench.row(vni(7), 1, "gw2");
     bench.plan();
-    assert_eq!(bench.gateway.visited, 1);
+    assert_eq!(bench.gateway.vnis.visited(), 1);
 }
 
 /// Input: half a minute in which nothing happens to thousands of VNIs, of which this node serves all but one.
@@ -41,7 +43,7 @@ fn an_idle_node_looks_at_nothing() {
         bench.lease();
         loop {
             let effects = bench.plan();
-            assert_eq!(bench.gateway.visited, 0);
+            assert_eq!(bench.gateway.vnis.visited(), 0);
             if effects.is_empty() {
                 break;
             }
@@ -148,6 +150,7 @@ fn an_orphan_overtakes_a_wave_of_migrations() {
 
 /// A range of 64 000 VNIs takes 64 000 of these.
 #[test]
-fn a_slot_stays_small() {
-    assert!(size_of::<Slot>() <= 312, "{} bytes", size_of::<Slot>());
+fn a_vni_stays_small() {
+    let bytes = size_of::<VniState>() + size_of::<Row>() + size_of::<VniStatus>();
+    assert!(bytes <= 400, "{bytes} bytes");
 }
