@@ -15,7 +15,7 @@ use crate::host::{Error, Kernel};
 use crate::model::types::{Lease, LeaseId, Time, Vni};
 use crate::schema::KernelHold;
 use crate::sys::clock::{self, Alarm};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Repair};
 use fnv::FnvHashMap;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -148,7 +148,7 @@ impl Fence {
         state.proved |= state.permits(clock::now(), self.margin);
         let end = lease.map(|lease| lease.valid_until - self.margin);
         self.alarm.set(end.unwrap_or_default());
-        self.metrics.lease(lease, self.margin);
+        self.metrics.lease(clock::now(), lease, self.margin);
         if let Some(lease) = lease {
             // The guard hears of it before anything is claimed under it.
             state.guard.lease(lease);
@@ -268,6 +268,7 @@ impl Fence {
                 }
             }
         }
+        self.metrics.repaired(Repair::Arp, outcome.differed.len());
         outcome
     }
 

@@ -27,9 +27,9 @@ use crate::host::nft::{self, KernelLease};
 use crate::host::signs::Tracked;
 use crate::model::frr::EvpnFilter;
 use crate::schema::Meta;
-use crate::sys::memory;
 use crate::sys::sd_notify::Supervisor;
 use crate::sys::signal::Signals;
+use crate::sys::{clock, memory};
 use crate::telemetry::log_text::{Complaint, chain, value};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::server::{self, About};
@@ -154,6 +154,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         conn.lease(lease);
     }
 
+    metrics.started(clock::unix_seconds(), adopted.is_some());
     let mut gateway = Gateway::new(gateway_config(&config));
     if let Some(lease) = adopted {
         info!(

@@ -23,7 +23,7 @@ use crate::sys::sd_notify::Supervisor;
 use crate::telemetry::complaints::Complaints;
 use crate::telemetry::counters::Counters;
 use crate::telemetry::log_text::{Complaint, chain, spans, value};
-use crate::telemetry::metrics::{Metrics, Standing};
+use crate::telemetry::metrics::{Metrics, Repair, Standing};
 use crate::telemetry::notify::Notifier;
 use crate::telemetry::status_line::{Situation, status_line};
 use log::{Level, debug, info, log, warn};
@@ -294,6 +294,8 @@ impl Running {
                 let newest = changes.iter().map(|change| change.revision).max();
                 self.known = self.known.max(newest.unwrap_or_default());
             }
+            Event::Drifted(vnis) => self.worker.metrics.repaired(Repair::Frr, vnis.len()),
+            Event::RoutesChanged { failed } => self.worker.metrics.frr_refused(failed.len()),
             Event::Drain => {
                 info!("draining: the VNIs go to other nodes; another signal ends this at once")
             }

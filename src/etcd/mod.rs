@@ -211,15 +211,20 @@ impl Client {
     /// # Errors
     /// Either call failed on every endpoint; the lease may be renewed all the same.
     pub fn lease_renew(&self, id: LeaseId, key: &[u8]) -> Result<Renewal, Error> {
+        let begun = clock::now();
         let keepalive = self.lease_keepalive(id)?;
         let Some(ttl) = keepalive.ttl else {
             return Ok(Renewal::Gone);
         };
         let term = self.unary(RANGE, &wire::get(key), wire::term_reply)?;
-        Ok(match term == keepalive.term {
-            true => Renewal::Held(ttl),
-            false => Renewal::LeaderChanged,
-        })
+        if term != keepalive.term {
+            return Ok(Renewal::LeaderChanged);
+        }
+        if let Some(endpoint) = self.endpoints.get(self.preferred.load(Ordering::Relaxed)) {
+            let took = clock::now().since(begun);
+            self.metrics.renewed(took, endpoint.to_string());
+        }
+        Ok(Renewal::Held(ttl))
     }
 
     /// Sends one keepalive of a lease. Only [`Client::lease_renew`] can tell whether it counts.
@@ -312,7 +317,8 @@ impl Client {
             };
             let result = self.attempt(&attempt, body, &read);
             let took = clock::now().since(begun);
-            self.metrics.etcd_request(call, took, result.is_err());
+            self.metrics
+                .etcd_request(call, begun, took, result.is_err());
             match result {
                 Err(error) if error.is_of_endpoint() => {
                     if let (Error::Tls { .. }, Some(tls)) = (&error, &self.tls) {
@@ -381,7 +387,7 @@ impl Client {
             .and_then(|reply| wire::authenticate_reply(&attempt.body(reply)?));
         let took = clock::now().since(begun);
         self.metrics
-            .etcd_request(AUTHENTICATE, took, reply.is_err());
+            .etcd_request(AUTHENTICATE, begun, took, reply.is_err());
         let token = match reply {
             Ok(token) => Token::Held(token.into()),
             Err(error) if error.is_auth_not_enabled() => Token::NotNeeded,

@@ -49,6 +49,9 @@ pub struct Summary {
     pub moved_in: Outcomes,
     /// VNIs that moved away.
     pub moved_out: Outcomes,
+    /// Since when the VNI that has been in transition for the longest has been so: its row is neither idle nor
+    /// unassigned.
+    pub in_transition_since: Option<Time>,
     /// How long VNIs that it took over had been without an owner, as far as this node saw.
     pub time_to_serve: Histogram,
 }
@@ -132,6 +135,8 @@ pub struct Counters {
     places: FnvHashMap<Vni, Place>,
     /// VNIs without an owner, and since when this node knows.
     waiting: FnvHashMap<Vni, Time>,
+    /// VNIs that are neither idle nor unassigned, and since when.
+    in_transition: FnvHashMap<Vni, Time>,
     /// VNIs whose rows name this node under its lease.
     owned: BTreeSet<Vni>,
     /// The lease, while it can be proved.
@@ -149,6 +154,7 @@ impl Counters {
             me,
             places: FnvHashMap::default(),
             waiting: FnvHashMap::default(),
+            in_transition: FnvHashMap::default(),
             owned: BTreeSet::new(),
             proved: None,
             lease: None,
@@ -166,6 +172,7 @@ impl Counters {
         };
         Summary {
             served,
+            in_transition_since: self.in_transition.values().min().copied(),
             ..self.summary.clone()
         }
     }
@@ -263,6 +270,14 @@ impl Counters {
         }
         let before = before.unwrap_or(Place::NOWHERE);
         self.count_turn(before, after);
+        if matches!(after.kind, Kind::Idle | Kind::Unassigned) {
+            self.in_transition.remove(&vni);
+            if self.in_transition.is_empty() {
+                self.in_transition = FnvHashMap::default();
+            }
+        } else {
+            self.in_transition.entry(vni).or_insert(now);
+        }
         if !after.has_owner {
             self.waiting.entry(vni).or_insert(now);
         } else if let Some(since) = self.waiting.remove(&vni) {
@@ -384,7 +399,9 @@ mod tests {
         it.row(7, Kind::Idle, "--");
         assert_eq!(it.counters.summary().orphans, 1);
         it.row(7, Kind::Failover, "-m");
+        let claimed = Some(it.now);
         it.row(7, Kind::Failover, "-m");
+        assert_eq!(it.counters.summary().in_transition_since, claimed);
         it.row(7, Kind::Idle, "m-");
         let summary = it.counters.summary();
         assert_eq!(summary.failovers, outcomes(1, 0));
@@ -392,6 +409,7 @@ mod tests {
         assert_eq!(summary.time_to_serve.sum, Duration::from_secs(3));
         assert_eq!(summary.time_to_serve.counts[5], 1, "up to 5 s");
         assert_eq!((summary.orphans, summary.served), (0, 1));
+        assert_eq!(summary.in_transition_since, None);
         assert_eq!(summary.rows[1], [1, 0, 0]);
         assert_eq!(it.events(), [(OwnershipEvent::Owner, vec![7])]);
     }

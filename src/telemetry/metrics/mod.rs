@@ -28,6 +28,8 @@ const ETCD_CALLS: [(&str, &str); 8] = [
     ("/v3/auth/authenticate", "authenticate"),
     ("", "other"),
 ];
+/// Upper bounds of the times that a renewal of the lease takes, in milliseconds.
+const RENEWAL_BOUNDS: [u64; 10] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000];
 /// FRR's daemons.
 const DAEMONS: [&str; 3] = ["bgpd", "ospfd", "zebra"];
 /// A mirror that etcd has not confirmed for this long is not in sync: etcd is asked every 2 s.
@@ -87,6 +89,47 @@ impl Attempts {
     }
 }
 
+/// How long something took, by [`RENEWAL_BOUNDS`].
+#[derive(Debug, Default)]
+struct Durations {
+    /// How many were not longer than each bound, and longer than the one before.
+    counts: [Counter; RENEWAL_BOUNDS.len()],
+    count: Counter,
+    nanos: Counter,
+}
+
+impl Durations {
+    fn add(&self, took: Duration) {
+        let bound = |ms: &u64| took <= Duration::from_millis(*ms);
+        if let Some(bucket) = RENEWAL_BOUNDS.iter().position(bound) {
+            self.counts[bucket].add(1);
+        }
+        self.count.add(1);
+        self.nanos
+            .add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// What the daemon put back after something else on the host had changed it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Repair {
+    /// ARP of bridges.
+    Arp,
+    /// EVPN filter or OSPF costs in FRR.
+    Frr,
+}
+
+impl Repair {
+    const ALL: [Repair; 2] = [Repair::Arp, Repair::Frr];
+
+    fn name(self) -> &'static str {
+        match self {
+            Repair::Arp => "arp",
+            Repair::Frr => "frr",
+        }
+    }
+}
+
 /// Where the node stands, as the worker knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Standing {
@@ -106,8 +149,16 @@ pub struct Metrics {
     summary: Mutex<(Summary, Standing)>,
     fitness: Mutex<Fitness>,
     turned: Moment,
+    started: AtomicU64,
     lease_until: Moment,
     proved_until: Moment,
+    /// The shortest that was left when the lease was renewed, since this was asked last.
+    lowest_margin: Mutex<Option<Duration>>,
+    was_adopted: AtomicBool,
+    renewals: Durations,
+    /// The endpoint of etcd that renewed the lease last.
+    endpoint: Mutex<String>,
+    heard_from_etcd: Moment,
     fenced_by_daemon: Counter,
     fenced_by_guard: Counter,
     guard_is_there: AtomicBool,
@@ -116,6 +167,8 @@ pub struct Metrics {
     gates_lost: Counter,
     etcd: [Attempts; ETCD_CALLS.len()],
     vtysh: [Attempts; DAEMONS.len()],
+    frr_refused: Counter,
+    repaired: [Counter; Repair::ALL.len()],
     announced: Counter,
     frr: [AtomicBool; DAEMONS.len()],
     seen: AtomicI64,
@@ -139,6 +192,12 @@ impl Metrics {
         *self.fitness.lock().expect("no holder of this lock panics") = fitness;
     }
 
+    /// The daemon started at `unix_seconds` (seconds since 1970, UTC), with the lease of a run before or without.
+    pub fn started(&self, unix_seconds: u64, was_adopted: bool) {
+        self.started.store(unix_seconds, Ordering::Relaxed);
+        self.was_adopted.store(was_adopted, Ordering::Relaxed);
+    }
+
     /// The worker's loop has turned.
     pub fn turned(&self, now: Time) {
         self.turned.set(Some(now));
@@ -149,11 +208,53 @@ impl Metrics {
         *self.summary() = (summary, standing);
     }
 
-    /// The lease is another, or renewed; the node is fenced `margin` before it ends.
-    pub fn lease(&self, lease: Option<Lease>, margin: Duration) {
+    /// At `now` the lease is another, or renewed; the node is fenced `margin` before it ends.
+    pub fn lease(&self, now: Time, lease: Option<Lease>, margin: Duration) {
+        if let Some(until) = self.proved_until.get() {
+            let left = until.since(now);
+            let mut lowest = self.lowest_margin();
+            *lowest = Some(lowest.map_or(left, |lowest| lowest.min(left)));
+        }
         self.lease_until.set(lease.map(|lease| lease.valid_until));
         self.proved_until
             .set(lease.map(|lease| lease.valid_until - margin));
+    }
+
+    fn lowest_margin(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.lowest_margin
+            .lock()
+            .expect("no holder of this lock panics")
+    }
+
+    /// The shortest that was left until the node is fenced, since this was asked last.
+    fn take_lowest_margin(&self, now: Time) -> Duration {
+        let left = self
+            .proved_until
+            .get()
+            .map_or(Duration::ZERO, |until| until.since(now));
+        self.lowest_margin()
+            .take()
+            .map_or(left, |lowest| lowest.min(left))
+    }
+
+    /// The lease was renewed by `endpoint`.
+    pub fn renewed(&self, took: Duration, endpoint: String) {
+        self.renewals.add(took);
+        *self.endpoint() = endpoint;
+    }
+
+    fn endpoint(&self) -> MutexGuard<'_, String> {
+        self.endpoint.lock().expect("no holder of this lock panics")
+    }
+
+    /// FRR did not take what it was told of so many VNIs.
+    pub fn frr_refused(&self, vnis: usize) {
+        self.frr_refused.add(vnis as u64);
+    }
+
+    /// So many VNIs were put back.
+    pub fn repaired(&self, what: Repair, vnis: usize) {
+        self.repaired[what as usize].add(vnis as u64);
     }
 
     /// The lease could not be proved any more.
@@ -186,8 +287,11 @@ impl Metrics {
         self.gates_lost.add(1);
     }
 
-    /// One request to one of etcd's endpoints, by the path of the call.
-    pub fn etcd_request(&self, call: &str, took: Duration, failed: bool) {
+    /// One request to one of etcd's endpoints that was sent at `begun`, by the path of the call.
+    pub fn etcd_request(&self, call: &str, begun: Time, took: Duration, failed: bool) {
+        if !failed {
+            self.heard_from_etcd.set(Some(begun));
+        }
         let at = ETCD_CALLS.iter().position(|(path, _)| *path == call);
         self.etcd[at.unwrap_or(ETCD_CALLS.len() - 1)].add(took, failed);
     }
@@ -232,7 +336,7 @@ impl Metrics {
 
     /// How long ago etcd was asked when it answered last; `None` if it never did.
     pub fn silence(&self, now: Time) -> Option<Duration> {
-        self.polled_at.get().map(|asked| now.since(asked))
+        self.heard_from_etcd.get().map(|asked| now.since(asked))
     }
 
     /// Whether what is known of the rows is what etcd has: the node can prove its lease, and the mirror is confirmed.
@@ -325,7 +429,7 @@ mod tests {
             id: LeaseId(1),
             valid_until: at(105),
         };
-        metrics.lease(Some(lease), Duration::from_secs(1));
+        metrics.lease(at(100), Some(lease), Duration::from_secs(1));
         metrics.health(&Health {
             bgpd: Some(1),
             ospfd: Some(1),
@@ -344,6 +448,27 @@ mod tests {
             ..Health::default()
         });
         assert_eq!(metrics.lacks(at(100)), ["frr: ospfd does not run"]);
+    }
+
+    /// Input: renewals with more and with less time left. Output: the least, once; then what is left.
+    #[test]
+    fn the_lowest_margin_counts_from_one_question_to_the_next() {
+        let metrics = Metrics::default();
+        assert_eq!(metrics.take_lowest_margin(at(100)), Duration::ZERO);
+        let renew = |now: u64, until: u64| {
+            let lease = Lease {
+                id: LeaseId(1),
+                valid_until: at(until),
+            };
+            metrics.lease(at(now), Some(lease), Duration::from_secs(1));
+        };
+        renew(100, 106);
+        renew(103, 109);
+        renew(104, 110);
+        assert_eq!(metrics.take_lowest_margin(at(105)), Duration::from_secs(2));
+        assert_eq!(metrics.take_lowest_margin(at(105)), Duration::from_secs(4));
+        renew(120, 126);
+        assert_eq!(metrics.take_lowest_margin(at(120)), Duration::ZERO);
     }
 
     /// Input: a watch that lags, and catches up later. Output: it is in sync as of the moment etcd was asked.

@@ -3,13 +3,14 @@
 //! Names and units follow Prometheus's conventions: base units, `_total` for what only grows, one metric with
 //! labels instead of many. `man/wmgwd.8` lists them; a test holds the two together.
 
-use super::{Attempts, DAEMONS, ETCD_CALLS, Metrics};
+use super::{Attempts, Counter, DAEMONS, ETCD_CALLS, Metrics, RENEWAL_BOUNDS, Repair};
 use crate::model::fitness::Sign;
 use crate::model::fsm::{Kind, Role};
 use crate::model::types::{NodeName, Time, VniRange};
-use crate::telemetry::counters::{Histogram, KINDS, Outcomes, ROLES, SERVE_BOUNDS};
+use crate::telemetry::counters::{KINDS, Outcomes, ROLES, SERVE_BOUNDS};
 use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The media type of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -71,18 +72,27 @@ impl Page {
         }
     }
 
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+    /// A histogram of durations: how many are in each bucket, with its upper bound in milliseconds; how many there
+    /// are, and how long they are together.
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        buckets: impl Iterator<Item = (u64, u64)>,
+        count: u64,
+        sum: Duration,
+    ) {
         self.begin(name, "histogram", help);
         let bucket = format!("{name}_bucket");
         let mut so_far = 0;
-        for (bound, count) in SERVE_BOUNDS.iter().zip(histogram.counts) {
+        for (bound, count) in buckets {
             so_far += count;
-            let bound = std::time::Duration::from_millis(*bound).as_secs_f64();
+            let bound = Duration::from_millis(bound).as_secs_f64();
             self.sample(&bucket, &[("le", &bound.to_string())], so_far);
         }
-        self.sample(&bucket, &[("le", "+Inf")], histogram.count);
-        self.sample(&format!("{name}_sum"), &[], histogram.sum.as_secs_f64());
-        self.sample(&format!("{name}_count"), &[], histogram.count);
+        self.sample(&bucket, &[("le", "+Inf")], count);
+        self.sample(&format!("{name}_sum"), &[], sum.as_secs_f64());
+        self.sample(&format!("{name}_count"), &[], count);
     }
 
     fn outcomes(&mut self, name: &str, labels: &[(&str, &str)], outcomes: Outcomes) {
@@ -119,6 +129,12 @@ pub fn page(metrics: &Metrics, about: &About, now: Time) -> String {
 }
 
 fn about_the_node(page: &mut Page, metrics: &Metrics, about: &About, now: Time) {
+    page.single(
+        "start_time_seconds",
+        "gauge",
+        "When the daemon started, in seconds since 1970 (UTC).",
+        metrics.started.load(Ordering::Relaxed),
+    );
     page.begin("build_info", "gauge", "Always 1; which program this is.");
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.sample("build_info", &version, 1);
@@ -168,6 +184,18 @@ fn about_the_node(page: &mut Page, metrics: &Metrics, about: &About, now: Time) 
         "gauge",
         "Until the node is fenced if the lease is not renewed; 0 while it is fenced.",
         left(metrics.proved_until.get()),
+    );
+    page.single(
+        "fence_remaining_lowest_seconds",
+        "gauge",
+        "The least that was left until the node is fenced, since these numbers were asked for last.",
+        metrics.take_lowest_margin(now).as_secs_f64(),
+    );
+    page.single(
+        "lease_adopted",
+        "gauge",
+        "Whether the daemon started with the lease of a run before that had died.",
+        u8::from(metrics.was_adopted.load(Ordering::Relaxed)),
     );
     page.begin(
         "fencings_total",
@@ -272,10 +300,21 @@ fn about_vnis(page: &mut Page, metrics: &Metrics, about: &About, now: Time) {
     for (direction, outcomes) in directions {
         page.outcomes("migrations_total", &[("direction", direction)], outcomes);
     }
+    page.single(
+        "oldest_transition_seconds",
+        "gauge",
+        "How long the VNI that has been on its way to an owner for the longest has been so; 0 if none is.",
+        summary
+            .in_transition_since
+            .map_or(0.0, |since| now.since(since).as_secs_f64()),
+    );
+    let served = &summary.time_to_serve;
     page.histogram(
         "time_to_serve_seconds",
         "From when this node saw a VNI without an owner, or claimed it, until it became the owner.",
-        &summary.time_to_serve,
+        SERVE_BOUNDS.into_iter().zip(served.counts),
+        served.count,
+        served.sum,
     );
 }
 
@@ -295,6 +334,25 @@ fn about_etcd(page: &mut Page, metrics: &Metrics, now: Time) {
         "operation",
         calls.map(|((_, name), attempts)| (*name, attempts)),
     );
+    let renewals = &metrics.renewals;
+    page.histogram(
+        "lease_renewal_seconds",
+        "How long renewals of the lease took, with the question that proves them.",
+        RENEWAL_BOUNDS
+            .into_iter()
+            .zip(renewals.counts.iter().map(Counter::get)),
+        renewals.count.get(),
+        Duration::from_nanos(renewals.nanos.get()),
+    );
+    let endpoint = metrics.endpoint().clone();
+    if !endpoint.is_empty() {
+        page.begin(
+            "etcd_endpoint_info",
+            "gauge",
+            "Always 1; the endpoint that renewed the lease last.",
+        );
+        page.sample("etcd_endpoint_info", &[("endpoint", &endpoint)], 1);
+    }
     page.single(
         "watch_revisions_behind",
         "gauge",
@@ -348,6 +406,20 @@ fn about_the_host(page: &mut Page, metrics: &Metrics) {
         DAEMONS.iter().copied().zip(&metrics.vtysh),
     );
     page.single(
+        "frr_refusals_total",
+        "counter",
+        "Changes of VNIs that FRR did not take, wholly or in part.",
+        metrics.frr_refused.get(),
+    );
+    page.begin(
+        "repairs_total",
+        "counter",
+        "VNIs of which something else on this host had changed ARP or FRR, and that were put back.",
+    );
+    for (what, count) in Repair::ALL.iter().zip(&metrics.repaired) {
+        page.sample("repairs_total", &[("what", what.name())], count.get());
+    }
+    page.single(
         "gratuitous_arp_announcements_total",
         "counter",
         "Announcements of VNIs by gratuitous ARP that were sent.",
@@ -372,7 +444,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::model::types::{Lease, LeaseId, Vni};
-    use std::time::Duration;
 
     fn at(seconds: u64) -> Time {
         Time::since_boot(Duration::from_secs(seconds))
@@ -386,7 +457,7 @@ mod tests {
     /// A node that is fenced after `proved` seconds, and heard from etcd after 8.
     fn example_of(proved: u64) -> (Metrics, About) {
         let metrics = Metrics::default();
-        metrics.etcd_request("/v3/kv/txn", Duration::from_millis(1500), true);
+        metrics.etcd_request("/v3/kv/txn", at(7), Duration::from_millis(1500), true);
         metrics.vtysh_run("bgpd", Duration::from_millis(250), false);
         metrics.polled(
             crate::model::types::Revision(0),
@@ -396,7 +467,11 @@ mod tests {
             id: LeaseId(1),
             valid_until: at(proved + 1),
         };
-        metrics.lease(Some(lease), Duration::from_secs(1));
+        metrics.lease(at(8), Some(lease), Duration::from_secs(1));
+        metrics.started(1_700_000_000, true);
+        metrics.renewed(Duration::from_millis(3), "http://etcd1:2379".into());
+        metrics.repaired(Repair::Frr, 2);
+        metrics.frr_refused(4);
         let about = About {
             name: "a\"b\\c".parse().unwrap(),
             range: VniRange::new(Vni::MIN, Vni::new(50).unwrap()).unwrap(),
@@ -419,6 +494,17 @@ mod tests {
             "wmgwd_watch_unconfirmed_seconds 2",
             "wmgwd_lease_remaining_seconds 4",
             "wmgwd_fence_remaining_seconds 3",
+            "wmgwd_fence_remaining_lowest_seconds 3",
+            "wmgwd_start_time_seconds 1700000000",
+            "wmgwd_lease_adopted 1",
+            r#"wmgwd_lease_renewal_seconds_bucket{le="0.002"} 0"#,
+            r#"wmgwd_lease_renewal_seconds_bucket{le="0.005"} 1"#,
+            "wmgwd_lease_renewal_seconds_sum 0.003",
+            r#"wmgwd_etcd_endpoint_info{endpoint="http://etcd1:2379"} 1"#,
+            r#"wmgwd_repairs_total{what="arp"} 0"#,
+            r#"wmgwd_repairs_total{what="frr"} 2"#,
+            "wmgwd_frr_refusals_total 4",
+            "wmgwd_oldest_transition_seconds 0",
             "wmgwd_vnis_without_owner 50",
         ] {
             assert!(
