@@ -18,7 +18,9 @@ use std::process::{Child, ChildStderr, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
+use wmgwd::guard::address::Address;
 use wmgwd::guard::protocol::{Greeting, Order, Report, VERSION};
+use wmgwd::guard::supervisor::GuardSupervisor;
 use wmgwd::model::types::{Lease, LeaseId, Time, Vni};
 use wmgwd::sys::clock;
 
@@ -513,6 +515,33 @@ fn a_guard_that_stays_stopped_does_not_keep_the_next_run_from_starting() {
         next.guards().into_iter().find(|pid| *pid != stuck)
     });
     assert_eq!(next.guards(), [guard]);
+}
+
+/// Input: guards of runs before under other names: one that holds a lease, one that is stopped, one that has a living
+/// daemon. Output: the first withdraws and ends; the second is ended, so that it never withdraws what the next run
+/// shows; the third is left alone.
+#[test]
+fn guards_under_other_names_end() {
+    let mut guards = [(); 3].map(|()| Guard::start(Stdio::null()));
+    let [orphan, stopped, busy] = &guards;
+    for guard in [orphan, stopped] {
+        let (mut daemon, lease) = guard.serving(&[1], Duration::from_secs(60));
+        daemon.hears(Report::Heard(lease.valid_until));
+    }
+    let (_daemon, _) = busy.serving(&[1], Duration::from_secs(60));
+    stopped.signal(Signal::SIGSTOP);
+    let others = guards
+        .each_ref()
+        .map(|it| Address::from_argument(&it.address));
+    let retired = GuardSupervisor::retire_others(others.to_vec());
+    assert_eq!(retired.len(), 1);
+    let [orphan, stopped, busy] = &mut guards;
+    assert_eq!(orphan.has_ended(), Some(true));
+    assert!(orphan.host.is_withdrawn() && !orphan.host.answers(1));
+    let well = eventually("the stopped one has ended", || stopped.has_ended());
+    assert!(!well && stopped.host.answers(1));
+    assert_eq!(busy.has_ended(), None);
+    assert!(busy.host.answers(1));
 }
 
 /// Input: wmgwd is killed (SIGKILL) while it waits for a vtysh that hangs. Output: that vtysh is gone too: it

@@ -81,6 +81,10 @@ pub struct Process {
     fenced: bool,
     untold: bool,
     frr_at: Time,
+    /// One try to withdraw is all: another run has this host.
+    retiring: bool,
+    /// FRR was tried since the guard was to retire.
+    tried: bool,
     started: Time,
     withdrawing_since: Option<Time>,
     arp_complaint: Complaint,
@@ -122,6 +126,8 @@ impl Process {
             fenced: false,
             untold: false,
             frr_at: now,
+            retiring: false,
+            tried: false,
             started: now,
             withdrawing_since: None,
             arp_complaint: Complaint::default(),
@@ -168,9 +174,10 @@ impl Process {
         if !self.is_armed() {
             return self.served || now.since(self.started) > FIRST;
         }
-        let given_up = self
+        let too_long = self
             .withdrawing_since
             .is_some_and(|since| now.since(since) > GIVE_UP);
+        let given_up = too_long || self.tried;
         if given_up {
             error!("giving up, not everything is withdrawn: run wmgwd withdraw");
         }
@@ -286,7 +293,9 @@ impl Process {
         let listener = RefCell::new(&mut self.listener);
         let daemon = self.daemon.as_ref();
         let quiet = || !listener.borrow_mut().has_daemon() && daemon.is_none_or(is_quiet);
-        match self.router.withdraw(Parts::ALL, &BTreeSet::new(), &quiet) {
+        let result = self.router.withdraw(Parts::ALL, &BTreeSet::new(), &quiet);
+        self.tried = self.retiring && !matches!(result, Err(host::Error::NotPermitted));
+        match result {
             Ok(()) => {
                 self.routes = false;
                 self.frr_complaint.settle();
@@ -359,6 +368,8 @@ impl Process {
                     }
                 }
                 Some(Order::Gate(stands)) => gate = Some(stands),
+                // With the lease that follows.
+                Some(Order::Retire) => self.retiring = true,
                 Some(Order::Bye) => return true,
                 Some(Order::Hello) | None => warn!("not understood from the daemon: {line:?}"),
             }
@@ -405,6 +416,7 @@ impl Process {
             self.daemon = Some(peer);
             self.served = true;
             self.untold = self.fenced && greeting != Greeting::Fresh;
+            (self.retiring, self.tried) = (false, false);
         }
     }
 

@@ -9,6 +9,7 @@
 //!   daemon: serves VNI/INDEX...                      these answer ARP, through the interface of that index
 //!   daemon: released VNI...                          these do not any more
 //!   daemon: gate on|off                              the kernel can hold the lease, or cannot
+//!   daemon: retire                                   try once to withdraw when the lease ends, then end
 //!   daemon: bye                                      all is withdrawn
 //!   guard:  heard UNTIL                              the lease was told (and the guard is well)
 //!   guard:  granted UNTIL REFUSED                    the kernel holds the lease until then, after so many refusals
@@ -36,6 +37,8 @@ pub enum Order {
     Released(Vec<Vni>),
     /// The table of the kernel lease is there, or is not.
     Gate(bool),
+    /// When the lease ends, withdraw in one try, and end whatever came of it.
+    Retire,
     /// Everything is withdrawn.
     Bye,
 }
@@ -82,6 +85,7 @@ impl Order {
             Order::Released(vnis) => words_line("released", vnis.iter()),
             Order::Gate(true) => "gate on\n".to_owned(),
             Order::Gate(false) => "gate off\n".to_owned(),
+            Order::Retire => "retire\n".to_owned(),
             Order::Bye => "bye\n".to_owned(),
         }
     }
@@ -109,6 +113,7 @@ impl Order {
                 "off" => Order::Gate(false),
                 _ => return None,
             },
+            "retire" => Order::Retire,
             "bye" => Order::Bye,
             _ => return None,
         };
@@ -228,6 +233,7 @@ mod tests {
             Order::Serves(vec![]),
             Order::Gate(true),
             Order::Gate(false),
+            Order::Retire,
             Order::Bye,
             Order::Hello,
         ] {

@@ -8,6 +8,7 @@ use super::{Error, Grants, Guard, Guards, Standing};
 use crate::model::types::{Lease, LeaseId, Time, Vni};
 use crate::sys::child;
 use crate::sys::clock;
+use crate::sys::pidfd::PidFd;
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -48,7 +49,14 @@ pub struct GuardSupervisor {
     /// The guard, if this daemon started it.
     child: Option<Child>,
     /// The guard, if a predecessor of this daemon did.
-    found: Option<Pid>,
+    found: Option<Found>,
+}
+
+/// The process that listens at a guard's address.
+struct Found {
+    pid: Pid,
+    /// None before Linux 5.3.
+    process: Option<PidFd>,
 }
 
 /// A guard that was found or started.
@@ -113,14 +121,22 @@ impl GuardSupervisor {
                 child: None,
                 found: None,
             };
-            // Else it has a living daemon, holds nothing, has ended meanwhile, or is of another version.
-            if let Ok((conn, Some(lease))) = other.connect_unless_busy() {
-                info!(
-                    "the guard of a run before under another name holds lease={}: it withdraws, and ends",
-                    lease.id
-                );
-                other.retire(conn, Some(lease));
-                retired.push(lease);
+            match other.connect_unless_busy() {
+                Ok((conn, Some(lease))) => {
+                    info!(
+                        "the guard of a run before under another name holds lease={}: it withdraws, and ends",
+                        lease.id
+                    );
+                    other.retire(conn, Some(lease));
+                    retired.push(lease);
+                }
+                // When it goes on, it would withdraw all. A daemon that has it starts another.
+                Err(Error::Socket(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                    warn!("a guard under another name does not answer: ending it");
+                    other.bury();
+                }
+                // It has a living daemon, holds nothing, has ended meanwhile, or is of another version.
+                Ok((_, None)) | Err(_) => {}
             }
         }
         retired
@@ -129,7 +145,7 @@ impl GuardSupervisor {
     /// Whether the guard that was found was started with our arguments: with others it has another range or other
     /// times, so that it could not do for us what it did for the run before. How much it logs does not matter.
     fn found_is_as_wanted(&self) -> bool {
-        let Some(pid) = self.found else {
+        let Some(Found { pid, .. }) = self.found else {
             return false;
         };
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -143,8 +159,10 @@ impl GuardSupervisor {
             .all(|argument| words.next() == Some(argument.as_bytes()))
     }
 
-    /// Has the guard that was found withdraw, by its own range, all that it guards, and waits for its end.
-    fn retire(&self, mut conn: GuardConn, lease: Option<Lease>) {
+    /// Has the guard that was found withdraw, by its own range, all that it guards, and waits for its end. What goes on
+    /// longer than a try or two would withdraw what this run shows by then.
+    fn retire(&mut self, mut conn: GuardConn, lease: Option<Lease>) {
+        conn.tell(&Order::Retire);
         conn.lease(Lease {
             id: lease.map_or(LeaseId(0), |lease| lease.id),
             valid_until: Time::default(),
@@ -152,12 +170,12 @@ impl GuardSupervisor {
         // It was told that the lease is over; now its daemon is gone, too.
         drop(conn);
         let begun = clock::now();
-        while self.found.is_some_and(|pid| self.is_guard(pid)) {
+        while self.found.as_ref().is_some_and(|it| self.is_guard(it)) {
             if clock::now().since(begun) > RETIRE {
                 warn!(
-                    "it does not end: what it cannot withdraw takes a wmgwd withdraw of its range"
+                    "it does not end: ending it; what it could not withdraw takes a wmgwd withdraw of its range"
                 );
-                return;
+                return self.bury();
             }
             sleep(Duration::from_millis(5));
         }
@@ -181,7 +199,10 @@ impl GuardSupervisor {
         let mut stream = self.address.connect().map_err(Error::Socket)?;
         let guard = credentials(&stream).map_err(Error::Socket)?.pid();
         if self.child.is_none() {
-            self.found = Some(Pid::from_raw(guard));
+            self.found = Some(Found {
+                pid: Pid::from_raw(guard),
+                process: PidFd::of_listener(&stream).ok(),
+            });
         }
         let greeting = greet(&mut stream, within).map_err(Error::Socket)?;
         let predecessor = match Greeting::read(&greeting).ok_or(Error::Protocol)? {
@@ -238,23 +259,28 @@ impl GuardSupervisor {
             let _ = child.kill();
             let _ = reap(&mut child);
         }
-        if let Some(pid) = self.found.take() {
+        if let Some(found) = self.found.take() {
             let begun = clock::now();
-            while self.is_guard(pid) && clock::now().since(begun) < END {
-                let _ = kill(pid, Signal::SIGKILL);
+            while self.is_guard(&found) && clock::now().since(begun) < END {
+                let _ = match &found.process {
+                    Some(process) => process.kill(),
+                    None => kill(found.pid, Signal::SIGKILL).map_err(io::Error::from),
+                };
                 sleep(Duration::from_millis(5));
             }
         }
     }
 
-    /// Whether `pid` is a guard of ours: the number may be another's by now.
-    fn is_guard(&self, pid: Pid) -> bool {
+    /// Whether `found` lives, and is a guard of ours.
+    fn is_guard(&self, found: &Found) -> bool {
+        let pid = found.pid;
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.split(|byte| *byte == 0).skip(1);
         let address = self.address.argument();
-        pid.as_raw() > 1
-            && words.next() == Some(b"guard")
-            && words.next() == Some(address.as_bytes())
+        let is_guard = words.next() == Some(b"guard") && words.next() == Some(address.as_bytes());
+        // Asked last: as long as the process has not ended its number is its own.
+        let has_ended = found.process.as_ref().is_some_and(PidFd::has_ended);
+        pid.as_raw() > 1 && is_guard && !has_ended
     }
 }
 

@@ -5,5 +5,6 @@ pub mod child;
 pub mod clock;
 pub mod memfd;
 pub mod memory;
+pub mod pidfd;
 pub mod sd_notify;
 pub mod signal;

@@ -5,11 +5,18 @@ use crate::router::{self, PROGRAMS, advertised, configure, cost, running_config,
 use crate::vni;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
+use wmgwd::guard::address::Address;
+use wmgwd::guard::protocol::{Order, VERSION};
+use wmgwd::guard::supervisor::GuardSupervisor;
 use wmgwd::host::frr::{Frr, FrrConfig};
 use wmgwd::host::{Cost, Error, RouteChange, Router};
 use wmgwd::model::frr::EvpnFilter;
-use wmgwd::model::types::VniRange;
+use wmgwd::model::types::{Lease, LeaseId, VniRange};
+use wmgwd::sys::clock;
 
 fn frr(last: u32, filter: EvpnFilter) -> Frr {
     let range = VniRange::new(vni(1), vni(last)).unwrap();
@@ -514,5 +521,60 @@ fn each_neighbour_that_bgpd_activates_needs_the_filter() {
             assert_eq!(activated(), expected, "{lines}");
             assert_eq!(named(&mut frr), expected, "{lines}");
         }
+    });
+}
+
+/// Input: the guard of a run under another name, whose daemon is gone, and which FRR refuses for a while; the next run
+/// has that guard retire. Output: that guard has ended, and what the next run shows stays.
+#[test]
+fn the_guard_of_a_run_before_leaves_the_next_run_alone() {
+    let test = "frr::the_guard_of_a_run_before_leaves_the_next_run_alone";
+    namespace::run(test, PROGRAMS, || {
+        router::start(3);
+        let name = "wmgwd/before";
+        sh("mkdir /run/bin; touch /run/refuse
+            printf '#!/bin/sh\\n[ -e /run/refuse ] && exit 1\\nexec /usr/bin/vtysh \"$@\"\\n' > /run/bin/vtysh
+            chmod +x /run/bin/vtysh");
+        let mut guard = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+            .args([
+                "guard", name, VERSION, "700", "1", "3", "list", "real", "info",
+            ])
+            .env("PATH", "/run/bin:/usr/bin:/bin")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut before = frr(3, EvpnFilter::List);
+        before.withdraw_all().unwrap();
+        applied(&mut before, &[claim(2)]);
+        advertises(&[2]);
+        let address = Address::from_argument(name);
+        eventually("the guard listens", || address.connect().is_ok());
+        let mut daemon = address.connect().unwrap();
+        daemon.set_nonblocking(false).unwrap();
+        let lease = Lease {
+            id: LeaseId(7),
+            valid_until: clock::now() + Duration::from_secs(600),
+        };
+        daemon
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        let mut lines = BufReader::new(daemon.try_clone().unwrap()).lines();
+        for order in [Order::Hello, Order::Lease(lease)] {
+            daemon.write_all(order.line().as_bytes()).unwrap();
+            lines.next().unwrap().unwrap();
+        }
+        drop((lines, daemon));
+        let retired = GuardSupervisor::retire_others(vec![address]);
+        assert_eq!(retired.len(), 1);
+        let mut next = frr(3, EvpnFilter::List);
+        next.withdraw_all().unwrap();
+        applied(&mut next, &[claim(3)]);
+        advertises(&[3]);
+        sh("rm /run/refuse");
+        for _ in 0..20 {
+            assert_eq!(advertised(), BTreeSet::from([3]));
+            sleep(Duration::from_millis(200));
+        }
+        assert!(guard.try_wait().unwrap().is_some(), "the guard has ended");
     });
 }

@@ -4,9 +4,12 @@
 use super::*;
 use crate::guard::supervisor::GuardSupervisor;
 use crate::host::mock::Mock;
+use crate::host::{Health, RouteChange, RouteFailure};
 use crate::model::types::{LeaseId, VniRange};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{JoinHandle, spawn};
 
 /// A guard that runs in a thread, on a host that answers for VNI 3.
@@ -21,12 +24,17 @@ fn vni(number: u32) -> Vni {
 }
 
 fn scene(name: &str) -> Scene {
+    scene_with(name, None)
+}
+
+fn scene_with(name: &str, router: Option<Box<dyn Router>>) -> Scene {
     let name = format!("{name}-{}", std::process::id()).parse().unwrap();
     let address = Address::new(&name, Some("unit-test"));
     let mut mock = Mock::new(VniRange::new(vni(1), vni(9)).unwrap()).unwrap();
     mock.set_arp(vni(3), true).unwrap();
-    let lanes = (Box::new(mock.clone()), Box::new(mock.clone()));
-    let guard = Process::bind(&address, Duration::from_millis(100), lanes.0, lanes.1).unwrap();
+    let kernel = Box::new(mock.clone());
+    let router = router.unwrap_or_else(|| Box::new(mock.clone()));
+    let guard = Process::bind(&address, Duration::from_millis(100), kernel, router).unwrap();
     Scene {
         address,
         mock,
@@ -83,6 +91,52 @@ fn a_dismissed_guard_ends_at_once() {
     drop(stream);
     scene.guard.join().unwrap();
     assert!(scene.mock.exposure(vni(3)).arp, "not its business any more");
+}
+
+/// A host whose FRR refuses, and counts how often.
+struct Refusing(Arc<AtomicU32>);
+
+impl Router for Refusing {
+    fn withdraw(
+        &mut self,
+        _: Parts,
+        _: &BTreeSet<Vni>,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<(), host::Error> {
+        if !permit() {
+            return Err(host::Error::NotPermitted);
+        }
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(host::Error::Down { daemon: "bgpd" })
+    }
+
+    fn apply(&mut self, _: &[RouteChange], _: &dyn Fn() -> bool) -> Vec<RouteFailure> {
+        Vec::new()
+    }
+
+    fn health(&mut self) -> Health {
+        Health::default()
+    }
+}
+
+/// Input: a guard that is to retire, with an FRR that refuses. Output: it silences its VNIs, tries FRR once, and ends.
+#[test]
+fn a_guard_that_retires_tries_once() {
+    let tries = Arc::new(AtomicU32::new(0));
+    let scene = scene_with("retires", Some(Box::new(Refusing(tries.clone()))));
+    let (mut stream, _) = connect(&scene);
+    let serves = Order::Serves(vec![(vni(3), 3)]);
+    let long = lease(Duration::from_secs(600));
+    say(&mut stream, &[Order::Lease(long), serves]);
+    let over = Lease {
+        valid_until: Time::default(),
+        ..long
+    };
+    say(&mut stream, &[Order::Retire, Order::Lease(over)]);
+    drop(stream);
+    scene.guard.join().unwrap();
+    assert!(!scene.mock.exposure(vni(3)).arp);
+    assert_eq!(tries.load(Ordering::SeqCst), 1);
 }
 
 /// Input: a second daemon beside a living one; then one after its death. Output: busy; then the lease.
