@@ -301,37 +301,62 @@ fn reply(status: &str, body: &str) -> String {
     )
 }
 
-/// Input: the first endpoint refuses each call for a reason of its own: it is busy, or a learner. Output: the other
-/// answers, and is asked first from then on.
+/// Input: the first endpoint refuses each call for a reason of its own: it is busy, or a learner, or no etcd, or what
+/// stands before it spoils its answers. Output: the other answers each kind of call, and is asked first from then on.
 #[test]
 fn a_member_that_refuses_for_itself_is_left_for_another() {
     let etcd = Etcd::start();
-    for (code, message) in [
-        (8, "etcdserver: too many requests"),
-        (9, "etcdserver: rpc not supported for learner"),
+    let refusal = |code, message| {
+        let body = format!(r#"{{"error":"{message}","message":"{message}","code":{code}}}"#);
+        reply("429 Too Many Requests", &body)
+    };
+    let page = "<!DOCTYPE html><title>Welcome</title>";
+    type Call = fn(&Client) -> Result<(), Error>;
+    let calls: [Call; 5] = [
+        |client| client.get(b"k").map(drop),
+        |client| client.txn(&then(vec![put("k", "")])).map(drop),
+        |client| client.lease_grant(LONG).map(drop),
+        |client| client.lease_keepalive(LeaseId(1)).map(drop),
+        |client| client.watch(b"k", Revision(1), LONG).map(drop),
+    ];
+    for answer in [
+        refusal(8, "etcdserver: too many requests"),
+        refusal(9, "etcdserver: rpc not supported for learner"),
+        reply("200 OK", "{}"),
+        reply("200 OK", page),
+        reply("200 OK", &format!("{page}\n")),
     ] {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = asked.clone();
-        let busy = server(move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-            let body = format!(r#"{{"error":"{message}","message":"{message}","code":{code}}}"#);
-            Some(reply("429 Too Many Requests", &body))
-        });
-        let client = Client::new(
-            vec![endpoint(busy), etcd.endpoint()],
-            Duration::from_secs(5),
-        );
-        client.get(b"k").unwrap();
-        let grant = client.lease_grant(LONG).unwrap();
-        client.lease_renew(grant.id, b"k").unwrap();
-        assert_eq!(asked.load(Ordering::Relaxed), 1, "{message}");
+        for call in calls {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let (count, answer) = (asked.clone(), answer.clone());
+            let first = server(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+                Some(answer.clone())
+            });
+            let endpoints = vec![endpoint(first), etcd.endpoint()];
+            let client = Client::new(endpoints, Duration::from_secs(5));
+            call(&client).unwrap();
+            let grant = client.lease_grant(LONG).unwrap();
+            client.lease_renew(grant.id, b"k").unwrap();
+            client.watch(b"k", Revision(1), LONG).unwrap();
+            assert_eq!(asked.load(Ordering::Relaxed), 1);
+        }
     }
 }
 
-/// Input: a member that closes the connection where it would refuse a token that has expired. Output: one new login,
-/// and the call is answered; with a member that closes each connection, an error.
+/// Input: a member that closes the connection where it would refuse a token that has expired, of a read and of a watch.
+/// Output: one new login, and the call is answered; with a member that closes each connection, an error.
 #[test]
 fn a_closed_connection_while_a_token_is_held_leads_to_one_login() {
+    type Call = fn(&Client, &[u8]) -> Result<(), Error>;
+    let calls: [Call; 2] = [
+        |client, key| client.get(key).map(drop),
+        |client, key| client.watch(key, Revision(1), LONG).map(drop),
+    ];
+    calls.into_iter().for_each(expires);
+}
+
+fn expires(call: fn(&Client, &[u8]) -> Result<(), Error>) {
     let logins = Arc::new(AtomicUsize::new(0));
     let count = logins.clone();
     let strict = server(move |request| {
@@ -350,7 +375,11 @@ fn a_closed_connection_while_a_token_is_held_leads_to_one_login() {
             true => false,
             false => second || first && !request.contains("c2Vjb25k"),
         };
-        is_good.then(|| reply("200 OK", &format!("{{{header}}}")))
+        let line = match request.contains("/v3/watch") {
+            true => format!("{{\"result\":{{{header},\"created\":true}}}}\n"),
+            false => format!("{{{header}}}"),
+        };
+        is_good.then(|| reply("200 OK", &line))
     });
     let access = Access {
         login: Some(Login {
@@ -360,12 +389,12 @@ fn a_closed_connection_while_a_token_is_held_leads_to_one_login() {
         ..Access::plain(vec![endpoint(strict)])
     };
     let client = Client::open(&access, Duration::from_secs(5)).unwrap();
-    client.get(b"first").unwrap();
+    call(&client, b"first").unwrap();
     assert_eq!(logins.load(Ordering::Relaxed), 1);
-    client.get(b"second").unwrap();
-    client.get(b"second").unwrap();
+    call(&client, b"second").unwrap();
+    call(&client, b"second").unwrap();
     assert_eq!(logins.load(Ordering::Relaxed), 2);
-    let error = client.get(b"end").unwrap_err();
+    let error = call(&client, b"end").unwrap_err();
     assert!(matches!(error, Error::Transport { .. }), "{error:?}");
     assert_eq!(logins.load(Ordering::Relaxed), 3);
 }

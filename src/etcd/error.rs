@@ -106,14 +106,15 @@ impl Error {
             Error::Transport { .. }
             | Error::Tls { .. }
             | Error::TimedOut { .. }
-            | Error::Http { .. } => true,
+            | Error::Http { .. }
+            // What stands there is no etcd, or what stands before it spoils its answers.
+            | Error::Malformed(_) => true,
             Error::Rejected { code, message } => is_of_member(*code, message),
             Error::Login { .. }
             | Error::Access(_)
             | Error::LeaseNotFound
             | Error::Compacted { .. }
             | Error::Disconnected
-            | Error::Malformed(_)
             | Error::NoEndpoint => false,
         }
     }
