@@ -15,6 +15,8 @@ mod traffic;
 
 use network::{Lab, eventually, points};
 use probe::{Flow, Probe, Way};
+use std::thread::sleep;
+use std::time::Duration;
 use traffic::{Prober, turns};
 
 /// /etc/nftables.conf as Debian's package nftables has it.
@@ -277,6 +279,55 @@ fn frr_restarts_are_noticed() {
     lab.shows(&lab.settled(&["gw2"]));
     lab.verb(&["frr", "gw1", "start", "bgpd"]);
     lab.shows(&lab.settled(&["gw1", "gw2"]));
+}
+
+/// Input: a gateway's fabric is cut behind a switch and heals; then its uplink; then the fabric link flaps. Output:
+/// each time the other gateway serves all VNIs, and the first gets its own back once it can forward; of the flaps the
+/// VNIs leave once and come back once.
+#[test]
+fn a_gateway_that_cannot_forward_gives_its_vnis_away() {
+    let test = "a_gateway_that_cannot_forward_gives_its_vnis_away";
+    let Some(lab) = Lab::up(test, 2, 4, "example") else {
+        return;
+    };
+    let uids = points();
+    let options = |uids| [&FAST[..], &["--fit-hold", "4", "--uids", uids]].concat();
+    let first = lab.start("gw1", &options(&uids[0]));
+    let _second = lab.start("gw2", &options(&uids[1]));
+    let shared = || lab.shows(&lab.settled(&["gw1", "gw2"]));
+    shared();
+    let logged = |part: &str| first.log().matches(part).count();
+    for (network, bad) in [
+        ("underlay", "bad=evpn rank=0"),
+        ("uplink", "bad=ospf rank=1"),
+    ] {
+        lab.verb(&["cut", "gw1", network]);
+        lab.settled(&["gw2"]);
+        assert_eq!(
+            logged(&format!("cannot forward: {bad}")),
+            1,
+            "{}",
+            first.log()
+        );
+        lab.verb(&["heal", "gw1", network]);
+        shared();
+    }
+    let before = logged("from=idle to=unassigned");
+    for _ in 0..4 {
+        lab.verb(&["unplug", "gw1", "underlay"]);
+        lab.settled(&["gw2"]);
+        sleep(Duration::from_secs(1));
+        lab.verb(&["replug", "gw1", "underlay"]);
+        sleep(Duration::from_secs(1));
+    }
+    shared();
+    // gw1 has two VNIs.
+    assert_eq!(
+        logged("from=idle to=unassigned") - before,
+        2,
+        "{}",
+        first.log()
+    );
 }
 
 /// Input: a gateway whose br4 is the host's own, without the VNI's VXLAN port; something switches ARP and neighbour

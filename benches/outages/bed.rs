@@ -157,6 +157,8 @@ fn owners(
         name,
         points,
         range: None,
+        unable: None,
+        rank: None,
     }));
     let owner = |vni| ring.owner(Vni::new(vni).unwrap()).expect("somebody lives");
     (1..=vnis)

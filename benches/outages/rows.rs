@@ -2,12 +2,17 @@
 
 use crate::bed::{Bed, Shape};
 use crate::probe::{Flow, Way};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// The gateway that things happen to; it owns VNI 1 and some more.
 const VICTIM: &str = "gw1";
 
 /// How many gateways the lab has.
 pub const GATEWAYS: usize = 3;
+
+/// How long a link that flaps is down, and up.
+const FLAP: Duration = Duration::from_secs(3);
 
 pub struct Row {
     pub name: &'static str,
@@ -129,15 +134,72 @@ pub const ALL: &[Row] = &[
     row("cut-etcd", "the gateway loses etcd", |bed| {
         bed.lab.verb(&["cut", VICTIM, "mgmt"]);
     }),
-    row("cut-fabric", "the gateway loses the fabric", |bed| {
+    row("frr-all", "restart of FRR on all gateways", |bed| {
+        for number in 1..=GATEWAYS {
+            bed.lab.verb(&["frr", &format!("gw{number}"), "restart"]);
+        }
+    }),
+    row("cut-fabric", "the fabric is cut behind a switch", |bed| {
         bed.lab.verb(&["cut", VICTIM, "underlay"]);
     }),
-    row("cut-uplink", "the gateway loses the uplink", |bed| {
-        bed.lab.verb(&["cut", VICTIM, "uplink"]);
-    }),
+    Row {
+        lab: &["--fabric-bfd", "off"],
+        ..row("cut-fabric-nobfd", "the same, without BFD", |bed| {
+            bed.lab.verb(&["cut", VICTIM, "underlay"]);
+        })
+    },
+    row(
+        "mute-fabric",
+        "the fabric gets nothing from the gateway",
+        |bed| {
+            bed.lab.verb(&["mute", VICTIM, "underlay"]);
+        },
+    ),
+    row(
+        "deaf-fabric",
+        "the gateway gets nothing from the fabric",
+        |bed| {
+            bed.lab.verb(&["deafen", VICTIM, "underlay"]);
+        },
+    ),
     row("fabric-carrier", "the fabric link loses carrier", |bed| {
         bed.lab.verb(&["unplug", VICTIM, "underlay"]);
     }),
+    row(
+        "fabric-flaps",
+        "the fabric link flaps every 3 s for a minute",
+        |bed| {
+            for _ in 0..10 {
+                bed.lab.verb(&["unplug", VICTIM, "underlay"]);
+                sleep(FLAP);
+                bed.lab.verb(&["replug", VICTIM, "underlay"]);
+                sleep(FLAP);
+            }
+        },
+    ),
+    row("cut-uplink", "the uplink is cut behind a switch", |bed| {
+        bed.lab.verb(&["cut", VICTIM, "uplink"]);
+    }),
+    Row {
+        lab: &["--upstream-bfd", "off"],
+        ..row("cut-uplink-nobfd", "the same, without BFD", |bed| {
+            bed.lab.verb(&["cut", VICTIM, "uplink"]);
+        })
+    },
+    row(
+        "mute-uplink",
+        "the uplink gets nothing from the gateway",
+        |bed| {
+            bed.lab.verb(&["mute", VICTIM, "uplink"]);
+        },
+    ),
+    row(
+        "deaf-uplink",
+        "the gateway gets nothing from the uplink",
+        |bed| {
+            bed.lab.verb(&["deafen", VICTIM, "uplink"]);
+        },
+    ),
     row("uplink-carrier", "the uplink loses carrier", |bed| {
         bed.lab.verb(&["unplug", VICTIM, "uplink"]);
     }),

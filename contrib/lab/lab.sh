@@ -32,6 +32,7 @@ usage: lab.sh [--dir DIR] VERB
       --config KIND   gateways' FRR configuration: example (frr.conf.example, default) or
                       original (the one the original project documents) or a file
       --upstream-bfd on|off   whether up1 does BFD (default on)
+      --fabric-bfd on|off     whether ap1 does BFD (default on)
       --cables KIND   switch (default), or direct: a cable of its own from each gateway to up1 and to ap1, so
                       that both see at once that a gateway has no power (the drawing above is for switch)
       --etcd KIND     one (node etcd1, default), members (one member on each gateway), none
@@ -49,7 +50,9 @@ usage: lab.sh [--dir DIR] VERB
   revive NODE         power on again after `kill`, with a fresh kernel and FRR
   cut NODE [NET...]   drop everything between a node and its switches (underlay, uplink, mgmt; default
                       all), without the node or its peers losing carrier
-  heal NODE [NET...]  undo `cut`
+  mute NODE [NET...]  drop what a node sends, behind its switch ports; it goes on hearing the others
+  deafen NODE [NET...]  drop what the others send to a node
+  heal NODE [NET...]  undo `cut`, `mute` and `deafen`
   unplug NODE [NET...]  pull the cables at the switches: the node loses carrier there
   replug NODE [NET...]  undo `unplug`
   frr NODE start|stop|restart [DAEMON...]   the node's FRR daemons, as the init system would
@@ -66,7 +69,7 @@ frr_lib=/usr/lib/frr
 dir=${WMGWD_LAB_DIR:-/run/wmgwd-lab}
 # A wmgwd in the lab takes its options from its arguments alone.
 unset "${!WMGWD_@}"
-prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on etcd=one usr='' cables=switch
+prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on fabric_bfd=on etcd=one usr='' cables=switch
 
 die() {
 	# After Ctrl-C, what the rest of an `up` still has to say is of no use.
@@ -93,6 +96,7 @@ vnis=$vnis
 stations=$stations
 config=$config
 upstream_bfd=$upstream_bfd
+fabric_bfd=$fabric_bfd
 etcd=$etcd
 usr=$usr
 cables=$cables
@@ -104,7 +108,7 @@ load_lab() { # [FILE]
 	local key value
 	while IFS='=' read -r key value; do
 		case $key in
-		prefix | tag | gateways | vnis | stations | config | upstream_bfd | etcd | usr | cables)
+		prefix | tag | gateways | vnis | stations | config | upstream_bfd | fabric_bfd | etcd | usr | cables)
 			printf -v "$key" %s "$value"
 			;;
 		esac
@@ -363,6 +367,32 @@ ports() { # NODE STATE [NETWORK...]
 	done | bridge -n "$netns" -batch -
 }
 
+# One direction of a node's switch ports: `ingress` is what the node sends, `egress` what it is sent.
+drop_at_switch() { # NODE ingress|egress [NETWORK...]
+	local node=$1 hook=$2 netns network port
+	shift 2
+	namespace switch
+	[ $# -gt 0 ] || set -- uplink underlay mgmt
+	for network in "$@"; do
+		port=$network-$node
+		ip -n "$netns" link show dev "$port" >/dev/null 2>&1 || continue
+		ip netns exec "$netns" nft "
+			add table netdev $port
+			add chain netdev $port $hook { type filter hook $hook device $port priority 0; policy drop; }"
+	done
+}
+
+pass_at_switch() { # NODE [NETWORK...]
+	local node=$1 netns network
+	shift
+	namespace switch
+	[ $# -gt 0 ] || set -- uplink underlay mgmt
+	for network in "$@"; do
+		# (`add` first: there may be nothing to delete.)
+		ip netns exec "$netns" nft "add table netdev $network-$node; delete table netdev $network-$node"
+	done
+}
+
 cables_at_switch() { # NODE up|down [NETWORK...]
 	local node=$1 direction=$2 netns network
 	shift 2
@@ -460,6 +490,7 @@ option() { # NAME VALUE
 	--stations) stations=$2 ;;
 	--config) config=$2 ;;
 	--upstream-bfd) upstream_bfd=$2 ;;
+	--fabric-bfd) fabric_bfd=$2 ;;
 	--etcd) etcd=$2 ;;
 	--usr) usr=$2 ;;
 	--cables) cables=$2 ;;
@@ -492,7 +523,7 @@ case $verb in
 up) up ;;
 down) down ;;
 status) status ;;
-exec | pids | signal | kill | revive | cut | heal | unplug | replug | frr | etcd)
+exec | pids | signal | kill | revive | cut | mute | deafen | heal | unplug | replug | frr | etcd)
 	[ $# -gt 0 ] || die "$verb: which node?"
 	load_lab
 	case $verb in
@@ -505,7 +536,12 @@ exec | pids | signal | kill | revive | cut | heal | unplug | replug | frr | etcd
 	kill) kill_node "$1" ;;
 	revive) revive_node "$1" ;;
 	cut) ports "$1" 0 "${@:2}" ;;
-	heal) ports "$1" 3 "${@:2}" ;;
+	mute) drop_at_switch "$1" ingress "${@:2}" ;;
+	deafen) drop_at_switch "$1" egress "${@:2}" ;;
+	heal)
+		ports "$1" 3 "${@:2}"
+		pass_at_switch "$@"
+		;;
 	unplug) cables_at_switch "$1" down "${@:2}" ;;
 	replug) cables_at_switch "$1" up "${@:2}" ;;
 	frr) frr "$@" ;;

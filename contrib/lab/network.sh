@@ -197,7 +197,7 @@ CONFIG
 }
 
 make_access_point() {
-	local netns ap vni number
+	local netns ap vni number bfd=''
 	start_holder ap1 router
 	[ "$cables" = direct ] || plug ap1 underlay 10.0.1.17/24
 	namespace ap1
@@ -217,6 +217,7 @@ link set dev eth0 up
 route add default via 10.$((64 + vni / 256)).$((vni % 256)).1
 BATCH
 	done
+	[ "$fabric_bfd" = off ] || bfd=' neighbor fabric bfd'
 	{
 		cat <<CONFIG
 router bgp 65000
@@ -226,7 +227,7 @@ router bgp 65000
  neighbor fabric remote-as 65000
  neighbor fabric timers 1 3
  neighbor fabric timers connect 1
- neighbor fabric bfd
+$bfd
 CONFIG
 		for ((number = 1; number <= gateways; number++)); do
 			echo " neighbor 10.0.1.$((10 + number)) peer-group fabric"

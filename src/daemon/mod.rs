@@ -25,6 +25,7 @@ use crate::host::Cost;
 use crate::host::factory::HostFactory;
 use crate::host::nft::{self, KernelLease};
 use crate::host::signs::Tracked;
+use crate::model::fitness::Sign;
 use crate::model::frr::EvpnFilter;
 use crate::schema::Meta;
 use crate::sys::sd_notify::Supervisor;
@@ -215,10 +216,13 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         fence.clone(),
         events.clone(),
     )?;
-    if let Some(source) = host.signs(Tracked {
+    let tracked = Tracked {
         fabric: config.track_fabric.clone(),
         uplink: config.track_uplink.clone(),
-    }) {
+    };
+    // (The thread `frr` tells of FRR's daemons.)
+    let needs_looks = config.track.iter().any(|sign| sign != Sign::Frr);
+    if let Some(source) = host.signs(tracked).filter(|_| needs_looks) {
         signs::spawn(source, events.clone())?;
     }
     let worker = Worker {

@@ -1,29 +1,23 @@
-//! Whether this host can forward: thread `signs` reads the [signs](crate::host::signs) a few times a second, and at
-//! once when the kernel tells of a link or a route, and turns what changes into events.
+//! Whether this host can forward: thread `signs` reads the [signs](crate::host::signs) every second, and at once when
+//! the kernel has [news](News), and turns what changes into events.
 
 use crate::gateway::Event;
-use crate::host::links::{RTMGRP_LINK, subscribe};
+use crate::host::news::News;
 use crate::host::signs::{Source, bad};
 use crate::model::fitness::{Sign, SignSet, SignState};
 use log::{info, warn};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc::Sender;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 
-/// How often FRR is asked, if the kernel does not tell of anything: what takes an EVPN session away may leave all
-/// links and routes as they are.
-const EVERY: Duration = Duration::from_millis(400);
+/// How often FRR is asked, if the kernel has no news: what takes an EVPN session away may leave everything in the
+/// kernel as it is (graceful restart, RFC 4724).
+const EVERY: Duration = Duration::from_secs(1);
 /// The same while a sign has to be looked at once more to be sure.
-const AGAIN: Duration = Duration::from_millis(100);
-/// How long the kernel is left to itself when it tells of something: routes come and go by the hundred.
+const AGAIN: Duration = Duration::from_millis(30);
+/// How long news are collected before the next look: forwarding entries and routes come and go by the thousand.
 const GATHER: Duration = Duration::from_millis(20);
-/// The multicast group of IPv4 routes.
-const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 
 /// Starts the thread. It ends with the process.
 ///
@@ -31,7 +25,7 @@ const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 /// The thread cannot be started.
 pub fn spawn(mut source: Source, events: Sender<Event>) -> io::Result<()> {
     Builder::new().name("signs".to_owned()).spawn(move || {
-        let news = match subscribe(RTMGRP_LINK | RTMGRP_IPV4_ROUTE) {
+        let news = match News::open() {
             Ok(news) => Some(news),
             Err(error) => {
                 warn!("lost links and routes are noticed a little later: {error}");
@@ -70,19 +64,13 @@ fn tell(states: &[(Sign, SignState)], known: SignSet) {
     }
 }
 
-fn wait(news: Option<&OwnedFd>, pause: Duration) {
-    let fds = news.map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
-    let mut fds: Vec<PollFd> = fds.into_iter().collect();
-    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
-    if poll(&mut fds, timeout).is_ok_and(|ready| ready > 0) {
-        sleep(GATHER);
-        let mut part = [0; 8 << 10];
-        // (That messages were lost is one more reason to look.)
-        while let Some(fd) = news {
-            match recv(fd.as_raw_fd(), &mut part, MsgFlags::empty()) {
-                Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => {}
-                Err(_) => return,
-            }
+fn wait(news: Option<&News>, pause: Duration) {
+    match news {
+        Some(news) if news.wait(pause) => {
+            sleep(GATHER);
+            news.clear();
         }
+        Some(_) => {}
+        None => sleep(pause),
     }
 }

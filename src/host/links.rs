@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The multicast group of links.
-pub const RTMGRP_LINK: u32 = 1;
+pub(super) const RTMGRP_LINK: u32 = 1;
 /// What the kernel may hold back for us, in bytes: some thousand messages. It is used only while there are such.
 const BUFFER: usize = 8 << 20;
 
@@ -55,7 +55,7 @@ pub(super) fn route_socket() -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// The kernel refused.
-pub fn subscribe(groups: u32) -> io::Result<OwnedFd> {
+pub(super) fn subscribe(groups: u32) -> io::Result<OwnedFd> {
     let socket = route_socket()?;
     fcntl(socket.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;

@@ -13,6 +13,7 @@ pub mod links;
 pub mod mock;
 pub mod netfilter;
 mod netlink;
+pub mod news;
 pub mod nft;
 pub mod proc;
 pub mod route;

@@ -11,6 +11,7 @@ mod monitor;
 mod namespace;
 mod no_guard;
 mod router;
+mod signs;
 
 use wmgwd::model::types::Vni;
 
