@@ -6,7 +6,8 @@ mod common;
 use common::etcd::Etcd;
 use common::{DEADLINE, LONG, eventually, put, put_leased, then};
 use std::sync::mpsc::{self, Receiver};
-use wmgwd::daemon::observer::{self, Doubt};
+use wmgwd::daemon::history::History;
+use wmgwd::daemon::observer;
 use wmgwd::daemon::watch_pause::Rest;
 use wmgwd::etcd::Client;
 use wmgwd::gateway::Event;
@@ -30,7 +31,8 @@ impl Observed {
         let rest = Rest::default();
         let (events, inbox) = mpsc::channel();
         let watched = Client::new(vec![etcd.endpoint()], DEADLINE);
-        observer::spawn(&watched, &events, &<_>::default(), &Doubt::default(), &rest).unwrap();
+        let history = History::new(events.clone());
+        observer::spawn(&watched, &events, &<_>::default(), &history, &rest).unwrap();
         let observed = Observed {
             etcd,
             client,

@@ -7,7 +7,7 @@ use crate::cli::Timing;
 use crate::daemon::fence::{Fence, GuardCheck};
 use crate::etcd::{Client, Error, Renewal};
 use crate::gateway::Event;
-use crate::model::types::{Lease, LeaseId, Time};
+use crate::model::types::{Lease, LeaseId};
 use crate::schema;
 use crate::sys::clock;
 use crate::telemetry::log_text::{Complaint, chain};
@@ -190,17 +190,9 @@ fn replace_lost_guard(fence: &Fence, events: &Sender<Event>, complaint: &mut Com
         GuardCheck::Well => {}
         GuardCheck::Replaced(why) => warn!("the guard was gone, there is another: {why}"),
         GuardCheck::Fenced => {
-            // The lease may have been renewed since, and no thread here has seen it end. Told as a lease that was
-            // over, and is not: nothing that was known of the host holds.
-            let lease = fence.lease();
-            let over = lease.map(|lease| Lease {
-                valid_until: Time::default(),
-                ..lease
-            });
-            for lease in [over, lease] {
-                // The worker is gone only when the process ends.
-                let _ = events.send(Event::Lease(lease));
-            }
+            // The lease may have been renewed since, and no thread here has seen it end. The worker is gone only when
+            // the process ends.
+            let _ = events.send(Event::GuardFenced);
             warn!("the guard has fenced: everything is looked at anew");
         }
     }
@@ -340,7 +332,7 @@ mod tests {
     use super::*;
     use crate::guard::{self, Guard, Guards, Standing};
     use crate::host::{self, Kernel};
-    use crate::model::types::Vni;
+    use crate::model::types::{Time, Vni};
 
     struct Nothing;
 
@@ -401,19 +393,11 @@ mod tests {
         (inbox.try_iter().collect(), complaint)
     }
 
-    /// Input: a guard that has fenced while the lease is held. Output: the worker hears of a lease that was
-    /// over and is valid again, so that it takes nothing for granted.
+    /// Input: a guard that has fenced while the lease is held. Output: the worker hears of it, so that it takes nothing
+    /// for granted.
     #[test]
     fn a_guard_that_fenced_makes_the_worker_look_anew() {
-        let (events, _) = look(Standing::Fenced);
-        let leases: Vec<Time> = events
-            .iter()
-            .filter_map(|event| match event {
-                Event::Lease(lease) => lease.map(|lease| lease.valid_until),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(leases, [Time::default(), Time::since_boot(Duration::MAX)]);
+        assert_eq!(look(Standing::Fenced).0, [Event::GuardFenced]);
     }
 
     /// Input: a lease that was adopted. Output: it holds as soon as the threads are started, whichever runs first.

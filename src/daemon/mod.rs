@@ -4,6 +4,7 @@ mod adopt;
 pub mod fence;
 pub mod frr_thread;
 pub mod gate;
+pub mod history;
 pub mod host_monitor;
 pub mod lease;
 pub mod observer;
@@ -37,9 +38,9 @@ use crate::telemetry::metrics::server::{self, About};
 use crate::telemetry::notify::Notifier;
 use fence::Fence;
 use gate::Gate;
+use history::History;
 use lease::Watchdog;
 use log::{info, warn};
-use observer::Doubt;
 use std::error::Error;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -206,9 +207,9 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         events.clone(),
         adopted,
     )?;
-    let doubt = Doubt::default();
+    let history = History::new(events.clone());
     let rest = Rest::default();
-    observer::spawn(&client, &events, &metrics, &doubt, &rest)?;
+    observer::spawn(&client, &events, &metrics, &history, &rest)?;
     host_monitor::spawn(
         host.router(),
         host.bridges(),
@@ -241,7 +242,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         client,
         lease_doubts: watchdog.doubts(),
         inbox,
-        doubt,
+        history,
         rest,
         supervisor,
         metrics,

@@ -5,6 +5,7 @@
 //! `poll` asks, every few seconds and on a connection of its own, how new etcd's keys are; if `watch` does
 //! not get there, it takes a snapshot itself.
 
+use crate::daemon::history::{History, Progress};
 use crate::daemon::watch_pause::Rest;
 use crate::etcd::{Client, Error, KeyValue, WatchBatch, WatchEvent};
 use crate::gateway::Event;
@@ -16,7 +17,6 @@ use crate::telemetry::metrics::Metrics;
 use log::{debug, info, warn};
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, sleep};
@@ -35,41 +35,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Foreign keys that are remembered as reported; a stranger who writes more is reported again.
 const REMEMBERED: usize = 1024;
 
-/// How far the watch has got.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Progress {
-    revision: Revision,
-    /// How many keys there are below the prefix.
-    count: i64,
-    /// How many times etcd was found to be older than it had been.
-    rewound: u32,
-}
-
-/// Another thread has seen that etcd went back, and the core has begun anew: it needs a snapshot, even if etcd is by now
-/// as new as it was.
-#[derive(Clone, Debug, Default)]
-pub struct Doubt(Arc<AtomicBool>);
-
-impl Doubt {
-    /// To be called after the sight.
-    pub fn raise(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn take(&self) -> bool {
-        self.0.swap(false, Ordering::AcqRel)
-    }
-}
-
 /// What both threads share.
 #[derive(Clone)]
 struct Observer {
     client: Client,
     events: Sender<Event>,
-    progress: Arc<Mutex<Progress>>,
+    history: History,
     reported: Arc<Mutex<BTreeSet<Foreign>>>,
     metrics: Arc<Metrics>,
-    doubt: Doubt,
     rest: Rest,
 }
 
@@ -82,16 +55,15 @@ pub fn spawn(
     client: &Client,
     events: &Sender<Event>,
     metrics: &Arc<Metrics>,
-    doubt: &Doubt,
+    history: &History,
     rest: &Rest,
 ) -> io::Result<()> {
     let observer = Observer {
         client: client.clone(),
         events: events.clone(),
-        progress: Arc::default(),
+        history: history.clone(),
         reported: Arc::default(),
         metrics: metrics.clone(),
-        doubt: doubt.clone(),
         rest: rest.clone(),
     };
     let poller = observer.clone();
@@ -111,7 +83,7 @@ impl Observer {
         let mut last = None;
         let mut rewound = 0;
         loop {
-            let progress = self.progress();
+            let progress = self.history.progress();
             if rewound != progress.rewound {
                 // The watch was opened at a revision that is yet to come.
                 rewound = progress.rewound;
@@ -213,7 +185,7 @@ impl Observer {
             .filter_map(|event| self.read_event(event))
             .collect();
         // Held while it is told, so that nothing from before comes after the news that etcd went back.
-        let mut progress = self.progress.lock().expect("no holder of this lock panics");
+        let mut progress = self.history.lock();
         if progress.rewound != rewound {
             return false;
         }
@@ -241,10 +213,10 @@ impl Observer {
     /// Tells all keys that there are; their revision.
     fn snapshot(&self) -> Result<Revision, Error> {
         loop {
-            let rewound = self.progress().rewound;
+            let rewound = self.history.progress().rewound;
             let reply = self.client.range(schema::PREFIX)?;
             let changes = reply.kvs.iter().filter_map(|kv| self.read(kv)).collect();
-            let mut progress = self.progress.lock().expect("no holder of this lock panics");
+            let mut progress = self.history.lock();
             if progress.rewound != rewound {
                 // It may be of what etcd has forgotten.
                 continue;
@@ -267,19 +239,16 @@ impl Observer {
         }
     }
 
-    fn progress(&self) -> Progress {
-        *self.progress.lock().expect("no holder of this lock panics")
-    }
-
     fn poll(&self) {
         let mut complaint = Complaint::default();
         let mut behind_at = None;
         // Of the whole store, which others than we use, too: up to here it was looked through.
         let mut polled = Revision::default();
         let mut looked_through = Revision::default();
+        let mut rewound = 0;
         loop {
             sleep(jittered(POLL));
-            let progress = self.progress();
+            let progress = self.history.progress();
             let asked = clock::now();
             let revision = match self.client.revision(schema::PREFIX) {
                 Ok(revision) => revision,
@@ -297,15 +266,16 @@ impl Observer {
             // A linearizable answer is never older than what was seen before it was asked for.
             let known = progress.revision.max(polled);
             polled = revision;
-            let doubted = self.doubt.take();
             if revision < known {
                 warn!(
                     "rev={known} etcd has gone back to {revision}: its data are lost, or from a backup"
                 );
+                self.history.went_back(progress.rewound);
             }
-            if revision < known || doubted {
+            // The worker may have seen it, and etcd may be as new as it was by now.
+            let now_rewound = self.history.progress().rewound;
+            if std::mem::replace(&mut rewound, now_rewound) != now_rewound {
                 looked_through = Revision::default();
-                self.rewind();
                 self.snapshot_anew();
                 continue;
             }
@@ -346,15 +316,6 @@ impl Observer {
         if let Err(error) = self.snapshot() {
             warn!("cannot read etcd: {}", chain(&error));
         }
-    }
-
-    fn rewind(&self) {
-        let mut progress = self.progress.lock().expect("no holder of this lock panics");
-        *progress = Progress {
-            rewound: progress.rewound.wrapping_add(1),
-            ..Progress::default()
-        };
-        let _ = self.events.send(Event::Rewound);
     }
 
     fn read_event(&self, event: &WatchEvent) -> Option<Change> {
@@ -429,13 +390,14 @@ mod tests {
     /// One of the etcd at `endpoint` that has got as far as `progress`, and where it tells what it sees.
     fn observer(endpoint: &str, progress: Progress) -> (Observer, mpsc::Receiver<Event>) {
         let (events, inbox) = mpsc::channel();
+        let history = History::new(events.clone());
+        *history.lock() = progress;
         let observer = Observer {
             client: Client::new(vec![endpoint.parse().unwrap()], Duration::from_secs(60)),
             events,
-            progress: Arc::new(Mutex::new(progress)),
+            history,
             reported: Arc::default(),
             metrics: Arc::default(),
-            doubt: Doubt::default(),
             rest: Rest::default(),
         };
         (observer, inbox)
@@ -465,7 +427,7 @@ mod tests {
                 ..Progress::default()
             },
         );
-        observer.doubt.raise();
+        observer.history.went_back(0);
         thread::spawn(move || observer.poll());
         let next = || inbox.recv_timeout(Duration::from_secs(60)).unwrap();
         assert_eq!(next(), Event::Rewound);
@@ -527,7 +489,7 @@ mod tests {
         };
         assert_eq!(next(), snapshot());
         is_open.recv_timeout(Duration::from_secs(60)).unwrap();
-        observer.rewind();
+        observer.history.went_back(0);
         assert_eq!(next(), Event::Rewound);
         go.send(()).unwrap();
         assert_eq!(next(), snapshot());

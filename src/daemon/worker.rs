@@ -6,8 +6,8 @@
 
 use crate::daemon::fence::Fence;
 use crate::daemon::frr_thread::{self, Order};
+use crate::daemon::history::History;
 use crate::daemon::lease::{DoubtSender, LeaseDoubt};
-use crate::daemon::observer::Doubt;
 use crate::daemon::watch_pause::Rest;
 use crate::etcd::{self, Client};
 use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
@@ -65,8 +65,8 @@ pub struct Worker {
     pub inbox: Receiver<Event>,
     /// For what the worker hears of its lease.
     pub lease_doubts: DoubtSender,
-    /// To be raised when etcd has gone back.
-    pub doubt: Doubt,
+    /// To be told when etcd has gone back.
+    pub history: History,
     /// Whether the watch is to rest.
     pub rest: Rest,
     /// Who wants to know how it goes.
@@ -83,6 +83,8 @@ struct Running {
     planned_under: Option<LeaseId>,
     /// The newest revision that the gateway knows of.
     known: Revision,
+    /// How many times etcd was found to have gone back, as far as the gateway knows.
+    rewound: u32,
     counters: Counters,
     standing: Standing,
     /// The counters have numbers that are not published yet.
@@ -129,6 +131,7 @@ impl Worker {
             worker: self,
             planned_under: None,
             known: Revision::default(),
+            rewound: 0,
             counters,
             standing: Standing::default(),
             unpublished: true,
@@ -243,6 +246,13 @@ impl Running {
             .proves(lease, is_proved, |vni| gateway.owns(vni));
     }
 
+    /// Has the counters note that the lease was over, although no thread of this process has seen it end.
+    fn note_fencing(&mut self) {
+        let gateway = &self.worker.gateway;
+        let (lease, _) = gateway.proof(clock::now());
+        self.unpublished |= self.counters.proves(lease, false, |vni| gateway.owns(vni));
+    }
+
     fn tell_supervisor(&mut self, now: Time) {
         let Standing {
             in_sync,
@@ -303,7 +313,9 @@ impl Running {
             Event::Rewound => {
                 warn!("everything is withdrawn for a while, until all have noticed");
                 self.known = Revision::default();
+                self.rewound = self.rewound.wrapping_add(1);
             }
+            Event::GuardFenced => self.note_fencing(),
             Event::Health(health) => {
                 self.worker.metrics.health(health);
                 match health.is_up() {
@@ -313,7 +325,7 @@ impl Running {
             }
             _ => {}
         }
-        let is_lease = matches!(event, Event::Lease(_));
+        let is_lease = matches!(event, Event::Lease(_) | Event::GuardFenced);
         let now = clock::now();
         self.worker.gateway.observe(now, event);
         if is_lease {
@@ -604,11 +616,10 @@ impl Running {
         let rewound = answer < self.known;
         if rewound {
             warn!("rev={} etcd has gone back to {answer}", self.known);
-            self.observe(Event::Rewound);
-            self.worker.doubt.raise();
-        } else {
-            self.known = answer;
+            // It comes back through the inbox, as soon as the present plan is carried out.
+            self.worker.history.went_back(self.rewound);
         }
+        self.known = answer;
         rewound
     }
 

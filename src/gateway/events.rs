@@ -27,6 +27,9 @@ pub enum Event {
     Rewound,
     /// The lease was granted, renewed or lost.
     Lease(Option<Lease>),
+    /// The guard has withdrawn what this node served, as it had not heard of the lease in time. The lease may have been
+    /// renewed since.
+    GuardFenced,
     /// Outcome of [`Effect::SwitchArp`].
     ArpSwitched(Vec<(Vni, ArpOutcome)>),
     /// Outcome of [`Effect::Announce`], whatever became of the packets.

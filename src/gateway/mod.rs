@@ -142,6 +142,12 @@ impl Gateway {
             }
             Event::Rewound => self.rewind(now),
             Event::Lease(lease) => self.observe_lease(now, lease),
+            Event::GuardFenced => {
+                // Without a lease that is proved, everything is forgotten when there is one.
+                if self.membership.is_serving(now) {
+                    self.forget_host();
+                }
+            }
             Event::ArpSwitched(outcomes) => {
                 for (vni, outcome) in outcomes {
                     self.observe_arp(now, vni, outcome);
@@ -270,13 +276,17 @@ impl Gateway {
 
     fn observe_lease(&mut self, now: Time, lease: Option<Lease>) {
         if self.membership.set_lease(now, lease, &self.mirror) {
-            // Nothing that we knew of the host need still hold: the watchdog or the guard may have
-            // withdrawn it behind our back, also after what is under way was done.
-            for (_, local) in self.vnis.mark_all_dirty() {
-                local.forget();
-            }
-            self.routes.forget();
+            self.forget_host();
         }
+    }
+
+    /// Nothing that was known of the host need still hold: the fence or the guard may have withdrawn it, also after what
+    /// is under way was carried out.
+    fn forget_host(&mut self) {
+        for (_, local) in self.vnis.mark_all_dirty() {
+            local.forget();
+        }
+        self.routes.forget();
     }
 
     fn observe_arp(&mut self, now: Time, vni: Vni, outcome: ArpOutcome) {

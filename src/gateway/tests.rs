@@ -182,6 +182,19 @@ fn after_a_gap_the_host_is_told_everything() {
     assert!(told.contains(&Effect::ChangeRoutes(vec![all])), "{told:?}");
 }
 
+/// Input: the guard has fenced, although the lease is held. Output: everything is told to the host again.
+#[test]
+fn what_the_guard_withdrew_is_told_again() {
+    let mut bench = Bench::ready(1);
+    bench.own_all();
+    bench.observe(Event::GuardFenced);
+    let effects = bench.plan();
+    assert_eq!(effects[0], Effect::SwitchArp(vec![(vni(1), true)]));
+    let keep = BTreeSet::from([vni(1)]);
+    let parts = Parts::ALL;
+    assert_eq!(effects[1], Effect::ResetRoutes { parts, keep });
+}
+
 /// Input: etcd says that the node is not registered. Output: it registers again before it writes.
 #[test]
 fn a_lost_registration_is_made_again() {
