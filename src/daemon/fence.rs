@@ -8,7 +8,7 @@
 //! done under its lock is a message to the kernel or to the guard's socket, and nothing that may take long or block:
 //! no log, no process.
 
-use super::gate::{Gate, Made, Tended};
+use super::gate::{Gate, Made, TableStatus};
 use crate::gateway::ArpOutcome;
 use crate::guard::{self, Guard, Guards, Standing};
 use crate::host::{Error, Kernel};
@@ -125,7 +125,7 @@ impl Fence {
     }
 
     /// The fence, with the kernel's hold on the lease. The table is made if it can be; what became of it.
-    pub fn gated_by(self, gate: Gate) -> (Fence, Tended) {
+    pub fn gated_by(self, gate: Gate) -> (Fence, TableStatus) {
         self.state().gate = gate;
         let tended = self.tend_gate(true);
         (self, tended)
@@ -137,7 +137,7 @@ impl Fence {
             .expect("a thread that panics takes the process with it")
     }
 
-    /// Sets the lease that proves what this node may claim. Called by the watchdog alone.
+    /// Sets the lease that proves what this node may claim. Called by the lease keeper alone, the thread `watchdog`.
     pub fn set_lease(&self, lease: Option<Lease>) {
         let mut state = self.state();
         let is_same = state.lease.map(|lease| lease.id) == lease.map(|lease| lease.id);
@@ -288,7 +288,7 @@ impl Fence {
     }
 
     /// Sees to it that the table of the kernel lease is there; `look` says that it may not be.
-    pub fn tend_gate(&self, look: bool) -> Tended {
+    pub fn tend_gate(&self, look: bool) -> TableStatus {
         let (stood, opener) = {
             let gate = &mut self.state().gate;
             (gate.stands(), gate.look(look, clock::now()))

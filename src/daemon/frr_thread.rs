@@ -6,7 +6,7 @@
 use crate::daemon::fence::Fence;
 use crate::daemon::readvertise::Readvertise;
 use crate::gateway::Event;
-use crate::host::{self, Parts, RouteChange, Router};
+use crate::host::{self, FrrDaemons, RouteChange, Router};
 use crate::model::types::{LeaseId, Time, Vni};
 use crate::sys::clock;
 use crate::telemetry::complaints::Complaints;
@@ -33,7 +33,7 @@ pub enum Order {
     /// Withdraw all but `keep` from `parts`.
     Reset {
         /// From which daemons.
-        parts: Parts,
+        parts: FrrDaemons,
         /// What stays as it is.
         keep: BTreeSet<Vni>,
     },
@@ -179,8 +179,8 @@ impl FrrThread<'_> {
         }
     }
 
-    fn reset(&mut self, parts: Parts, keep: &BTreeSet<Vni>) -> Event {
-        let mut taken = Parts::NONE;
+    fn reset(&mut self, parts: FrrDaemons, keep: &BTreeSet<Vni>) -> Event {
+        let mut taken = FrrDaemons::NONE;
         let mut refusal = None;
         // One by one: a daemon that refuses must not hide that the other did as it was told.
         for part in parts.each() {

@@ -66,7 +66,7 @@ pub enum Made {
 
 /// How it is with the table.
 #[derive(Debug, Default)]
-pub struct Tended {
+pub struct TableStatus {
     /// What became of it.
     pub made: Option<Made>,
     /// What went wrong.
@@ -241,7 +241,7 @@ impl Gate {
         lease: Option<Lease>,
         answering: &BTreeSet<Vni>,
         now: Time,
-    ) -> Tended {
+    ) -> TableStatus {
         let mut made = None;
         if let Some(opened) = opened.filter(|_| self.opener.is_some()) {
             self.next = now + AGAIN;
@@ -256,7 +256,7 @@ impl Gate {
         }
         let trouble = self.trouble.take();
         self.note_hold(trouble.as_ref());
-        Tended {
+        TableStatus {
             made,
             trouble,
             stands: self.stands(),
@@ -372,7 +372,7 @@ impl Keeper {
 }
 
 /// Logs what became of the table.
-pub fn report(tended: Tended, complaint: &mut Complaint) {
+pub fn report(tended: TableStatus, complaint: &mut Complaint) {
     let count = tended.gated;
     match tended.trouble {
         Some(error @ Error::Full) => {

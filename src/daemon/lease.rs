@@ -21,7 +21,7 @@ use std::thread::{Builder, JoinHandle, sleep};
 use std::time::Duration;
 
 /// The running thread.
-pub struct Watchdog {
+pub struct LeaseKeeper {
     thread: JoinHandle<()>,
     orders: Sender<Order>,
 }
@@ -64,7 +64,7 @@ struct Renewer {
     complaint: Complaint,
 }
 
-impl Watchdog {
+impl LeaseKeeper {
     /// Starts the threads `watchdog`, `fence` and `guard_check`. `adopted` is a lease that was just renewed for a predecessor.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Watchdog {
         fence: Arc<Fence>,
         events: Sender<Event>,
         adopted: Option<Lease>,
-    ) -> io::Result<Watchdog> {
+    ) -> io::Result<LeaseKeeper> {
         // Before anybody looks: a worker that found no lease would withdraw what is to be kept.
         fence.set_lease(adopted);
         let (orders, inbox) = channel();
@@ -98,7 +98,7 @@ impl Watchdog {
         let thread = Builder::new()
             .name("watchdog".to_owned())
             .spawn(move || renewer.run(adopted, &inbox))?;
-        Ok(Watchdog { thread, orders })
+        Ok(LeaseKeeper { thread, orders })
     }
 
     /// For those who learn from etcd that the lease may be gone.
@@ -415,7 +415,7 @@ mod tests {
         let timing = Timing::new(Duration::from_secs(5)).expect("long enough");
         // No endpoint: nothing is ever renewed.
         let client = Client::new(Vec::new(), timing.etcd_timeout);
-        let spawned = Watchdog::spawn(client, timing, fence.clone(), events, adopted);
+        let spawned = LeaseKeeper::spawn(client, timing, fence.clone(), events, adopted);
         assert_eq!(fence.lease(), adopted);
         spawned.expect("threads can be started").revoke();
     }

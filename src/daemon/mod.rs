@@ -39,7 +39,7 @@ use crate::telemetry::notify::Notifier;
 use fence::Fence;
 use gate::Gate;
 use history::History;
-use lease::Watchdog;
+use lease::LeaseKeeper;
 use log::{info, warn};
 use std::error::Error;
 use std::fmt;
@@ -200,7 +200,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         server::spawn(address, metrics.clone(), about, stillness(&config))?;
     }
     let notifier = notifier(&config, &metrics)?;
-    let watchdog = Watchdog::spawn(
+    let lease_keeper = LeaseKeeper::spawn(
         client.clone(),
         config.timing,
         fence.clone(),
@@ -240,7 +240,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         fence: fence.clone(),
         kernel: host.kernel(),
         client,
-        lease_doubts: watchdog.doubts(),
+        lease_doubts: lease_keeper.doubts(),
         inbox,
         history,
         rest,
@@ -253,9 +253,9 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         .join()
         .expect("a thread that panics takes the process with it");
     if exit == Exit::Unfinished && !fence.answering().is_empty() {
-        watchdog.let_run_out();
+        lease_keeper.let_run_out();
     } else {
-        watchdog.revoke();
+        lease_keeper.revoke();
     }
     if exit != Exit::Unfinished {
         fence.dismiss_guard();
@@ -322,7 +322,7 @@ fn gateway_config(config: &Config) -> gateway::Config {
         join_hold: config.join_hold,
         drain_timeout: config.drain_timeout,
         // A lease that a new etcd leader has extended lives that long.
-        name_wait: 2 * config.timing.ttl,
+        max_lease_life: 2 * config.timing.ttl,
         takeover_cost: Cost(config.takeover_cost),
         track: config.track,
         fit_hold: config.fit_hold,

@@ -28,7 +28,7 @@ const BOUND: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(2);
 /// So many deletions at once mean that a node died that served many VNIs: those who take them over may wish that
 /// the watch rests.
-const HERD: usize = 256;
+const MASS_EXPIRY: usize = 256;
 /// How long a failing thread pauses, at first and at most.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -161,7 +161,7 @@ impl Observer {
             let batch = batch?;
             *seen = (*seen).max(batch.revision);
             let deletions = batch.events.iter().filter(|event| event.deleted);
-            may_rest |= deletions.count() >= HERD;
+            may_rest |= deletions.count() >= MASS_EXPIRY;
             if may_rest {
                 self.rest.ask();
             }

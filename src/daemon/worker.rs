@@ -17,7 +17,7 @@ use crate::model::fsm::{Kind, Write};
 use crate::model::ring::Unable;
 use crate::model::spans::Spans;
 use crate::model::types::{LeaseId, NodeName, Revision, Time, Vni};
-use crate::schema::{self, Batch, Commit, Fate, Meta};
+use crate::schema::{self, Batch, Commit, CommitResult, Meta};
 use crate::sys::clock;
 use crate::sys::sd_notify::Supervisor;
 use crate::telemetry::complaints::Complaints;
@@ -172,7 +172,7 @@ impl Running {
                         return exit;
                     }
                 }
-                self.drain_inbox();
+                self.empty_inbox();
                 self.account();
             }
         }
@@ -191,7 +191,7 @@ impl Running {
             Ok(event) => self.observe(event),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
-        self.drain_inbox();
+        self.empty_inbox();
     }
 
     /// Tells those around how it goes: the service manager, the numbers, the notify command.
@@ -287,7 +287,7 @@ impl Running {
         });
     }
 
-    fn drain_inbox(&mut self) {
+    fn empty_inbox(&mut self) {
         while let Ok(event) = self.worker.inbox.try_recv() {
             self.observe(event);
         }
@@ -623,7 +623,7 @@ impl Running {
         rewound
     }
 
-    /// Has the watchdog thread give up `lease` if etcd's `error` says that it is gone: that thread would
+    /// Has the lease keeper give up `lease` if etcd's `error` says that it is gone: that thread would
     /// otherwise learn it from its own member, which may be cut off from the others.
     fn look_for_lease(&self, lease: LeaseId, error: &etcd::Error) {
         if matches!(error, etcd::Error::LeaseNotFound) {
@@ -657,15 +657,20 @@ fn told(health: &Health) -> String {
 
 /// One line for each transition of a few VNIs, one line in all for many. `before` holds the kinds that the
 /// rows had; `gateway` knows the rows as they are now.
-fn narrate(gateway: &Gateway, before: &[Kind], each: &[(Vni, Write, Fate)], revision: Revision) {
+fn narrate(
+    gateway: &Gateway,
+    before: &[Kind],
+    each: &[(Vni, Write, CommitResult)],
+    revision: Revision,
+) {
     let mut written: BTreeMap<(Kind, Kind), Vec<Vni>> = BTreeMap::new();
     let mut conflicts = Vec::new();
     let mut undecided = Vec::new();
     for (&(vni, write, fate), &from) in each.iter().zip(before) {
         match fate {
-            Fate::Written => written.entry((from, write.kind())).or_default().push(vni),
-            Fate::Beaten => conflicts.push(vni),
-            Fate::Undecided => undecided.push(vni),
+            CommitResult::Written => written.entry((from, write.kind())).or_default().push(vni),
+            CommitResult::Beaten => conflicts.push(vni),
+            CommitResult::Undecided => undecided.push(vni),
         }
     }
     for ((from, to), vnis) in written {

@@ -56,7 +56,7 @@ impl Ability {
         }
     }
 
-    /// The kernel says whether the bridge exists. One that comes for the first time is used at once; one that
+    /// The kernel has told whether the bridge exists. One that comes for the first time is used at once; one that
     /// went away and came back may do so again.
     pub fn bridge_is(&mut self, now: Time, present: bool) {
         let was_absent = std::mem::replace(&mut self.absent, !present);
@@ -67,7 +67,7 @@ impl Ability {
         self.was_present |= present;
     }
 
-    /// The host has not done for a while what it was told. Says whether that is a first failure.
+    /// The host has not done for a while what it was told. Returns whether that is a first failure.
     pub fn fail(&mut self, now: Time) -> bool {
         if std::mem::replace(&mut self.failing, true) {
             return false;

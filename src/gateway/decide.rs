@@ -384,7 +384,7 @@ impl Context<'_> {
             }
             // No node knows what the row held. Its owner begins anew once the other nodes have withdrawn, too.
             State::Unknown if case.row.is_owned_by(&self.config.me, self.lease) => {
-                Some((Write::Own, local.entered() + self.config.name_wait))
+                Some((Write::Own, local.entered() + self.config.max_lease_life))
             }
             _ => at_once(Write::Own).filter(|_| case.role == Role::Owner),
         }
@@ -396,7 +396,7 @@ impl Context<'_> {
     /// write over the claim without having read it, it is left alone for that long.
     fn free_at(&self, case: &Case, local: &VniState) -> Time {
         match case.state {
-            State::Vacant if case.row.is_spoiled() => local.entered() + self.config.name_wait,
+            State::Vacant if case.row.is_spoiled() => local.entered() + self.config.max_lease_life,
             State::Vacant if !self.uniform => self.is_released_at(local),
             _ => Time::default(),
         }

@@ -1,11 +1,11 @@
 //! What a node is told, and what it wants done: the language between the core and the threads around it.
 
 use crate::model::fitness::{Fitness, SignSet};
-use crate::model::frr::{Health, Parts, RouteChange};
+use crate::model::frr::{FrrDaemons, Health, RouteChange};
 use crate::model::fsm::Write;
 use crate::model::ring::Unable;
 use crate::model::types::{Lease, LeaseId, Revision, Vni};
-use crate::schema::{Batch, Change, Fate};
+use crate::schema::{Batch, Change, CommitResult};
 use std::collections::BTreeSet;
 
 /// Something that happened.
@@ -20,7 +20,7 @@ pub enum Event {
     },
     /// What whole revisions changed, in order.
     Changed(Vec<Change>),
-    /// The same, of so many keys that the watch waits for [`Effect::PauseWatch`] or [`Effect::ResumeWatch`].
+    /// The same, of so many keys at once that the watch waits for [`Effect::PauseWatch`] or [`Effect::ResumeWatch`].
     MassExpiry(Vec<Change>),
     /// etcd is older than it has been: its data are lost, or it was set back to a backup. Nothing that was known
     /// of it holds.
@@ -35,7 +35,7 @@ pub enum Event {
     /// Outcome of [`Effect::Announce`], whatever became of the packets.
     Announced(Vec<Vni>),
     /// Outcome of [`Effect::ResetRoutes`]: the daemons that took it.
-    RoutesReset(Parts),
+    RoutesReset(FrrDaemons),
     /// Outcome of [`Effect::ChangeRoutes`]: the VNIs that FRR did not take.
     RoutesChanged {
         /// The VNIs whose change did not happen, or not wholly.
@@ -49,7 +49,7 @@ pub enum Event {
     Health(Health),
     /// Which signs say that this host cannot forward.
     Signs(SignSet),
-    /// Bridges that came, went, or came up again: nothing that we knew about their ARP holds.
+    /// Bridges that came, went, or came up again: nothing that was known about their ARP holds.
     Links(Vec<Vni>),
     /// VNIs of which FRR does not have what it was given.
     Drifted(Vec<Vni>),
@@ -80,9 +80,9 @@ pub enum CommitOutcome {
         /// The lease that it carried.
         lease: LeaseId,
         /// Each write, and what became of it.
-        each: Vec<(Vni, Write, Fate)>,
+        each: Vec<(Vni, Write, CommitResult)>,
     },
-    /// Our registration is gone, so nothing was written.
+    /// This node is not registered any more, so nothing was written.
     Fenced,
     /// No answer, or a refusal: perhaps it was written, perhaps not. The VNIs that were in it.
     Failed(Vec<Vni>),
@@ -119,10 +119,10 @@ pub enum Effect {
     SwitchArp(Vec<(Vni, bool)>),
     /// Send gratuitous ARP; answered by [`Event::Announced`].
     Announce(Vec<Vni>),
-    /// Withdraw VNIs from FRR, whoever advertised them; answered by [`Event::RoutesReset`].
+    /// Withdraw VNIs from FRR, whichever run of wmgwd advertised them; answered by [`Event::RoutesReset`].
     ResetRoutes {
         /// From which daemons.
-        parts: Parts,
+        parts: FrrDaemons,
         /// The VNIs that this node shows something of, and that stay as they are.
         keep: BTreeSet<Vni>,
     },
@@ -130,7 +130,7 @@ pub enum Effect {
     ChangeRoutes(Vec<RouteChange>),
     /// Write rows in one transaction; answered by [`Event::Committed`].
     Commit {
-        /// Ours: the transaction holds only while we are registered under it.
+        /// The lease of this node: etcd takes the transaction only while the node is registered under it.
         lease: LeaseId,
         /// The rows.
         rows: Batch,

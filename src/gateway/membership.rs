@@ -17,7 +17,7 @@ pub struct Membership {
     points: Points,
     fence_margin: Duration,
     join_hold: Duration,
-    name_wait: Duration,
+    max_lease_life: Duration,
     lease: Option<Lease>,
     /// Nothing is shown before then: other nodes may not have noticed yet that etcd went back.
     distrust_until: Time,
@@ -27,7 +27,7 @@ pub struct Membership {
     must_register: bool,
     name_taken_since: Option<Time>,
     retry: Backoff,
-    /// What this node says it cannot serve.
+    /// What this node publishes that it cannot serve.
     publication: Publication,
 }
 
@@ -39,7 +39,7 @@ impl Membership {
             points: config.points.clone(),
             fence_margin: config.fence_margin,
             join_hold: config.join_hold,
-            name_wait: config.name_wait,
+            max_lease_life: config.max_lease_life,
             lease: None,
             distrust_until: Time::default(),
             in_ring_since: None,
@@ -56,7 +56,7 @@ impl Membership {
         self.lease = Some(lease);
     }
 
-    /// The lease was granted, renewed or lost. Says whether this node serves from now on and did not before.
+    /// The lease was granted, renewed or lost. Returns whether this node serves from now on and did not before.
     pub fn set_lease(&mut self, now: Time, lease: Option<Lease>, mirror: &Mirror) -> bool {
         let was_serving = self.is_serving(now);
         let before = std::mem::replace(&mut self.lease, lease);
@@ -81,7 +81,7 @@ impl Membership {
         self.must_register = false;
         self.in_ring_since = None;
         self.retry.succeed();
-        self.distrust_until = now + self.name_wait;
+        self.distrust_until = now + self.max_lease_life;
     }
 
     /// No node is registered under this name: a registration need not wait any longer.
@@ -106,12 +106,12 @@ impl Membership {
         self.retry.fail(now, 0);
     }
 
-    /// Another live lease holds the name. Says whether this node gives up. A node that was registered before waits
-    /// for its name for ever: it has a life to go back to.
+    /// Another live lease holds the name. Returns whether this node gives up. A node that was registered before waits
+    /// for its name for ever.
     pub fn name_is_taken(&mut self, now: Time) -> bool {
         self.retry.fail(now, 0);
         let since = *self.name_taken_since.get_or_insert(now);
-        !self.was_registered && now.since(since) > self.name_wait
+        !self.was_registered && now.since(since) > self.max_lease_life
     }
 
     /// What the node found of its ability to serve each VNI, in ascending order.
@@ -282,7 +282,7 @@ mod tests {
             settle: SECOND,
             join_hold: SECOND * 20,
             drain_timeout: SECOND * 60,
-            name_wait: SECOND * 12,
+            max_lease_life: SECOND * 12,
             takeover_cost: Cost::OWNER,
             track: SignSet::ALL,
             fit_hold: SECOND * 10,

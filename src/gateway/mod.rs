@@ -5,8 +5,8 @@
 //! Whole clusters of it run under faults in `sim`.
 //!
 //! It is level-triggered: a plan drives the host from what it shows to what it should show (see
-//! [`fsm::wanted`](crate::model::fsm::wanted)), whatever the way there was. A missed event, a failed vtysh run and
-//! a restarted FRR are mended by the same code that handles the normal case.
+//! [`fsm::wanted`](crate::model::fsm::wanted)), whatever was there before. A missed event, a failed vtysh run and
+//! a restarted FRR are repaired by the same code that handles the normal case.
 
 mod ability;
 mod arp;
@@ -31,11 +31,11 @@ mod watch_pause;
 mod writer;
 
 use crate::model::fitness::SignSet;
-use crate::model::frr::{Cost, Parts};
+use crate::model::frr::{Cost, FrrDaemons};
 use crate::model::fsm::RowView;
 use crate::model::ring::Points;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
-use crate::schema::{Change, Fate};
+use crate::schema::{Change, CommitResult};
 pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome};
 use fitness::OwnFitness;
 use fnv::FnvHashSet;
@@ -68,7 +68,7 @@ pub struct Config {
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// How long the node waits at its start for an earlier run's lease to end.
-    pub name_wait: Duration,
+    pub max_lease_life: Duration,
     /// The OSPF cost of a VNI in the first time after a failover (see `--takeover-cost`).
     pub takeover_cost: Cost,
     /// The signs by which the node judges whether it can forward.
@@ -193,7 +193,7 @@ impl Gateway {
         self.mirror.is_complete() && self.membership.is_registered(&self.mirror)
     }
 
-    /// Whether it was told to go.
+    /// Whether it was told to end.
     pub fn is_leaving(&self) -> bool {
         self.lifecycle.is_leaving()
     }
@@ -203,7 +203,7 @@ impl Gateway {
         self.mirror.take_changed()
     }
 
-    /// The lease, and whether it proves at `now` that nobody else serves what is ours.
+    /// The lease, and whether it proves at `now` that no other node serves what etcd gives to this one.
     pub fn proof(&self, now: Time) -> (Option<LeaseId>, bool) {
         (self.membership.lease(), self.membership.is_serving(now))
     }
@@ -266,8 +266,8 @@ impl Gateway {
         }
     }
 
-    /// The node takes over from a run before it that died with `lease`: what etcd says is ours under it has
-    /// never stopped being served, and is kept so. To be told before anything else.
+    /// The node takes over from a run before it that died with `lease`: the VNIs that etcd
+    /// has under that lease have never stopped being served, and stay served. To be called before anything else.
     pub fn adopt(&mut self, lease: Lease) {
         self.membership.adopt(lease);
         self.lifecycle.adopt();
@@ -303,7 +303,7 @@ impl Gateway {
         }
     }
 
-    fn observe_reset(&mut self, now: Time, taken: Parts) {
+    fn observe_reset(&mut self, now: Time, taken: FrrDaemons) {
         let Some(withdrawn) = self.routes.reset_is_over(now, taken) else {
             return;
         };
@@ -334,20 +334,23 @@ impl Gateway {
                 lease,
                 each,
             } => {
-                let undecided = each.iter().filter(|it| it.2 == Fate::Undecided).count();
+                let undecided = each
+                    .iter()
+                    .filter(|it| it.2 == CommitResult::Undecided)
+                    .count();
                 self.writer.succeed(now, undecided, each.len());
                 for (vni, write, fate) in each {
                     let Some(local) = self.vnis.mark_dirty(vni) else {
                         continue;
                     };
                     match fate {
-                        Fate::Written => {
+                        CommitResult::Written => {
                             let me = &self.config.me;
                             self.mirror.committed(vni, write, me, lease, revision);
                             local.row_written(now, write);
                         }
-                        Fate::Beaten => local.write_was_beaten(now, vni),
-                        Fate::Undecided => local.write_is_undecided(),
+                        CommitResult::Beaten => local.write_was_beaten(now, vni),
+                        CommitResult::Undecided => local.write_is_undecided(),
                     }
                 }
             }

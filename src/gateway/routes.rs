@@ -3,7 +3,7 @@
 
 use super::Effect;
 use super::backoff::Backoff;
-use crate::model::frr::{Health, Parts, RouteChange};
+use crate::model::frr::{FrrDaemons, Health, RouteChange};
 use crate::model::types::{Time, Vni};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +23,10 @@ const MOST_RESET: usize = 4096;
 /// What is asked of FRR at present.
 #[derive(Clone, Debug)]
 enum Request {
-    Reset { parts: Parts, keep: BTreeSet<Vni> },
+    Reset {
+        parts: FrrDaemons,
+        keep: BTreeSet<Vni>,
+    },
     Changes(Vec<RouteChange>),
 }
 
@@ -46,7 +49,7 @@ pub struct Routes {
     /// `health` was told once: before that, nothing is asked of FRR.
     looked: bool,
     /// What must be withdrawn before anything is advertised.
-    reset: Parts,
+    reset: FrrDaemons,
     /// A first reset was tried, so that nothing of an earlier run is unknown.
     tried: bool,
     under_way: Option<UnderWay>,
@@ -58,13 +61,13 @@ pub struct Routes {
 /// What FRR has withdrawn in a reset.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Withdrawn {
-    parts: Parts,
+    parts: FrrDaemons,
     keep: BTreeSet<Vni>,
 }
 
 impl Withdrawn {
     /// The daemons that took the reset.
-    pub fn parts(&self) -> Parts {
+    pub fn parts(&self) -> FrrDaemons {
         self.parts
     }
 
@@ -111,7 +114,7 @@ impl Routes {
             vnis,
             health: Health::default(),
             looked: false,
-            reset: Parts::ALL,
+            reset: FrrDaemons::ALL,
             tried: false,
             under_way: None,
             retry: Backoff::default(),
@@ -145,23 +148,23 @@ impl Routes {
             changes.clear();
         }
         if self.tried {
-            self.reset = Parts::ALL;
+            self.reset = FrrDaemons::ALL;
         }
     }
 
     /// FRR has begun to refuse a VNI. A reset shows whether it refuses everything.
     pub fn suspect(&mut self) {
-        self.reset = Parts::ALL;
+        self.reset = FrrDaemons::ALL;
     }
 
     /// The reset is over, and these daemons took it. Returns what they withdrew; `None` if no reset was under way.
-    pub fn reset_is_over(&mut self, now: Time, taken: Parts) -> Option<Withdrawn> {
+    pub fn reset_is_over(&mut self, now: Time, taken: FrrDaemons) -> Option<Withdrawn> {
         let Request::Reset { parts, keep } = self.under_way.take()?.request else {
             return None;
         };
         self.tried = true;
         let refused = parts.and(taken.others());
-        if refused == Parts::NONE {
+        if refused == FrrDaemons::NONE {
             self.retry.succeed();
             self.failing_since = None;
         } else {
@@ -249,10 +252,10 @@ impl Routes {
     }
 
     /// The daemons that are known to show nothing, as they have no process.
-    pub fn gone(&self) -> Parts {
+    pub fn gone(&self) -> FrrDaemons {
         match self.tried {
             true => self.health.gone(),
-            false => Parts::NONE,
+            false => FrrDaemons::NONE,
         }
     }
 
@@ -292,7 +295,7 @@ impl Routes {
             return (None, None);
         }
         let mut wake = None;
-        if self.reset != Parts::NONE {
+        if self.reset != FrrDaemons::NONE {
             if self.retry.is_over(now) {
                 return (Some(self.start_reset(now, shown())), None);
             }
@@ -316,16 +319,20 @@ impl Routes {
     }
 
     /// What to reset: of two daemons, not one that is known to be down.
-    fn resettable(&self) -> Parts {
+    fn resettable(&self) -> FrrDaemons {
         let up = self.reset.and(self.health.parts());
-        if up == Parts::NONE { self.reset } else { up }
+        if up == FrrDaemons::NONE {
+            self.reset
+        } else {
+            up
+        }
     }
 }
 
 /// See [`Routes::view`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RoutesView {
-    reset: Parts,
+    reset: FrrDaemons,
     health: Health,
     tried: bool,
     failing_since: Option<Time>,
@@ -338,11 +345,11 @@ mod tests {
     use crate::model::frr::Cost;
 
     const START: Time = Time::since_boot(Duration::from_secs(1_000));
-    const BGPD: Parts = Parts {
+    const BGPD: FrrDaemons = FrrDaemons {
         bgpd: true,
         ospfd: false,
     };
-    const OSPFD: Parts = Parts {
+    const OSPFD: FrrDaemons = FrrDaemons {
         bgpd: false,
         ospfd: true,
     };
@@ -385,7 +392,9 @@ mod tests {
         let mut routes = Routes::new(5);
         routes.observe_health(up());
         plan(&mut routes, START, &[]).expect("a reset");
-        routes.reset_is_over(START, Parts::ALL).expect("withdrawn");
+        routes
+            .reset_is_over(START, FrrDaemons::ALL)
+            .expect("withdrawn");
         routes
     }
 
@@ -396,7 +405,7 @@ mod tests {
         assert_eq!(plan(&mut routes, START, &[(claim, true)]), None);
         assert_eq!(routes.askable(claim), None);
         routes.observe_health(up());
-        let (parts, keep) = (Parts::ALL, BTreeSet::from([vni(5)]));
+        let (parts, keep) = (FrrDaemons::ALL, BTreeSet::from([vni(5)]));
         let (effect, _) = routes.plan(START, batch(&[(claim, true)]), || keep.clone());
         assert_eq!(effect, Some(Effect::ResetRoutes { parts, keep }));
         assert_eq!(plan(&mut routes, START, &[(claim, true)]), None, "busy");
@@ -502,7 +511,9 @@ mod tests {
             assert!(matches!(reset, Some(Effect::ResetRoutes { .. })));
             let late = routes.watch_request(limit).expect("a limit");
             routes.watch_request(late);
-            routes.reset_is_over(late, Parts::ALL).expect("withdrawn");
+            routes
+                .reset_is_over(late, FrrDaemons::ALL)
+                .expect("withdrawn");
             assert!(routes.is_able());
             assert_eq!(routes.watch_request(late), None);
         }
@@ -520,7 +531,7 @@ mod tests {
             ..up()
         };
         routes.observe_health(down);
-        assert_eq!(routes.gone(), Parts::NONE);
+        assert_eq!(routes.gone(), FrrDaemons::NONE);
         routes.adopt();
         assert_eq!(routes.gone(), OSPFD);
         let stopped = Health {
@@ -528,6 +539,6 @@ mod tests {
             ..down
         };
         routes.observe_health(stopped);
-        assert_eq!(routes.gone(), Parts::NONE);
+        assert_eq!(routes.gone(), FrrDaemons::NONE);
     }
 }

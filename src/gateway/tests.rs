@@ -19,7 +19,7 @@ use bench::*;
 fn nothing_is_claimed_before_the_host_is_clean() {
     let mut bench = Bench::new(2);
     bench.observe(Event::Health(healthy()));
-    let (parts, keep) = (Parts::ALL, BTreeSet::new());
+    let (parts, keep) = (FrrDaemons::ALL, BTreeSet::new());
     assert_eq!(bench.next(), [Effect::ResetRoutes { parts, keep }]);
     bench.lease();
     assert_eq!(bench.next(), []);
@@ -28,7 +28,7 @@ fn nothing_is_claimed_before_the_host_is_clean() {
         changes: Vec::new(),
     });
     assert_eq!(bench.next(), [], "the reset is still under way");
-    bench.observe(Event::RoutesReset(Parts::ALL));
+    bench.observe(Event::RoutesReset(FrrDaemons::ALL));
     let points = vec![1 << 63];
     let register = Effect::Register {
         lease: LEASE,
@@ -71,7 +71,7 @@ fn a_node_without_frr_registers_as_unfit() {
         }
         bench.observe(Event::Health(Health::default()));
         bench.next();
-        bench.observe(Event::RoutesReset(Parts::NONE));
+        bench.observe(Event::RoutesReset(FrrDaemons::NONE));
         let register = Effect::Register {
             lease: LEASE,
             points,
@@ -94,7 +94,7 @@ fn the_rank_follows_frr() {
         ..healthy()
     };
     bench.observe(Event::Health(down));
-    let ospfd = Parts {
+    let ospfd = FrrDaemons {
         bgpd: false,
         ospfd: true,
     };
@@ -116,7 +116,7 @@ fn the_rank_follows_frr() {
     let unfit = register(Rank::Unfit, &[Sign::Frr]);
     assert_eq!(bench.next(), [reset.clone(), unfit.clone()]);
     bench.registered(&unfit);
-    bench.observe(Event::RoutesReset(Parts::NONE));
+    bench.observe(Event::RoutesReset(FrrDaemons::NONE));
     assert_eq!(bench.next(), []);
     bench.now = bench.now + secs(1);
     bench.lease();
@@ -170,7 +170,7 @@ fn after_a_gap_the_host_is_told_everything() {
     let effects = bench.plan();
     assert_eq!(effects[0], Effect::SwitchArp(vec![(vni(1), true)]));
     let keep = BTreeSet::from([vni(1)]);
-    let parts = Parts::ALL;
+    let parts = FrrDaemons::ALL;
     assert_eq!(effects[1], Effect::ResetRoutes { parts, keep });
     bench.observe(Event::RoutesReset(parts));
     let all = RouteChange {
@@ -191,7 +191,7 @@ fn what_the_guard_withdrew_is_told_again() {
     let effects = bench.plan();
     assert_eq!(effects[0], Effect::SwitchArp(vec![(vni(1), true)]));
     let keep = BTreeSet::from([vni(1)]);
-    let parts = Parts::ALL;
+    let parts = FrrDaemons::ALL;
     assert_eq!(effects[1], Effect::ResetRoutes { parts, keep });
 }
 
@@ -216,7 +216,7 @@ fn a_taken_name_ends_a_start() {
         changes: Vec::new(),
     });
     bench.next();
-    bench.observe(Event::RoutesReset(Parts::ALL));
+    bench.observe(Event::RoutesReset(FrrDaemons::ALL));
     let mut ended = false;
     for _ in 0..20 {
         match &bench.next()[..] {
@@ -235,7 +235,7 @@ fn a_taken_name_ends_a_start() {
     assert!(ended);
 }
 
-/// Input: an older snapshot, and an older change, after newer ones. Output: they undo nothing.
+/// Input: an older snapshot, and an older change, after newer ones. Output: they change nothing.
 #[test]
 fn news_out_of_order_undoes_nothing() {
     let mut bench = Bench::ready(1);
@@ -255,7 +255,7 @@ fn news_out_of_order_undoes_nothing() {
 
 /// Input: a snapshot that a newer one has overtaken, with a node that is gone since. Output: it stays gone.
 #[test]
-fn an_overtaken_snapshot_brings_nobody_back() {
+fn an_overtaken_snapshot_brings_no_node_back() {
     let mut bench = Bench::ready(1);
     let other = Change {
         key: Key::Node(name("gw0")),

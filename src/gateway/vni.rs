@@ -6,7 +6,7 @@ use super::arp::VniArp;
 use super::backoff::Backoff;
 use super::events::ArpOutcome;
 use super::mirror::RowNews;
-use crate::model::frr::{Cost, Parts, RouteChange};
+use crate::model::frr::{Cost, FrrDaemons, RouteChange};
 use crate::model::fsm::{Exposure, Write};
 use crate::model::types::{Time, Vni};
 use std::time::Duration;
@@ -120,7 +120,7 @@ impl VniState {
     }
 
     /// The daemons `parts` of FRR took a reset, in which the VNI was `withdrawn` or kept. What was kept is told again.
-    pub fn routes_reset(&mut self, parts: Parts, withdrawn: bool) {
+    pub fn routes_reset(&mut self, parts: FrrDaemons, withdrawn: bool) {
         if parts.bgpd {
             self.evpn = withdrawn.then_some(false);
         }
@@ -264,11 +264,11 @@ impl VniState {
 
     /// Whether FRR shows `wanted`.
     pub fn routes_are(&self, wanted: Exposure) -> bool {
-        self.routes_are_beside(wanted, Parts::NONE)
+        self.routes_are_beside(wanted, FrrDaemons::NONE)
     }
 
     /// Whether FRR shows `wanted`, or the daemon that does not is one of `gone`, which have no process and show nothing.
-    pub fn routes_are_beside(&self, wanted: Exposure, gone: Parts) -> bool {
+    pub fn routes_are_beside(&self, wanted: Exposure, gone: FrrDaemons) -> bool {
         let evpn = self.evpn == Some(wanted.evpn) || gone.bgpd;
         let cost = self.cost == Some(wanted.cost) || gone.ospfd;
         evpn && cost
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_reset_withdraws_or_leaves_open_what_was_kept() {
-        let bgpd = Parts {
+        let bgpd = FrrDaemons {
             bgpd: true,
             ospfd: false,
         };
@@ -348,11 +348,11 @@ mod tests {
             assert_eq!((state.evpn, state.cost), (evpn, Some(Cost::OWNER)));
         }
         let mut state = VniState::default();
-        state.routes_reset(Parts::ALL, true);
+        state.routes_reset(FrrDaemons::ALL, true);
         assert!(state.routes_are(Exposure::NOTHING));
         state.routes_taken(change(), NOW);
         assert!(!state.routes_are(Exposure::NOTHING));
-        assert!(state.routes_are_beside(Exposure::NOTHING, Parts::ALL));
+        assert!(state.routes_are_beside(Exposure::NOTHING, FrrDaemons::ALL));
     }
 
     #[test]

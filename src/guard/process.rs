@@ -9,7 +9,7 @@ use super::address::{Address, credentials};
 use super::peer::Peer;
 use super::protocol::{Greeting, Order, Report};
 use crate::host::nft::{self, KernelLease};
-use crate::host::{self, Kernel, Parts, Router};
+use crate::host::{self, FrrDaemons, Kernel, Router};
 use crate::model::types::{Lease, Time, Vni};
 use crate::sys::clock::{self, Alarm};
 use crate::sys::memory;
@@ -293,7 +293,9 @@ impl Process {
         let listener = RefCell::new(&mut self.listener);
         let daemon = self.daemon.as_ref();
         let quiet = || !listener.borrow_mut().has_daemon() && daemon.is_none_or(is_quiet);
-        let result = self.router.withdraw(Parts::ALL, &BTreeSet::new(), &quiet);
+        let result = self
+            .router
+            .withdraw(FrrDaemons::ALL, &BTreeSet::new(), &quiet);
         self.tried = self.retiring && !matches!(result, Err(host::Error::NotPermitted));
         match result {
             Ok(()) => {

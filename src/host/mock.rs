@@ -3,7 +3,7 @@
 //! With [`MIRROR_VARIABLE`] set it also mirrors that into files, so that a test can watch several
 //! processes that act on one host (worker and guard). Clones share the same state.
 
-use super::{Error, Health, Kernel, Parts, RouteChange, RouteFailure, Router};
+use super::{Error, FrrDaemons, Health, Kernel, RouteChange, RouteFailure, Router};
 use crate::host::Cost;
 use crate::model::types::{Vni, VniRange};
 use fnv::FnvHashMap;
@@ -187,7 +187,7 @@ impl Kernel for Mock {
 impl Router for Mock {
     fn withdraw(
         &mut self,
-        parts: Parts,
+        parts: FrrDaemons,
         keep: &BTreeSet<Vni>,
         permit: &dyn Fn() -> bool,
     ) -> Result<(), Error> {

@@ -19,7 +19,7 @@ pub mod proc;
 pub mod route;
 pub mod signs;
 
-pub use crate::model::frr::{Cost, Health, Parts, RouteChange};
+pub use crate::model::frr::{Cost, FrrDaemons, Health, RouteChange};
 use crate::model::types::Vni;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -108,7 +108,7 @@ pub trait Router: Send {
     /// The first reason why FRR could not be brought into that state.
     fn withdraw(
         &mut self,
-        parts: Parts,
+        parts: FrrDaemons,
         keep: &BTreeSet<Vni>,
         permit: &dyn Fn() -> bool,
     ) -> Result<(), Error>;
@@ -118,7 +118,7 @@ pub trait Router: Send {
     /// # Errors
     /// As [`Router::withdraw`].
     fn withdraw_all(&mut self) -> Result<(), Error> {
-        self.withdraw(Parts::ALL, &BTreeSet::new(), &|| true)
+        self.withdraw(FrrDaemons::ALL, &BTreeSet::new(), &|| true)
     }
 
     /// Applies `changes` as one batch per daemon, releasing before claiming. `permit` is asked right before

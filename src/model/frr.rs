@@ -41,62 +41,62 @@ pub enum EvpnFilter {
     Entries,
 }
 
-/// Parts of FRR.
+/// The daemons of FRR that wmgwd tells what to show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Parts {
-    /// EVPN, in bgpd.
+pub struct FrrDaemons {
+    /// It advertises EVPN routes.
     pub bgpd: bool,
-    /// OSPF costs, in ospfd.
+    /// It announces the OSPF costs.
     pub ospfd: bool,
 }
 
-impl Parts {
+impl FrrDaemons {
     /// Both.
-    pub const ALL: Parts = Parts {
+    pub const ALL: FrrDaemons = FrrDaemons {
         bgpd: true,
         ospfd: true,
     };
 
     /// Neither.
-    pub const NONE: Parts = Parts {
+    pub const NONE: FrrDaemons = FrrDaemons {
         bgpd: false,
         ospfd: false,
     };
 
     /// The parts, one by one.
-    pub fn each(self) -> impl Iterator<Item = Parts> {
-        let bgpd = Parts {
+    pub fn each(self) -> impl Iterator<Item = FrrDaemons> {
+        let bgpd = FrrDaemons {
             ospfd: false,
             ..self
         };
-        let ospfd = Parts {
+        let ospfd = FrrDaemons {
             bgpd: false,
             ..self
         };
         [bgpd, ospfd]
             .into_iter()
-            .filter(|part| *part != Parts::NONE)
+            .filter(|part| *part != FrrDaemons::NONE)
     }
 
     /// What is in both.
-    pub fn and(self, other: Parts) -> Parts {
-        Parts {
+    pub fn and(self, other: FrrDaemons) -> FrrDaemons {
+        FrrDaemons {
             bgpd: self.bgpd && other.bgpd,
             ospfd: self.ospfd && other.ospfd,
         }
     }
 
     /// What is in one or the other.
-    pub fn or(self, other: Parts) -> Parts {
-        Parts {
+    pub fn or(self, other: FrrDaemons) -> FrrDaemons {
+        FrrDaemons {
             bgpd: self.bgpd || other.bgpd,
             ospfd: self.ospfd || other.ospfd,
         }
     }
 
     /// What is not in this.
-    pub fn others(self) -> Parts {
-        Parts {
+    pub fn others(self) -> FrrDaemons {
+        FrrDaemons {
             bgpd: !self.bgpd,
             ospfd: !self.ospfd,
         }
@@ -114,20 +114,20 @@ pub struct Health {
     pub zebra: Option<u64>,
     /// Daemons that have a process which does not act, as after SIGSTOP: it changes nothing and goes on showing what
     /// it showed.
-    pub stopped: Parts,
+    pub stopped: FrrDaemons,
 }
 
 impl Health {
     /// The parts whose daemon runs.
-    pub fn parts(&self) -> Parts {
-        Parts {
+    pub fn parts(&self) -> FrrDaemons {
+        FrrDaemons {
             bgpd: self.bgpd.is_some(),
             ospfd: self.ospfd.is_some(),
         }
     }
 
     /// The parts whose daemon has no process, and so shows nothing.
-    pub fn gone(&self) -> Parts {
+    pub fn gone(&self) -> FrrDaemons {
         self.parts().or(self.stopped).others()
     }
 

@@ -37,7 +37,7 @@ pub struct Batch(Vec<Bundle>);
 
 /// What became of one write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
+pub enum CommitResult {
     /// It was written.
     Written,
     /// The row is not the one any more that was read.
@@ -181,12 +181,12 @@ fn puts(me: &NodeName, lease: LeaseId, row: &Commit) -> Vec<Op> {
 }
 
 /// What became of the rows of a [`commit`]; `None` if the node is not registered under that lease any more.
-pub fn committed(batch: &Batch, reply: &TxnReply) -> Option<Vec<(Vni, Write, Fate)>> {
+pub fn committed(batch: &Batch, reply: &TxnReply) -> Option<Vec<(Vni, Write, CommitResult)>> {
     let told = |(at, bundle): (usize, &Bundle)| {
         let fate = match reply.responses.get(at) {
-            Some(OpReply::Txn(inner)) if inner.succeeded => Fate::Written,
-            _ if bundle.len() == 1 => Fate::Beaten,
-            _ => Fate::Undecided,
+            Some(OpReply::Txn(inner)) if inner.succeeded => CommitResult::Written,
+            _ if bundle.len() == 1 => CommitResult::Beaten,
+            _ => CommitResult::Undecided,
         };
         let each = bundle.iter().map(move |row| (row.vni, row.write, fate));
         each.collect::<Vec<_>>()

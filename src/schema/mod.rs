@@ -17,7 +17,7 @@ mod commit;
 #[cfg(test)]
 mod tests;
 
-pub use commit::{Batch, Bundle, Commit, Fate, commit, committed};
+pub use commit::{Batch, Bundle, Commit, CommitResult, commit, committed};
 
 /// Everything that wmgwd reads stands below this prefix.
 pub const PREFIX: &[u8] = b"/wmgwd/";

@@ -301,10 +301,10 @@ fn a_bundle_is_written_whole_or_not_at_all() {
     assert_eq!(
         fates(&reply),
         Some(vec![
-            (10, Fate::Undecided),
-            (11, Fate::Undecided),
-            (12, Fate::Beaten),
-            (500, Fate::Written)
+            (10, CommitResult::Undecided),
+            (11, CommitResult::Undecided),
+            (12, CommitResult::Beaten),
+            (500, CommitResult::Written)
         ])
     );
     reply.succeeded = false;

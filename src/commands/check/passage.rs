@@ -2,7 +2,7 @@
 //! the rules of firewalls.
 
 use super::Finding;
-use super::ruleset::{Fate, Hop, Packet, Ruleset};
+use super::ruleset::{CommitResult, Hop, Packet, Ruleset};
 use crate::model::purpose::Purpose;
 use crate::model::types::Vni;
 use core::net::Ipv4Addr;
@@ -208,9 +208,9 @@ fn firewall(passage: &Passage, rules: &Ruleset) -> Vec<Finding> {
     let mut seen: Vec<(bool, String, String, Vec<Vni>)> = Vec::new();
     let mut judge = |vni: Option<Vni>, trial: &Trial| {
         let (is_certain, place) = match rules.fate(&trial.packet, &trial.hops) {
-            Fate::Passes => return,
-            Fate::Unsure(place) => (false, place),
-            Fate::Dropped(place) => (true, place),
+            CommitResult::Passes => return,
+            CommitResult::Unsure(place) => (false, place),
+            CommitResult::Dropped(place) => (true, place),
         };
         let same = |it: &&mut (bool, String, String, Vec<Vni>)| {
             (it.0, &it.1, &it.2) == (is_certain, &trial.what, &place)
@@ -246,7 +246,7 @@ fn firewall(passage: &Passage, rules: &Ruleset) -> Vec<Finding> {
             state: "new",
             ..back.packet.clone()
         };
-        let passes = |packet: &Packet| rules.fate(packet, &back.hops) == Fate::Passes;
+        let passes = |packet: &Packet| rules.fate(packet, &back.hops) == CommitResult::Passes;
         if passes(&back.packet) && !passes(&unknown) {
             stateful.push(path.vni);
         }
@@ -286,7 +286,7 @@ fn firewall(passage: &Passage, rules: &Ruleset) -> Vec<Finding> {
                 state: "new",
                 ..Packet::default()
             };
-            rules.fate(&packet, &hops) != Fate::Passes
+            rules.fate(&packet, &hops) != CommitResult::Passes
         })
         .collect();
     findings.extend(

@@ -45,7 +45,7 @@ pub struct RowNews {
     pub vni: Vni,
     /// It named an owner or a successor that it does not name now.
     pub lost_a_name: bool,
-    /// It says that it has neither.
+    /// It names neither.
     pub given_back: bool,
 }
 

@@ -7,7 +7,7 @@ use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::{Change, Key, Value};
 use std::collections::BTreeMap;
 
-/// What a node of our kind publishes of itself, as far as owners depend on it.
+/// What a node that is not a Go wmgwd publishes of itself, as far as decisions depend on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Published {
     pub range: VniRange,
@@ -175,7 +175,7 @@ impl Nodes {
         lives.then_some(name)
     }
 
-    /// Takes a change to a node's key; says whether the ring may have changed.
+    /// Takes a change to a node's key. Returns whether the ring may have changed.
     pub fn apply(&mut self, change: &Change) -> bool {
         let (revision, lease) = (change.revision, change.lease);
         match (&change.key, &change.value) {

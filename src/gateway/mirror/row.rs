@@ -60,8 +60,8 @@ impl Row {
         lost_one || lacks_all
     }
 
-    /// Whether the row says that it has neither owner nor successor, as an owner writes that gives it back. (A key that
-    /// an operator deleted says nothing of what the owner does.)
+    /// Whether the row has neither owner nor successor, as an owner writes that gives it back. (A key that
+    /// an operator deleted tells nothing of what the owner does.)
     pub fn is_given_back(&self) -> bool {
         self.kind.value() == Some(&Kind::Unassigned)
     }

@@ -338,7 +338,9 @@ impl Cluster {
             let since = *since.get_or_insert(self.now);
             if self.now.since(since) > PATIENCE {
                 let name = self.nodes[n].name().clone();
-                self.fail(format!("{name} lets a stranger's switch of vni={vni} be"));
+                self.fail(format!(
+                    "{name} leaves another program's switch of vni={vni} as it is"
+                ));
                 return;
             }
         }
@@ -539,7 +541,7 @@ impl Cluster {
     }
 
     /// Whether a node runs that nobody told to leave.
-    pub fn somebody_stays(&self) -> bool {
+    pub fn another_stays(&self) -> bool {
         self.nodes.iter().any(|node| node.runs() && !node.drained)
     }
 
@@ -609,7 +611,7 @@ impl Cluster {
                 continue;
             };
             let owner = self.keeper(&row).unwrap_or(owner);
-            // Go does not mend what it cannot read, and nobody else may.
+            // A Go wmgwd does not repair what it cannot read, and no other node may.
             let number = row.number.or(self.is_go(owner).then_some(1));
             if number != Some(1) || row.owner() != Some(owner) || row.successor().is_some() {
                 return Err(format!("vni={vni} belongs to {owner} and has {row:?}"));

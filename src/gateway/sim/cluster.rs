@@ -33,7 +33,7 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Whether calls, vtysh and the scheduler misbehave at random.
     pub rough: bool,
-    /// Whether calls take longer than anybody waits, at random.
+    /// Whether calls take longer than a node waits, at random.
     pub lossy: bool,
     /// Whether some nodes serve a part of the VNIs only.
     pub ranges: bool,
@@ -142,14 +142,14 @@ pub struct Cluster {
     seq: u64,
     expiry: Option<Time>,
     pub next_call: u64,
-    /// The story so far, if somebody wants to read it.
+    /// The trace so far, if one is wanted.
     pub trace: Option<Vec<String>>,
     pub failure: Option<String>,
     /// What ends is not worth a line each.
     pub healing: bool,
 }
 
-/// Notes a line of the story; costs nothing while nobody reads it.
+/// Notes a line of the trace; costs nothing without one.
 macro_rules! note {
     ($cluster:expr, $($text:tt)*) => {
         if $cluster.trace.is_some() {
@@ -231,7 +231,7 @@ impl Cluster {
             settle: self.settings.settle,
             join_hold: self.settings.join_hold,
             drain_timeout: self.settings.drain_timeout,
-            name_wait: self.settings.ttl + ms(5_000),
+            max_lease_life: self.settings.ttl + ms(5_000),
             takeover_cost: Cost::OWNER,
             track: SignSet::ALL,
             fit_hold: self.settings.fit_hold,
@@ -401,7 +401,7 @@ impl Cluster {
         Ok(reply)
     }
 
-    /// The store has changed: whoever watches will hear of it.
+    /// The store has changed: every node that watches will hear of it.
     pub fn changed(&mut self) {
         self.checker.dirty = true;
         self.note_ranks();

@@ -1,4 +1,4 @@
-//! The lease's keeper, its fence, the guard process, and the watch: what runs beside the worker.
+//! The lease keeper, the fence, the guard process, and the watch: what runs beside the worker.
 
 use super::cluster::{Call, Cluster, Reply, ms, note, to_changes};
 use super::node::{Ev, Process};
@@ -7,7 +7,7 @@ use crate::model::types::{Lease, Revision};
 use crate::schema::{self, Change, Key};
 
 impl Cluster {
-    /// The watchdog's turn: renew the lease, or get one.
+    /// The lease keeper's turn: renew the lease, or get one.
     pub fn dog(&mut self, n: usize) {
         if self.nodes[n].dog.call.is_some() {
             return;
@@ -90,7 +90,7 @@ impl Cluster {
         self.tell(n, Event::Lease(Some(lease)));
     }
 
-    /// The watchdog's own fence, for a worker that is late.
+    /// The fence, for a worker that is late.
     pub fn fence(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         if let Some(clock) = node.clock
@@ -150,7 +150,7 @@ impl Cluster {
         self.after(delay, Ev::Watch { n, inc });
     }
 
-    /// The watch rests, as the worker wishes; for no longer than it does by itself.
+    /// The worker pauses the watch, for no longer than the watch waits by itself.
     pub fn rest_watch(&mut self, n: usize) {
         let longest = ms(2_000);
         self.nodes[n].feed.rests_until = Some(self.now + longest);
@@ -337,7 +337,7 @@ impl Cluster {
         }
     }
 
-    /// A process is there no more, without a word.
+    /// A process is killed.
     pub fn kill(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         if !node.runs() {
@@ -348,7 +348,7 @@ impl Cluster {
         node.paused = false;
         node.deferred.clear();
         if node.go {
-            // Without a guard nobody withdraws; take it that the whole machine is gone.
+            // Without a guard nothing withdraws: take it that the whole machine is gone.
             node.host.silence();
             node.host.withdraw_routes();
             node.clock = None;

@@ -32,7 +32,7 @@ pub struct ModelEtcd {
     /// Every change, in order; those up to `compacted` are gone.
     log: Vec<WatchEvent>,
     compacted: i64,
-    /// While it is down, nobody is answered and no lease ends.
+    /// While it is down, it answers no request and no lease ends.
     pub up: bool,
 }
 

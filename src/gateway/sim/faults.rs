@@ -5,7 +5,7 @@ use super::host::UNSET;
 use super::node::{Ev, Robbed};
 use super::rng::Rng;
 use crate::etcd::{Op, Txn};
-use crate::gateway::{Event, Exit, Gateway, Parts};
+use crate::gateway::{Event, Exit, FrrDaemons, Gateway};
 use crate::model::fitness::{Sign, SignSet};
 use crate::model::types::Vni;
 use crate::schema::{self, Key};
@@ -34,7 +34,7 @@ pub enum Fault {
     RefuseAll(usize, bool),
     /// FRR does not answer any more: nothing that it is asked comes back.
     Deaf(usize, bool),
-    FrrStop(usize, Parts),
+    FrrStop(usize, FrrDaemons),
     FrrStart(usize),
     /// FRR restarts, and bgpd has no instance until it is configured.
     FrrEmpty(usize),
@@ -128,7 +128,7 @@ impl Cluster {
             Fault::FrrStart(n) => self.nodes[n].host.start_frr(),
             Fault::FrrEmpty(n) => {
                 let host = &mut self.nodes[n].host;
-                host.stop_frr(Parts::ALL);
+                host.stop_frr(FrrDaemons::ALL);
                 host.start_frr();
                 host.unconfigured = true;
             }
@@ -400,7 +400,7 @@ impl Cluster {
             self.rng.millis(2_000, 40_000)
         };
         let parts = *self.rng.pick(&[(true, false), (false, true), (true, true)]);
-        let parts = Parts {
+        let parts = FrrDaemons {
             bgpd: parts.0,
             ospfd: parts.1,
         };
@@ -506,7 +506,7 @@ impl Cluster {
         match kind {
             0 => self.strike(Fault::RefuseAll(n, true)),
             1 => self.strike(Fault::FrrEmpty(n)),
-            2 => self.strike(Fault::FrrStop(n, Parts::ALL)),
+            2 => self.strike(Fault::FrrStop(n, FrrDaemons::ALL)),
             8 => self.strike(Fault::Deaf(n, true)),
             _ => {
                 for vni in vnis {

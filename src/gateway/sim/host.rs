@@ -2,7 +2,7 @@
 
 use crate::gateway::ArpOutcome;
 use crate::model::fitness::SignSet;
-use crate::model::frr::{Cost, Health, Parts, RouteChange};
+use crate::model::frr::{Cost, FrrDaemons, Health, RouteChange};
 use crate::model::types::Vni;
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ pub const UNSET: u16 = 10;
 pub struct Bridge {
     pub present: bool,
     pub arp: bool,
-    /// The bridge came up with the kernel's own setting, which nobody was able to change before.
+    /// The bridge came up with the kernel's own setting, which no run of wmgwd was able to change before.
     pub fresh: bool,
     pub evpn: bool,
     /// `None` while ospfd is not running.
@@ -48,7 +48,7 @@ pub struct ModelHost {
 }
 
 impl ModelHost {
-    /// A machine with the leftovers of who knows what.
+    /// A machine with what an unknown earlier run left.
     pub fn new(vnis: u32) -> ModelHost {
         let bridge = Bridge {
             present: true,
@@ -129,7 +129,7 @@ impl ModelHost {
         ArpOutcome::Answers(answer)
     }
 
-    /// What the watchdog and the guard do.
+    /// What the fence and the guard do.
     pub fn silence(&mut self) {
         for bridge in self.bridges_mut() {
             bridge.arp = false;
@@ -139,16 +139,16 @@ impl ModelHost {
 
     /// What the guard does then.
     pub fn withdraw_routes(&mut self) {
-        self.reset(Parts::ALL, &BTreeSet::new());
+        self.reset(FrrDaemons::ALL, &BTreeSet::new());
     }
 
     /// Withdraws all routes but those of `keep`; says which daemons took it.
-    pub fn reset(&mut self, parts: Parts, keep: &BTreeSet<Vni>) -> Parts {
+    pub fn reset(&mut self, parts: FrrDaemons, keep: &BTreeSet<Vni>) -> FrrDaemons {
         let taken = match self.refuses_all || self.deaf {
-            true => Parts::NONE,
+            true => FrrDaemons::NONE,
             false => parts.and(self.frr.parts()),
         };
-        let taken = Parts {
+        let taken = FrrDaemons {
             bgpd: taken.bgpd && !self.unconfigured,
             ..taken
         };
@@ -168,7 +168,7 @@ impl ModelHost {
         taken
     }
 
-    /// One VNI of a batch; says whether FRR took it wholly.
+    /// One VNI of a batch. Returns whether FRR took it wholly.
     pub fn change(&mut self, change: RouteChange, half: bool) -> bool {
         let (health, refuses_all) = (self.frr, self.refuses_all);
         let lacks_bgp = self.unconfigured && change.evpn == Some(true);
@@ -213,7 +213,7 @@ impl ModelHost {
     }
 
     /// Daemons end: what they were told is gone from the network.
-    pub fn stop_frr(&mut self, parts: Parts) {
+    pub fn stop_frr(&mut self, parts: FrrDaemons) {
         if parts.bgpd {
             self.frr.bgpd = None;
         }

@@ -112,7 +112,7 @@ fn tell(seed: u64, traced: bool) -> Cluster {
     cluster
 }
 
-/// Nodes join and drain, one at a time or several; somebody is always left.
+/// Nodes join and drain, one at a time or several; one node is always left.
 fn plan(cluster: &mut Cluster, rng: &mut Rng) {
     cluster.checker.available = true;
     for _ in 0..rng.within(1, 6) {
@@ -164,7 +164,7 @@ fn plan(cluster: &mut Cluster, rng: &mut Rng) {
     cluster.run_until_done(bound, "rest after planned moves", Cluster::settled);
 }
 
-/// Leases end, and strangers change things.
+/// Leases end, and other programs change what wmgwd has set.
 fn calm(cluster: &mut Cluster, rng: &mut Rng) {
     for _ in 0..rng.within(1, 12) {
         cluster.run_for(rng.millis(0, 15_000));
@@ -231,11 +231,11 @@ fn upgrade(cluster: &mut Cluster, bound: std::time::Duration, back: bool) {
 }
 
 impl Cluster {
-    /// Converged, and whoever was to leave has left.
+    /// Converged, and every node that was to leave has left.
     fn settled(&self) -> Result<(), String> {
         self.converged()?;
-        // A Go node waits for ever for somebody to take its VNIs.
-        let may_stay = |node: &node::Node| node.go && !self.somebody_stays();
+        // A Go node waits for ever until another node takes its VNIs.
+        let may_stay = |node: &node::Node| node.go && !self.another_stays();
         let left_behind = |node: &&node::Node| node.drained && node.runs() && !may_stay(node);
         match self.nodes.iter().find(left_behind) {
             Some(node) => Err(format!("{} has not left", node.name())),

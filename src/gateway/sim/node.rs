@@ -29,7 +29,7 @@ pub enum Ev {
         inc: u32,
         event: Box<Event>,
     },
-    /// News of etcd that are late, from an etcd that may have gone back since.
+    /// An event from etcd that is late; etcd may have gone back since.
     Late {
         n: usize,
         inc: u32,
@@ -63,12 +63,12 @@ pub enum Ev {
         inc: u32,
         id: u64,
     },
-    /// The watchdog's next keepalive.
+    /// The lease keeper's next keepalive.
     Dog {
         n: usize,
         inc: u32,
     },
-    /// The watchdog looks whether it must fence.
+    /// The fence looks whether it must come down.
     Fence {
         n: usize,
         inc: u32,
@@ -159,7 +159,7 @@ pub struct Node {
     pub feed: Feed,
     /// How the last run ended.
     pub exit: Option<Exit>,
-    /// It was told to drain: nobody restarts it.
+    /// It was told to drain: it is not restarted.
     pub drained: bool,
     pub has_planned: bool,
     pub told_health: Option<Health>,
@@ -167,7 +167,7 @@ pub struct Node {
     pub kept: Option<Vec<u64>>,
     /// Since when it shows a VNI that it has no part in.
     pub leftover_since: Vec<Option<Time>>,
-    /// Since when a stranger's switch makes a bridge answer that it has no part in.
+    /// Since when another program's switch makes a bridge answer that it has no part in.
     pub foreign_since: Vec<Option<Time>>,
     /// Since when nothing keeps it from serving a VNI.
     pub fit_since: Vec<Option<Time>>,
@@ -195,7 +195,7 @@ pub struct Robbed {
     pub hindered: bool,
 }
 
-/// The lease's keeper.
+/// The lease keeper.
 #[derive(Default)]
 pub struct Dog {
     pub lease: Option<LeaseId>,
@@ -218,7 +218,7 @@ pub struct Feed {
     pub has_heard: bool,
     /// What was known of etcd when a request was sent.
     pub asked: BTreeMap<u64, Revision>,
-    /// It rests until then, if it is not told to follow before.
+    /// It is paused until then, if it is not told to go on before.
     pub rests_until: Option<Time>,
 }
 
@@ -262,7 +262,7 @@ impl Node {
 
     /// Whether what was planned under `lease` may be done now: asked right before everything that claims.
     /// A worker that was held up may come to an effect when its lease has ended, what it owned has gone to
-    /// others, and the watchdog already has another lease: so it is the lease of the plan that counts.
+    /// others, and the lease keeper already has another lease: so the lease of the plan counts.
     pub fn may_claim(&self, now: Time, lease: Option<LeaseId>) -> bool {
         let margin = self.config.fence_margin;
         self.clock

@@ -4,7 +4,7 @@ use super::cluster::{Cluster, Settings, ms};
 use super::faults::Fault;
 use super::node::Process;
 use super::table;
-use crate::gateway::{Exit, Parts};
+use crate::gateway::{Exit, FrrDaemons};
 use crate::model::fitness::{Rank, Sign, SignSet};
 use crate::model::types::Vni;
 use crate::schema::Key;
@@ -235,7 +235,7 @@ fn a_paused_process_claims_nothing_when_it_wakes() {
 fn frr_is_told_again_after_a_restart() {
     let mut cluster = cluster(3);
     let before = cluster.etcd.range(b"/wmgwd/vni/").kvs;
-    let both = Parts {
+    let both = FrrDaemons {
         bgpd: true,
         ospfd: true,
     };
@@ -266,7 +266,7 @@ fn frr_is_told_again_after_a_restart() {
 #[test]
 fn a_node_without_frr_gives_its_vnis_away() {
     let mut cluster = cluster(3);
-    let bgpd = Parts {
+    let bgpd = FrrDaemons {
         bgpd: true,
         ospfd: false,
     };

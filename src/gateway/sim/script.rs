@@ -170,7 +170,7 @@ impl Writer {
         let mut ops = Vec::new();
         for _ in 0..self.rng.below(4) {
             let key = self.key();
-            // Etcd takes a key once in a transaction only, in whichever branch: nobody of us does other.
+            // Etcd takes a key once in a transaction only, in whichever branch: no transaction of ours does.
             let fresh = !self.used.contains(&key);
             match self.rng.below(6) {
                 0..=2 if fresh => {

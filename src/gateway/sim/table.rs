@@ -88,10 +88,10 @@ pub fn row(etcd: &ModelEtcd, vni: Vni) -> Row {
 /// Whether `me` may turn the row `before` into `after`.
 ///
 /// The condition of a write is on `type` alone, so a name that ended with its lease just before may still
-/// have been alive when the write was decided on: what is asked is that nobody who lives loses by it.
+/// have been alive when the write was decided on: what is asked is that no living node loses by it.
 pub fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<(), &'static str> {
     let Some(to) = after.number else {
-        return Err("a kind that nobody can read");
+        return Err("a kind that no node can read");
     };
     let (owner, successor) = (before.owner(), before.successor());
     // What cannot be read any more, or is not what we wrote, me may well have been named in.
@@ -107,11 +107,11 @@ pub fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<
     };
     let others_owner = owner.is_some_and(|owner| owner != me);
     let Some(from) = before.number else {
-        // Garbage: whoever lives in the row says what it was.
+        // Garbage: a living node that the row names knows what it was.
         return if spoiled || mine || coming || (owner.is_none() && successor.is_none()) {
             Ok(())
         } else {
-            Err("a repair by a stranger")
+            Err("a repair by a node that the row does not name")
         };
     };
     let last = Phase::EvpnWithdrawn as u8 + 2;
@@ -119,7 +119,7 @@ pub fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<
         // Vacate: no VNI loses its owner, but an owner may give up its own. A successor whose owner died starts
         // anew.
         (_, 0) => (!others_owner && !mine) || (from == 1 && mine) || from == 0 || from == 10,
-        // Claim: the row names nobody who lives, but perhaps me.
+        // Claim: the row names no living node, except perhaps the writer.
         (_, 10) => {
             let free = owner.is_none() || from == 0 || from == 10;
             let alone = successor.is_none_or(|name| name == me) || from <= 1;

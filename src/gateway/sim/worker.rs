@@ -4,7 +4,7 @@ use super::cluster::{Call, Cluster, Reason, Reply, ms, note};
 use super::node::{Ev, Process};
 use crate::etcd::{Op, Txn};
 use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
-use crate::model::frr::{Parts, RouteChange};
+use crate::model::frr::{FrrDaemons, RouteChange};
 use crate::model::types::{LeaseId, Time, Vni};
 use crate::schema::{self, Meta};
 use std::collections::{BTreeSet, VecDeque};
@@ -32,13 +32,16 @@ pub struct Job {
     id: u64,
     lease: Option<LeaseId>,
     work: Work,
-    taken: Parts,
+    taken: FrrDaemons,
     failed: Vec<Vni>,
     applied: bool,
 }
 
 enum Work {
-    Reset { parts: Parts, keep: BTreeSet<Vni> },
+    Reset {
+        parts: FrrDaemons,
+        keep: BTreeSet<Vni>,
+    },
     Change(Vec<RouteChange>),
 }
 
@@ -362,7 +365,7 @@ impl Cluster {
             id: own.next_job,
             lease: own.planned_under,
             work,
-            taken: Parts::NONE,
+            taken: FrrDaemons::NONE,
             failed: Vec::new(),
             applied: false,
         });
@@ -410,7 +413,7 @@ impl Cluster {
             Work::Reset { parts, keep } => job.taken = self.nodes[n].host.reset(*parts, keep),
             Work::Change(changes) => {
                 for &change in changes {
-                    // Nobody ends the vtysh of a process that is stopped itself: the guard cleans up.
+                    // A process that is stopped itself does not end its vtysh: the guard withdraws afterwards.
                     if change.claims() && !permitted && !paused {
                         job.failed.push(change.vni);
                         continue;

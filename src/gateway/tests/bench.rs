@@ -3,11 +3,11 @@
 pub use crate::gateway::*;
 pub use crate::model::fitness::Fitness;
 use crate::model::fitness::SignSet;
-pub use crate::model::frr::{Cost, Health, Parts, RouteChange};
+pub use crate::model::frr::{Cost, FrrDaemons, Health, RouteChange};
 pub use crate::model::fsm::{Kind, Write};
 pub use crate::model::ring::{Points, Unable};
 pub use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
-pub use crate::schema::{Batch, Change, Commit, Fate, Key, Meta, Value};
+pub use crate::schema::{Batch, Change, Commit, CommitResult, Key, Meta, Value};
 pub use std::collections::BTreeSet;
 pub use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub struct Bench {
     pub gateway: Gateway,
     pub now: Time,
     pub revision: i64,
-    /// What the node wished of its watch, oldest first.
+    /// What the node told its watch, oldest first.
     pub watch: Vec<Effect>,
     /// VNIs without a bridge.
     pub missing: BTreeSet<Vni>,
@@ -57,7 +57,7 @@ impl Bench {
             settle: secs(1),
             join_hold: secs(JOIN_HOLD),
             drain_timeout: secs(60),
-            name_wait: secs(12),
+            max_lease_life: secs(12),
             takeover_cost: Cost::OWNER,
             track,
             fit_hold: secs(10),
@@ -177,12 +177,12 @@ impl Bench {
             lease: LEASE,
             each: rows
                 .iter()
-                .map(|row| (row.vni, row.write, Fate::Written))
+                .map(|row| (row.vni, row.write, CommitResult::Written))
                 .collect(),
         }));
     }
 
-    /// Takes over everything; says how many rows each transaction wrote.
+    /// Takes over everything. Returns how many rows each transaction wrote.
     pub fn own_all(&mut self) -> Vec<usize> {
         let mut sizes = Vec::new();
         loop {

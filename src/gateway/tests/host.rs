@@ -121,7 +121,7 @@ fn one_daemon_that_is_down_does_not_hold_up_the_other() {
         ..healthy()
     }));
     bench.next();
-    bench.observe(Event::RoutesReset(Parts::NONE));
+    bench.observe(Event::RoutesReset(FrrDaemons::NONE));
     bench.row(vni(1), 1, "gw2");
     let cost = RouteChange {
         vni: vni(1),

@@ -121,11 +121,14 @@ fn an_exit_that_did_not_withdraw_says_so() {
 /// showed, so that the guard must stay; the second shows nothing.
 #[test]
 fn a_daemon_that_is_stopped_goes_on_showing_what_it_showed() {
-    let stopped = Parts {
+    let stopped = FrrDaemons {
         bgpd: true,
         ospfd: false,
     };
-    for (stopped, expected) in [(stopped, Exit::Unfinished), (Parts::NONE, Exit::Stopped)] {
+    for (stopped, expected) in [
+        (stopped, Exit::Unfinished),
+        (FrrDaemons::NONE, Exit::Stopped),
+    ] {
         let mut bench = Bench::ready(1);
         bench.own_all();
         bench.observe(Event::Health(Health {
@@ -137,7 +140,9 @@ fn a_daemon_that_is_stopped_goes_on_showing_what_it_showed() {
         let exit = (0..100).find_map(|_| {
             for effect in bench.next() {
                 match effect {
-                    Effect::ResetRoutes { .. } => bench.observe(Event::RoutesReset(Parts::NONE)),
+                    Effect::ResetRoutes { .. } => {
+                        bench.observe(Event::RoutesReset(FrrDaemons::NONE))
+                    }
                     Effect::ChangeRoutes(changes) => {
                         assert!(changes.iter().all(|change| change.evpn.is_none()));
                         bench.observe(Event::RoutesChanged { failed: Vec::new() });

@@ -25,7 +25,7 @@ fn a_spoiled_row_is_said_again() {
 }
 
 /// Input: a node meets a row whose owner it cannot read. Output: it waits until that owner would have
-/// mended it or lost its lease.
+/// repaired it or lost its lease.
 #[test]
 fn an_unreadable_owner_is_given_its_time() {
     let mut bench = Bench::new(1);
@@ -55,7 +55,7 @@ fn an_unreadable_owner_is_given_its_time() {
     assert_eq!(bench.writes(), [Write::Claim]);
 }
 
-/// Input: an owner that nobody answers for once its node is gone, although its name stays in the row.
+/// Input: an owner whose node is gone, although its name stays in the row.
 /// Output: claimed.
 #[test]
 fn a_remembered_owner_does_not_outlive_its_node() {
@@ -72,7 +72,7 @@ fn a_remembered_owner_does_not_outlive_its_node() {
     assert_eq!(bench.writes(), [Write::Claim]);
 }
 
-/// Input: a living owner; the ring says that the VNI is ours. Output: not pulled before the node has been
+/// Input: a living owner; the ring gives the VNI to this node. Output: not pulled before the node has been
 /// registered for the hold-down; at once from an owner that has left the ring.
 #[test]
 fn a_living_owner_is_pulled_from_after_the_hold() {
@@ -215,14 +215,14 @@ fn an_owner_that_a_snapshot_does_not_name_is_given_a_blink_too() {
     bench.claims_after_a_blink();
 }
 
-/// Input: somebody was faster. Output: not tried again at once, but with a pause that ends.
+/// Input: another node was faster. Output: not tried again at once, but with a pause that ends.
 #[test]
 fn a_conflict_is_not_repeated_at_once() {
     let mut bench = Bench::ready(1);
     let rows = bench.settle();
     let each = rows
         .iter()
-        .map(|row| (row.vni, row.write, Fate::Beaten))
+        .map(|row| (row.vni, row.write, CommitResult::Beaten))
         .collect();
     bench.observe(Event::Committed(CommitOutcome::Done {
         revision: Revision(9),

@@ -93,7 +93,7 @@ fn an_idle_node_looks_at_nothing() {
     assert!(wakes <= 60, "{wakes}");
 }
 
-/// Input: thousands of VNIs that nobody serves. Output: served after no more transactions than full ones take,
+/// Input: thousands of VNIs that no gateway serves. Output: served after no more transactions than full ones take,
 /// and a few.
 #[test]
 fn a_takeover_takes_full_transactions() {

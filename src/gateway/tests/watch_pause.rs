@@ -1,4 +1,4 @@
-//! When the watch rests.
+//! When the watch is paused.
 
 use super::bench::*;
 
@@ -21,7 +21,7 @@ fn pair(of_our_kind: bool) -> Bench {
     bench
 }
 
-/// All that hangs on `lease` is gone at once, of `node` and of its VNIs, and the watch asks.
+/// The lease of `node` ends: its keys and those of its VNIs go at once, and the watch asks.
 fn ends(bench: &mut Bench, node: &str) {
     bench.revision += 1;
     let keys = [Key::Node(name(node)), Key::Meta(name(node))];
@@ -37,8 +37,8 @@ fn ends(bench: &mut Bench, node: &str) {
     bench.observe(Event::MassExpiry(gone.collect()));
 }
 
-/// Input: a node dies with many VNIs, and all of them are ours now. Output: the watch rests before anything is
-/// written, and goes on when all are ours.
+/// Input: a node dies with many VNIs, and all of them are this node's now. Output: the watch is paused before
+/// anything is written, and goes on when this node owns all.
 #[test]
 fn the_watch_rests_while_a_share_is_taken() {
     let mut bench = pair(true);
@@ -58,7 +58,7 @@ fn the_watch_rests_while_a_share_is_taken() {
     assert_eq!(bench.watch, [Effect::ResumeWatch]);
 }
 
-/// What etcd makes of our writes.
+/// What etcd makes of the node's writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Etcd {
     Takes,
@@ -66,7 +66,7 @@ enum Etcd {
     KeepsUsWaiting,
 }
 
-/// Input: the same, and FRR does not take the VNIs; etcd takes our writes or not. Output:
+/// Input: the same, and FRR does not take the VNIs; etcd takes the writes or not. Output:
 /// the watch goes on after a second, or as soon as there is nothing to write. When it asks again, it does not rest.
 #[test]
 fn a_rest_is_no_longer_than_a_second() {
@@ -108,7 +108,7 @@ fn a_rest_is_no_longer_than_a_second() {
     }
 }
 
-/// Input: the watch asks, but a Go wmgwd is there, or what is gone is not ours. Output: it is told to go on at once.
+/// Input: the watch asks, but a Go wmgwd is there, or what is gone is not this node's. Output: it is told to go on at once.
 #[test]
 fn the_watch_goes_on_where_a_rest_is_of_no_use() {
     for (of_our_kind, points) in [(false, Vec::new()), (true, vec![1 << 63])] {
@@ -125,7 +125,7 @@ fn the_watch_goes_on_where_a_rest_is_of_no_use() {
     }
 }
 
-/// Input: it was the only Go wmgwd that died. Output: the watch rests, as it follows from those who are left.
+/// Input: it was the only Go wmgwd that died. Output: the watch is paused, as the nodes that are left are of our kind.
 #[test]
 fn a_dead_go_node_is_no_reason_not_to_rest() {
     let mut bench = pair(false);

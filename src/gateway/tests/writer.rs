@@ -19,7 +19,7 @@ fn next_batch(bench: &mut Bench) -> Batch {
 }
 
 /// etcd has decided: the same of every row.
-fn decided(bench: &mut Bench, batch: &Batch, fate: Fate) {
+fn decided(bench: &mut Bench, batch: &Batch, fate: CommitResult) {
     bench.revision += 1;
     let each = batch.iter().map(|row| (row.vni, row.write, fate));
     bench.observe(Event::Committed(CommitOutcome::Done {
@@ -35,7 +35,7 @@ fn together(batch: &Batch) -> usize {
     shared.map(Vec::len).sum()
 }
 
-/// Input: 600 VNIs that nobody serves. Output: claimed in bundles, 256 at once, each VNI once; then owned in bundles.
+/// Input: 600 VNIs that no gateway serves. Output: claimed in bundles, 256 at once, each VNI once; then owned in bundles.
 #[test]
 fn many_rows_go_together() {
     let mut bench = Bench::ready(600);
@@ -47,7 +47,7 @@ fn many_rows_go_together() {
             assert_eq!(together(&batch), batch.vnis().len());
             assert!(batch.iter().all(|row| row.write == write));
             written.extend(batch.vnis());
-            decided(&mut bench, &batch, Fate::Written);
+            decided(&mut bench, &batch, CommitResult::Written);
             // Announcements are paced.
             bench.now = bench.now + Duration::from_millis(50);
         }
@@ -65,7 +65,7 @@ fn rows_of_a_bundle_that_failed_go_alone() {
     let revision = Revision(bench.revision);
     let each = failed
         .iter()
-        .map(|&vni| (vni, Write::Claim, Fate::Undecided));
+        .map(|&vni| (vni, Write::Claim, CommitResult::Undecided));
     bench.observe(Event::Committed(CommitOutcome::Done {
         revision,
         lease: LEASE,
@@ -76,7 +76,7 @@ fn rows_of_a_bundle_that_failed_go_alone() {
         let batch = next_batch(&mut bench);
         assert_eq!(together(&batch), 0);
         alone.extend(batch.vnis());
-        decided(&mut bench, &batch, Fate::Written);
+        decided(&mut bench, &batch, CommitResult::Written);
     }
     assert_eq!(alone[..failed.len()], failed);
     let others = next_batch(&mut bench);
@@ -91,7 +91,7 @@ fn rows_of_a_bundle_that_failed_go_alone() {
 #[test]
 fn a_slow_etcd_is_asked_for_less() {
     let mut bench = Bench::ready(2_000);
-    let mut size = |fate: Option<Fate>| {
+    let mut size = |fate: Option<CommitResult>| {
         let batch = next_batch(&mut bench);
         match fate {
             Some(fate) => decided(&mut bench, &batch, fate),
@@ -104,7 +104,7 @@ fn a_slow_etcd_is_asked_for_less() {
     };
     let falling: Vec<usize> = (0..8).map(|_| size(None)).collect();
     assert_eq!(falling, [256, 128, 64, 32, 16, 16, 16, 16]);
-    let rising: Vec<usize> = (0..11).map(|_| size(Some(Fate::Written))).collect();
+    let rising: Vec<usize> = (0..11).map(|_| size(Some(CommitResult::Written))).collect();
     assert!(rising.is_sorted() && rising[0] == 16, "{rising:?}");
     assert!(rising[10] > 200, "{rising:?}");
 }

@@ -99,7 +99,7 @@ struct Refusing(Arc<AtomicU32>);
 impl Router for Refusing {
     fn withdraw(
         &mut self,
-        _: Parts,
+        _: FrrDaemons,
         _: &BTreeSet<Vni>,
         permit: &dyn Fn() -> bool,
     ) -> Result<(), host::Error> {

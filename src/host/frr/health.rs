@@ -1,7 +1,7 @@
 //! Which FRR daemons run, from their pid files and /proc, and a connection to each that tells its end. No vtysh: a
 //! stopped daemon would block it.
 
-use crate::host::{Health, Parts};
+use crate::host::{FrrDaemons, Health};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use std::fs;
@@ -18,7 +18,7 @@ pub fn look(run_dirs: &[PathBuf]) -> Health {
         bgpd: bgpd.acting(),
         ospfd: ospfd.acting(),
         zebra: zebra.acting(),
-        stopped: Parts {
+        stopped: FrrDaemons {
             bgpd: bgpd == Process::Stopped,
             ospfd: ospfd == Process::Stopped,
         },

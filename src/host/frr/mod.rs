@@ -27,7 +27,7 @@ pub(crate) mod vtysh_output;
 mod zebra;
 
 use super::links::Bridges;
-use super::{Cost, Error, Health, Parts, Readvertised, RouteChange, RouteFailure, Router};
+use super::{Cost, Error, FrrDaemons, Health, Readvertised, RouteChange, RouteFailure, Router};
 use crate::model::frr::EvpnFilter;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
@@ -190,7 +190,7 @@ impl Frr {
 impl Router for Frr {
     fn withdraw(
         &mut self,
-        parts: Parts,
+        parts: FrrDaemons,
         keep: &BTreeSet<Vni>,
         permit: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
