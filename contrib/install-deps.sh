@@ -25,6 +25,7 @@ packages=(
 	etcd-server     # the database
 	fish            # its completion
 	frr             # zebra, bgpd, ospfd, bfdd, vtysh
+	frr-pythontools # frr-reload.py: what a reload of FRR does
 	gcc             # links the daemon
 	groff-base      # man --warnings
 	iproute2        # namespaces, VXLAN, bridges

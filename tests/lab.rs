@@ -257,6 +257,41 @@ fn a_daemon_restarted_within_its_lease_loses_nothing() {
     assert_eq!(lab.settled(&["gw1"]), owners);
 }
 
+/// Input: FRR of both gateways is reloaded by its own program (`systemctl reload frr`), which removes all that its file
+/// does not have. Output: the gateway notices it and puts everything back.
+#[test]
+fn a_reload_of_frr_is_noticed() {
+    let test = "a_reload_of_frr_is_noticed";
+    let Some(lab) = Lab::up(test, 2, 4, "example") else {
+        return;
+    };
+    let uids = points();
+    let first = lab.start("gw1", &[&FAST[..], &["--uids", &uids[0]]].concat());
+    let second = lab.start("gw2", &[&FAST[..], &["--uids", &uids[1]]].concat());
+    let owners = lab.settled(&["gw1", "gw2"]);
+    lab.shows(&owners);
+    let reload = [
+        "/usr/lib/frr/frr-reload.py",
+        "--reload",
+        "/etc/frr/frr.conf",
+    ];
+    for (node, daemon) in [("gw1", &first), ("gw2", &second)] {
+        let begun = std::time::Instant::now();
+        let said = lab.ask(node, &reload);
+        eventually(&format!("{node} has noticed: {said}"), || {
+            daemon
+                .log()
+                .contains("are not as they were left: told again")
+        });
+        lab.shows(&owners);
+        println!(
+            "{test}: {node} is as before {:?} after the reload began",
+            begun.elapsed()
+        );
+    }
+    assert_eq!(lab.settled(&["gw1", "gw2"]), owners);
+}
+
 /// Input: FRR of the owner, or one of its daemons, is restarted. Output: everything is pushed again; what is
 /// seen from outside is as before.
 #[test]

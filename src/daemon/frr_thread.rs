@@ -28,6 +28,9 @@ const EARLY: [Duration; 3] = [
     Duration::from_secs(10),
 ];
 
+/// How often it is looked, at little cost, whether an audit is due at once.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// What the thread `frr` is told.
 pub enum Order {
     /// Withdraw all but `keep` from `parts`.
@@ -97,6 +100,9 @@ fn serve_orders(
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        if thread.audits.take_glance(clock::now()) && thread.router.is_suspect() {
+            thread.audits.suspect(clock::now());
+        }
         // After each order, too: a VNI that FRR refuses again and again must not put the audit off.
         let mut lost = match thread.audits.take_due(clock::now()) {
             true => thread.audit(),
@@ -124,6 +130,7 @@ struct Audits {
     /// After each reset: a daemon that has just started may still be reading its configuration.
     early: Vec<Time>,
     regular: Time,
+    glance: Time,
 }
 
 impl Audits {
@@ -131,12 +138,38 @@ impl Audits {
         Audits {
             early: Vec::new(),
             regular: now + AUDIT,
+            glance: now + GLANCE,
         }
     }
 
     fn due(&self) -> Time {
+        self.audit_due().min(self.glance)
+    }
+
+    fn audit_due(&self) -> Time {
         let early = self.early.iter().copied();
         early.fold(self.regular, Time::min)
+    }
+
+    /// Whether a glance is due; then it is for the caller to cast it.
+    fn take_glance(&mut self, now: Time) -> bool {
+        let is_due = self.glance <= now;
+        if is_due {
+            self.glance = now + GLANCE;
+        }
+        is_due
+    }
+
+    /// FRR seems to have lost something at `now`. What takes it away may go on for some seconds. (Where audits are
+    /// due already, the next of them sees it: a loss that cannot be mended does not bring one each second.)
+    fn suspect(&mut self, now: Time) {
+        if self.early.is_empty() {
+            info!(
+                "FRR: a bridge has another OSPF cost than it was given: everything is compared at once"
+            );
+            self.follow_reset(now);
+            self.early.push(now);
+        }
     }
 
     /// A daemon was reset at `now`.
@@ -146,7 +179,7 @@ impl Audits {
 
     /// Whether an audit is due; then it is for the caller to make it.
     fn take_due(&mut self, now: Time) -> bool {
-        let is_due = self.due() <= now;
+        let is_due = self.audit_due() <= now;
         if is_due {
             self.early.retain(|at| *at > now);
             self.regular = now + AUDIT;
@@ -256,7 +289,8 @@ impl FrrThread<'_> {
     ///
     /// One audit takes four runs of vtysh, whatever the number of VNIs: the running configurations of bgpd and ospfd,
     /// bgpd's route targets (if a VNI is advertised and the filter is a list) and zebra's addresses; a fifth asks for
-    /// the type-2 routes. What the kernel shows is compared by the host monitor
+    /// the type-2 routes. Besides, ospfd is asked for one cost each second over its vty socket: a reload of FRR changes it,
+    /// and brings an audit at once ([`Router::is_suspect`]). What the kernel shows is compared by the host monitor
     /// ([`host_monitor`](crate::daemon::host_monitor)).
     fn audit(&mut self) -> Vec<Vni> {
         self.readvertise.due = Some(clock::now());
@@ -315,8 +349,32 @@ mod tests {
             if audits.take_due(now) {
                 made.push(second);
             }
+            audits.take_glance(now);
             assert!(audits.due() > now);
         }
         assert_eq!(made, [1, 3, 10, 40, 70]);
+    }
+
+    /// Input: an FRR that has lost something from second 20 on, in each glance. Output: an audit at once, some more in
+    /// the next seconds, and no storm of them.
+    #[test]
+    fn a_loss_brings_an_audit_at_once_and_no_storm() {
+        let begin = Time::since_boot(Duration::from_secs(100));
+        let mut audits = Audits::new(begin);
+        let mut made = Vec::new();
+        for second in 0..60 {
+            let now = begin + Duration::from_secs(second);
+            assert!(audits.take_glance(now) || second == 0);
+            if second >= 20 {
+                audits.suspect(now);
+            }
+            if audits.take_due(now) {
+                made.push(second);
+            }
+        }
+        assert_eq!(
+            made,
+            [20, 21, 23, 30, 31, 32, 34, 41, 42, 43, 45, 52, 53, 54, 56]
+        );
     }
 }

@@ -163,6 +163,11 @@ pub trait Router: Send {
         Ok(Readvertised::default())
     }
 
+    /// A cheap look whether FRR may have lost what it was given, as after a reload of its configuration file.
+    fn is_suspect(&mut self) -> bool {
+        false
+    }
+
     /// Looks whether FRR still has what [`Router::apply`] gave it: a reload of its configuration takes that
     /// away without a restart. Returns the VNIs that have to be applied again. A few short runs of vtysh, so
     /// meant for the audit. `permit` is asked before route targets that the operator changed are followed.

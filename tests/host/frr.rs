@@ -208,14 +208,20 @@ fn reload(filter: EvpnFilter) {
     advertises(&[1, 2]);
     assert_eq!(frr.drifted(&|| true).unwrap(), []);
 
+    assert!(!frr.is_suspect());
     configure(
         "ospfd",
         "interface br3\nno ip ospf cost\ninterface br1\nip ospf cost 7\n",
+    );
+    assert!(
+        frr.is_suspect(),
+        "the cost of a VNI that is served is looked at"
     );
     assert_eq!(frr.drifted(&|| true).unwrap(), [vni(1), vni(3)]);
     applied(&mut frr, &[claim(1), release(3)]);
     assert_eq!([cost(1), cost(3)], [100, 65535].map(Some));
     assert_eq!(frr.drifted(&|| true).unwrap(), []);
+    assert!(!frr.is_suspect());
 
     // Let out by someone else: taken back by the release that is asked for.
     let line = match filter {

@@ -118,6 +118,14 @@ pub fn parse_ospf(text: &str) -> BTreeMap<Vni, Cost> {
     costs
 }
 
+/// Reads the cost from ospfd's answer to `show ip ospf interface NAME` (FRR's `show_ip_ospf_interface_sub` in
+/// ospfd/ospf_vty.c); `None` if OSPF does not run there.
+pub fn interface_cost(answer: &str) -> Option<Cost> {
+    let (_, rest) = answer.split_once("Cost: ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok().map(Cost)
+}
+
 /// Reads from ospfd's running configuration the interfaces that it is to speak to a neighbour on: those that it names
 /// as not passive, or in an area of their own, or with settings for neighbours. Bridges are none.
 pub fn parse_uplinks(text: &str) -> Vec<String> {
@@ -187,6 +195,20 @@ fn yields(text: &str, instance: Option<&Instance>) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// FRR 8.4.4 and 10.3, `show ip ospf interface br5`, shortened; an interface without OSPF, and one that is not there.
+    #[test]
+    fn the_cost_of_an_interface_is_read() {
+        let answer = "br5 is up\n  ifindex 11, MTU 1500 bytes, BW 0 Mbit <UP,BROADCAST,RUNNING,MULTICAST>\n  \
+            Internet Address 10.16.5.1/24, Broadcast 10.16.5.255, Area 0.0.0.0\n  MTU mismatch detection: enabled\n  \
+            Router ID 10.0.0.1, Network Type BROADCAST, Cost: 65535\n  Transmit Delay is 1 sec, State DR\n";
+        assert_eq!(interface_cost(answer), Some(Cost::OTHERS));
+        let none =
+            "br6 is up\n  ifindex 12, MTU 1500 bytes\n  OSPF not enabled on this interface\n";
+        assert_eq!(interface_cost(none), None);
+        assert_eq!(interface_cost("No such interface name br7\n"), None);
+        assert_eq!(interface_cost("Cost: 99999"), None);
+    }
 
     /// FRR 8.4.4, `vtysh -d bgpd -c 'show running-config'`, shortened.
     const BGPD: &str = "\

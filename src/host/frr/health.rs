@@ -102,7 +102,7 @@ fn by_socket(vty: &Path) -> Process {
 }
 
 /// Connects without waiting: a stopped daemon never accepts, and this thread has other work.
-fn connect_at_once(vty: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn connect_at_once(vty: &Path) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     socket::connect(socket.as_raw_fd(), &UnixAddr::new(vty)?)?;

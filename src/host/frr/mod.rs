@@ -37,16 +37,21 @@ use push::{Push, failure};
 use run::{Daemon, Vtysh};
 use script::Job;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use svi::Svi;
+use vty::Vty;
 use zebra::Missed;
 
 /// The largest range for which every bridge gets its cost ahead of its existence; in a larger one only the
 /// bridges that exist or that ospfd has heard of. An interface line costs ospfd about 5 ms (measured).
 const PRESET: usize = 4096;
+
+/// How long ospfd may take to say one cost: it is asked once a second.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// How to speak to FRR. [`FrrConfig::new`] has the values for a usual installation.
 #[derive(Clone, Debug)]
@@ -95,6 +100,9 @@ pub struct Frr {
     batch: usize,
     run_dirs: Vec<PathBuf>,
     conns: VtyConns,
+    ospfd: Vty,
+    /// Whose cost was looked at last.
+    glanced: Option<Vni>,
     filter: Filter,
     svi: Svi,
     missed: Missed,
@@ -109,6 +117,8 @@ impl Frr {
             vtysh: Vtysh::new(&config),
             range: config.range,
             batch: config.batch,
+            ospfd: Vty::new(config.run_dirs.clone(), "ospfd"),
+            glanced: None,
             run_dirs: config.run_dirs,
             conns: VtyConns::default(),
             filter: Filter::new(config.filter, config.range),
@@ -278,6 +288,42 @@ impl Router for Frr {
         let shown = self.filter.shown();
         self.svi
             .readvertise(&self.vtysh, asn, self.batch, shown, permit)
+    }
+
+    /// Looks at one cost. A reload of FRR (`frr-reload.py`) removes every line that its file does not have: all costs
+    /// at once, with the lines of the EVPN filter. The cost of an owner is in no file.
+    fn is_suspect(&mut self) -> bool {
+        let attracts = |vni: &Vni| self.costs[vni] != Cost::OTHERS;
+        let told = self.glanced.filter(|vni| self.costs.contains_key(vni));
+        let is_best = told.is_some_and(|vni| attracts(&vni));
+        let best = self
+            .costs
+            .keys()
+            .find(|vni| attracts(vni))
+            .filter(|_| !is_best);
+        let Some(vni) = best
+            .copied()
+            .or(told)
+            .or_else(|| self.costs.keys().next().copied())
+        else {
+            return false;
+        };
+        let question = format!("show ip ospf interface {}", vni.bridge());
+        let answer = self.ospfd.ask(&question, GLANCE);
+        let found = answer
+            .ok()
+            .and_then(|answer| config::interface_cost(&answer));
+        let is_other = found.is_some_and(|found| Some(&found) != self.costs.get(&vni));
+        // OSPF does not run on each bridge, and not each bridge exists.
+        let next = self
+            .costs
+            .range((Bound::Excluded(vni), Bound::Unbounded))
+            .next();
+        self.glanced = match found {
+            Some(_) => Some(vni),
+            None => next.map(|(vni, _)| *vni),
+        };
+        is_other
     }
 
     fn drifted(&mut self, permit: &dyn Fn() -> bool) -> Result<Vec<Vni>, Error> {

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::health::connect_at_once;
 use crate::sys::clock;
 
 /// An answer is not read beyond this: a thousand neighbours take less.
@@ -44,8 +45,10 @@ impl Vty {
         }
         let name = format!("{}.vty", self.daemon);
         let mut paths = self.run_dirs.iter().map(|dir| dir.join(&name));
-        let found = paths.find_map(|path| UnixStream::connect(path).ok());
-        let stream = found.ok_or(io::ErrorKind::NotConnected)?;
+        // A daemon that is stopped would hold up a connection that waits for it.
+        let found = paths.find_map(|path| connect_at_once(&path).ok());
+        let stream = UnixStream::from(found.ok_or(io::ErrorKind::NotConnected)?);
+        stream.set_nonblocking(false)?;
         self.ask_over(stream, command, patience)
     }
 
