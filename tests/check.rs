@@ -307,6 +307,29 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
                 "ip link del port && sysctl -qw net.bridge.bridge-nf-call-iptables=0 && nft flush ruleset",
             )),
         ),
+        (
+            of("tc qdisc add dev vxlan2 clsact \
+                && tc filter add dev vxlan2 egress protocol all u32 match u32 0 0"),
+            "unknown",
+            "programs of tc or XDP, which may drop any packet and are not read here, are at vxlan2",
+            By(of("tc qdisc del dev vxlan2 clsact")),
+        ),
+        (
+            of("ip route add unreachable default"),
+            "warn",
+            "no default route: the kernel drops what stations send beyond",
+            By(of("ip route del unreachable default")),
+        ),
+        (
+            frr(&[
+                "route-map closed deny 1",
+                "exit",
+                "ip protocol ospf route-map closed",
+            ]),
+            "fail",
+            "`ip protocol ospf route-map closed` keeps every route of OSPF out of the kernel",
+            AsTold,
+        ),
         // bgpd.
         (
             frr(&["no route-map filter-vni deny 65535"]),
@@ -428,6 +451,59 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
             By(vxlan(3, "")),
         ),
         (
+            of("bridge link set dev vxlan2 locked on"),
+            "fail",
+            "vxlan<VNI> is locked, so that br<VNI> drops what stations send until EVPN has told of them: VNIs 2",
+            AsTold,
+        ),
+        (
+            of(
+                "ip link add port type veth peer name port2 && ip link set port master br1 up \
+                && bridge link set dev port isolated on && bridge link set dev vxlan1 isolated on",
+            ),
+            "warn",
+            "several ports of br<VNI> are isolated: no frame crosses between the stations behind them: VNIs 1",
+            By(of(
+                "ip link del port && bridge link set dev vxlan1 isolated off",
+            )),
+        ),
+        (
+            frr(&[
+                "router ospf",
+                "no network 10.64.0.0/10 area 0.0.0.0",
+                "network 10.64.0.0/10 area 0.0.0.1",
+                "area 0.0.0.1 range 10.64.2.0/24 not-advertise",
+            ]),
+            "fail",
+            "`area 0.0.0.1 range 10.64.2.0/24 not-advertise` hides the network of br<VNI> from the upstream router: VNIs 2",
+            By(frr(&[
+                "router ospf",
+                "no area 0.0.0.1 range 10.64.2.0/24 not-advertise",
+                "no network 10.64.0.0/10 area 0.0.0.1",
+                "network 10.64.0.0/10 area 0.0.0.0",
+            ])),
+        ),
+        (
+            frr(&[
+                "router ospf",
+                "no network 10.64.0.0/10 area 0.0.0.0",
+                "redistribute connected",
+            ]),
+            "fail",
+            "`redistribute connected` announces the network of br<VNI>, which is in no area, from every gateway",
+            By(frr(&[
+                "router ospf",
+                "no redistribute connected",
+                "network 10.64.0.0/10 area 0.0.0.0",
+            ])),
+        ),
+        (
+            frr(&["router ospf", "default-information originate"]),
+            "warn",
+            "tells the upstream router that the rest of the world is behind this gateway",
+            AsTold,
+        ),
+        (
             of("ip link set uplink down"),
             "fail",
             "uplink, towards the upstream router, is down",
@@ -504,6 +580,14 @@ fn a_gateway_passes_and_each_breakage_is_named() {
             said.status == "0" && said.findings.is_empty()
         });
     };
+    // As an upstream router does that is the way to the rest of the world.
+    let default = [
+        "configure terminal",
+        "router ospf",
+        "default-information originate always",
+    ];
+    let words: Vec<&str> = default.iter().flat_map(|line| ["-c", line]).collect();
+    lab.ask("up1", &[&["vtysh"], &words[..]].concat());
     passes("nothing");
     for (breakage, level, text, mend) in breakages() {
         shell(&lab, &breakage);
@@ -679,11 +763,61 @@ fn others(lab: &Lab) {
         &[env!("CARGO_BIN_EXE_wmgwd"), "check", "--maxvni=3", ETCD],
     );
     assert!(words.contains(ONE_MEMBER), "{words}");
+    nearly_full(lab);
     let leases = etcdctl("lease list");
     assert!(
         leases.contains("found 0 leases"),
         "a check leaves none: {leases}"
     );
+}
+
+/// An etcd whose data take most of its quota, before it raises an alarm.
+fn nearly_full(lab: &Lab) {
+    let shell = |command: &str| lab.ask("etcd1", &["sh", "-c", command]);
+    let (mut etcd, _) = lab.background(
+        "etcd1",
+        "full",
+        &[
+            "etcd",
+            "--name=full",
+            "--data-dir=/run/full",
+            "--quota-backend-bytes=64000000",
+            "--listen-client-urls=http://10.0.3.100:2399",
+            "--advertise-client-urls=http://10.0.3.100:2399",
+            "--listen-peer-urls=http://10.0.3.100:2398",
+        ],
+    );
+    let said = || {
+        check(
+            lab,
+            &[
+                "--name=gw1",
+                "--etcd=http://10.0.3.100:2399,http://10.0.3.100:2399",
+            ],
+        )
+    };
+    eventually("the etcd answers", || said().status == "0");
+    let put = "for i in 1 2 3 4; do head -c 1000000 /dev/zero | tr '\\0' x \
+        | ETCDCTL_API=3 etcdctl --endpoints http://10.0.3.100:2399 put big; done";
+    eventually("its data take most of its quota", || {
+        shell(put);
+        let said = said();
+        let found = said
+            .findings
+            .iter()
+            .find(|(_, text, _)| text.contains("its quota of 64000000 bytes"));
+        assert!(
+            !said
+                .findings
+                .iter()
+                .any(|(_, text, _)| text.contains("alarm")),
+            "{:?}",
+            said.findings
+        );
+        found.is_some_and(|(level, ..)| level == "warn") && said.status == "0"
+    });
+    etcd.kill().unwrap();
+    etcd.wait().unwrap();
 }
 
 /// A daemon that runs here: what it serves is no leftover, and no other may run beside it.

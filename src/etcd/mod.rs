@@ -50,6 +50,9 @@ const LEASE_GRANT: &str = "/v3/lease/grant";
 const LEASE_KEEPALIVE: &str = "/v3/lease/keepalive";
 const LEASE_LEFT: &str = "/v3/lease/timetolive";
 const LEASE_REVOKE: &str = "/v3/lease/revoke";
+const METRICS: &str = "/metrics";
+/// More of a member's metrics than this is not read (etcd 3.4 has 100 kB).
+const LONGEST_METRICS: u64 = 4 << 20;
 const STATUS: &str = "/v3/maintenance/status";
 const MEMBERS: &str = "/v3/cluster/member/list";
 const WATCH: &str = "/v3/watch";
@@ -261,6 +264,18 @@ impl Client {
     /// How the member at the endpoint is.
     pub fn status(&self) -> Result<MemberStatus, Error> {
         self.unary(STATUS, &wire::status(), wire::status_reply)
+    }
+
+    /// How many bytes the data of the member at the endpoint may take, by its metrics, if it shows them there.
+    pub fn quota(&self) -> Option<u64> {
+        let endpoint = self.endpoints.first()?;
+        let request = self.agent.get(endpoint.url(METRICS)).config();
+        let request = request.timeout_global(Some(self.timeout)).build();
+        let mut reply = request.call().ok()?;
+        let mut body = Vec::new();
+        let mut reader = reply.body_mut().as_reader().take(LONGEST_METRICS);
+        reader.read_to_end(&mut body).ok()?;
+        wire::quota_metric(&body)
     }
 
     /// How many members of the cluster vote.

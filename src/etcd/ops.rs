@@ -52,6 +52,10 @@ pub struct MemberStatus {
     pub cluster: u64,
     /// Whether it knows a leader.
     pub has_leader: bool,
+    /// How many bytes its data take.
+    pub size: u64,
+    /// How many they may take, if it says so.
+    pub quota: Option<u64>,
     /// The alarms that it knows of, in its own words.
     pub alarms: Vec<String>,
 }

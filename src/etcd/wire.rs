@@ -13,7 +13,8 @@ mod tests;
 
 pub use reply::{
     authenticate_reply, keepalive_line, lease_grant_reply, lease_left_reply, newest_reply,
-    range_reply, refusal, status_reply, term_reply, txn_reply, voters_reply, watch_line,
+    quota_metric, range_reply, refusal, status_reply, term_reply, txn_reply, voters_reply,
+    watch_line,
 };
 pub use request::{
     authenticate, get, lease, lease_grant, newest, range, range_after, status, txn, watch,

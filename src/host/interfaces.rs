@@ -27,7 +27,10 @@ const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_EXT_MASK: u16 = 29;
+const IFLA_XDP: u16 = 43;
 const IFLA_CARRIER_UP_COUNT: u16 = 47;
+/// Inside IFLA_XDP: how a program is attached, 0 if there is none.
+const IFLA_XDP_ATTACHED: u16 = 2;
 /// In IFLA_EXT_MASK: no counters, from include/uapi/linux/rtnetlink.h. Kernels before 4.4 do not know it.
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 /// Inside IFLA_AF_SPEC's AF_INET, from include/uapi/linux/if_link.h: an array of all settings below
@@ -50,6 +53,10 @@ const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_LEARNING: u16 = 8;
 const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
 const IFLA_BRPORT_NEIGH_SUPPRESS: u16 = 32;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_BRPORT_LOCKED: u16 = 39;
+/// Inside IFLA_INFO_DATA of a bridge.
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
 /// State of a port through which frames pass, from include/uapi/linux/if_bridge.h.
 const BR_STATE_FORWARDING: u8 = 3;
 
@@ -82,6 +89,14 @@ pub struct Interface {
     pub blocked: bool,
     /// Whether the bridge keeps broadcasts from leaving there.
     pub keeps_broadcasts: bool,
+    /// Whether the bridge lets no frames cross from there to another such port.
+    pub isolated: bool,
+    /// Whether the bridge drops what comes from there and has a sender that it does not know.
+    pub locked: bool,
+    /// Whether it is a bridge that filters by VLAN.
+    pub filters_vlans: bool,
+    /// Whether an XDP program looks at what arrives there.
+    pub has_xdp: bool,
     /// Its `arp_ignore`, if the kernel tells that.
     pub arp_ignore: Option<u32>,
     /// Its `tag`: a number that the kernel keeps for an interface and makes no use of (ip-sysctl.rst).
@@ -191,6 +206,11 @@ pub(super) fn read(message: &[u8]) -> Option<Interface> {
             IFLA_MASTER => interface.master = Some(u32::from_ne_bytes(number(value, 0)?)),
             IFLA_LINKINFO => read_info(value, &mut interface),
             IFLA_AF_SPEC => read_settings(value, &mut interface),
+            IFLA_XDP => {
+                let mut parts = attributes(value);
+                let attached = parts.find(|(kind, _)| *kind == IFLA_XDP_ATTACHED);
+                interface.has_xdp = attached.is_some_and(|(_, how)| how.first() > Some(&0));
+            }
             IFLA_CARRIER_UP_COUNT => {
                 interface.carrier_ups = number(value, 0).map_or(0, u32::from_ne_bytes);
             }
@@ -224,6 +244,11 @@ fn read_info(info: &[u8], interface: &mut Interface) {
     if let Some(data) = find(IFLA_INFO_DATA).filter(|_| interface.kind == "vxlan") {
         interface.vxlan = Some(read_vxlan(data));
     }
+    if let Some(data) = find(IFLA_INFO_DATA).filter(|_| interface.kind == "bridge") {
+        let mut settings = attributes(data);
+        let filtering = settings.find(|(kind, _)| *kind == IFLA_BR_VLAN_FILTERING);
+        interface.filters_vlans = filtering.is_some_and(|(_, it)| it.first() == Some(&1));
+    }
     if let Some(data) = find(IFLA_INFO_SLAVE_DATA) {
         interface.port = Some(read_port(data));
         for (kind, value) in attributes(data) {
@@ -231,6 +256,8 @@ fn read_info(info: &[u8], interface: &mut Interface) {
             match kind {
                 IFLA_BRPORT_STATE => interface.blocked = value != Some(BR_STATE_FORWARDING),
                 IFLA_BRPORT_BCAST_FLOOD => interface.keeps_broadcasts = value == Some(0),
+                IFLA_BRPORT_ISOLATED => interface.isolated = value == Some(1),
+                IFLA_BRPORT_LOCKED => interface.locked = value == Some(1),
                 _ => {}
             }
         }
@@ -292,6 +319,8 @@ mod tests {
             attribute(IFLA_BRPORT_BCAST_FLOOD, &[0]),
             attribute(IFLA_BRPORT_LEARNING, &[0]),
             attribute(IFLA_BRPORT_NEIGH_SUPPRESS, &[1]),
+            attribute(IFLA_BRPORT_ISOLATED, &[1]),
+            attribute(IFLA_BRPORT_LOCKED, &[1]),
         ]
         .concat();
         let info = [
@@ -311,6 +340,7 @@ mod tests {
         message.extend(attribute(IFLA_MASTER, &11_u32.to_ne_bytes()));
         message.extend(attribute(IFLA_LINKINFO, &info));
         message.extend(attribute(IFLA_CARRIER_UP_COUNT, &3_u32.to_ne_bytes()));
+        message.extend(attribute(IFLA_XDP, &attribute(IFLA_XDP_ATTACHED, &[2])));
         let mut settings = [0; 4 * 33];
         settings[44..48].copy_from_slice(&7_u32.to_ne_bytes());
         settings[72..76].copy_from_slice(&8_u32.to_ne_bytes());
@@ -377,6 +407,10 @@ mod tests {
             }),
             blocked: true,
             keeps_broadcasts: true,
+            isolated: true,
+            locked: true,
+            filters_vlans: false,
+            has_xdp: true,
             lower: Some(9),
             port: Some(Port {
                 learning: false,
@@ -386,6 +420,23 @@ mod tests {
             tag: Some(7),
         };
         assert_eq!(read(&vxlan7()), Some(expected));
+    }
+
+    /// Input: what Linux says of a bridge that filters by VLAN, and of an interface whose XDP program is gone, each
+    /// shortened. Output: the same.
+    #[test]
+    fn a_bridge_that_filters_by_vlan_is_read() {
+        let info = [
+            attribute(IFLA_INFO_KIND, b"bridge\0"),
+            attribute(IFLA_INFO_DATA, &attribute(IFLA_BR_VLAN_FILTERING, &[1])),
+        ]
+        .concat();
+        let mut message = vec![0; INFO];
+        message.extend(attribute(IFLA_IFNAME, b"br7\0"));
+        message.extend(attribute(IFLA_XDP, &attribute(IFLA_XDP_ATTACHED, &[0])));
+        message.extend(attribute(IFLA_LINKINFO, &info));
+        let bridge = read(&message).unwrap();
+        assert!(bridge.filters_vlans && !bridge.has_xdp, "{bridge:?}");
     }
 
     /// Input: settings that end early, and none, as older kernels send them. Output: what is there.

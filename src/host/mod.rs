@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod bridges;
 pub mod factory;
+pub mod filters;
 pub mod frr;
 pub mod garp;
 pub mod interfaces;

@@ -175,8 +175,32 @@ fn member(endpoint: &str, status: &Result<MemberStatus, Refusal>, alone: bool) -
             ),
             "upgrade etcd",
         ),
+        Ok(status) if is_nearly_full(status) => {
+            let quota = match status.quota {
+                Some(quota) => format!("its quota of {quota} bytes"),
+                None => {
+                    format!("{DEFAULT_QUOTA} bytes, which is its quota unless it is told another")
+                }
+            };
+            Finding::warn(
+                ABOUT,
+                format!(
+                    "{THERE}: its data take {} bytes, and at {quota} every write fails and each gateway is fenced",
+                    status.size
+                ),
+                "compact and defragment it (etcd's maintenance guide), or raise --quota-backend-bytes of each member",
+            )
+        }
         Ok(status) => Finding::ok(ABOUT, format!("{THERE}: version {}", status.version)),
     }
+}
+
+/// What etcd takes for --quota-backend-bytes if it is not given.
+const DEFAULT_QUOTA: u64 = 2 << 30;
+
+/// Whether four fifths of the quota are taken.
+fn is_nearly_full(status: &MemberStatus) -> bool {
+    status.size / 4 >= status.quota.unwrap_or(DEFAULT_QUOTA) / 5
 }
 
 /// Whether a version is known to be older than 3.4.
@@ -339,7 +363,8 @@ mod tests {
             version: "3.4.23".into(),
             cluster: 1,
             has_leader: true,
-            alarms: Vec::new(),
+            size: 20480,
+            ..MemberStatus::default()
         };
         let seconds = Duration::from_secs;
         Database {
@@ -465,6 +490,19 @@ mod tests {
                 change(member);
             }
             assert_eq!(levels(&etcd, false), [Level::Fail]);
+        }
+        for (size, quota, level) in [
+            (1_700_000_000, None, Level::Ok),
+            (1_800_000_000, None, Level::Warn),
+            (1_800_000_000, Some(8 << 30), Level::Ok),
+            (3_400_000, Some(4_000_000), Level::Warn),
+        ] {
+            let mut etcd = well();
+            if let Ok(member) = &mut etcd.members[0].1 {
+                (member.size, member.quota) = (size, quota);
+            }
+            let worst = members(&etcd).iter().map(|it| it.level).max();
+            assert_eq!(worst, Some(level), "{size} of {quota:?}");
         }
         assert!(!too_old("4.0.0") && !too_old("3.10.1") && too_old("2.3.8") && !too_old("main"));
     }

@@ -1,6 +1,7 @@
 //! Pure: whether the bridges and VXLAN interfaces of the range are there and as they must be.
 
 use super::{Finding, SHOWN, absent};
+use crate::host::filters::Vlans;
 use crate::host::interfaces::{Interface, Port};
 use crate::model::purpose::Purpose;
 use crate::model::types::{Vni, VniRange};
@@ -27,6 +28,8 @@ pub struct Links {
     pub refused: Option<String>,
     /// The addresses of each interface.
     pub addresses: Vec<(String, IpAddr)>,
+    /// The VLANs of bridges and ports, by index; asked for only where a bridge filters by them.
+    pub vlans: BTreeMap<u32, Vlans>,
 }
 
 impl Links {
@@ -70,6 +73,7 @@ pub fn findings(purpose: &Purpose, links: &Links) -> Vec<Finding> {
     let mut findings = presence(purpose.range, &bridges, &vxlans);
     findings.extend(shape(&bridges, &vxlans));
     findings.extend(flooding(&vxlans));
+    findings.extend(crossing(links, &bridges, &vxlans));
     findings.extend(ears(links, &bridges));
     findings.extend(addresses(purpose.range, links, &bridges));
     findings.extend(underlay(links, &vxlans));
@@ -281,6 +285,88 @@ fn flooding(vxlans: &Numbered) -> Vec<Finding> {
             "off at vxlan<VNI>, and learning is",
         ));
     }
+    findings
+}
+
+/// What keeps frames from crossing between a bridge and its ports.
+fn crossing(links: &Links, bridges: &Numbered, vxlans: &Numbered) -> Vec<Finding> {
+    const ABOUT: &str = "interfaces";
+    let mut findings = Vec::new();
+    let locked: Vec<Vni> = vxlans
+        .iter()
+        .filter(|(_, it)| it.locked)
+        .map(|(vni, _)| *vni)
+        .collect();
+    findings.extend(
+        Finding::fail(
+            ABOUT,
+            "vxlan<VNI> is locked, so that br<VNI> drops what stations send until EVPN has told of them",
+            "bridge link set dev vxlan$i locked off",
+        )
+        .of(&locked),
+    );
+    let mut isolated: BTreeMap<u32, usize> = BTreeMap::new();
+    for master in links
+        .interfaces
+        .iter()
+        .filter(|it| it.isolated)
+        .filter_map(|it| it.master)
+    {
+        *isolated.entry(master).or_default() += 1;
+    }
+    let apart: Vec<Vni> = bridges
+        .iter()
+        .filter(|(_, bridge)| isolated.get(&bridge.index) > Some(&1))
+        .map(|(vni, _)| *vni)
+        .collect();
+    findings.extend(
+        Finding::warn(
+            ABOUT,
+            "several ports of br<VNI> are isolated: no frame crosses between the stations behind them",
+            "bridge link set dev PORT isolated off",
+        )
+        .of(&apart),
+    );
+    let none = Vlans::default();
+    let of = |it: &Interface| links.vlans.get(&it.index).unwrap_or(&none);
+    let passes =
+        |it: &Interface, vlan: u16| of(it).pvid == Some(vlan) && of(it).untagged.contains(&vlan);
+    let filters = || bridges.iter().filter(|(_, bridge)| bridge.filters_vlans);
+    let cut: Vec<Vni> = filters()
+        .filter(|(vni, bridge)| {
+            let (own, vxlan) = (of(bridge).pvid, vxlans.get(vni));
+            own.is_none_or(|vlan| {
+                !passes(bridge, vlan) || vxlan.is_some_and(|it| !passes(it, vlan))
+            })
+        })
+        .map(|(vni, _)| *vni)
+        .collect();
+    findings.extend(
+        Finding::fail(
+            ABOUT,
+            "br<VNI> filters by VLAN, and frames without a tag do not cross between it and vxlan<VNI> (one pvid, untagged)",
+            "ip link set br$i type bridge vlan_filtering 0",
+        )
+        .of(&cut),
+    );
+    let others: Vec<Vni> = filters()
+        .filter(|(vni, bridge)| {
+            let mut ports = links
+                .interfaces
+                .iter()
+                .filter(|it| it.master == Some(bridge.index));
+            !cut.contains(vni) && ports.any(|it| of(it).pvid.is_none())
+        })
+        .map(|(vni, _)| *vni)
+        .collect();
+    findings.extend(
+        Finding::warn(
+            ABOUT,
+            "br<VNI> filters by VLAN, and has a port without a pvid, which drops frames without a tag",
+            "bridge vlan show",
+        )
+        .of(&others),
+    );
     findings
 }
 
@@ -605,6 +691,73 @@ mod tests {
             it.arp_ignore = Some(8);
         }
         assert_eq!(said(&findings(&purpose(1, 2), &links)), []);
+    }
+
+    /// Input: ports that are locked, and isolated from each other; a bridge that filters by VLAN, with ports in its own
+    /// VLAN, in another, in none. Output: what keeps frames from crossing is named.
+    #[test]
+    fn what_keeps_frames_from_crossing() {
+        let with = |change: &dyn Fn(&mut Links)| {
+            let mut links = host(1..=2);
+            links.interfaces.push(Interface {
+                name: "port2".into(),
+                index: 99,
+                master: Some(4),
+                up: true,
+                ..Interface::default()
+            });
+            change(&mut links);
+            let found = findings(&purpose(1, 2), &links);
+            said(&found)
+                .iter()
+                .map(|(level, text)| (*level, (*text).to_owned()))
+                .collect::<Vec<_>>()
+        };
+        let is = |found: &[(Level, String)], level: Level, text: &str| {
+            let [(said, words)] = found else { return false };
+            *said == level && words.contains(text) && words.ends_with(": VNIs 2")
+        };
+        let at = |links: &Links, name: &str| {
+            links
+                .interfaces
+                .iter()
+                .position(|it| it.name == name)
+                .unwrap()
+        };
+        let port = |name: &'static str, change: fn(&mut Interface)| {
+            move |links: &mut Links| {
+                let at = at(links, name);
+                change(&mut links.interfaces[at]);
+            }
+        };
+        let found = with(&port("vxlan2", |it| it.locked = true));
+        assert!(is(&found, Level::Fail, "is locked"), "{found:?}");
+        let isolate = port("vxlan2", |it| it.isolated = true);
+        assert_eq!(with(&isolate), [], "it is isolated from no other");
+        let found = with(&|links| {
+            isolate(links);
+            port("port2", |it| it.isolated = true)(links);
+        });
+        assert!(is(&found, Level::Warn, "are isolated"), "{found:?}");
+        let vlans = |pvid: Option<u16>| Vlans {
+            pvid,
+            untagged: pvid.into_iter().collect(),
+        };
+        let filtering = |own: Option<u16>, vxlan: Option<u16>, other: Option<u16>| {
+            with(&|links: &mut Links| {
+                port("br2", |it| it.filters_vlans = true)(links);
+                links.vlans = [(4, own), (5, vxlan), (99, other)]
+                    .map(|(at, it)| (at, vlans(it)))
+                    .into();
+            })
+        };
+        assert_eq!(filtering(Some(1), Some(1), Some(1)), []);
+        for (own, vxlan) in [(None, Some(1)), (Some(1), None), (Some(1), Some(7))] {
+            let found = filtering(own, vxlan, Some(1));
+            assert!(is(&found, Level::Fail, "do not cross"), "{found:?}");
+        }
+        let found = filtering(Some(1), Some(1), None);
+        assert!(is(&found, Level::Warn, "without a pvid"), "{found:?}");
     }
 
     #[test]

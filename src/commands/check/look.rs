@@ -9,6 +9,7 @@ use super::{Facts, Finding};
 use crate::cli::CheckConfig;
 use crate::etcd::{Client, Compare, Error, KeyValue, Op, Renewal, Txn};
 use crate::guard::address::Address;
+use crate::host::filters;
 use crate::host::frr::FrrConfig;
 use crate::host::frr::inspect::inspect;
 use crate::host::garp::packet_socket;
@@ -83,6 +84,10 @@ fn look_at_links() -> Links {
         Ok(interfaces) => links.interfaces = interfaces,
         Err(error) => links.refused = Some(error.to_string()),
     }
+    if links.interfaces.iter().any(|it| it.filters_vlans) {
+        // What cannot be asked for reads as no VLAN at all, and is named.
+        links.vlans = filters::vlans().unwrap_or_default();
+    }
     for entry in getifaddrs().into_iter().flatten() {
         let Some(address) = entry.address else {
             continue;
@@ -156,7 +161,10 @@ fn database(config: &CheckConfig) -> Database {
     for endpoint in &config.etcd.endpoints {
         let status = client.as_ref().map_err(Refusal::clone).and_then(|client| {
             let member = client.only(endpoint.clone());
-            member.status().map_err(|error| Refusal::from(&error))
+            let mut status = member.status().map_err(|error| Refusal::from(&error))?;
+            // etcd before 3.6 tells it in its metrics alone.
+            status.quota = status.quota.or_else(|| member.quota());
+            Ok(status)
         });
         database.members.push((endpoint.to_string(), status));
     }

@@ -3,6 +3,7 @@
 use super::links::Links;
 use super::passage::{Passage, Path, Rules};
 use super::ruleset::Ruleset;
+use crate::host::filters;
 use crate::host::frr::inspection::Inspection;
 use crate::host::interfaces::Interface;
 use crate::host::netfilter::has_tables;
@@ -12,7 +13,7 @@ use crate::model::types::Vni;
 use crate::sys::child;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -60,7 +61,10 @@ pub fn look_at_passage(purpose: &Purpose, links: &Links, frr: &Inspection) -> Pa
         let own = setting(name, "rp_filter").max(setting("all", "rp_filter"));
         uplinks.len() > 1 && own == Some(1)
     };
+    let (programs, programs_unseen) = programs(&bridges, &uplinks, links, &by_name);
     let mut passage = Passage {
+        programs,
+        programs_unseen,
         strict: uplinks
             .iter()
             .filter(strict)
@@ -96,7 +100,14 @@ fn try_ways(
         let (Some(at), Some(station)) = (index(&name), neighbours.get(&name)) else {
             continue;
         };
-        if let Ok(Way::Out(out)) = routes.way(*station, ELSEWHERE, at)
+        let elsewhere = routes.way(*station, ELSEWHERE, at);
+        let code = elsewhere.as_ref().err().and_then(io::Error::raw_os_error);
+        let is_nowhere = matches!(
+            code.map(Errno::from_raw),
+            Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH)
+        );
+        passage.is_confined |= is_nowhere && !uplinks.is_empty();
+        if let Ok(Way::Out(out)) = elsewhere
             && let Some(leaves) = by_name.values().find(|it| it.index == out)
             && !uplinks.is_empty()
             && !uplinks.contains(&leaves.name.as_str())
@@ -200,6 +211,33 @@ fn crossed(bridges: &[Vni], links: &Links, by_name: &BTreeMap<&str, &Interface>)
         bridge.is_some_and(|it| ports.get(&it.index).is_some_and(|ports| *ports > 1))
     };
     bridges.iter().filter(is_crossed).copied().collect()
+}
+
+/// The interfaces on the way of stations' packets at which programs look at packets; and why these cannot be seen.
+fn programs(
+    bridges: &[Vni],
+    uplinks: &[&str],
+    links: &Links,
+    by_name: &BTreeMap<&str, &Interface>,
+) -> (Vec<String>, Option<String>) {
+    let mut names: BTreeSet<String> = fabric(links).into_iter().collect();
+    names.extend(uplinks.iter().map(|name| (*name).to_owned()));
+    names.extend(bridges.iter().map(|vni| vni.bridge()));
+    let masters: BTreeSet<u32> = bridges
+        .iter()
+        .filter_map(|vni| by_name.get(vni.bridge().as_str()).map(|it| it.index))
+        .collect();
+    let is_on_the_way = |it: &&Interface| {
+        names.contains(&it.name) || it.master.is_some_and(|master| masters.contains(&master))
+    };
+    let way: Vec<&Interface> = links.interfaces.iter().filter(is_on_the_way).collect();
+    let (filtered, unseen) = match filters::filtered(&way.iter().map(|it| it.index).collect()) {
+        Ok(filtered) => (filtered, None),
+        Err(error) => (BTreeSet::new(), Some(error.to_string())),
+    };
+    let has = |it: &&&Interface| it.has_xdp || filtered.contains(&it.index);
+    let found = way.iter().filter(has).map(|it| it.name.clone());
+    (found.collect(), unseen)
 }
 
 /// The rules of nftables. nft is run only where there are some.

@@ -1,8 +1,8 @@
 //! Pure: whether the kernel lets the packets of stations through: forwarding, routes, the check of the sender, and
 //! the rules of firewalls.
 
-use super::Finding;
 use super::ruleset::{CommitResult, Hop, Packet, Ruleset};
+use super::{Finding, SHOWN};
 use crate::model::purpose::Purpose;
 use crate::model::types::Vni;
 use core::net::Ipv4Addr;
@@ -56,6 +56,12 @@ pub struct Passage {
     pub rules: Rules,
     /// Tables of the older iptables that hold rules which are not read here.
     pub legacy: Vec<String>,
+    /// The interfaces on the way of stations' packets at which programs (tc, XDP) look at packets.
+    pub programs: Vec<String>,
+    /// Why these cannot be seen.
+    pub programs_unseen: Option<String>,
+    /// There is no default route for what stations send.
+    pub is_confined: bool,
     /// Bridges with more than one port, whose frames pass the rules for packets (`bridge-nf-call-iptables`).
     pub crossed: Vec<Vni>,
 }
@@ -82,11 +88,32 @@ pub fn findings(purpose: &Purpose, passage: &Passage) -> Vec<Finding> {
             "look whether iptables-legacy-save drops packets of br<VNI>, or use nftables",
         ));
     }
+    if !passage.programs.is_empty() {
+        let names = some(&passage.programs);
+        findings.push(Finding::unknown(
+            FIREWALL,
+            format!("programs of tc or XDP, which may drop any packet and are not read here, are at {names}"),
+            "look what they do: tc filter show dev NAME ingress, then egress; ip -d link show NAME",
+        ));
+    }
+    if let Some(reason) = &passage.programs_unseen {
+        let text = format!("whether programs of tc drop packets cannot be seen: {reason}");
+        findings.push(Finding::unknown(FIREWALL, text, "tc qdisc show"));
+    }
     if findings.is_empty() && !passage.paths.is_empty() {
         let text = "the kernel lets packets of stations through, both ways";
         findings.push(Finding::ok("forwarding", text));
     }
     findings
+}
+
+/// A few of the names.
+fn some(names: &[String]) -> String {
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len() - names.len().min(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn forwarding(purpose: &Purpose, passage: &Passage) -> Vec<Finding> {
@@ -176,6 +203,13 @@ fn routes(passage: &Passage) -> Vec<Finding> {
             ABOUT,
             format!("the default route leaves by {name}, where OSPF has no neighbour: packets of stations go there"),
             "ip route show default",
+        ));
+    }
+    if passage.is_confined {
+        findings.push(Finding::warn(
+            ABOUT,
+            "no default route: the kernel drops what stations send beyond the networks that OSPF tells of",
+            "have the upstream router announce one (FRR: default-information originate), or: ip route add default via ADDRESS",
         ));
     }
     findings

@@ -6,10 +6,12 @@ use crate::host::frr::config::BgpConfig;
 use crate::host::frr::inspection::{Answer, Inspection, OspfInterface};
 use crate::host::frr::route_map::faults;
 use crate::host::frr::script::{CLOSING, ROUTE_MAP, is_open};
+use crate::host::frr::upstream::Fate;
 use crate::model::frr::EvpnFilter;
 use crate::model::purpose::Purpose;
 use crate::model::types::Vni;
 use crate::telemetry::log_text::spans;
+use core::net::IpAddr;
 use std::collections::BTreeSet;
 
 /// vtysh's own configuration file.
@@ -41,6 +43,7 @@ pub fn findings(
     }
     if let Some(interfaces) = &frr.ospf {
         findings.extend(ospf(frr, interfaces, bridges, links, running));
+        findings.extend(upstream(frr, interfaces, bridges, links));
         findings.extend(sizes(interfaces, bridges));
     }
     findings
@@ -360,6 +363,120 @@ fn ospf(
     findings
 }
 
+/// What ospfd and zebra do with routes beside those of their interfaces.
+fn upstream(
+    frr: &Inspection,
+    interfaces: &[OspfInterface],
+    bridges: &BTreeSet<Vni>,
+    links: &Links,
+) -> Vec<Finding> {
+    const ABOUT: &str = "OSPF";
+    let take_away =
+        |line: &str| format!("vtysh -c 'configure terminal' -c 'router ospf' -c 'no {line}'");
+    let mut findings = Vec::new();
+    let by_name = |name: &str| interfaces.iter().find(|it| it.name == name);
+    let is_bridge = |it: &OspfInterface| {
+        let vni = it
+            .name
+            .strip_prefix("br")
+            .and_then(|it| it.parse::<Vni>().ok());
+        vni.is_some_and(|vni| bridges.contains(&vni))
+    };
+    let uplinks = || {
+        interfaces
+            .iter()
+            .filter(|it| !it.passive && it.name != "lo" && !is_bridge(it))
+    };
+    // Within an area every router hears of each network: ranges and lists act between areas alone.
+    let leaves = |area: Option<u32>| uplinks().any(|it| it.area != area);
+    let address = |name: &str| {
+        links.addresses.iter().find_map(|(at, ip)| match ip {
+            IpAddr::V4(ip) if at == name => Some(*ip),
+            _ => None,
+        })
+    };
+    for range in &frr.upstream.ranges {
+        let covered: Vec<Vni> = bridges
+            .iter()
+            .filter(|vni| {
+                let name = vni.bridge();
+                let is_of = by_name(&name).is_some_and(|it| it.area == Some(range.area));
+                is_of
+                    && leaves(Some(range.area))
+                    && address(&name).is_some_and(|ip| range.contains(ip))
+            })
+            .copied()
+            .collect();
+        let (line, mend) = (&range.line, take_away(&range.line));
+        let finding = match range.is_hidden {
+            true => Finding::fail(
+                ABOUT,
+                format!("`{line}` hides the network of br<VNI> from the upstream router"),
+                mend,
+            ),
+            false => Finding::warn(
+                ABOUT,
+                format!(
+                    "`{line}` announces one network for all of br<VNI>, so that what comes from upstream does not go to \
+                     the owner"
+                ),
+                mend,
+            ),
+        };
+        findings.extend(finding.of(&covered));
+    }
+    let is_apart = interfaces.iter().any(|it| is_bridge(it) && leaves(it.area));
+    if let Some(line) = frr.upstream.filters.first().filter(|_| is_apart) {
+        let text =
+            format!("whether `{line}` hides br<VNI> from the upstream router is not read here");
+        findings.push(Finding::unknown(
+            ABOUT,
+            text,
+            "vtysh -d ospfd -c 'show running-config'",
+        ));
+    }
+    if let Some(line) = &frr.upstream.connected {
+        let outside: Vec<Vni> = bridges
+            .iter()
+            .filter(|vni| by_name(&vni.bridge()).is_none())
+            .copied()
+            .collect();
+        let text = format!(
+            "`{line}` announces the network of br<VNI>, which is in no area, from every gateway, also from one that does \
+             not serve it"
+        );
+        findings
+            .extend(Finding::fail(ABOUT, text, take_away("redistribute connected")).of(&outside));
+    }
+    if let Some(line) = &frr.upstream.default {
+        findings.push(Finding::warn(
+            ABOUT,
+            format!("`{line}` tells the upstream router that the rest of the world is behind this gateway"),
+            take_away("default-information originate"),
+        ));
+    }
+    if let Some((map, fate)) = &frr.kernel_map {
+        const ZEBRA: &str = "routes";
+        let text = format!("`ip protocol ospf route-map {map}`");
+        let see = format!("vtysh -d zebra -c 'show route-map {map}'");
+        findings.extend(match fate {
+            Fate::Passes => None,
+            Fate::Held => Some(Finding::fail(
+                ZEBRA,
+                format!(
+                    "{text} keeps every route of OSPF out of the kernel, so that packets of stations find no way upstream"
+                ),
+                format!("vtysh -c 'configure terminal' -c 'no ip protocol ospf route-map {map}'"),
+            )),
+            Fate::Unsure => {
+                let text = format!("whether {text} keeps routes of OSPF out of the kernel is not read here");
+                Some(Finding::unknown(ZEBRA, text, see))
+            }
+        });
+    }
+    findings
+}
+
 /// Why OSPF cannot use an interface that it is configured for.
 fn out_of_use(name: &str, links: &Links) -> Option<Finding> {
     const ABOUT: &str = "OSPF";
@@ -412,6 +529,7 @@ mod tests {
     use super::*;
     use crate::host::frr::config::parse_bgp;
     use crate::host::frr::targets::parse_targets;
+    use crate::host::frr::upstream::parse_upstream;
     use crate::host::interfaces::Interface;
 
     const ROUTER: &str = "router bgp 65000\n address-family l2vpn evpn\n  neighbor fabric activate\n  neighbor fabric route-map filter-vni out\n";
@@ -488,7 +606,7 @@ mod tests {
             let mut links = Links {
                 interfaces: vec![it.clone()],
                 addresses: vec![("up".into(), core::net::IpAddr::from([10, 0, 0, 1]))],
-                refused: None,
+                ..Links::default()
             };
             change(&mut links);
             let frr = Inspection {
@@ -512,6 +630,87 @@ mod tests {
             let (count, told) = said(change);
             assert!(count == 1 && told.contains(mend), "{told}");
         }
+    }
+
+    /// Input: bridges in an area of their own behind ranges and lists, and in the same area as the uplink. Output: what
+    /// hides them is named where areas meet, and nowhere else.
+    #[test]
+    fn what_hides_a_bridge_from_upstream() {
+        let interface = |name: &str, area: u32| OspfInterface {
+            name: name.into(),
+            area: Some(area),
+            passive: name.starts_with("br"),
+            ..OspfInterface::default()
+        };
+        let bridges = BTreeSet::from_iter(vnis(&[1, 2]));
+        let address = |vni: u8| (format!("br{vni}"), IpAddr::from([10, 64, vni, 1]));
+        let links = Links {
+            addresses: vec![address(1), address(2)],
+            ..Links::default()
+        };
+        let said_of = |area: u32, line: &str| {
+            let frr = Inspection {
+                upstream: parse_upstream(&format!("router ospf\n {line}\n")),
+                ..Inspection::default()
+            };
+            let interfaces = [
+                interface("br1", area),
+                interface("br2", area),
+                interface("up", 0),
+            ];
+            let found = upstream(&frr, &interfaces, &bridges, &links);
+            let said = said(&found);
+            assert!(said.len() < 2, "{said:?}");
+            said.first()
+                .map(|(level, text)| (*level, (*text).to_owned()))
+        };
+        for (line, level, text) in [
+            (
+                "area 1 range 10.64.2.0/24 not-advertise",
+                Level::Fail,
+                "hides the network of br<VNI> from the upstream router: VNIs 2",
+            ),
+            (
+                "area 0.0.0.1 range 10.64.0.0/10",
+                Level::Warn,
+                "one network for all of br<VNI>",
+            ),
+            ("area 1 export-list x", Level::Unknown, "is not read here"),
+        ] {
+            let found = said_of(1, line);
+            assert!(
+                found
+                    .as_ref()
+                    .is_some_and(|it| it.0 == level && it.1.contains(text)),
+                "{line}: {found:?}"
+            );
+            assert_eq!(said_of(0, line), None, "{line}");
+        }
+        assert_eq!(said_of(1, "area 1 range 10.99.0.0/16 not-advertise"), None);
+        assert_eq!(said_of(1, "redistribute connected"), None);
+        let frr = Inspection {
+            upstream: parse_upstream("router ospf\n redistribute connected\n"),
+            ..Inspection::default()
+        };
+        let found = upstream(&frr, &[interface("br1", 0)], &bridges, &links);
+        assert!(
+            matches!(&said(&found)[..], [(Level::Fail, text)] if text.ends_with("VNIs 2")),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn what_keeps_routes_from_the_kernel() {
+        let level = |fate| {
+            let frr = Inspection {
+                kernel_map: Some(("m".into(), fate)),
+                ..Inspection::default()
+            };
+            let found = upstream(&frr, &[], &BTreeSet::new(), &Links::default());
+            found.first().map(|it| it.level)
+        };
+        let levels = [Fate::Passes, Fate::Held, Fate::Unsure].map(level);
+        assert_eq!(levels, [None, Some(Level::Fail), Some(Level::Unknown)]);
     }
 
     /// Input: FRR is installed and nothing of it runs. Output: one finding.

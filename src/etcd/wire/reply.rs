@@ -182,6 +182,10 @@ struct StatusShape {
     header: Option<Header>,
     version: Option<String>,
     leader: Option<Identity>,
+    #[serde(alias = "dbSize")]
+    db_size: Option<Identity>,
+    #[serde(alias = "dbSizeQuota")]
+    db_size_quota: Option<Identity>,
     errors: Option<Vec<String>>,
 }
 
@@ -257,8 +261,20 @@ pub fn status_reply(reply: &[u8]) -> Result<MemberStatus, Error> {
         version: reply.version.ok_or(Error::Malformed("no version"))?,
         cluster: identity(reply.header.and_then(|header| header.cluster_id)),
         has_leader: identity(reply.leader) != 0,
+        size: identity(reply.db_size),
+        quota: reply.db_size_quota.map(|Identity(quota)| quota),
         alarms: reply.errors.unwrap_or_default(),
     })
+}
+
+/// Reads etcd's metrics: how many bytes the data may take.
+pub fn quota_metric(metrics: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(metrics).ok()?;
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix("etcd_server_quota_backend_bytes "))?;
+    let bytes: f64 = value.trim().parse().ok()?;
+    // The numbers of Prometheus are floating; one that is no size is none.
+    (bytes >= 1.0 && bytes < 1e18).then_some(bytes as u64)
 }
 
 /// Reads the list of members: how many of them vote. A learner does not.

@@ -394,11 +394,24 @@ fn a_members_status_is_read() {
             version: "3.4.23".into(),
             cluster: 14841639068965178418,
             has_leader: true,
+            size: 20480,
+            quota: None,
             alarms: Vec::new(),
         }
     );
     let full = status(r#","leader":"1","errors":["memberID:1 alarm:NOSPACE "]"#);
     assert_eq!(full.alarms, ["memberID:1 alarm:NOSPACE "]);
+    let newer = status(r#","leader":"1","dbSizeQuota":"4000000""#);
+    assert_eq!((newer.size, newer.quota), (0, Some(4_000_000)));
+    let metrics = b"# TYPE etcd_server_quota_backend_bytes gauge\netcd_server_quota_backend_bytes 2.147483648e+09\n";
+    assert_eq!(quota_metric(metrics), Some(2 << 30));
+    for odd in [
+        "",
+        "etcd_server_quota_backend_bytes x",
+        "etcd_server_quota_backend_bytes NaN",
+    ] {
+        assert_eq!(quota_metric(odd.as_bytes()), None, "{odd}");
+    }
     assert!(!status("").has_leader);
     assert!(status_reply(b"{}").is_err());
 }

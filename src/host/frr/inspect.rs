@@ -6,6 +6,7 @@ use super::health;
 use super::inspection::{Answer, Inspection, Saved, parse_interfaces, parse_neighbours, says};
 use super::run::{Daemon, Vtysh};
 use super::targets::parse_targets;
+use super::upstream::{parse_protocol_map, parse_upstream};
 use crate::host::Error;
 use crate::sys::child;
 use crate::telemetry::log_text::chain;
@@ -59,7 +60,7 @@ pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
         texts
     };
     const CONFIG: &str = "show running-config";
-    ask(Daemon::Zebra, &["show version"]);
+    let zebra = ask(Daemon::Zebra, &["show version", CONFIG]);
     let bgpd = ask(
         Daemon::Bgpd,
         &[
@@ -80,6 +81,8 @@ pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
     inspection.targets = text(&bgpd, 1).map(|json| parse_targets(&json).unwrap_or_default());
     inspection.neighbours = text(&bgpd, 2).map(|json| parse_neighbours(&json));
     inspection.uplinks = text(&ospfd, 0).map_or_else(Vec::new, |it| parse_uplinks(&it));
+    inspection.upstream = text(&ospfd, 0).map_or_else(Default::default, |it| parse_upstream(&it));
+    inspection.kernel_map = text(&zebra, 1).and_then(|it| parse_protocol_map(&it));
     inspection.ospf = text(&ospfd, 1).map(|json| parse_interfaces(&json));
     inspection.remarks = remarks(&vtysh, &inspection);
     read_saved(&mut inspection);

@@ -3,6 +3,7 @@
 use super::config::{BgpConfig, parse_bgp, parse_ospf};
 use super::file::canonical;
 use super::targets::Targets;
+use super::upstream::{Fate, Upstream, parse_area};
 use crate::model::frr::Cost;
 use crate::model::types::Vni;
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub struct OspfInterface {
     pub passive: bool,
     /// Its cost.
     pub cost: u64,
+    /// The area that it is in.
+    pub area: Option<u32>,
     /// How many neighbours it has a full adjacency with.
     pub adjacent: u64,
     /// Whether BFD watches its neighbours.
@@ -84,6 +87,10 @@ pub struct Inspection {
     pub neighbours: Option<(usize, usize)>,
     /// The OSPF interfaces.
     pub ospf: Option<Vec<OspfInterface>>,
+    /// What ospfd does with routes between areas, and beside those of its interfaces.
+    pub upstream: Upstream,
+    /// The route-map that OSPF's routes pass on their way to the kernel, and what it does.
+    pub kernel_map: Option<(String, Fate)>,
     /// The lines of vtysh's own configuration file that it refuses, by number, with what it says of them.
     pub remarks: BTreeMap<usize, String>,
     /// The interfaces that ospfd is to speak to a neighbour on, by its configuration.
@@ -128,6 +135,7 @@ pub(super) fn parse_interfaces(text: &str) -> Vec<OspfInterface> {
                 name: name.clone(),
                 passive: is("timerPassiveIface"),
                 cost: number("cost"),
+                area: it.get("area").and_then(Value::as_str).and_then(parse_area),
                 adjacent: number("nbrAdjacentCount"),
                 bfd: it.get("peerBfdInfo").is_some(),
                 dead_interval: number("timerDeadSecs"),
@@ -148,7 +156,7 @@ mod tests {
 
     /// FRR 8.4.4, shortened.
     const INTERFACES: &str = r#"{"interfaces":{
-      "br1":{"ifUp":true,"ospfEnabled":true,"cost":65535,"timerDeadSecs":40,"timerPassiveIface":true,
+      "br1":{"ifUp":true,"ospfEnabled":true,"cost":65535,"area":"0.0.0.0","timerDeadSecs":40,"timerPassiveIface":true,
              "nbrCount":0,"nbrAdjacentCount":0},
       "eth9":{"ifUp":true,"ospfEnabled":false},
       "uplink":{"ifUp":true,"ospfEnabled":true,"cost":10,"timerDeadSecs":40,"nbrCount":1,
@@ -160,6 +168,7 @@ mod tests {
             name: "br1".into(),
             passive: true,
             cost: 65535,
+            area: Some(0),
             dead_interval: 40,
             ..OspfInterface::default()
         };

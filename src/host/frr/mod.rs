@@ -22,6 +22,7 @@ mod svi;
 pub mod targets;
 #[cfg(test)]
 mod tests;
+pub mod upstream;
 pub mod vty;
 pub(crate) mod vtysh_output;
 mod zebra;
