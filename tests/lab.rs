@@ -4,6 +4,8 @@
 //! point's EVPN table and the upstream router's routes are read, and packets cross it both ways all the time.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/flood.rs"]
+mod flood;
 #[path = "lab/network.rs"]
 #[allow(dead_code)]
 mod network;
@@ -13,11 +15,17 @@ mod probe;
 #[path = "lab/traffic.rs"]
 mod traffic;
 
+use flood::{Flood, Load};
 use network::{Lab, eventually, points};
+use nix::sched::{CloneFlags, setns};
 use probe::{Flow, Probe, Way};
+use std::fs::File;
 use std::thread::sleep;
 use std::time::Duration;
 use traffic::{Prober, turns};
+use wmgwd::host::nft::{Found, KernelLease};
+use wmgwd::model::types::Time;
+use wmgwd::sys::clock;
 
 /// /etc/nftables.conf as Debian's package nftables has it.
 const DEBIAN: &str = "\
@@ -525,6 +533,87 @@ fn the_kernel_stops_answering_by_itself() {
     lab.signal(&daemon, "TERM");
     assert!(daemon.ended(), "{}", daemon.log());
     assert!(table().contains("No such file"), "{}", table());
+}
+
+/// When the kernel's hold on gw1's lease is over at the latest; `None` if it is over.
+fn end_of_hold(lab: &Lab) -> Option<Time> {
+    let namespace = File::open(lab.namespace("gw1")).unwrap();
+    let look = std::thread::spawn(move || {
+        // Only this thread moves (setns(2)).
+        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        let found = KernelLease::open().unwrap().find().unwrap();
+        let Found::Whole { left, .. } = found else {
+            panic!("{found:?}");
+        };
+        left.map(|left| clock::now() + left)
+    });
+    look.join().unwrap()
+}
+
+/// Input: daemon and guard killed at the same moment, `rounds` times, under load and a flood of ARP. Output: nothing that
+/// is asked after the end of the kernel's hold is answered, and nothing after a request that was not. `arp_ignore` says the whole time that the bridge answers.
+fn double_kills(test: &str, rounds: u32) {
+    let Some(lab) = Lab::up(test, 1, 1, "example") else {
+        return;
+    };
+    let options = ["--settle", "0.5", "--join-hold", "0", "--lease-ttl", "3"];
+    let shell = |command: &str| lab.ask("gw1", &["sh", "-c", command]);
+    let arping = "arping -c 1 -w 1 -I eth0 10.64.1.1 >/dev/null && echo answered";
+    let answers = || lab.ask("st1", &["sh", "-c", arping]) == "answered\n";
+    let key = ["env", "ETCDCTL_API=3", "etcdctl", "get", "/wmgwd/node/gw1"];
+    let is_registered = || lab.ask("etcd1", &key).contains("/wmgwd/node/gw1");
+    let _load = Load::start();
+    let (mut asked, mut answered, mut late, mut again, mut last) = (0, 0, 0, 0, Vec::new());
+    for round in 0..rounds {
+        let mut daemon = lab.start("gw1", &options);
+        lab.settled(&["gw1"]);
+        eventually("gw1 answers", answers);
+        eventually("the kernel holds the lease", || end_of_hold(&lab).is_some());
+        let flood = Flood::start(&lab.namespace("st1"), [10, 64, 1, 10], [10, 64, 1, 1]);
+        // At any moment between two renewals.
+        sleep(Duration::from_millis(u64::from(round) * 97 % 1000));
+        shell("kill -KILL $(pgrep -x wmgwd-guard) $(pgrep -f '[w]mgwd --name')");
+        let killed = clock::now();
+        let end = end_of_hold(&lab).unwrap_or(killed);
+        sleep(end.since(clock::now()) + Duration::from_millis(150));
+        let requests = flood.end();
+        let switch = "cat /proc/sys/net/ipv4/conf/br1/arp_ignore";
+        assert_eq!(shell(switch), "0\n", "nothing else has silenced it");
+        asked += requests.len();
+        answered += requests.iter().filter(|it| it.answered).count();
+        late += requests
+            .iter()
+            .filter(|it| it.answered && it.sent >= end)
+            .count();
+        let after = requests.iter().filter(|it| it.sent >= killed);
+        again += after
+            .skip_while(|it| it.answered)
+            .filter(|it| it.answered)
+            .count();
+        let newest = requests.iter().rev().find(|it| it.answered);
+        last.push(end.since(newest.expect("it has answered").sent).as_millis());
+        assert!(!daemon.ended());
+        eventually("its lease is over", || !is_registered());
+    }
+    last.sort_unstable();
+    println!(
+        "{rounds} double kills: {asked} requests, {answered} answered, {late} late, {again} after one that was not; the \
+         last answered ones were asked so many ms before the end: {last:?}"
+    );
+    assert!(answered > 0);
+    assert_eq!((late, again), (0, 0));
+}
+
+#[test]
+fn a_double_kill_is_silent_in_time() {
+    double_kills("a_double_kill_is_silent_in_time", 2);
+}
+
+/// Takes some minutes: see CONTRIBUTING.md.
+#[test]
+#[ignore = "takes minutes; a_double_kill_is_silent_in_time is its short form"]
+fn twenty_double_kills_are_silent_in_time() {
+    double_kills("twenty_double_kills_are_silent_in_time", 20);
 }
 
 /// Input: an FRR daemon of the owner is stopped (SIGSTOP), and the owner's daemon is told to end. Output: what is stopped

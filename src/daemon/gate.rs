@@ -134,6 +134,7 @@ impl Gate {
         let new: Vec<Vni> = vnis.filter(|vni| !self.gated.contains(vni)).collect();
         let names: Vec<String> = new.iter().map(|vni| vni.bridge()).collect();
         if self.change(|table| table.put(&names)) {
+            self.full &= names.is_empty();
             self.gated.extend(new);
         }
     }

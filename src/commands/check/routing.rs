@@ -6,7 +6,7 @@ use crate::host::frr::config::BgpConfig;
 use crate::host::frr::inspection::{Answer, Inspection, OspfInterface};
 use crate::host::frr::route_map::faults;
 use crate::host::frr::script::{CLOSING, ROUTE_MAP, is_open};
-use crate::host::frr::upstream::Fate;
+use crate::host::frr::upstream::MapAction;
 use crate::model::frr::EvpnFilter;
 use crate::model::purpose::Purpose;
 use crate::model::types::Vni;
@@ -460,15 +460,15 @@ fn upstream(
         let text = format!("`ip protocol ospf route-map {map}`");
         let see = format!("vtysh -d zebra -c 'show route-map {map}'");
         findings.extend(match fate {
-            Fate::Passes => None,
-            Fate::Held => Some(Finding::fail(
+            MapAction::Passes => None,
+            MapAction::Held => Some(Finding::fail(
                 ZEBRA,
                 format!(
                     "{text} keeps every route of OSPF out of the kernel, so that packets of stations find no way upstream"
                 ),
                 format!("vtysh -c 'configure terminal' -c 'no ip protocol ospf route-map {map}'"),
             )),
-            Fate::Unsure => {
+            MapAction::Unsure => {
                 let text = format!("whether {text} keeps routes of OSPF out of the kernel is not read here");
                 Some(Finding::unknown(ZEBRA, text, see))
             }
@@ -709,7 +709,7 @@ mod tests {
             let found = upstream(&frr, &[], &BTreeSet::new(), &Links::default());
             found.first().map(|it| it.level)
         };
-        let levels = [Fate::Passes, Fate::Held, Fate::Unsure].map(level);
+        let levels = [MapAction::Passes, MapAction::Held, MapAction::Unsure].map(level);
         assert_eq!(levels, [None, Some(Level::Fail), Some(Level::Unknown)]);
     }
 

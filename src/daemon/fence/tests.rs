@@ -304,6 +304,7 @@ struct FakeTable {
     kernel: FakeKernel,
     sent: Arc<Mutex<Vec<Sent>>>,
     refuses: Arc<Mutex<bool>>,
+    full: Arc<Mutex<bool>>,
 }
 
 /// The type of the last change (nf_tables.h), whether a bridge is named, and who answered.
@@ -328,6 +329,9 @@ impl Channel for FakeTable {
         let sent = (last, has(b"br"), self.kernel.answers());
         self.sent.lock().unwrap().push(sent);
         let is_grant = has(b"token\0") && last != NEW_RULE;
+        if last == NEW_ELEMENTS && has(b"br") && *self.full.lock().unwrap() {
+            return Err(Errno::ENFILE.into());
+        }
         match is_grant && *self.refuses.lock().unwrap() {
             true => Err(Errno::ENOMEM.into()),
             false => Ok(()),
@@ -352,6 +356,7 @@ fn gated() -> (Fence, FakeKernel, FakeTable) {
         kernel: kernel.clone(),
         sent: Arc::default(),
         refuses: Arc::default(),
+        full: Arc::default(),
     };
     let channel = table.clone();
     let opener = Arc::new(move || Ok(KernelLease::through(Box::new(channel.clone()))));
@@ -387,6 +392,52 @@ fn a_bridge_is_gated_while_it_answers() {
     fence.silence();
     fence.switch(ID, &vnis(1..=2));
     assert_eq!(table.sent(), [], "nothing without a lease");
+}
+
+/// Input: 10 000 VNIs that are to answer, and are fenced. Output: one message before they answer; and one that ends the
+/// lease while all of them still answer, before the first is silenced.
+#[test]
+fn ten_thousand_vnis_are_fenced_by_one_message() {
+    let (fence, _, table) = gated();
+    fence.set_lease(lease(Duration::from_secs(60)));
+    fence.switch(ID, &vnis(1..=10_000));
+    let shape = |sent: Vec<Sent>| -> Vec<(u16, bool, usize)> {
+        let each = sent.into_iter();
+        each.map(|(last, named, answered)| (last, named, answered.len()))
+            .collect()
+    };
+    assert_eq!(shape(table.sent()), [(NEW_ELEMENTS, true, 0)]);
+    fence.silence();
+    let fenced = [(DELETE_ELEMENTS, false, 10_000), (DELETE_ELEMENTS, true, 0)];
+    assert_eq!(shape(table.sent()), fenced);
+}
+
+/// Input: a set that has no room, and later has. Output: what is to answer does; told once, and published as long as it
+/// is so; gated when there is room.
+#[test]
+fn a_full_table_costs_no_service() {
+    let (fence, kernel, table) = gated();
+    assert_eq!(fence.kernel_hold(), Some(KernelHold::Held));
+    *table.full.lock().unwrap() = true;
+    fence.set_lease(lease(Duration::from_secs(60)));
+    fence.switch(ID, &vnis(1..=3));
+    assert_eq!(kernel.answers(), [1, 2, 3]);
+    let tended = fence.tend_gate(false);
+    assert!(
+        matches!(tended.trouble, Some(nft::Error::Full)),
+        "{tended:?}"
+    );
+    assert!(tended.stands);
+    for _ in 0..3 {
+        fence.switch(ID, &vnis(1..=3));
+        assert!(fence.tend_gate(false).trouble.is_none(), "told once");
+    }
+    let missing = Some(KernelHold::Missing(nft::Error::Full.to_string()));
+    assert_eq!(fence.kernel_hold(), missing);
+    *table.full.lock().unwrap() = false;
+    fence.switch(ID, &vnis(1..=3));
+    assert_eq!(fence.tend_gate(false).gated, 3);
+    assert_eq!(fence.kernel_hold(), Some(KernelHold::Held));
 }
 
 /// Input: a guard that does not grant; then a kernel that does not, either. Output: the daemon grants; then the table is
@@ -430,6 +481,9 @@ fn a_host_without_nf_tables_serves() {
     let range = VniRange::new(Vni::MIN, Vni::MAX).unwrap();
     let (fence, tended) = fence.gated_by(Gate::new(range, MARGIN / 4, Arc::new(missing)));
     assert!(matches!(tended.trouble, Some(nft::Error::Unsupported(_))));
+    assert!(
+        matches!(fence.kernel_hold(), Some(KernelHold::Missing(why)) if why.contains("no nf_tables"))
+    );
     fence.switch(ID, &vnis(1..=2));
     assert_eq!(kernel.answers(), [1, 2]);
     fence.check_guard().unwrap();

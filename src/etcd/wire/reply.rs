@@ -274,7 +274,7 @@ pub fn quota_metric(metrics: &[u8]) -> Option<u64> {
     let value = lines.find_map(|line| line.strip_prefix("etcd_server_quota_backend_bytes "))?;
     let bytes: f64 = value.trim().parse().ok()?;
     // The numbers of Prometheus are floating; one that is no size is none.
-    (bytes >= 1.0 && bytes < 1e18).then_some(bytes as u64)
+    (1.0..1e18).contains(&bytes).then_some(bytes as u64)
 }
 
 /// Reads the list of members: how many of them vote. A learner does not.

@@ -3,7 +3,7 @@
 use super::config::{BgpConfig, parse_bgp, parse_ospf};
 use super::file::canonical;
 use super::targets::Targets;
-use super::upstream::{Fate, Upstream, parse_area};
+use super::upstream::{MapAction, Upstream, parse_area};
 use crate::model::frr::Cost;
 use crate::model::types::Vni;
 use serde_json::Value;
@@ -90,7 +90,7 @@ pub struct Inspection {
     /// What ospfd does with routes between areas, and beside those of its interfaces.
     pub upstream: Upstream,
     /// The route-map that OSPF's routes pass on their way to the kernel, and what it does.
-    pub kernel_map: Option<(String, Fate)>,
+    pub kernel_map: Option<(String, MapAction)>,
     /// The lines of vtysh's own configuration file that it refuses, by number, with what it says of them.
     pub remarks: BTreeMap<usize, String>,
     /// The interfaces that ospfd is to speak to a neighbour on, by its configuration.

@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 
 /// What a route-map does with routes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
+pub enum MapAction {
     /// It lets all of them through.
     Passes,
     /// It lets none through.
@@ -101,7 +101,7 @@ pub(super) fn parse_area(text: &str) -> Option<u32> {
 }
 
 /// Reads zebra's running configuration: the route-map between OSPF's routes and the kernel, and what it does.
-pub(super) fn parse_protocol_map(text: &str) -> Option<(String, Fate)> {
+pub(super) fn parse_protocol_map(text: &str) -> Option<(String, MapAction)> {
     let line = |wanted: &str| {
         let lines = text.lines().filter(|line| !line.starts_with(' '));
         let mut found = lines.filter_map(|line| {
@@ -133,9 +133,9 @@ pub(super) fn parse_protocol_map(text: &str) -> Option<(String, Fate)> {
         }
     }
     let fate = match &entries[..] {
-        [(true, false), ..] => Fate::Passes,
-        _ if entries.iter().all(|(permits, _)| !permits) => Fate::Held,
-        _ => Fate::Unsure,
+        [(true, false), ..] => MapAction::Passes,
+        _ if entries.iter().all(|(permits, _)| !permits) => MapAction::Held,
+        _ => MapAction::Unsure,
     };
     Some((name.to_owned(), fate))
 }
@@ -197,19 +197,19 @@ exit
         assert_eq!(parse_protocol_map("ip protocol bgp route-map m\n"), None);
         assert_eq!(
             parse_protocol_map("ip protocol any route-map m\n"),
-            Some(("m".to_owned(), Fate::Held))
+            Some(("m".to_owned(), MapAction::Held))
         );
         assert_eq!(
             fate("route-map m permit 1\n set src 10.0.0.1\n"),
-            Some(Fate::Passes)
+            Some(MapAction::Passes)
         );
         assert_eq!(
             fate("route-map m deny 1\nroute-map n permit 1\n"),
-            Some(Fate::Held)
+            Some(MapAction::Held)
         );
         assert_eq!(
             fate("route-map m deny 1\n match ip address x\nroute-map m permit 2\n"),
-            Some(Fate::Unsure)
+            Some(MapAction::Unsure)
         );
     }
 }

@@ -1,0 +1,132 @@
+//! ARP requests of a station, numbered, about one each millisecond, and what became of each.
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto,
+    setsockopt, socket, sockopt,
+};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::Duration;
+use wmgwd::model::types::Time;
+use wmgwd::sys::clock;
+
+/// One ARP request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// When it was about to be sent: never later than the kernel sees it.
+    pub sent: Time,
+    /// Whether it was answered.
+    pub answered: bool,
+}
+
+/// ARP requests from the station, about one each millisecond.
+pub struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Request>>,
+}
+
+impl Flood {
+    /// From eth0 of the network namespace at `station`, which has the address `from`, for the address `asked`.
+    pub fn start(station: &Path, from: [u8; 4], asked: [u8; 4]) -> Flood {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, station) = (stop.clone(), station.to_owned());
+        let thread = spawn(move || flood(&stopped, &station, from, asked));
+        // It runs.
+        sleep(Duration::from_millis(200));
+        Flood { stop, thread }
+    }
+
+    /// Ends it; every request, in order.
+    pub fn end(self) -> Vec<Request> {
+        sleep(Duration::from_millis(200));
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn flood(stop: &AtomicBool, station: &Path, from: [u8; 4], asked: [u8; 4]) -> Vec<Request> {
+    // Only this thread moves (setns(2)).
+    setns(File::open(station).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+    let link: LinkAddr = nix::ifaddrs::getifaddrs()
+        .unwrap()
+        .filter(|entry| entry.interface_name == "eth0")
+        .find_map(|entry| entry.address?.as_link_addr().copied())
+        .unwrap();
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        flags,
+        SockProtocol::EthAll,
+    )
+    .unwrap();
+    bind(socket.as_raw_fd(), &link).unwrap();
+    setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20)).unwrap();
+    let mut requests: Vec<Request> = Vec::new();
+    let mut idle = 0;
+    while idle < 20 {
+        if stop.load(Ordering::Relaxed) {
+            idle += 1;
+        } else {
+            // The number is the sender's hardware address in the request, which the answer goes to.
+            let number = u32::try_from(requests.len()).unwrap().to_be_bytes();
+            let sender = [&[2, 0xaa], &number[..]].concat();
+            let frame = [
+                &[0xff; 6],
+                &link.addr().unwrap()[..],
+                &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+                &sender,
+                &from,
+                &[0; 6],
+                &asked,
+            ]
+            .concat();
+            let sent = clock::now();
+            if sendto(socket.as_raw_fd(), &frame, &link, MsgFlags::empty()).is_ok() {
+                let answered = false;
+                requests.push(Request { sent, answered });
+            }
+        }
+        sleep(Duration::from_millis(1));
+        let mut frame = [0; 128];
+        while let Ok(length) = recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+            let is_reply = length >= 42 && frame[12..14] == [8, 6] && frame[20..22] == [0, 2];
+            if is_reply && frame[..2] == [2, 0xaa] {
+                let number = u32::from_be_bytes(frame[2..6].try_into().unwrap()) as usize;
+                requests[number].answered = true;
+            }
+        }
+    }
+    requests
+}
+
+/// Keeps both cores of a small machine busy.
+pub struct Load(Vec<Child>);
+
+impl Load {
+    /// Until it is dropped.
+    pub fn start() -> Load {
+        let busy = || {
+            Command::new("sh")
+                .args(["-c", "while :; do :; done"])
+                .spawn()
+                .unwrap()
+        };
+        Load((0..4).map(|_| busy()).collect())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
