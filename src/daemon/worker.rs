@@ -10,11 +10,12 @@ use crate::daemon::history::History;
 use crate::daemon::lease::{DoubtSender, LeaseDoubt};
 use crate::daemon::watch_pause::Rest;
 use crate::etcd::{self, Client};
-use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
+use crate::gateway::{
+    ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome, Registration,
+};
 use crate::host::{self, Health, Kernel, Router};
 use crate::model::fitness::{Fitness, Rank};
 use crate::model::fsm::{Kind, Write};
-use crate::model::ring::Unable;
 use crate::model::spans::Spans;
 use crate::model::types::{LeaseId, NodeName, Revision, Time, Vni};
 use crate::schema::{self, Batch, Commit, CommitResult, Meta};
@@ -106,13 +107,6 @@ struct Running {
     name_complaint: Complaint,
     arp_complaints: Complaints,
     announce_complaints: Complaints,
-}
-
-/// What a node has registered.
-struct Registration {
-    lease: LeaseId,
-    points: usize,
-    unable: Unable,
 }
 
 impl Worker {
@@ -371,14 +365,8 @@ impl Running {
                     narrate(&self.worker.gateway, &before, &each, revision);
                 }
             }
-            Effect::Register {
-                lease,
-                points,
-                drawn,
-                unable,
-                fitness,
-            } => {
-                let outcome = self.register(lease, points, drawn, unable, fitness);
+            Effect::Register(registration) => {
+                let outcome = self.register(registration);
                 self.observe(Event::Registered(outcome));
             }
             Effect::PauseWatch => {
@@ -475,36 +463,26 @@ impl Running {
         }
     }
 
-    fn register(
-        &mut self,
-        lease: LeaseId,
-        points: Vec<u64>,
-        drawn: Option<Vec<u64>>,
-        unable: Unable,
-        fitness: Fitness,
-    ) -> RegisterOutcome {
+    fn register(&mut self, registration: Registration) -> RegisterOutcome {
+        let lease = registration.lease;
         if !self.worker.fence.permits(Some(lease)) {
             return RegisterOutcome::Failed;
         }
         // What marks the time later must say the same.
-        self.worker.meta.unable = Some(unable.clone());
+        self.worker.meta.unable = Some(registration.unable.clone());
         self.worker.meta.kernel = self.worker.fence.kernel_hold();
-        self.worker.meta.fitness = Some(fitness);
-        let me = &self.worker.me;
-        let txn = schema::register(me, lease, &points, drawn.as_deref(), &self.meta());
+        self.worker.meta.fitness = Some(registration.fitness);
+        let (me, drawn) = (&self.worker.me, registration.drawn.as_deref());
+        let txn = schema::register(me, lease, &registration.points, drawn, &self.meta());
         match self.worker.client.txn(&txn) {
             Ok(reply) if self.is_rewound(reply.revision) => RegisterOutcome::Failed,
             Ok(reply) if schema::registered(&reply) => {
                 self.settle_etcd();
                 self.name_complaint.settle();
-                self.tell_registration(lease, points.len(), &unable);
-                self.tell_fitness(fitness);
+                self.tell_registration(&registration);
+                self.tell_fitness(registration.fitness);
                 RegisterOutcome::Done {
-                    points,
-                    drawn,
-                    unable,
-                    fitness,
-                    lease,
+                    registration,
                     revision: reply.revision,
                 }
             }
@@ -575,18 +553,17 @@ impl Running {
     }
 
     /// Logs what is new in a registration.
-    fn tell_registration(&mut self, lease: LeaseId, points: usize, unable: &Unable) {
-        let told = Registration {
-            lease,
-            points,
-            unable: unable.clone(),
+    fn tell_registration(&mut self, registration: &Registration) {
+        let is_as = |it: &Registration| {
+            it.lease == registration.lease && it.points.len() == registration.points.len()
         };
-        let before = self.registration.replace(told);
-        let is_new = |it: &Registration| (it.lease, it.points) != (lease, points);
-        if before.as_ref().is_none_or(is_new) {
+        let before = self.registration.replace(registration.clone());
+        if !before.as_ref().is_some_and(is_as) {
             let name = value(self.worker.me.as_str());
+            let (points, lease) = (registration.points.len(), registration.lease);
             info!("registered name={name} points={points} lease={lease}");
         }
+        let unable = &registration.unable;
         let before = before.map(|it| it.unable).unwrap_or_default();
         let gained = |set: &Spans, before: &Spans| {
             let vnis: Vec<Vni> = set.iter().filter(|vni| !before.contains(*vni)).collect();

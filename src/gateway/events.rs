@@ -91,18 +91,10 @@ pub enum CommitOutcome {
 /// What became of a registration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RegisterOutcome {
-    /// The node is registered with these points.
+    /// The node is registered so.
     Done {
-        /// The points.
-        points: Vec<u64>,
-        /// Those that it drew, if they were written with them.
-        drawn: Option<Vec<u64>>,
-        /// What the node published with them: what it cannot serve.
-        unable: Unable,
-        /// And how well it can forward.
-        fitness: Fitness,
-        /// The lease that the registration ends with.
-        lease: LeaseId,
+        /// What etcd took.
+        registration: Registration,
         /// The revision of the transaction.
         revision: Revision,
     },
@@ -110,6 +102,21 @@ pub enum RegisterOutcome {
     NameTaken,
     /// No answer, or a refusal.
     Failed,
+}
+
+/// How a node registers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Registration {
+    /// The lease that the registration ends with.
+    pub lease: LeaseId,
+    /// The ring points.
+    pub points: Vec<u64>,
+    /// The ring points that the node drew, if etcd does not have them yet: it keeps them when it starts again.
+    pub drawn: Option<Vec<u64>>,
+    /// What the node cannot serve at present.
+    pub unable: Unable,
+    /// How well it can forward.
+    pub fitness: Fitness,
 }
 
 /// Something to do.
@@ -136,18 +143,7 @@ pub enum Effect {
         rows: Batch,
     },
     /// Register the node; answered by [`Event::Registered`].
-    Register {
-        /// The lease that the registration ends with.
-        lease: LeaseId,
-        /// The ring points.
-        points: Vec<u64>,
-        /// The ring points that the node drew, if etcd does not have them yet: it keeps them when it starts again.
-        drawn: Option<Vec<u64>>,
-        /// What the node cannot serve at present.
-        unable: Unable,
-        /// How well it can forward.
-        fitness: Fitness,
-    },
+    Register(Registration),
     /// Pause the watch until [`Effect::ResumeWatch`].
     PauseWatch,
     /// Have the watch go on.

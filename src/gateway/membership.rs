@@ -3,7 +3,7 @@
 use super::ability::{Capability, Publication};
 use super::backoff::Backoff;
 use super::mirror::Mirror;
-use super::{Config, Effect};
+use super::{Config, Effect, Registration};
 use crate::model::fitness::Fitness;
 use crate::model::ring::Points;
 use crate::model::types::{Lease, LeaseId, NodeName, Time, Vni};
@@ -240,13 +240,13 @@ impl Membership {
         if !self.retry.is_over(now) {
             return (None, Some(self.retry.until()));
         }
-        let register = Effect::Register {
+        let register = Effect::Register(Registration {
             lease,
             points: points.to_vec(),
             drawn: drawn.cloned(),
             unable: unable.clone(),
             fitness,
-        };
+        });
         self.publication.published(now);
         (Some(register), None)
     }
@@ -303,15 +303,14 @@ mod tests {
     /// What is known once this node is registered with `points` under lease 1.
     fn registered(points: &[u64]) -> Mirror {
         let mut mirror = empty();
-        let (unable, fitness) = (Unable::default(), Fitness::default());
-        mirror.registered(
-            &me(),
-            points.to_vec(),
-            unable,
-            fitness,
-            LeaseId(1),
-            Revision(5),
-        );
+        let registration = Registration {
+            lease: LeaseId(1),
+            points: points.to_vec(),
+            drawn: None,
+            unable: Unable::default(),
+            fitness: Fitness::default(),
+        };
+        mirror.registered(&me(), registration, Revision(5));
         mirror
     }
 
@@ -336,13 +335,13 @@ mod tests {
         assert_eq!(without_lease, (None, None));
         it.set_lease(NOW, lease(1), &none);
         let register = |points: &[u64]| {
-            Some(Effect::Register {
+            Some(Effect::Register(Registration {
                 lease: LeaseId(1),
                 points: points.to_vec(),
                 drawn: None,
                 unable: Unable::default(),
                 fitness: fit,
-            })
+            }))
         };
         assert_eq!(it.plan(NOW, &none, true, fit).0, register(&[7]));
         it.registered();
@@ -378,7 +377,7 @@ mod tests {
             };
             it.set_lease(NOW, lease(1), mirror);
             match it.plan(NOW, mirror, true, Fitness::default()).0 {
-                Some(Effect::Register { points, drawn, .. }) => Some((points, drawn)),
+                Some(Effect::Register(it)) => Some((it.points, it.drawn)),
                 None => None,
                 other => panic!("{other:?}"),
             }

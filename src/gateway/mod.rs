@@ -36,7 +36,7 @@ use crate::model::fsm::RowView;
 use crate::model::ring::Points;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni, VniRange};
 use crate::schema::{Change, CommitResult};
-pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome};
+pub use events::{ArpOutcome, CommitOutcome, Effect, Event, Exit, RegisterOutcome, Registration};
 use fitness::OwnFitness;
 use fnv::FnvHashSet;
 use lifecycle::Lifecycle;
@@ -362,21 +362,12 @@ impl Gateway {
     fn observe_registration(&mut self, now: Time, outcome: RegisterOutcome) {
         match outcome {
             RegisterOutcome::Done {
-                points,
-                drawn,
-                unable,
-                fitness,
-                lease,
+                registration,
                 revision,
             } => {
                 self.membership.registered();
                 let me = &self.config.me;
-                if let Some(points) = drawn {
-                    self.mirror.drew(me, points, revision);
-                }
-                let news = self
-                    .mirror
-                    .registered(me, points, unable, fitness, lease, revision);
+                let news = self.mirror.registered(me, registration, revision);
                 self.heed(now, &news);
             }
             RegisterOutcome::NameTaken => {

@@ -30,13 +30,7 @@ fn nothing_is_claimed_before_the_host_is_clean() {
     assert_eq!(bench.next(), [], "the reset is still under way");
     bench.observe(Event::RoutesReset(FrrDaemons::ALL));
     let points = vec![1 << 63];
-    let register = Effect::Register {
-        lease: LEASE,
-        points,
-        drawn: None,
-        unable: Unable::default(),
-        fitness: Fitness::default(),
-    };
+    let register = Effect::Register(registration(points));
     assert_eq!(bench.next(), [register]);
 }
 
@@ -72,13 +66,10 @@ fn a_node_without_frr_registers_as_unfit() {
         bench.observe(Event::Health(Health::default()));
         bench.next();
         bench.observe(Event::RoutesReset(FrrDaemons::NONE));
-        let register = Effect::Register {
-            lease: LEASE,
-            points,
-            drawn: None,
-            unable: Unable::default(),
+        let register = Effect::Register(Registration {
             fitness,
-        };
+            ..registration(points)
+        });
         assert_eq!(bench.next(), [register]);
     }
 }
@@ -103,15 +94,12 @@ fn the_rank_follows_frr() {
         parts: ospfd,
         keep: BTreeSet::from([vni(1)]),
     };
-    let register = |rank, bad: &[Sign]| Effect::Register {
-        lease: LEASE,
-        points: vec![1 << 63],
-        drawn: None,
-        unable: Unable::default(),
-        fitness: Fitness {
-            rank,
-            bad: bad.iter().copied().collect(),
-        },
+    let register = |rank, bad: &[Sign]| {
+        let bad = bad.iter().copied().collect();
+        Effect::Register(Registration {
+            fitness: Fitness { rank, bad },
+            ..registration(vec![1 << 63])
+        })
     };
     let unfit = register(Rank::Unfit, &[Sign::Frr]);
     assert_eq!(bench.next(), [reset.clone(), unfit.clone()]);
@@ -201,7 +189,7 @@ fn a_lost_registration_is_made_again() {
     let mut bench = Bench::ready(1);
     bench.settle();
     bench.observe(Event::Committed(CommitOutcome::Fenced));
-    assert!(matches!(bench.next()[..], [Effect::Register { .. }]));
+    assert!(matches!(bench.next()[..], [Effect::Register(_)]));
 }
 
 /// Input: the name is held by another lease for longer than the node waits. Output: it ends; but a node
@@ -220,7 +208,7 @@ fn a_taken_name_ends_a_start() {
     let mut ended = false;
     for _ in 0..20 {
         match &bench.next()[..] {
-            [Effect::Register { .. }] => {
+            [Effect::Register(_)] => {
                 bench.observe(Event::Registered(RegisterOutcome::NameTaken));
             }
             [Effect::Exit(exit)] => {

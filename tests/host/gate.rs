@@ -3,7 +3,7 @@
 //! guard. What is counted is the time before a request is sent: it is never later than the kernel sees it.
 
 use crate::flood::{Flood, Load};
-use crate::namespace::{self, eventually, sh, try_sh};
+use crate::namespace::{self, bridge_with_station, eventually, sh, try_sh};
 use crate::no_guard::NoGuard;
 use crate::vni;
 use nix::sys::signal::{Signal, kill};
@@ -42,26 +42,6 @@ table inet filter {
     chain output { type filter hook output priority filter; }
 }
 END";
-
-/// br7 with an address here; behind it a station in a network namespace.
-fn bridge_with_station() {
-    sh(
-        "mount -t tmpfs tmpfs /run; mount -t sysfs sysfs /sys; mkdir /run/netns
-        ip netns add station
-        ip link add br7 type bridge
-        ip link add port7 type veth peer name eth0 netns station
-        ip link set port7 master br7
-        ip link add vxlan7 type vxlan id 7 dstport 4789 nolearning
-        ip link set vxlan7 master br7
-        ip address add 10.7.0.1/24 dev br7
-        ip link set lo up; ip link set br7 up; ip link set port7 up
-        ip -n station address add 10.7.0.9/24 dev eth0
-        ip -n station link set eth0 up",
-    );
-    eventually("the bridge forwards", || {
-        try_sh("nsenter --net=/run/netns/station arping -c 1 -w 1 -I eth0 10.7.0.1").0
-    });
-}
 
 /// A flood from the station, about the bridge's address.
 fn flood() -> Flood {
@@ -215,7 +195,7 @@ fn nothing_is_answered_after_the_end() {
         "gate::nothing_is_answered_after_the_end",
         &["ip", "arping", "nft"],
         || {
-            bridge_with_station();
+            bridge_with_station("");
             let _load = Load::start();
             let (mut asked, mut answered, mut late, mut again, mut last) = (0, 0, 0, 0, Vec::new());
             let mut undisturbed = 0;
@@ -308,7 +288,7 @@ fn a_stalled_grant_is_no_grant() {
         "gate::a_stalled_grant_is_no_grant",
         &["ip", "arping", "nft"],
         || {
-            bridge_with_station();
+            bridge_with_station("");
             let stall = Arc::new(Mutex::new(Duration::ZERO));
             let mut lease = KernelLease::through(Box::new(Stalls {
                 socket: Socket::open().unwrap(),
@@ -359,7 +339,7 @@ fn a_table_that_is_lost_is_put_back() {
         "gate::a_table_that_is_lost_is_put_back",
         &["ip", "arping", "nft"],
         || {
-            bridge_with_station();
+            bridge_with_station("");
             let (fence, _) = fence(Box::new(NoGuard));
             let mut watch = Watch::open().unwrap();
             fence.set_lease(Some(lease(Duration::from_secs(600))));
@@ -441,7 +421,7 @@ fn a_lease_that_holds_is_kept() {
         "gate::a_lease_that_holds_is_kept",
         &["ip", "arping", "nft"],
         || {
-            bridge_with_station();
+            bridge_with_station("");
             let (before, _) = fence(Box::new(NoGuard));
             before.set_lease(Some(lease(Duration::from_secs(600))));
             before.check_guard().unwrap();
@@ -475,7 +455,7 @@ fn no_table_is_left_behind() {
         "gate::no_table_is_left_behind",
         &["ip", "arping", "nft"],
         || {
-            bridge_with_station();
+            bridge_with_station("");
             let (mut guard, line) = Process::start("wmgwd/gate");
             let (fence, _) = fence(Box::new(line.clone()));
             eventually("it serves", || {

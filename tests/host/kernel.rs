@@ -1,6 +1,6 @@
 //! The kernel lane against a real kernel: a bridge with a station behind it, in namespaces of its own.
 
-use crate::namespace::{self, eventually, sh, try_sh};
+use crate::namespace::{self, bridge_with_station, eventually, sh, try_sh};
 use crate::vni;
 use std::cell::RefCell;
 use std::process::{Command, Stdio};
@@ -13,25 +13,9 @@ use wmgwd::host::{Error, Kernel};
 use wmgwd::model::frr::EvpnFilter;
 use wmgwd::model::types::VniRange;
 
-/// br7 with two addresses and vxlan7 here; behind it a station in a network namespace.
-fn bridge_with_station() {
-    sh(
-        "mount -t tmpfs tmpfs /run; mount -t sysfs sysfs /sys; mkdir /run/netns
-        ip netns add station
-        ip link add br7 type bridge
-        ip link add port7 type veth peer name eth0 netns station
-        ip link set port7 master br7
-        ip link add vxlan7 type vxlan id 7 dstport 4789 nolearning
-        ip link set vxlan7 master br7
-        ip address add 10.7.0.1/24 dev br7
-        ip address add 10.7.0.2/24 dev br7
-        ip address add 10.8.0.1/24 dev br7 label br7:x
-        ip link set lo up; ip link set br7 up; ip link set port7 up
-        ip -n station address add 10.7.0.9/24 dev eth0
-        ip -n station link set eth0 up",
-    );
-    eventually("the bridge forwards", || answers("10.7.0.1"));
-}
+/// A second address, and one with a label.
+const MORE_ADDRESSES: &str = "ip address add 10.7.0.2/24 dev br7
+    ip address add 10.8.0.1/24 dev br7 label br7:x";
 
 fn answers(address: &str) -> bool {
     try_sh(&format!(
@@ -47,7 +31,7 @@ fn a_silent_bridge_answers_no_arp() {
         "kernel::a_silent_bridge_answers_no_arp",
         &["ip", "arping"],
         || {
-            bridge_with_station();
+            bridge_with_station(MORE_ADDRESSES);
             let mut kernel = ProcKernel::new();
             kernel.set_arp(vni(7), false).unwrap();
             assert!(!answers("10.7.0.1") && !answers("10.7.0.2"));
@@ -78,7 +62,7 @@ fn a_bridge_is_known_by_its_port_and_not_by_its_name() {
         "kernel::a_bridge_is_known_by_its_port_and_not_by_its_name",
         &["ip", "arping"],
         || {
-            bridge_with_station();
+            bridge_with_station(MORE_ADDRESSES);
             let range = VniRange::new(vni(1), vni(100)).unwrap();
             let existing = || Bridges::default().vnis(range).unwrap();
             let mut daemon = ProcKernel::new();
@@ -139,7 +123,7 @@ fn announcements_reach_the_station() {
         "kernel::announcements_reach_the_station",
         &["ip", "arping", "tcpdump"],
         || {
-            bridge_with_station();
+            bridge_with_station(MORE_ADDRESSES);
             let mut capture = Command::new("nsenter")
                 .args(["--net=/run/netns/station", "tcpdump", "-i", "eth0", "-U"])
                 .args([
@@ -195,7 +179,7 @@ fn stations_behind_filters_are_told() {
         "kernel::stations_behind_filters_are_told",
         &["ip", "arping", "nft", "sysctl"],
         || {
-            bridge_with_station();
+            bridge_with_station(MORE_ADDRESSES);
             let mac = sh("cat /sys/class/net/br7/address").trim().to_string();
             let filter = |rule: &str| {
                 format!(
@@ -245,7 +229,7 @@ fn a_link_that_comes_up_again_is_noticed() {
         "kernel::a_link_that_comes_up_again_is_noticed",
         &["ip", "arping", "bridge"],
         || {
-            bridge_with_station();
+            bridge_with_station(MORE_ADDRESSES);
             let range = VniRange::new(vni(1), vni(100)).unwrap();
             let bridges = Bridges::default();
             let vnis = |bridges: &Bridges| Vec::from_iter(bridges.vnis(range).unwrap());
@@ -301,7 +285,7 @@ fn a_bridge_of_the_hosts_own_is_left_alone() {
         "kernel::a_bridge_of_the_hosts_own_is_left_alone",
         &["ip", "arping"],
         || {
-            bridge_with_station();
+            bridge_with_station(MORE_ADDRESSES);
             sh("ip link add br50 type bridge; ip link add vxlan50 type vxlan id 50 dstport 4789
                 ip link add br51 type bridge; ip link add vx51 type vxlan id 52 dstport 4789; ip link set vx51 master br51
                 ip link add br53 type veth peer name far53; ip link add own type bridge
@@ -347,7 +331,7 @@ fn a_renamed_bridge_is_silenced() {
         "kernel::a_renamed_bridge_is_silenced",
         &["ip", "arping"],
         || {
-            bridge_with_station();
+            bridge_with_station(MORE_ADDRESSES);
             let range = VniRange::new(vni(1), vni(100)).unwrap();
             let mut kernel = ProcKernel::new();
             kernel.set_arp(vni(7), true).unwrap();

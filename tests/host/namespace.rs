@@ -76,3 +76,25 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// br7 with vxlan7 and the address 10.7.0.1 here, and what the commands `more` add; behind it a station in a network
+/// namespace.
+pub fn bridge_with_station(more: &str) {
+    sh(
+        "mount -t tmpfs tmpfs /run; mount -t sysfs sysfs /sys; mkdir /run/netns
+        ip netns add station
+        ip link add br7 type bridge
+        ip link add port7 type veth peer name eth0 netns station
+        ip link set port7 master br7
+        ip link add vxlan7 type vxlan id 7 dstport 4789 nolearning
+        ip link set vxlan7 master br7
+        ip address add 10.7.0.1/24 dev br7",
+    );
+    sh(more);
+    sh("ip link set lo up; ip link set br7 up; ip link set port7 up
+        ip -n station address add 10.7.0.9/24 dev eth0
+        ip -n station link set eth0 up");
+    eventually("the bridge forwards", || {
+        try_sh("nsenter --net=/run/netns/station arping -c 1 -w 1 -I eth0 10.7.0.1").0
+    });
+}

@@ -4,14 +4,13 @@ mod cell;
 mod nodes;
 mod row;
 
-use crate::model::fitness::Fitness;
+use super::Registration;
 use crate::model::fsm::Write;
-use crate::model::ring::{Ring, Unable};
+use crate::model::ring::Ring;
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::{Change, Key};
 use fnv::FnvHashSet;
 pub use nodes::Nodes;
-use nodes::Published;
 pub use row::Row;
 
 /// What this node knows of etcd.
@@ -172,20 +171,12 @@ impl Mirror {
     pub fn registered(
         &mut self,
         me: &NodeName,
-        points: Vec<u64>,
-        unable: Unable,
-        fitness: Fitness,
-        lease: LeaseId,
+        registration: Registration,
         revision: Revision,
     ) -> News {
-        let published = Published {
-            range: self.range,
-            unable: Some(unable),
-            fitness: Some(fitness),
-        };
         let nodes = self
             .nodes
-            .registered_as(me, points, published, lease, revision);
+            .registered_as(me, self.range, registration, revision);
         if nodes {
             self.ring = self.nodes.ring();
         }
@@ -193,11 +184,6 @@ impl Mirror {
             nodes,
             ..News::default()
         }
-    }
-
-    /// etcd took the points that `me` drew at `revision`.
-    pub fn drew(&mut self, me: &NodeName, points: Vec<u64>, revision: Revision) {
-        self.nodes.drew(me, points, revision);
     }
 
     /// etcd took a write of `me` at `revision`.
@@ -229,7 +215,9 @@ impl Mirror {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::fitness::Fitness;
     use crate::model::fsm::{Kind, State};
+    use crate::model::ring::Unable;
     use crate::schema::Value;
 
     const LEASE: LeaseId = LeaseId(7);
@@ -341,8 +329,14 @@ mod tests {
         let me = name("gw1");
         mirror.take_snapshot(Revision(5), &[]).expect("news");
         let register = |mirror: &mut Mirror| {
-            let (unable, fitness) = (Unable::default(), Fitness::default());
-            mirror.registered(&me, vec![7], unable, fitness, LEASE, Revision(8))
+            let registration = Registration {
+                lease: LEASE,
+                points: vec![7],
+                drawn: None,
+                unable: Unable::default(),
+                fitness: Fitness::default(),
+            };
+            mirror.registered(&me, registration, Revision(8))
         };
         assert!(register(&mut mirror).nodes && mirror.ring().has(&me));
         assert!(

@@ -1,5 +1,6 @@
 //! The nodes that are registered, and what they publish.
 
+use super::Registration;
 use super::cell::{Cell, Reading};
 use crate::model::fitness::{Fitness, Rank};
 use crate::model::ring::{Member, Ring, Unable};
@@ -9,10 +10,10 @@ use std::collections::BTreeMap;
 
 /// What a node that is not a Go wmgwd publishes of itself, as far as decisions depend on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Published {
-    pub range: VniRange,
-    pub unable: Option<Unable>,
-    pub fitness: Option<Fitness>,
+struct Published {
+    range: VniRange,
+    unable: Option<Unable>,
+    fitness: Option<Fitness>,
 }
 
 /// All nodes that are registered.
@@ -33,12 +34,6 @@ impl Nodes {
     /// The points that the node drew when it started for the first time.
     pub fn drawn(&self, name: &NodeName) -> Option<&Cell<Vec<u64>>> {
         self.drawn.get(name)
-    }
-
-    /// etcd took the points that `me` drew at `revision`.
-    pub fn drew(&mut self, me: &NodeName, points: Vec<u64>, revision: Revision) {
-        let cell = self.drawn.entry(me.clone()).or_default();
-        cell.take(revision, None, Reading::Value(Some(points)));
     }
 
     /// Whether the node is alive and of our kind, not a Go wmgwd.
@@ -98,19 +93,29 @@ impl Nodes {
         unable.is_some_and(|unable| unable.absent.contains(vni))
     }
 
-    /// etcd took the registration of `me` at `revision`. Returns whether the ring may have changed.
+    /// etcd took the registration of `me`, which serves `range`, at `revision`. Returns whether the ring may have changed.
     pub fn registered_as(
         &mut self,
         me: &NodeName,
-        points: Vec<u64>,
-        published: Published,
-        lease: LeaseId,
+        range: VniRange,
+        registration: Registration,
         revision: Revision,
     ) -> bool {
-        let (lease, meta) = (Some(lease), self.metas.entry(me.clone()).or_default());
+        let published = Published {
+            range,
+            unable: Some(registration.unable),
+            fitness: Some(registration.fitness),
+        };
+        let lease = Some(registration.lease);
+        if let Some(points) = registration.drawn {
+            let drawn = self.drawn.entry(me.clone()).or_default();
+            drawn.take(revision, None, Reading::Value(Some(points)));
+        }
+        let meta = self.metas.entry(me.clone()).or_default();
         meta.take(revision, lease, Reading::Value(Some(published)));
+        let points = Reading::Value(Some(registration.points));
         let cell = self.points.entry(me.clone()).or_default();
-        cell.take(revision, lease, Reading::Value(Some(points)))
+        cell.take(revision, lease, points)
     }
 
     /// Whether all that are registered are of our kind.

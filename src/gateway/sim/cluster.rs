@@ -7,9 +7,9 @@ use super::node::{Ev, Node, Process};
 use super::rng::Rng;
 use crate::etcd::{Grant, KeyValue, Txn, TxnReply};
 use crate::gateway::Config;
-use crate::model::fitness::{Fitness, SignSet};
+use crate::model::fitness::SignSet;
 use crate::model::frr::Cost;
-use crate::model::ring::{Points, Unable};
+use crate::model::ring::Points;
 use crate::model::types::{LeaseId, Revision, Time, Vni, VniRange};
 use crate::schema::{self, Change, Key};
 use std::cmp::Ordering;
@@ -83,13 +83,7 @@ pub enum Reason {
         lease: LeaseId,
         rows: crate::schema::Batch,
     },
-    Register {
-        lease: LeaseId,
-        points: Vec<u64>,
-        drawn: Option<Vec<u64>>,
-        unable: Unable,
-        fitness: Fitness,
-    },
+    Register(crate::gateway::Registration),
 }
 
 /// What etcd answered.

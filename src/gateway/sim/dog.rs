@@ -231,18 +231,7 @@ impl Cluster {
             return;
         }
         if self.settings.rough && !self.nodes[n].go && self.rng.chance(20) {
-            let late = self.rng.millis(1, 3_000);
-            let event = Box::new(Event::Changed(changes.clone()));
-            let epoch = self.nodes[n].feed.epoch;
-            self.after(
-                late,
-                Ev::Late {
-                    n,
-                    inc,
-                    epoch,
-                    event,
-                },
-            );
+            self.tell_late(n, 3_000, Event::Changed(changes.clone()));
         }
         let event = if asks && self.rng.chance(700) {
             Event::MassExpiry(changes)
@@ -261,27 +250,28 @@ impl Cluster {
         self.after(next, Ev::Poll { n, inc });
     }
 
+    /// Tells an event again, up to so many milliseconds later.
+    fn tell_late(&mut self, n: usize, latest: u64, event: Event) {
+        let late = self.rng.millis(1, latest);
+        let (inc, epoch) = (self.nodes[n].inc, self.nodes[n].feed.epoch);
+        let event = Box::new(event);
+        self.after(
+            late,
+            Ev::Late {
+                n,
+                inc,
+                epoch,
+                event,
+            },
+        );
+    }
+
     pub fn range_answer(&mut self, n: usize, id: u64, reply: Option<Reply>, knew: Revision) {
-        let inc = self.nodes[n].inc;
         self.nodes[n].feed.ranges.retain(|&call| call != id);
         if let Some(Reply::Range(revision, changes)) = reply {
             if self.settings.rough && self.rng.chance(100) {
-                let late = self.rng.millis(1, 5_000);
-                let event = Event::Snapshot {
-                    revision: Revision(revision.0),
-                    changes: changes.clone(),
-                };
-                let event = Box::new(event);
-                let epoch = self.nodes[n].feed.epoch;
-                self.after(
-                    late,
-                    Ev::Late {
-                        n,
-                        inc,
-                        epoch,
-                        event,
-                    },
-                );
+                let changes = changes.clone();
+                self.tell_late(n, 5_000, Event::Snapshot { revision, changes });
             }
             if self.is_rewound(n, revision, knew) {
                 return;

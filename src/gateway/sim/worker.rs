@@ -226,32 +226,19 @@ impl Cluster {
                 }
                 self.ask(n, txn, Reason::Commit { lease, rows });
             }
-            Effect::Register {
-                lease,
-                points,
-                drawn,
-                unable,
-                fitness,
-            } => {
+            Effect::Register(registration) => {
                 let config = &self.nodes[n].config;
                 let meta = Meta {
                     version: "sim".into(),
                     range: config.range,
-                    unable: Some(unable.clone()),
-                    fitness: Some(fitness),
+                    unable: Some(registration.unable.clone()),
+                    fitness: Some(registration.fitness),
                     time: None,
                     kernel: None,
                 };
-                let drawn_points = drawn.as_deref();
-                let txn = schema::register(&config.me, lease, &points, drawn_points, &meta);
-                let reason = Reason::Register {
-                    lease,
-                    points,
-                    drawn,
-                    unable,
-                    fitness,
-                };
-                self.ask(n, txn, reason);
+                let (points, drawn) = (&registration.points, registration.drawn.as_deref());
+                let txn = schema::register(&config.me, registration.lease, points, drawn, &meta);
+                self.ask(n, txn, Reason::Register(registration));
             }
             Effect::PauseWatch => self.rest_watch(n),
             Effect::ResumeWatch => {
@@ -326,28 +313,17 @@ impl Cluster {
             (Reason::Commit { rows, .. }, _) => {
                 Event::Committed(CommitOutcome::Failed(rows.vnis()))
             }
-            (
-                Reason::Register {
-                    lease,
-                    points,
-                    drawn,
-                    unable,
-                    fitness,
-                },
-                Some(Reply::Txn(reply)),
-            ) => Event::Registered(if schema::registered(&reply) {
-                RegisterOutcome::Done {
-                    points,
-                    drawn,
-                    unable,
-                    fitness,
-                    lease,
-                    revision: reply.revision,
-                }
-            } else {
-                RegisterOutcome::NameTaken
-            }),
-            (Reason::Register { .. }, _) => Event::Registered(RegisterOutcome::Failed),
+            (Reason::Register(registration), Some(Reply::Txn(reply))) => {
+                Event::Registered(if schema::registered(&reply) {
+                    RegisterOutcome::Done {
+                        registration,
+                        revision: reply.revision,
+                    }
+                } else {
+                    RegisterOutcome::NameTaken
+                })
+            }
+            (Reason::Register(_), _) => Event::Registered(RegisterOutcome::Failed),
         };
         note!(self, "{} <- {event:?}", self.nodes[n].name());
         if let Some(own) = self.own(n) {

@@ -15,6 +15,17 @@ pub const LEASE: LeaseId = LeaseId(7);
 pub const OTHERS_LEASE: LeaseId = LeaseId(8);
 pub const JOIN_HOLD: u64 = 20;
 
+/// How a node registers that can serve all and forward.
+pub fn registration(points: Vec<u64>) -> Registration {
+    Registration {
+        lease: LEASE,
+        points,
+        drawn: None,
+        unable: Unable::default(),
+        fitness: Fitness::default(),
+    }
+}
+
 pub fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
@@ -152,7 +163,7 @@ impl Bench {
                         let failed = vnis.filter(|vni| self.refused.contains(vni)).collect();
                         self.observe(Event::RoutesChanged { failed });
                     }
-                    Effect::Register { ref unable, .. } => {
+                    Effect::Register(Registration { ref unable, .. }) => {
                         let told = (unable.absent.to_string(), unable.failing.to_string());
                         self.unable.push(told);
                         self.registered(&effect);
@@ -211,23 +222,12 @@ impl Bench {
 
     /// etcd has taken a registration.
     pub fn registered(&mut self, effect: &Effect) {
-        let Effect::Register {
-            lease,
-            points,
-            drawn,
-            unable,
-            fitness,
-        } = effect
-        else {
+        let Effect::Register(registration) = effect else {
             panic!("{effect:?} is no registration")
         };
         self.revision += 1;
         let outcome = RegisterOutcome::Done {
-            points: points.clone(),
-            drawn: drawn.clone(),
-            unable: unable.clone(),
-            fitness: *fitness,
-            lease: *lease,
+            registration: registration.clone(),
             revision: Revision(self.revision),
         };
         self.observe(Event::Registered(outcome));

@@ -9,16 +9,12 @@ fn a_drain_waits_to_be_told_who_else_is_there() {
     let mut bench = Bench::ready(1);
     bench.own_all();
     bench.observe(Event::Drain);
-    let [Effect::Register { points, lease, .. }] = &bench.next()[..] else {
+    let [Effect::Register(registration)] = &bench.next()[..] else {
         panic!("it registers without points");
     };
     bench.revision += 2;
     bench.observe(Event::Registered(RegisterOutcome::Done {
-        points: points.clone(),
-        drawn: None,
-        unable: Unable::default(),
-        fitness: Fitness::default(),
-        lease: *lease,
+        registration: registration.clone(),
         revision: Revision(bench.revision),
     }));
     assert_eq!(bench.plan(), []);
@@ -57,15 +53,11 @@ fn a_drain_waits_for_the_other() {
     );
     bench.observe(Event::Drain);
     let effects = bench.next();
-    assert!(matches!(&effects[..], [Effect::Register { points, .. }] if points.is_empty()));
+    assert!(matches!(&effects[..], [Effect::Register(it)] if it.points.is_empty()));
     let mut second = bench.gateway.clone();
 
     bench.observe(Event::Registered(RegisterOutcome::Done {
-        points: Vec::new(),
-        drawn: None,
-        unable: Unable::default(),
-        fitness: Fitness::default(),
-        lease: LEASE,
+        registration: registration(Vec::new()),
         revision: Revision(50),
     }));
     bench.revision = 50;
