@@ -69,7 +69,8 @@ fn an_etcd_with_a_name_and_no_thread_left() {
     /// Of no other process.
     const USER: u32 = 54_321;
     if !nix::unistd::geteuid().is_root() {
-        println!("SKIPPED: needs root to be another user: the limit does not hold for root");
+        let reason = "needs root to be another user: the limit does not hold for root";
+        common::skipped("no thread left", reason);
         return;
     }
     let etcd = Etcd::start();

@@ -4,23 +4,22 @@
 
 mod common;
 
+use common::disk::Disk;
 use common::etcd::EtcdCluster;
 use common::node::{Node, TTL, refs};
 use common::rows::{table, until_settled, until_settled_without};
 use common::sampler::Sampler;
-use common::{eventually, put, then};
+use common::{eventually, put, skipped, then};
 use std::time::{Duration, Instant};
 use wmgwd::etcd::{Client, Endpoint};
 
 /// Three members, each on a disk of its own; the leader's number, and a client of the other two.
 fn three() -> Option<(EtcdCluster, usize, Client)> {
-    let etcd = match EtcdCluster::start_on_disks(3) {
-        Ok(etcd) => etcd,
-        Err(reason) => {
-            println!("SKIPPED: no file system on a loop device: {reason}");
-            return None;
-        }
-    };
+    if let Some(reason) = Disk::cannot_be() {
+        skipped("a stalled disk", reason);
+        return None;
+    }
+    let etcd = EtcdCluster::start_on_disks(3);
     let leads = eventually("a leader", || etcd.leader());
     let others = [(leads + 1) % 3, (leads + 2) % 3].map(|member| etcd.endpoint(member));
     let majority = Client::new(others.to_vec(), Duration::from_secs(1));

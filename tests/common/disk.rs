@@ -14,15 +14,44 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// Why this machine can have none, if so: it has no loop devices, or the tests run as another user than root.
+    /// Whatever else is missing is a failure of the test.
+    pub fn cannot_be() -> Option<&'static str> {
+        if !nix::unistd::geteuid().is_root() {
+            Some("needs root to mount a file system")
+        } else if !Path::new("/dev/loop-control").exists() {
+            Some("needs loop devices (no /dev/loop-control)")
+        } else {
+            None
+        }
+    }
+
     /// Mounts a new file system at `mount`, which is made. `Err` with the reason if this machine cannot.
     pub fn new(mount: PathBuf) -> Result<Disk, String> {
-        let image = mount.with_extension("img");
-        let file = File::create(&image).map_err(|error| error.to_string())?;
-        file.set_len(SIZE).map_err(|error| error.to_string())?;
         std::fs::create_dir(&mount).map_err(|error| error.to_string())?;
-        run("mkfs.ext4", &["-q".as_ref(), &image])?;
-        run("mount", &["-o".as_ref(), "loop".as_ref(), &image, &mount])?;
-        Ok(Disk { image, mount })
+        let beside = mount.with_extension("img");
+        // Not each file system of a container takes a loop device; memory does.
+        let name = format!("wmgwd-disk-{}-{}", std::process::id(), beside.display());
+        let in_memory = Path::new("/dev/shm").join(name.replace('/', "-"));
+        Disk::with(beside, &mount).or_else(|reason| {
+            Disk::with(in_memory, &mount).map_err(|error| format!("{reason}; in memory: {error}"))
+        })
+    }
+
+    fn with(image: PathBuf, mount: &Path) -> Result<Disk, String> {
+        let made = Disk::make(&image, mount);
+        if made.is_err() {
+            let _ = std::fs::remove_file(&image);
+        }
+        let mount = mount.to_owned();
+        made.map(|()| Disk { image, mount })
+    }
+
+    fn make(image: &Path, mount: &Path) -> Result<(), String> {
+        let file = File::create(image).map_err(|error| error.to_string())?;
+        file.set_len(SIZE).map_err(|error| error.to_string())?;
+        run("mkfs.ext4", &["-q".as_ref(), image])?;
+        run("mount", &["-o".as_ref(), "loop".as_ref(), image, mount])
     }
 
     /// From now on every write to it waits.

@@ -13,6 +13,7 @@ pub mod rows;
 pub mod sampler;
 pub mod secure;
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +26,12 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Longer than any test takes.
 pub const LONG: Duration = Duration::from_secs(30);
+
+/// Says that a test shows nothing here, also to those who see only the output of tests that fail.
+pub fn skipped(what: &str, reason: &str) {
+    // The harness holds back what the macros print.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what}: {reason}");
+}
 
 /// Asks `probe` until it has an answer, for at most [`DEADLINE`].
 pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
