@@ -144,6 +144,7 @@ upstream_ospf() {
 	cat <<CONFIG
 router ospf
  ospf router-id 10.0.0.1
+ timers lsa min-arrival 0
  passive-interface lan
  network 10.0.2.0/24 area 0.0.0.0
  network 10.0.9.0/24 area 0.0.0.0

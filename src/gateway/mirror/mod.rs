@@ -294,6 +294,20 @@ mod tests {
         assert!(!mirror.ring().has(&name("gw1")));
     }
 
+    /// Input: an owner writes its row vacant; an operator deletes the row of another. Output: only the first was given
+    /// back, so that another node need not wait for an owner that may still answer.
+    #[test]
+    fn a_deleted_row_was_not_given_back() {
+        let none = |number, revision| change(Key::Current(vni(number)), None, None, revision);
+        for (kind, given_back) in [(Some(Value::Kind(Kind::Unassigned)), true), (None, false)] {
+            let mut mirror = mirror();
+            mirror.take_changes(&owner(1, "gw1", 2));
+            let news = mirror.take_changes(&[change(Key::Kind(vni(1)), kind, None, 3), none(1, 3)]);
+            let lost = news.rows.iter().find(|row| row.lost_a_name);
+            assert_eq!(lost.map(|row| row.given_back), Some(given_back));
+        }
+    }
+
     #[test]
     fn changes_that_are_known_and_vnis_out_of_range_are_no_news() {
         let mut mirror = mirror();

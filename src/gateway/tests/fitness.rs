@@ -59,6 +59,39 @@ fn an_unfit_owner_gives_its_vnis_back_in_batches() {
     assert!(vnis.all(|local| local.arp().answers() == Some(false)));
 }
 
+/// Input: the same, with a bridge that cannot be silenced. Output: its row is not given back before it is silent.
+#[test]
+fn an_unfit_owner_gives_back_only_what_is_silent() {
+    let mut bench = beside(1, of_rank(Rank::Fit));
+    bench.observe(Event::Signs(bad(Sign::FabricLink)));
+    let mut silence = Vec::new();
+    while silence.is_empty() {
+        bench.now = bench.now + Duration::from_millis(10);
+        bench.lease();
+        let effects = bench.plan();
+        for effect in effects {
+            match effect {
+                Effect::Register { .. } => {
+                    bench.registered(&effect);
+                    bench.echo();
+                }
+                Effect::SwitchArp(switches) => silence = switches,
+                Effect::Commit { rows, .. } => panic!("{rows:?} while it answers"),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(silence, [(vni(1), false)]);
+    bench.observe(Event::ArpSwitched(vec![(vni(1), ArpOutcome::Failed)]));
+    let gives_back =
+        |effects: &[Effect]| effects.iter().any(|it| matches!(it, Effect::Commit { .. }));
+    assert!(!gives_back(&bench.plan()));
+    let silent = ArpOutcome::Answers(false);
+    bench.observe(Event::ArpSwitched(vec![(vni(1), silent)]));
+    let effects = bench.plan();
+    assert!(gives_back(&effects), "{effects:?}");
+}
+
 /// Input: the same, where no better node can take the VNIs: none at all, one that is as bad, one of an earlier
 /// version, one whose signs are as bad a moment later. Output: the node keeps them.
 #[test]
