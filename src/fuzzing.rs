@@ -103,7 +103,7 @@ pub fn nft(bytes: &[u8]) {
         assert!(names.contains(&vni.bridge()));
     }
     let mut batch = nft_wire::Batch::default();
-    table::take_names(&mut batch, &names);
+    table::remove_names(&mut batch, &names);
     let (sent, _) = batch.finish();
     assert!(sent.len() >= 40 + 56 * names.len());
 }

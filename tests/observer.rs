@@ -8,19 +8,19 @@ use common::{DEADLINE, LONG, eventually, put, put_leased, then};
 use std::sync::mpsc::{self, Receiver};
 use wmgwd::daemon::history::History;
 use wmgwd::daemon::observer;
-use wmgwd::daemon::watch_pause::Rest;
+use wmgwd::daemon::watch_pause::PauseSwitch;
 use wmgwd::etcd::Client;
 use wmgwd::gateway::Event;
 use wmgwd::model::types::Revision;
 
-/// Keys that end together: enough for the watch to ask whether it may rest.
+/// Keys that end together: enough for the watch to ask whether it may pause.
 const HERD: usize = 300;
 
 /// An observed etcd.
 struct Observed {
     etcd: Etcd,
     client: Client,
-    rest: Rest,
+    pause: PauseSwitch,
     inbox: Receiver<Event>,
 }
 
@@ -28,15 +28,15 @@ impl Observed {
     fn start() -> Observed {
         let etcd = Etcd::start();
         let client = etcd.client();
-        let rest = Rest::default();
+        let pause = PauseSwitch::default();
         let (events, inbox) = mpsc::channel();
         let watched = Client::new(vec![etcd.endpoint()], DEADLINE);
         let history = History::new(events.clone());
-        observer::spawn(&watched, &events, &<_>::default(), &history, &rest).unwrap();
+        observer::spawn(&watched, &events, &<_>::default(), &history, &pause).unwrap();
         let observed = Observed {
             etcd,
             client,
-            rest,
+            pause,
             inbox,
         };
         assert!(matches!(observed.next(), Event::Snapshot { .. }));
@@ -97,50 +97,50 @@ impl Observed {
     }
 }
 
-// Input: many keys end at once, and the worker wishes the watch to rest, then to follow; then to rest again.
-// Output: etcd has no watch during the rest, and what happens then is told after it; with that, the watch asks
+// Input: many keys end at once, and the worker wishes the watch to pause, then to follow; then to pause again.
+// Output: etcd has no watch during the pause, and what happens then is told after it; with that, the watch asks
 // again.
 #[test]
 fn a_rest_loses_nothing() {
     let observed = Observed::start();
     observed.herd();
     for _ in 0..2 {
-        observed.rest.begin();
+        observed.pause.begin();
         observed.until_watched(false);
         let revision = observed.put();
-        observed.rest.end();
+        observed.pause.end();
         assert!(
             matches!(observed.next(), Event::MassExpiry(changes) if changes[0].revision == revision)
         );
     }
-    observed.rest.end();
+    observed.pause.end();
     observed.tells();
     observed.until_watched(true);
 }
 
-// Input: the worker does not want a rest, or does not answer, or forgets that the watch rests.
+// Input: the worker does not want a pause, or does not answer, or forgets that the watch is paused.
 // Output: the watch goes on by itself, without asking again until there is a reason.
 #[test]
 fn a_watch_goes_on_without_the_worker() {
     let observed = Observed::start();
     observed.herd();
-    observed.rest.end();
+    observed.pause.end();
     observed.tells();
 
     observed.herd();
     observed.tells();
 
     observed.herd();
-    observed.rest.begin();
+    observed.pause.begin();
     observed.until_watched(false);
     observed.tells();
 }
 
-// Input: a wish to rest without a request. Output: the watch follows, also when it asks later on.
+// Input: a wish to pause without a request. Output: the watch follows, also when it asks later on.
 #[test]
 fn a_wish_from_before_does_not_count() {
     let observed = Observed::start();
-    observed.rest.begin();
+    observed.pause.begin();
     observed.tells();
     observed.herd();
     observed.tells();

@@ -69,7 +69,7 @@ fn try_to_remove_gate(range: VniRange) -> Result<bool, nft::Error> {
                 others.len()
             );
             let ours: Vec<String> = vnis.into_iter().map(Vni::bridge).collect();
-            return table.take(&ours).map(|()| false);
+            return table.remove_names(&ours).map(|()| false);
         }
     }
     table.remove()

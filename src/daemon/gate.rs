@@ -133,7 +133,7 @@ impl Gate {
         }
         let new: Vec<Vni> = vnis.filter(|vni| !self.gated.contains(vni)).collect();
         let names: Vec<String> = new.iter().map(|vni| vni.bridge()).collect();
-        if self.change(|table| table.put(&names)) {
+        if self.change(|table| table.add_names(&names)) {
             self.full &= names.is_empty();
             self.gated.extend(new);
         }
@@ -146,7 +146,7 @@ impl Gate {
         }
         let gone: Vec<Vni> = vnis.filter(|vni| self.gated.contains(vni)).collect();
         let names: Vec<String> = gone.iter().map(|vni| vni.bridge()).collect();
-        if self.change(|table| table.take(&names)) {
+        if self.change(|table| table.remove_names(&names)) {
             for vni in gone {
                 self.gated.remove(&vni);
             }
@@ -290,7 +290,7 @@ impl Gate {
                 names,
             } => {
                 let (gated, others) = vnis_of(&names, self.range);
-                table.take(&others)?;
+                table.remove_names(&others)?;
                 self.gated = gated;
                 made = Made::Kept;
             }

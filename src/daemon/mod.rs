@@ -47,7 +47,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
-use watch_pause::Rest;
+use watch_pause::PauseSwitch;
 use worker::Worker;
 
 /// Another node lives under this name.
@@ -208,8 +208,8 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         adopted,
     )?;
     let history = History::new(events.clone());
-    let rest = Rest::default();
-    observer::spawn(&client, &events, &metrics, &history, &rest)?;
+    let pause = PauseSwitch::default();
+    observer::spawn(&client, &events, &metrics, &history, &pause)?;
     host_monitor::spawn(
         host.router(),
         host.bridges(),
@@ -243,7 +243,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         lease_doubts: lease_keeper.doubts(),
         inbox,
         history,
-        rest,
+        pause,
         supervisor,
         metrics,
         notifier: notifier.clone(),

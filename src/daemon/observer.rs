@@ -6,7 +6,7 @@
 //! not get there, it takes a snapshot itself.
 
 use crate::daemon::history::{History, Progress};
-use crate::daemon::watch_pause::Rest;
+use crate::daemon::watch_pause::PauseSwitch;
 use crate::etcd::{Client, Error, KeyValue, WatchBatch, WatchEvent};
 use crate::gateway::Event;
 use crate::model::types::Revision;
@@ -27,7 +27,7 @@ const BOUND: Duration = Duration::from_secs(10);
 /// How often etcd is asked how new it is.
 const POLL: Duration = Duration::from_secs(2);
 /// So many deletions at once mean that a node died that served many VNIs: those who take them over may wish that
-/// the watch rests.
+/// the watch pauses.
 const MASS_EXPIRY: usize = 256;
 /// How long a failing thread pauses, at first and at most.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -43,7 +43,7 @@ struct Observer {
     history: History,
     reported: Arc<Mutex<BTreeSet<Foreign>>>,
     metrics: Arc<Metrics>,
-    rest: Rest,
+    pause: PauseSwitch,
 }
 
 /// Starts the threads `watch` and `poll`. They end with the process: a blocked read cannot be woken, and
@@ -56,7 +56,7 @@ pub fn spawn(
     events: &Sender<Event>,
     metrics: &Arc<Metrics>,
     history: &History,
-    rest: &Rest,
+    pause: &PauseSwitch,
 ) -> io::Result<()> {
     let observer = Observer {
         client: client.clone(),
@@ -64,7 +64,7 @@ pub fn spawn(
         history: history.clone(),
         reported: Arc::default(),
         metrics: metrics.clone(),
-        rest: rest.clone(),
+        pause: pause.clone(),
     };
     let poller = observer.clone();
     Builder::new()
@@ -129,47 +129,47 @@ impl Observer {
                 .snapshot()
                 .map_err(|error| Lost { seen: None, error })?,
         };
-        let mut rested = false;
+        let mut paused = false;
         while self
-            .follow(rewound, &mut seen, rested, complaint)
+            .follow(rewound, &mut seen, paused, complaint)
             .map_err(|error| Lost {
                 seen: Some(seen),
                 error,
             })?
         {
-            self.rest.wait_for_end();
-            rested = true;
+            self.pause.wait_for_end();
+            paused = true;
         }
         Ok(seen)
     }
 
-    /// Follows etcd on one connection; whether the watch is to rest now.
+    /// Follows etcd on one connection; whether the watch is to pause now.
     fn follow(
         &self,
         rewound: u32,
         seen: &mut Revision,
-        rested: bool,
+        paused: bool,
         complaint: &mut Complaint,
     ) -> Result<bool, Error> {
         let watch = self.client.watch(schema::PREFIX, seen.next(), BOUND)?;
         if complaint.settle() {
             info!("rev={seen} watching etcd again");
         }
-        // What came together during a rest is much, too, and it may have been too short.
-        let mut may_rest = rested;
+        // What came together during a pause is much, too, and it may have been too short.
+        let mut may_pause = paused;
         for batch in watch {
             let batch = batch?;
             *seen = (*seen).max(batch.revision);
             let deletions = batch.events.iter().filter(|event| event.deleted);
-            may_rest |= deletions.count() >= MASS_EXPIRY;
-            if may_rest {
-                self.rest.ask();
+            may_pause |= deletions.count() >= MASS_EXPIRY;
+            if may_pause {
+                self.pause.ask();
             }
-            if !self.pass_on(rewound, &batch, may_rest) {
+            if !self.pass_on(rewound, &batch, may_pause) {
                 break;
             }
             // Until then nothing is read, and with the connection it is not even written.
-            if std::mem::take(&mut may_rest) && self.rest.is_wished() {
+            if std::mem::take(&mut may_pause) && self.pause.is_wished() {
                 return Ok(true);
             }
         }
@@ -178,7 +178,7 @@ impl Observer {
 
     /// Tells what a watch brought, unless etcd has gone back since that was opened: its revisions are of another
     /// history than those that were told last, or leave out what came before them.
-    fn pass_on(&self, rewound: u32, batch: &WatchBatch, may_rest: bool) -> bool {
+    fn pass_on(&self, rewound: u32, batch: &WatchBatch, may_pause: bool) -> bool {
         let changes = batch
             .events
             .iter()
@@ -189,7 +189,7 @@ impl Observer {
         if progress.rewound != rewound {
             return false;
         }
-        let _ = self.events.send(match may_rest {
+        let _ = self.events.send(match may_pause {
             true => Event::MassExpiry(changes),
             false => Event::Changed(changes),
         });
@@ -398,7 +398,7 @@ mod tests {
             history,
             reported: Arc::default(),
             metrics: Arc::default(),
-            rest: Rest::default(),
+            pause: PauseSwitch::default(),
         };
         (observer, inbox)
     }

@@ -1,11 +1,11 @@
-//! What the worker wishes of the thread `watch`: to go on, or to rest while rows are written.
+//! What the worker wishes of the thread `watch`: to go on, or to pause while rows are written.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long the worker is waited for: it may be in the middle of a transaction.
 const ANSWER: Duration = Duration::from_millis(300);
-/// How long a rest lasts at most, whatever the worker is doing. It ends one sooner by itself.
+/// How long a pause lasts at most, whatever the worker is doing. The worker ends it sooner by itself.
 const LONGEST: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -13,17 +13,17 @@ enum Wish {
     #[default]
     None,
     Follow,
-    Rest,
+    Pause,
 }
 
-/// Shared by the worker and the thread `watch`.
+/// What the worker wishes, shared with the thread `watch`.
 #[derive(Clone, Debug, Default)]
-pub struct Rest(Arc<(Mutex<Wish>, Condvar)>);
+pub struct PauseSwitch(Arc<(Mutex<Wish>, Condvar)>);
 
-impl Rest {
-    /// The worker wishes the watch to rest until it wishes it to follow again.
+impl PauseSwitch {
+    /// The worker wishes the watch to pause until it wishes it to follow again.
     pub fn begin(&self) {
-        self.set(Wish::Rest);
+        self.set(Wish::Pause);
     }
 
     /// The worker wishes the watch to follow.
@@ -36,14 +36,14 @@ impl Rest {
         self.set(Wish::None);
     }
 
-    /// Whether the watch is to rest, once the worker has said so or the contrary.
+    /// Whether the watch is to pause, once the worker has decided.
     pub(crate) fn is_wished(&self) -> bool {
-        self.wait(ANSWER, Wish::None) == Wish::Rest
+        self.wait(ANSWER, Wish::None) == Wish::Pause
     }
 
     /// Waits until the worker wishes the watch to follow.
     pub(crate) fn wait_for_end(&self) {
-        self.wait(LONGEST, Wish::Rest);
+        self.wait(LONGEST, Wish::Pause);
     }
 
     fn set(&self, wish: Wish) {

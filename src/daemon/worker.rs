@@ -8,7 +8,7 @@ use crate::daemon::fence::Fence;
 use crate::daemon::frr_thread::{self, Order};
 use crate::daemon::history::History;
 use crate::daemon::lease::{DoubtSender, LeaseDoubt};
-use crate::daemon::watch_pause::Rest;
+use crate::daemon::watch_pause::PauseSwitch;
 use crate::etcd::{self, Client};
 use crate::gateway::{
     ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome, Registration,
@@ -68,8 +68,8 @@ pub struct Worker {
     pub lease_doubts: DoubtSender,
     /// To be told when etcd has gone back.
     pub history: History,
-    /// Whether the watch is to rest.
-    pub rest: Rest,
+    /// Whether the watch is to pause.
+    pub pause: PauseSwitch,
     /// Who wants to know how it goes.
     pub supervisor: Supervisor,
     /// Where it is counted.
@@ -370,10 +370,10 @@ impl Running {
                 self.observe(Event::Registered(outcome));
             }
             Effect::PauseWatch => {
-                debug!("the watch rests while VNIs are taken over");
-                self.worker.rest.begin();
+                debug!("the watch is paused while VNIs are taken over");
+                self.worker.pause.begin();
             }
-            Effect::ResumeWatch => self.worker.rest.end(),
+            Effect::ResumeWatch => self.worker.pause.end(),
             Effect::Exit(exit) => return Some(exit),
         }
         None

@@ -295,7 +295,7 @@ fn a_stalled_grant_is_no_grant() {
                 stall: stall.clone(),
             }));
             lease.make(&Found::Absent).unwrap();
-            lease.put(&["br7".to_owned()]).unwrap();
+            lease.add_names(&["br7".to_owned()]).unwrap();
             let flood = flood();
             let mut spans = Vec::new();
             let (mut refused, mut granted) = (0, 0);
@@ -516,7 +516,9 @@ fn ten_thousand_bridges_are_one_message() {
                 println!("{what}: {:?}", clock::now().since(begun));
             };
             let some = names(10_000);
-            timed("10 000 names put", &mut || lease.put(&some).unwrap());
+            timed("10 000 names added", &mut || {
+                lease.add_names(&some).unwrap()
+            });
             let end = clock::now() + Duration::from_secs(60);
             timed("granted", &mut || assert_eq!(lease.grant(end).unwrap(), 0));
             timed("looked at", &mut || {
@@ -527,17 +529,19 @@ fn ten_thousand_bridges_are_one_message() {
                 assert_eq!(names.len(), 10_000);
             });
             timed("fenced", &mut || lease.revoke().unwrap());
-            timed("10 000 names taken", &mut || lease.take(&some).unwrap());
+            timed("10 000 names removed", &mut || {
+                lease.remove_names(&some).unwrap()
+            });
             let all = names(table::ROOM);
-            timed("65 536 names put", &mut || lease.put(&all).unwrap());
+            timed("65 536 names added", &mut || lease.add_names(&all).unwrap());
             assert!(matches!(
-                lease.put(&["br70000".to_owned()]),
+                lease.add_names(&["br70000".to_owned()]),
                 Err(Error::Full)
             ));
             // What is there already takes no room.
-            lease.put(&all[..10]).unwrap();
+            lease.add_names(&all[..10]).unwrap();
             timed("removed", &mut || assert!(lease.remove().unwrap()));
-            assert!(matches!(lease.put(&all[..1]), Err(Error::Lost)));
+            assert!(matches!(lease.add_names(&all[..1]), Err(Error::Lost)));
             assert!(matches!(lease.grant(end), Err(Error::Lost)));
         },
     );

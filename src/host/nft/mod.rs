@@ -161,16 +161,16 @@ impl KernelLease {
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Lost`], or the kernel refused.
-    pub fn put(&mut self, names: &[String]) -> Result<(), Error> {
-        self.in_parts(names, table::put_names)
+    pub fn add_names(&mut self, names: &[String]) -> Result<(), Error> {
+        self.in_parts(names, table::add_names)
     }
 
     /// Has the bridges of these names answer as `arp_ignore` says.
     ///
     /// # Errors
     /// [`Error::Lost`], or the kernel refused.
-    pub fn take(&mut self, names: &[String]) -> Result<(), Error> {
-        self.in_parts(names, table::take_names)
+    pub fn remove_names(&mut self, names: &[String]) -> Result<(), Error> {
+        self.in_parts(names, table::remove_names)
     }
 
     /// As one batch, or as several where one is too large for the socket: each by itself is safe.

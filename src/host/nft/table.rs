@@ -284,12 +284,12 @@ pub fn grant(batch: &mut Batch, token: u32, lasts: Duration) {
 }
 
 /// Puts names into `owned`; those that are there already stay.
-pub fn put_names(batch: &mut Batch, names: &[String]) {
+pub fn add_names(batch: &mut Batch, names: &[String]) {
     each_name(batch, Kind::NewElements, names);
 }
 
 /// Takes names out of `owned`, also such as are not there.
-pub fn take_names(batch: &mut Batch, names: &[String]) {
+pub fn remove_names(batch: &mut Batch, names: &[String]) {
     each_name(batch, Kind::NewElements, names);
     each_name(batch, Kind::DeleteElements, names);
 }

@@ -112,14 +112,14 @@ fn names_go_in_parts_where_they_must() {
     let names: Vec<String> = (0..10).map(|i| format!("br{i}")).collect();
     let large = Some(Errno::EMSGSIZE);
     let script = Script::answering(&[large, None, large, None, None]);
-    script.lease().put(&names).unwrap();
+    script.lease().add_names(&names).unwrap();
     let sent = script.sent.lock().unwrap().clone();
     assert_eq!(sent.len(), 5);
     assert!(sent[1] < sent[0] && sent[3] < sent[2]);
     let script = Script::answering(&[large]);
-    assert!(script.lease().put(&names[..1]).is_err());
+    assert!(script.lease().add_names(&names[..1]).is_err());
     assert_eq!(script.sent(), 1);
-    Script::default().lease().put(&[]).unwrap();
+    Script::default().lease().add_names(&[]).unwrap();
 }
 
 /// Input: two processes that grant. Output: their tokens differ, and none comes twice in a row.

@@ -44,7 +44,7 @@ fn batches_are_those_of_nft() {
     let names = ["br7".to_owned(), "br8".to_owned()];
     let granted = ours(|batch| {
         grant(batch, 7, Duration::from_secs(5));
-        put_names(batch, &names);
+        add_names(batch, &names);
     });
     assert_eq!(said(&granted), said(&seed("nft-grant")));
 }
