@@ -797,10 +797,16 @@ fn nearly_full(lab: &Lab) {
         )
     };
     eventually("the etcd answers", || said().status == "0");
-    let put = "for i in 1 2 3 4; do head -c 1000000 /dev/zero | tr '\\0' x \
-        | ETCDCTL_API=3 etcdctl --endpoints http://10.0.3.100:2399 put big; done";
+    // etcd takes 1.1 to 1.2 MB for each.
+    let put = |count: u32| {
+        shell(&format!(
+            "for i in $(seq {count}); do head -c 1000000 /dev/zero | tr '\\0' x \
+             | ETCDCTL_API=3 etcdctl --endpoints http://10.0.3.100:2399 put big; done"
+        ));
+    };
+    put(36);
     eventually("its data take most of its quota", || {
-        shell(put);
+        put(3);
         let said = said();
         let found = said
             .findings

@@ -53,9 +53,14 @@ struct Process(Child);
 
 impl Process {
     fn start(address: &str) -> (Process, Line) {
+        Process::with(address, GUARD_MARGIN)
+    }
+
+    /// One that fences so long before the end of the lease.
+    fn with(address: &str, margin: Duration) -> (Process, Line) {
         let child = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
             .args(["guard", address, VERSION])
-            .arg(GUARD_MARGIN.as_millis().to_string())
+            .arg(margin.as_millis().to_string())
             .args(["1", "100", "list", "real", "info"])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
@@ -456,7 +461,8 @@ fn no_table_is_left_behind() {
         &["ip", "arping", "nft"],
         || {
             bridge_with_station("");
-            let (mut guard, line) = Process::start("wmgwd/gate");
+            // So long that the kernel's hold would end by itself a good while later.
+            let (mut guard, line) = Process::with("wmgwd/gate", GUARD_MARGIN * 4);
             let (fence, _) = fence(Box::new(line.clone()));
             eventually("it serves", || {
                 fence.set_lease(Some(lease(Duration::from_millis(1500))));
@@ -464,7 +470,6 @@ fn no_table_is_left_behind() {
             });
             // This daemon would put it back.
             drop((fence, line));
-            // Looked at often: the kernel's hold would end by itself a little later.
             eventually("the guard has silenced", || {
                 let is_silent = || {
                     let switch = "/proc/sys/net/ipv4/conf/br7/arp_ignore";
