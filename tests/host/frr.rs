@@ -584,3 +584,42 @@ fn the_guard_of_a_run_before_leaves_the_next_run_alone() {
         assert!(guard.try_wait().unwrap().is_some(), "the guard has ended");
     });
 }
+
+/// Input: a VNI of the range that is the L3VNI of the default VRF, so that its route target is on all type-2 routes.
+/// Output: it is refused in both modes, by name, and the claim of a VNI lets out no other.
+#[test]
+fn an_l3vni_is_not_advertised() {
+    namespace::run("frr::an_l3vni_is_not_advertised", PROGRAMS, || {
+        router::start(5);
+        configure("zebra", "vni 5\n");
+        eventually("VNI 5 is an L3VNI", || {
+            let text = sh("vtysh -d bgpd -c 'show bgp l2vpn evpn vni 5 json'");
+            let vni: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            vni["type"] == "L3"
+        });
+        // By the addresses of the bridges: each route has the route target of VNI 5, too.
+        let shows = |vnis: &[u32]| {
+            eventually(&format!("exactly {vnis:?}"), || {
+                let show = "vtysh -N ap -d bgpd -c 'show bgp l2vpn evpn route type macip'";
+                let routes = sh(&format!("{show} 2>/dev/null"));
+                let is_shown = |i: &u32| routes.contains(&format!("[10.16.{i}.1]"));
+                Vec::from_iter((1..=5).filter(is_shown)) == vnis
+            });
+        };
+        for filter in [EvpnFilter::List, EvpnFilter::Entries] {
+            let mut frr = frr(5, filter);
+            frr.withdraw_all().unwrap();
+            shows(&[]);
+            let failures = frr.apply(&[claim(5), claim(1)], &|| true);
+            let [failure] = &failures[..] else {
+                panic!("{failures:?}");
+            };
+            assert_eq!(failure.vni, vni(5));
+            let text = failure.error.to_string();
+            assert!(text.contains("VNI 5 is an L3VNI"), "{text}");
+            shows(&[1]);
+            applied(&mut frr, &[claim(2)]);
+            shows(&[1, 2]);
+        }
+    });
+}
