@@ -1,6 +1,7 @@
 //! What is attached to interfaces beside netfilter: filters of tc, which may drop any packet, and the VLANs of bridges
 //! that filter by VLAN. Asked for by `wmgwd check` alone.
 
+use super::interfaces::Vlans;
 use super::links::dump_each;
 use super::netlink::{
     HEADER, IFLA_IFNAME, INFO, RTM_GETLINK, RTM_NEWLINK, attributes, number, text,
@@ -87,15 +88,6 @@ fn read_qdisc(message: &[u8]) -> Option<(u32, &str)> {
     let mut attributes = attributes(message.get(TC..)?);
     let (_, kind) = attributes.find(|(kind, _)| *kind == TCA_KIND)?;
     Some((index, text(kind)?))
-}
-
-/// The VLANs of a port of a bridge, or of the bridge itself.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Vlans {
-    /// The one that frames without a tag belong to.
-    pub pvid: Option<u16>,
-    /// Those whose frames leave without a tag.
-    pub untagged: BTreeSet<u16>,
 }
 
 /// The VLANs of all bridges and their ports, by the index of the interface.

@@ -8,6 +8,7 @@ use super::netlink::{
     text,
 };
 use core::net::Ipv4Addr;
+use std::collections::BTreeSet;
 
 /// Flag of an interface that is switched on, netdevice(7).
 const IFF_UP: u32 = 1;
@@ -289,6 +290,15 @@ fn read_port(data: &[u8]) -> Port {
         }
     }
     port
+}
+
+/// The VLANs of a port of a bridge, or of the bridge itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Vlans {
+    /// The one that frames without a tag belong to.
+    pub pvid: Option<u16>,
+    /// Those whose frames leave without a tag.
+    pub untagged: BTreeSet<u16>,
 }
 
 #[cfg(test)]

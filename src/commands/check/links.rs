@@ -1,7 +1,7 @@
 //! Pure: whether the bridges and VXLAN interfaces of the range are there and as they must be.
 
 use super::{Finding, SHOWN, absent};
-use crate::host::filters::Vlans;
+use crate::host::interfaces::Vlans;
 use crate::host::interfaces::{Interface, Port};
 use crate::model::purpose::Purpose;
 use crate::model::types::{Vni, VniRange};

@@ -192,9 +192,9 @@ impl Metrics {
         *self.fitness.lock().expect("no holder of this lock panics") = fitness;
     }
 
-    /// The daemon started at `unix_seconds` (seconds since 1970, UTC), with the lease of a run before or without.
-    pub fn started(&self, unix_seconds: u64, was_adopted: bool) {
-        self.started.store(unix_seconds, Ordering::Relaxed);
+    /// The daemon started at `started_at`, in seconds since 1970 (UTC), with the lease of a run before or without.
+    pub fn started(&self, started_at: u64, was_adopted: bool) {
+        self.started.store(started_at, Ordering::Relaxed);
         self.was_adopted.store(was_adopted, Ordering::Relaxed);
     }
 
