@@ -85,7 +85,7 @@ pub(super) struct Args {
     /// true or false: leave the kernel and FRR alone, log at debug what would be done (default: false)
     #[argh(switch)]
     mock: bool,
-    /// the ring points of this node: numbers from 0 to 18446744073709551615, separated by commas (default: 100 random points, drawn at the first start and kept in etcd)
+    /// the ring points of this node: numbers from 0 to 18446744073709551615, separated by commas; else drawn at the first start and kept in etcd (default: 100 random points)
     #[argh(option, default = "String::new()")]
     uids: String,
     /// true or false: log at debug (default: false)

@@ -179,12 +179,7 @@ fn giving_the_defaults_changes_nothing() {
                 flag.long
             ),
             // In words: there is nothing to write that would be the same.
-            Some((
-                _,
-                "100 random points, drawn at the first start and kept in etcd)"
-                | "those of the system)"
-                | "none)",
-            )) => {}
+            Some((_, "100 random points)" | "those of the system)" | "none)")) => {}
             Some((_, default)) => given.push(format!(
                 "{}={}",
                 flag.long,
