@@ -286,15 +286,16 @@ fn a_reload_of_frr_is_noticed() {
     for (node, daemon) in [("gw1", &first), ("gw2", &second)] {
         let begun = std::time::Instant::now();
         let said = lab.ask(node, &reload);
+        let reloaded = begun.elapsed();
         eventually(&format!("{node} has noticed: {said}"), || {
             daemon
                 .log()
                 .contains("are not as they were left: told again")
         });
         lab.shows(&owners);
+        let back = begun.elapsed() - reloaded;
         println!(
-            "{test}: {node} is as before {:?} after the reload began",
-            begun.elapsed()
+            "{test}: {node}: the reload took {reloaded:?}, all is as before {back:?} after its end"
         );
     }
     assert_eq!(lab.settled(&["gw1", "gw2"]), owners);

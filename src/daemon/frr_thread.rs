@@ -131,6 +131,8 @@ struct Audits {
     early: Vec<Time>,
     regular: Time,
     glance: Time,
+    /// No loss that a glance shows brings an audit before then.
+    trusted_until: Time,
 }
 
 impl Audits {
@@ -139,6 +141,7 @@ impl Audits {
             early: Vec::new(),
             regular: now + AUDIT,
             glance: now + GLANCE,
+            trusted_until: now,
         }
     }
 
@@ -160,15 +163,16 @@ impl Audits {
         is_due
     }
 
-    /// FRR seems to have lost something at `now`. What takes it away may go on for some seconds. (Where audits are
-    /// due already, the next of them sees it: a loss that cannot be mended does not bring one each second.)
+    /// FRR seems to have lost something at `now`. What takes it away may go on for some seconds. (A loss that cannot be
+    /// mended does not bring an audit each second.)
     fn suspect(&mut self, now: Time) {
-        if self.early.is_empty() {
+        if now >= self.trusted_until {
             info!(
                 "FRR: a bridge has another OSPF cost than it was given: everything is compared at once"
             );
             self.follow_reset(now);
             self.early.push(now);
+            self.trusted_until = now + EARLY[EARLY.len() - 1];
         }
     }
 
@@ -372,9 +376,13 @@ mod tests {
                 made.push(second);
             }
         }
-        assert_eq!(
-            made,
-            [20, 21, 23, 30, 31, 32, 34, 41, 42, 43, 45, 52, 53, 54, 56]
-        );
+        // Also while the audits after a reset are still to come.
+        let mut fresh = Audits::new(begin);
+        fresh.follow_reset(begin);
+        let now = begin + Duration::from_secs(4);
+        assert!(fresh.take_due(now) && !fresh.take_due(now));
+        fresh.suspect(now);
+        assert!(fresh.take_due(now));
+        assert_eq!(made, [20, 21, 23, 30, 31, 33, 40, 41, 43, 50, 51, 53]);
     }
 }
