@@ -54,11 +54,7 @@ pub fn links(bytes: &[u8]) {
         match &events {
             LinkEvent::Link(link) => {
                 vnis.extend(link.vxlan.and_then(|vxlan| Vni::new(vxlan.id)));
-                vnis.extend(
-                    link.name
-                        .strip_prefix("br")
-                        .and_then(|vni| vni.parse::<Vni>().ok()),
-                );
+                vnis.extend(Vni::of_bridge(&link.name));
                 last.insert(link.index, link.clone());
             }
             LinkEvent::Gone(index) => drop(last.remove(index)),

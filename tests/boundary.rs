@@ -114,7 +114,7 @@ fn pure_modules_do_not_act() {
             .iter()
             .filter(|(name, _)| is_in(name, module))
             .collect();
-        assert!(!files.is_empty(), "{module} has moved: mend this test");
+        assert!(!files.is_empty(), "{module} has moved: correct this test");
         for (name, code) in files {
             for word in IMPURE {
                 assert!(!code.contains(word), "{name} is pure and has {word}");

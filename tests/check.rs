@@ -1,5 +1,5 @@
 //! `wmgwd check` on a gateway of the lab (`contrib/lab`): it passes, and each thing that is broken is named, with
-//! the command that mends it. Where that command can be run as it stands, it is what mends the lab again.
+//! the command that repairs it. Where that command can be run as it stands, it is what repairs the lab again.
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code)]
@@ -13,7 +13,7 @@ const ETCD: &str = "--etcd=http://10.0.3.100:2379,http://10.0.3.100:2379";
 
 const ONE_MEMBER: &str = "a cluster of one member: when it fails, every gateway is fenced";
 
-/// What a check says that is not `ok`: level, text, mend; and its exit status.
+/// What a check says that is not `ok`: level, text, remedy; and its exit status.
 struct Said {
     status: String,
     findings: Vec<(String, String, String)>,
@@ -39,7 +39,7 @@ fn check(lab: &Lab, options: &[&str]) -> Said {
             .filter(|finding| finding["level"] != "ok")
             // The lab has one member; all that is tested here is beside that.
             .filter(|finding| finding["text"] != ONE_MEMBER)
-            .map(|it| (word(it, "level"), word(it, "text"), word(it, "mend")))
+            .map(|it| (word(it, "level"), word(it, "text"), word(it, "remedy")))
             .collect(),
     }
 }
@@ -56,7 +56,7 @@ fn shell(lab: &Lab, command: &str) {
     assert!(said.contains("done"), "{command}: {said}");
 }
 
-/// Configures FRR line by line, as the mends do.
+/// Configures FRR line by line, as the repairs do.
 fn frr(lines: &[&str]) -> String {
     let lines: Vec<String> = lines.iter().map(|line| format!("-c '{line}'")).collect();
     format!("vtysh -c 'configure terminal' {}", lines.join(" "))
@@ -80,7 +80,7 @@ fn nft(chain: &str, rules: &[&str]) -> String {
     format!("nft '{table}; add {chain}; {}'", rules.join("; "))
 }
 
-/// How a breakage is mended.
+/// How a breakage is repaired.
 enum Mend {
     /// By the command that the check itself names.
     AsTold,
@@ -88,7 +88,7 @@ enum Mend {
     By(String),
 }
 
-/// Each breakage: what breaks it, what must be said (level, part of the text), what mends it.
+/// Each breakage: what breaks it, what must be said (level, part of the text), what repairs it.
 fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
     use Mend::{AsTold, By};
     let vxlan = |id: u32, then: &str| {
@@ -589,7 +589,7 @@ fn a_gateway_passes_and_each_breakage_is_named() {
     let words: Vec<&str> = default.iter().flat_map(|line| ["-c", line]).collect();
     lab.ask("up1", &[&["vtysh"], &words[..]].concat());
     passes("nothing");
-    for (breakage, level, text, mend) in breakages() {
+    for (breakage, level, text, remedy) in breakages() {
         shell(&lab, &breakage);
         let mut told = String::new();
         eventually(&format!("{text:?} after {breakage}"), || {
@@ -599,7 +599,7 @@ fn a_gateway_passes_and_each_breakage_is_named() {
                 .iter()
                 .find(|(said, words, _)| said == level && words.contains(text));
             match found {
-                Some((_, _, mend)) => told = mend.clone(),
+                Some((_, _, remedy)) => told = remedy.clone(),
                 None => println!("{test}: {breakage}: {:?}", said.findings),
             }
             let fits = match said.status.as_str() {
@@ -614,7 +614,7 @@ fn a_gateway_passes_and_each_breakage_is_named() {
             );
             found.is_some() && (level != "fail" || said.status == "1")
         });
-        match mend {
+        match remedy {
             Mend::AsTold => shell(&lab, &told),
             Mend::By(command) => shell(&lab, &command),
         }

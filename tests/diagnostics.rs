@@ -37,7 +37,7 @@ const CARRIERS: &[(&str, &str, From)] = &[
     ("{foreign}", "@", all("impl fmt::Display for Foreign")),
     (
         "FRR: {warning}",
-        "FRR: filter-vni: @; mend: {mend}",
+        "FRR: filter-vni: @; remedy: {remedy}",
         From::Argument {
             within: Some("fn faults"),
             callee: "fault",
@@ -46,20 +46,20 @@ const CARRIERS: &[(&str, &str, From)] = &[
     ),
     (
         "FRR: {warning}",
-        "FRR: filter-vni: @; mend: {mend}",
+        "FRR: filter-vni: @; remedy: {remedy}",
         From::Let {
             within: "fn faults",
             name: "text",
         },
     ),
     (
-        "{}: {}; run: {mend}",
-        "arp_ignore: net.ipv4.conf.all.arp_ignore={value} @; run: {mend}",
+        "{}: {}; remedy: {remedy}",
+        "arp_ignore: net.ipv4.conf.all.arp_ignore={value} @; remedy: {remedy}",
         all("fn arp_ignore_of_all"),
     ),
     (
-        "{}: {}; run: {mend}",
-        "neigh_suppress: @: VNIs {vnis}; run: {mend}",
+        "{}: {}; remedy: {remedy}",
+        "neigh_suppress: @: VNIs {vnis}; remedy: {remedy}",
         From::Argument {
             within: Some("fn suppression"),
             callee: "fail",

@@ -99,7 +99,7 @@ fn foreign_keys_and_nodes_are_stepped_over() {
 }
 
 /// Input: rows in service that another program overwrites with what cannot be read or means nothing. Output: what
-/// cannot be read costs no moment of service; every row is mended.
+/// cannot be read costs no moment of service; every row is repaired.
 #[test]
 fn spoiled_rows_are_mended() {
     let etcd = Etcd::start();
@@ -138,7 +138,7 @@ fn spoiled_rows_are_mended() {
     }
     // Harmless as long as the row is idle, and no node repairs it.
     client.txn(&then(vec![put(key(7, "next"), "")])).unwrap();
-    println!("mended: {:?}", until_settled(&client, &both));
+    println!("repaired: {:?}", until_settled(&client, &both));
     let report = sampler.finish();
     for (vni, gap) in report.gaps.iter().filter(|(_, gap)| !gap.is_zero()) {
         println!("vni={vni} unserved for {gap:?}");

@@ -551,8 +551,9 @@ fn end_of_hold(lab: &Lab) -> Option<Time> {
     look.join().unwrap()
 }
 
-/// Input: daemon and guard killed at the same moment, `rounds` times, under load and a flood of ARP. Output: nothing that
-/// is asked after the end of the kernel's hold is answered, and nothing after a request that was not. `arp_ignore` says the whole time that the bridge answers.
+/// Input: daemon and guard killed at the same moment, `rounds` times, under load and a flood of ARP. Output: nothing
+/// that is asked after the end of the kernel's hold is answered, and nothing after a request that was not. `arp_ignore`
+/// says the whole time that the bridge answers.
 fn double_kills(test: &str, rounds: u32) {
     let Some(lab) = Lab::up(test, 1, 1, "example") else {
         return;
@@ -618,9 +619,9 @@ fn twenty_double_kills_are_silent_in_time() {
     double_kills("twenty_double_kills_are_silent_in_time", 20);
 }
 
-/// Input: an FRR daemon of the owner is stopped (SIGSTOP), and the owner's daemon is told to end. Output: what is stopped
-/// goes on showing what it showed: the daemon ends with an error, the VNIs are another's, and the guard stays, until FRR
-/// goes on and it has withdrawn.
+/// Input: an FRR daemon of the owner is stopped (SIGSTOP), and the owner's daemon is told to end. Output: what is
+/// stopped goes on showing what it showed: the daemon ends with an error, the VNIs are another's, and the guard stays,
+/// until FRR goes on and it has withdrawn.
 fn stopped_at_a_drain(test: &str, daemon: &str) {
     let Some(lab) = Lab::up(test, 2, 2, "example") else {
         return;
@@ -698,7 +699,8 @@ fn unfiltered_neighbour(lab: &Lab, daemon: &network::Daemon) {
 }
 
 /// Input: a range of more VNIs than get their OSPF costs ahead of their bridges; a bridge that comes later on a gateway
-/// that does not own its VNI. Output: there it has the greatest cost, also before ospfd's default draws traffic for long.
+/// that does not own its VNI. Output: there it has the greatest cost, also before ospfd's default draws traffic for
+/// long.
 #[test]
 fn a_bridge_that_comes_late_in_a_large_range() {
     let test = "a_bridge_that_comes_late_in_a_large_range";

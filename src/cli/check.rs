@@ -23,7 +23,7 @@ pub struct CheckConfig {
 }
 
 with_etcd! {
-/// Looks whether this host is fit to serve, and names the command that mends what is not. Changes nothing.
+/// Looks whether this host is fit to serve, and names the command that repairs what is not. Changes nothing.
 #[argh(
     help_triggers("-h", "--help"),
     usage = "[options]",

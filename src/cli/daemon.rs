@@ -66,7 +66,7 @@ with_etcd! {
     usage = "--name <name> [options]\n       wmgwd withdraw [options]\n       wmgwd check [options]\n       wmgwd status [options] [<vni>...]\n       wmgwd drain [options] <name>\n       wmgwd undrain [options] <name>",
     note = "wmgwd help and wmgwd help <command> print this and the help of a command; -v is --version.",
     note = "wmgwd withdraw withdraws every VNI on this host, without etcd; see wmgwd withdraw --help.",
-    note = "wmgwd check says whether this host is fit to serve, and what mends it; see wmgwd check --help.",
+    note = "wmgwd check says whether this host is fit to serve, and what repairs it; see wmgwd check --help.",
     note = "wmgwd status shows nodes and VNIs; wmgwd drain takes a node out for maintenance, wmgwd undrain brings it back; each has its --help.",
     note = "An option may have one dash or two, and its value may follow a space or \"=\".",
     note = "Options may come from the environment: --lease-ttl as WMGWD_LEASE_TTL, and so on for all but --help, --version and --check-config. The command line wins.",

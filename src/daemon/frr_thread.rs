@@ -164,7 +164,7 @@ impl Audits {
     }
 
     /// FRR seems to have lost something at `now`. What takes it away may go on for some seconds. (A loss that cannot be
-    /// mended does not bring an audit each second.)
+    /// repaired does not bring an audit each second.)
     fn suspect(&mut self, now: Time) {
         if now >= self.trusted_until {
             info!(
@@ -293,8 +293,8 @@ impl FrrThread<'_> {
     ///
     /// One audit takes four runs of vtysh, whatever the number of VNIs: the running configurations of bgpd and ospfd,
     /// bgpd's route targets (if a VNI is advertised and the filter is a list) and zebra's addresses; a fifth asks for
-    /// the type-2 routes. Besides, ospfd is asked for one cost each second over its vty socket: a reload of FRR changes it,
-    /// and brings an audit at once ([`Router::is_suspect`]). What the kernel shows is compared by the host monitor
+    /// the type-2 routes. Besides, ospfd is asked for one cost each second over its vty socket: a reload of FRR changes
+    /// it, and brings an audit at once ([`Router::is_suspect`]). What the kernel shows is compared by the host monitor
     /// ([`host_monitor`](crate::daemon::host_monitor)).
     fn audit(&mut self) -> Vec<Vni> {
         self.readvertise.due = Some(clock::now());

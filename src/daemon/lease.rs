@@ -65,7 +65,8 @@ struct Renewer {
 }
 
 impl LeaseKeeper {
-    /// Starts the threads `watchdog`, `fence` and `guard_check`. `adopted` is a lease that was just renewed for a predecessor.
+    /// Starts the threads `watchdog`, `fence` and `guard_check`. `adopted` is a lease that was just renewed for a
+    /// predecessor.
     ///
     /// # Errors
     /// A thread cannot be started.

@@ -124,8 +124,8 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     });
     if let HostFactory::Real { range, .. } = &host {
         for finding in check::look::at_start(*range) {
-            let mend = finding.mend.unwrap_or_default();
-            warn!("{}: {}; run: {mend}", finding.about, finding.text);
+            let remedy = finding.remedy.unwrap_or_default();
+            warn!("{}: {}; remedy: {remedy}", finding.about, finding.text);
         }
     }
     for warning in config.etcd.warnings() {

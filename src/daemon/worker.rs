@@ -93,8 +93,6 @@ struct Running {
     frr: Sender<Order>,
     /// What was last registered, and logged.
     registration: Option<Registration>,
-    /// How well this node can forward, as last registered.
-    fitness: Fitness,
     /// When this node last marked the time in etcd.
     marked: Time,
     /// When this node last tried to publish whether its kernel holds the lease.
@@ -131,7 +129,6 @@ impl Worker {
             unpublished: true,
             frr,
             registration: None,
-            fitness: Fitness::default(),
             marked: Time::default(),
             told_hold: Time::default(),
             drained: false,
@@ -256,6 +253,7 @@ impl Running {
         } = self.standing;
         let range = u32::try_from(self.worker.meta.range.len()).unwrap_or(u32::MAX);
         let able = range.saturating_sub(bridgeless);
+        let fitness = self.fitness();
         let supervisor = &mut self.worker.supervisor;
         if in_sync {
             supervisor.ready();
@@ -266,7 +264,6 @@ impl Running {
         let has_begun = supervisor.is_ready();
         let (_, is_proved) = self.worker.gateway.proof(now);
         let (counters, metrics) = (&self.counters, &self.worker.metrics);
-        let fitness = self.fitness;
         supervisor.turn(now, || {
             status_line(&Situation {
                 is_leaving: leaving,
@@ -479,8 +476,8 @@ impl Running {
             Ok(reply) if schema::registered(&reply) => {
                 self.settle_etcd();
                 self.name_complaint.settle();
-                self.tell_registration(&registration);
                 self.tell_fitness(registration.fitness);
+                self.tell_registration(&registration);
                 RegisterOutcome::Done {
                     registration,
                     revision: reply.revision,
@@ -530,9 +527,15 @@ impl Running {
         }
     }
 
+    /// How well this node can forward, as last registered.
+    fn fitness(&self) -> Fitness {
+        let registration = self.registration.as_ref();
+        registration.map(|it| it.fitness).unwrap_or_default()
+    }
+
     /// Logs how well this node can forward, where that is new.
-    fn tell_fitness(&mut self, fitness: Fitness) {
-        let before = std::mem::replace(&mut self.fitness, fitness);
+    fn tell_fitness(&self, fitness: Fitness) {
+        let before = self.fitness();
         self.worker.metrics.fitness(fitness);
         let worse = fitness.bad.without(before.bad);
         if !worse.is_empty() {

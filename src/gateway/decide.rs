@@ -120,12 +120,12 @@ impl Context<'_> {
         self.decide_host(&case, local, wanted, &mut decision, &mut wake);
         self.decide_announcement(&case, local, wanted, &mut decision, &mut wake);
         decision.row = self.write(&case, local, wanted, &mut wake);
-        // Keep the watch open while waiting only for the host: a node with a paused watch would not see its own lease
-        // revoked.
         let write = decision.row.as_ref().map(|row| row.write);
         if write == Some(Write::Vacate) && role == Role::Owner {
             local.start_vacating();
         }
+        // Only a VNI that is taken by writing rows may pause the watch: a node that waits for its host with a paused
+        // watch would not see its own lease revoked.
         let takes = case.is_failing_over() && write == Some(Write::Own);
         decision.status.taken = takes || write == Some(Write::Claim);
         decision.status.pending |= decision.has_something_to_do();

@@ -280,8 +280,8 @@ impl Gateway {
         }
     }
 
-    /// Nothing that was known of the host need still hold: the fence or the guard may have withdrawn it, also after what
-    /// is under way was carried out.
+    /// Nothing that was known of the host need still hold: the fence or the guard may have withdrawn it, also after
+    /// what is under way was carried out.
     fn forget_host(&mut self) {
         for (_, local) in self.vnis.mark_all_dirty() {
             local.forget();

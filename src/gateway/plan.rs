@@ -236,8 +236,8 @@ impl Gateway {
         if !node.serving || node.stopping {
             return None;
         }
-        // Before the first look at FRR the node would register without points, and VNIs that it adopted would be pulled.
-        // Nothing of an earlier run may still be on show when other nodes begin to rely on this one.
+        // Before the first look at FRR the node would register without points, and VNIs that it adopted would be
+        // pulled. Nothing of an earlier run may still be on show when other nodes begin to rely on this one.
         let host_is_clean = || {
             let is_known = |local: &VniState| local.arp().answers().is_some();
             self.routes.was_tried() && self.vnis.iter().all(is_known)

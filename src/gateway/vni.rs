@@ -267,7 +267,8 @@ impl VniState {
         self.routes_are_beside(wanted, FrrDaemons::NONE)
     }
 
-    /// Whether FRR shows `wanted`, or the daemon that does not is one of `gone`, which have no process and show nothing.
+    /// Whether FRR shows `wanted`, or the daemon that does not is one of `gone`, which have no process and show
+    /// nothing.
     pub fn routes_are_beside(&self, wanted: Exposure, gone: FrrDaemons) -> bool {
         let evpn = self.evpn == Some(wanted.evpn) || gone.bgpd;
         let cost = self.cost == Some(wanted.cost) || gone.ospfd;

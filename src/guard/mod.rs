@@ -22,8 +22,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// The connection of the daemon to its guard. Told under the lock that fencing needs: it never blocks for long, and never
-/// logs.
+/// The connection of the daemon to its guard. Told under the lock that fencing needs: it never blocks for long, and
+/// never logs.
 pub trait Guard: Send {
     /// The lease was granted or renewed.
     fn lease(&mut self, lease: Lease);
@@ -31,7 +31,8 @@ pub trait Guard: Send {
     fn serves(&mut self, vnis: &[(Vni, u32)]);
     /// These VNIs do not answer ARP any more.
     fn released(&mut self, vnis: &[Vni]);
-    /// The table of the kernel lease is there, or is not: the guard shall have the kernel hold each lease, or shall not.
+    /// The table of the kernel lease is there, or is not: the guard shall have the kernel hold each lease, or shall
+    /// not.
     fn gate(&mut self, _stands: bool) {}
     /// What the guard has said of that, up to the last [`Guard::standing`], since this was asked last.
     fn grants(&mut self) -> Grants {

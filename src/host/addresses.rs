@@ -118,11 +118,7 @@ fn read(message: &[u8]) -> Option<Address> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        [&length.to_ne_bytes(), &kind.to_ne_bytes(), value].concat()
-    }
+    use crate::host::netlink::attribute;
 
     fn told(family: u8, attributes: &[Vec<u8>]) -> Vec<u8> {
         let head = [family, 24, 0, 0, 7, 0, 0, 0];

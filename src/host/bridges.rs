@@ -275,7 +275,7 @@ impl LinkTable {
 
     fn insert(&mut self, link: Interface) {
         self.remove(link.index);
-        if let Some(vni) = named(&link) {
+        if let Some(vni) = Vni::of_bridge(&link.name) {
             self.named.insert(vni, link.index);
         }
         if let Some(vni) = carried(&link) {
@@ -288,7 +288,7 @@ impl LinkTable {
         let Some(link) = self.links.remove(&index) else {
             return;
         };
-        if let Some(vni) = named(&link)
+        if let Some(vni) = Vni::of_bridge(&link.name)
             // Another may have taken the name by now.
             && self.named.get(&vni) == Some(&index)
         {
@@ -308,15 +308,10 @@ impl LinkTable {
 /// The VNIs that an interface matters to.
 fn concerned(link: &Interface) -> BTreeSet<Vni> {
     let tag = link.tag.and_then(Vni::new);
-    [named(link), carried(link), tag]
+    [Vni::of_bridge(&link.name), carried(link), tag]
         .into_iter()
         .flatten()
         .collect()
-}
-
-/// The VNI whose bridge has the name of this interface.
-fn named(link: &Interface) -> Option<Vni> {
-    link.name.strip_prefix("br")?.parse().ok()
 }
 
 /// The VNI that a VXLAN interface carries.

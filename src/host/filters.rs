@@ -4,7 +4,8 @@
 use super::interfaces::Vlans;
 use super::links::dump_each;
 use super::netlink::{
-    HEADER, IFLA_IFNAME, INFO, RTM_GETLINK, RTM_NEWLINK, attributes, number, text,
+    HEADER, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME, INFO, RTM_GETLINK, RTM_NEWLINK, attributes,
+    number, text,
 };
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +25,8 @@ const TCA_KIND: u16 = 1;
 /// `TC_H_MIN_EGRESS`, include/uapi/linux/pkt_sched.h).
 const INGRESS: u32 = 0xffff_fff2;
 const EGRESS: u32 = 0xffff_fff3;
-/// In IFLA_EXT_MASK: with VLANs, from rtnetlink.h. IFLA_EXT_MASK and IFLA_AF_SPEC are from if_link.h.
+/// In IFLA_EXT_MASK: with VLANs, from rtnetlink.h.
 const RTEXT_FILTER_BRVLAN: u32 = 2;
-const IFLA_EXT_MASK: u16 = 29;
-const IFLA_AF_SPEC: u16 = 26;
 const AF_BRIDGE: u8 = 7;
 /// Inside IFLA_AF_SPEC of AF_BRIDGE, and its flags (include/uapi/linux/if_bridge.h).
 const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
@@ -139,14 +138,7 @@ fn read_vlans(message: &[u8]) -> Option<(u32, Vlans)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap_or_default();
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
+    use crate::host::netlink::attribute;
 
     /// Input: a port in VLAN 1, which is its own and leaves without a tag, and in VLAN 7 with one. Output: the same.
     #[test]

@@ -221,7 +221,7 @@ fn bridges() -> Result<BTreeMap<Vni, Bridge>, Errno> {
     for entry in getifaddrs()? {
         // A label (`br7:1`) stands in for the name of the interface of a labelled address.
         let name = entry.interface_name.split(':').next();
-        let vni = name.and_then(|name| name.strip_prefix("br")?.parse().ok());
+        let vni = name.and_then(Vni::of_bridge);
         let (Some(vni), Some(address)) = (vni, entry.address) else {
             continue;
         };

@@ -4,8 +4,8 @@
 //! which VNI a VXLAN interface carries.
 
 use super::netlink::{
-    HEADER, IFLA_IFNAME, INFO, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, attributes, messages, number,
-    text,
+    HEADER, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME, INFO, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK,
+    attributes, messages, number, text,
 };
 use core::net::Ipv4Addr;
 use std::collections::BTreeSet;
@@ -26,8 +26,6 @@ const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
-const IFLA_AF_SPEC: u16 = 26;
-const IFLA_EXT_MASK: u16 = 29;
 const IFLA_XDP: u16 = 43;
 const IFLA_CARRIER_UP_COUNT: u16 = 47;
 /// Inside IFLA_XDP: how a program is attached, 0 if there is none.
@@ -305,14 +303,7 @@ pub struct Vlans {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
+    use crate::host::netlink::attribute;
 
     /// vxlan7 as Linux 6.1 tells of it, shortened.
     fn vxlan7() -> Vec<u8> {

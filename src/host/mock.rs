@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Environment variable that names a directory to mirror the exposure into (for tests). Its files:
 /// `exposure`, 4 bytes a VNI at offset 4 x VNI: ARP 0 or 1, EVPN 0 or 1, OSPF cost (u16, big endian; 0 is
-/// never set); `announced`, a u32 (little endian) a VNI at offset 4 x VNI that counts announcements; `signs`, read: the names of
-/// the signs that are bad, separated by commas.
+/// never set); `announced`, a u32 (little endian) a VNI at offset 4 x VNI that counts announcements; `signs`, read: the
+/// names of the signs that are bad, separated by commas.
 pub const MIRROR_VARIABLE: &str = "WMGWD_MOCK_DIR";
 
 /// What a host exposes for one VNI.

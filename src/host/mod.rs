@@ -127,7 +127,7 @@ pub trait Router: Send {
     /// Returns the VNIs whose changes did not happen; one bad VNI does not sink the others.
     fn apply(&mut self, changes: &[RouteChange], permit: &dyn Fn() -> bool) -> Vec<RouteFailure>;
 
-    /// What in FRR's configuration keeps wmgwd from working, one line each with what mends it; known after
+    /// What in FRR's configuration keeps wmgwd from working, one line each with what repairs it; known after
     /// the first [`Router::withdraw`].
     fn warnings(&self) -> Vec<String> {
         Vec::new()

@@ -10,6 +10,9 @@ pub const RTM_DELLINK: u16 = 17;
 pub const RTM_GETLINK: u16 = 18;
 /// The attribute that holds the name, from include/uapi/linux/if_link.h.
 pub const IFLA_IFNAME: u16 = 3;
+/// What varies by address family, and what a dump is to hold, from include/uapi/linux/if_link.h.
+pub const IFLA_AF_SPEC: u16 = 26;
+pub const IFLA_EXT_MASK: u16 = 29;
 /// Lengths in bytes of a netlink message header, an ifinfomsg, an attribute header.
 pub const HEADER: usize = 16;
 pub const INFO: usize = 16;
@@ -59,4 +62,14 @@ pub fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 pub fn refusal(message: &[u8]) -> io::Error {
     let code = number(message, 0).map_or(0, i32::from_ne_bytes);
     io::Error::from_raw_os_error(code.saturating_neg())
+}
+
+/// An attribute as the kernel writes it.
+#[cfg(test)]
+pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
+    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
 }

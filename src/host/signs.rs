@@ -122,11 +122,8 @@ impl SignReader {
         let evpn = evpn.ok().map(|answer| established(&answer));
         let ospf = self.ospfd.ask("show ip ospf neighbor json", PATIENCE);
         let ospf = ospf.ok().map(|answer| full(&answer));
-        let is_bridge = |name: &str| {
-            let number = name.strip_prefix("br").and_then(|it| it.parse().ok());
-            number.and_then(Vni::new).is_some()
-        };
-        let uplinks = ospf.iter().flatten().filter(|name| !is_bridge(name));
+        let uplinks = ospf.iter().flatten();
+        let uplinks = uplinks.filter(|name| Vni::of_bridge(name).is_none());
         let known = self.uplinks.len();
         self.uplinks.extend(uplinks.cloned());
         if self.uplinks.len() > known {

@@ -406,7 +406,7 @@ pub struct View {
     pub withdrawn: bool,
     /// A node whose name is gone from the row has had the time to hear of that, should it live.
     pub let_go: bool,
-    /// The other node of a broken migration has had its time to mend it and has not: it is a Go wmgwd
+    /// The other node of a broken migration has had its time to repair it and has not: it is a Go wmgwd
     /// (which leaves that to the ring owner).
     pub other_is_idle: bool,
 }

@@ -108,8 +108,8 @@ struct Passed {
     by_rank: bool,
 }
 
-/// The kinds of nodes that a VNI is offered to, the best first. A gateway that cannot reach the stations is the last choice; one whose
-/// host refuses the VNI may show some of it.
+/// The kinds of nodes that a VNI is offered to, the best first. A gateway that cannot reach the stations is the last
+/// choice; one whose host refuses the VNI may show some of it.
 const CHOICES: [(Rank, Suitability); 6] = [
     (Rank::Fit, Suitability::Able),
     (Rank::NoUplink, Suitability::Able),
@@ -326,22 +326,33 @@ mod tests {
 
     /// The owner of VNI 7 among nodes in the order of the ring, each with what it says.
     fn owner_of_7(nodes: &[(&str, Option<VniRange>, Option<Unable>)]) -> Option<String> {
-        let at = position(vni(7));
-        let told: Vec<(NodeName, [u64; 1])> = nodes
+        let nodes = nodes
             .iter()
+            .map(|(text, range, unable)| (*text, *range, unable.as_ref(), None));
+        owner_in_order(nodes)
+    }
+
+    /// The owner of VNI 7 among nodes of which the first has its point at the VNI's position, and each further one the
+    /// next point.
+    fn owner_in_order<'a>(
+        nodes: impl Iterator<Item = (&'a str, Option<VniRange>, Option<&'a Unable>, Option<Rank>)>,
+    ) -> Option<String> {
+        let at = position(vni(7));
+        let nodes: Vec<_> = nodes
             .zip(0..)
-            .map(|((text, ..), nth)| (name(text), [at.wrapping_add(nth)]))
+            .map(|(node, nth)| (name(node.0), [at.wrapping_add(nth)], node))
             .collect();
-        let members = nodes.iter().zip(&told).map(|(node, told)| Member {
-            name: &told.0,
-            points: &told.1,
-            range: node.1,
-            unable: node.2.as_ref(),
-            rank: None,
-        });
-        Ring::new(members)
-            .owner(vni(7))
-            .map(|owner| owner.to_string())
+        let members = nodes
+            .iter()
+            .map(|(name, points, (_, range, unable, rank))| Member {
+                name,
+                points,
+                range: *range,
+                unable: *unable,
+                rank: *rank,
+            });
+        let owner = Ring::new(members).owner(vni(7)).cloned();
+        owner.map(|owner| owner.to_string())
     }
 
     fn unable(absent: &str, failing: &str) -> Option<Unable> {
@@ -410,22 +421,11 @@ mod tests {
     /// The owner of VNI 7 among nodes in the order of the ring, each with what it cannot serve and its rank; those
     /// without a rank are of an earlier version.
     fn owner_by_rank(nodes: &[(&str, Option<Unable>, Option<Rank>)]) -> Option<String> {
-        let at = position(vni(7));
-        let told: Vec<(NodeName, [u64; 1])> = nodes
+        let range = VniRange::new(vni(1), vni(9));
+        let nodes = nodes
             .iter()
-            .zip(0..)
-            .map(|((text, ..), nth)| (name(text), [at.wrapping_add(nth)]))
-            .collect();
-        let members = nodes.iter().zip(&told).map(|(node, told)| Member {
-            name: &told.0,
-            points: &told.1,
-            range: VniRange::new(vni(1), vni(9)),
-            unable: node.1.as_ref(),
-            rank: node.2,
-        });
-        Ring::new(members)
-            .owner(vni(7))
-            .map(|owner| owner.to_string())
+            .map(|(text, unable, rank)| (*text, range, unable.as_ref(), *rank));
+        owner_in_order(nodes)
     }
 
     #[test]

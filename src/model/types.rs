@@ -36,6 +36,11 @@ impl Vni {
     pub fn bridge(self) -> String {
         format!("br{}", self.0)
     }
+
+    /// The VNI whose [`bridge`](Vni::bridge) has this name.
+    pub fn of_bridge(name: &str) -> Option<Vni> {
+        name.strip_prefix("br")?.parse().ok()
+    }
 }
 
 impl fmt::Display for Vni {

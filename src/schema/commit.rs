@@ -1,6 +1,6 @@
 //! Rows as they are written: many in one transaction, in bundles. Pure.
 
-use super::{Key, Meta, meta_bytes};
+use super::{Key, Meta, put_meta};
 use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
 use crate::model::fsm::Write;
 use crate::model::types::{LeaseId, NodeName, Revision, Vni};
@@ -133,11 +133,8 @@ pub fn commit(me: &NodeName, lease: LeaseId, batch: &Batch, mark: Option<&Meta>)
     let most = bundles.iter().map(keys).max().unwrap_or(0);
     // An operation as a bundle is.
     let has_room = fits(bundles.len() + 1, most);
-    let mark = mark.filter(|_| has_room).map(|meta| Op::Put {
-        key: Key::Meta(me.clone()).bytes(),
-        value: meta_bytes(meta),
-        lease: Some(lease),
-    });
+    let mark = mark.filter(|_| has_room);
+    let mark = mark.map(|meta| put_meta(me, lease, meta));
     let bundles = bundles.iter().map(|it| Op::Txn(bundle_txn(me, lease, it)));
     Txn {
         compares: vec![Compare::LeaseIs {

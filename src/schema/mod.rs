@@ -332,6 +332,15 @@ pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
     json.to_string().into_bytes()
 }
 
+/// Writes what the node publishes of itself, which goes with its lease.
+fn put_meta(me: &NodeName, lease: LeaseId, meta: &Meta) -> Op {
+    Op::Put {
+        key: Key::Meta(me.clone()).bytes(),
+        value: meta_bytes(meta),
+        lease: Some(lease),
+    }
+}
+
 /// The transaction by which an operator takes `node` out. The mark is attached to no lease: it outlives the node's
 /// restarts.
 pub fn drain(node: &NodeName) -> Txn {
@@ -372,7 +381,6 @@ pub fn register(
 ) -> Txn {
     let key = Key::Node(me.clone()).bytes();
     let puts = || {
-        let meta_key = Key::Meta(me.clone()).bytes();
         let drawn = drawn.map(|points| Op::Put {
             key: Key::Points(me.clone()).bytes(),
             value: points_bytes(points),
@@ -384,11 +392,7 @@ pub fn register(
                 value: points_bytes(points),
                 lease: Some(lease),
             },
-            Op::Put {
-                key: meta_key,
-                value: meta_bytes(meta),
-                lease: Some(lease),
-            },
+            put_meta(me, lease, meta),
         ];
         node.into_iter().chain(drawn).collect()
     };
@@ -419,11 +423,7 @@ pub fn publish(me: &NodeName, lease: LeaseId, meta: &Meta) -> Txn {
             key: Key::Node(me.clone()).bytes(),
             lease,
         }],
-        then: vec![Op::Put {
-            key: Key::Meta(me.clone()).bytes(),
-            value: meta_bytes(meta),
-            lease: Some(lease),
-        }],
+        then: vec![put_meta(me, lease, meta)],
         otherwise: Vec::new(),
     }
 }

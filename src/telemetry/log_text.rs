@@ -3,7 +3,7 @@
 use crate::model::types::Vni;
 use std::borrow::Cow;
 use std::error::Error;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 /// An error and its causes, in one line.
 pub fn chain(error: &dyn Error) -> String {
@@ -42,6 +42,17 @@ pub fn spans(vnis: &[Vni]) -> String {
         let _ = write!(text, ",+{left_out}");
     }
     text
+}
+
+/// The first few of the names, and how many more there are.
+pub fn names<T: Display>(names: &[T]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(T::to_string).collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// The first and the last of each run.

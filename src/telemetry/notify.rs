@@ -1,9 +1,9 @@
 //! Runs a command of the operator's when this node's VNIs change hands: thread `notify`.
 //!
-//! The worker only puts events into a [`Queue`]; no thread of the daemon waits for the command. One process runs at a time, and what
-//! happens meanwhile is drawn together: of each VNI only the last event is kept, so the queue never holds more
-//! than the range, and 10 000 VNIs are one run, not 10 000. The command is a program, never a line for a shell:
-//! it gets the event, the node's name and the number of VNIs as arguments, and the VNIs on standard input.
+//! The worker only puts events into a [`Queue`]; no thread of the daemon waits for the command. One process runs at a
+//! time, and what happens meanwhile is drawn together: of each VNI only the last event is kept, so the queue never
+//! holds more than the range, and 10 000 VNIs are one run, not 10 000. The command is a program, never a line for a
+//! shell: it gets the event, the node's name and the number of VNIs as arguments, and the VNIs on standard input.
 
 use crate::model::types::{NodeName, Time, Vni};
 use crate::sys::child;

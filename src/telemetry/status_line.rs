@@ -97,7 +97,7 @@ mod tests {
             rank: Rank::Unfit,
             bad: SignSet::NONE.with(Sign::Evpn),
         };
-        let mended = Fitness {
+        let repaired = Fitness {
             bad: SignSet::NONE,
             ..cut_off
         };
@@ -105,7 +105,7 @@ mod tests {
         let table = [
             (fine, "in sync: serves 2 of 5 VNIs, lease held"),
             (Situation { fitness: cut_off, ..fine }, "cannot forward, bad signs: evpn: serves 2 of 5 VNIs, lease held"),
-            (Situation { fitness: mended, ..fine }, "could not forward a short time ago: serves 2 of 5 VNIs, lease held"),
+            (Situation { fitness: repaired, ..fine }, "could not forward a short time ago: serves 2 of 5 VNIs, lease held"),
             (Situation { silence, ..fine }, "etcd away for 20 s: serves 2 of 5 VNIs, until the lease ends"),
             (Situation { silence, ..fenced }, "etcd away for 20 s: fenced, serves 0 of 5 VNIs"),
             (fenced, "no lease: fenced, serves 0 of 5 VNIs"),

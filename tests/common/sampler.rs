@@ -264,8 +264,8 @@ fn lets_both(row: &Row, one: &str, other: &str) -> bool {
 }
 
 /// Whether one of `strangers` wrote `after` over a row that it had not read, as the Go program's conditions let
-/// it: a claim of a VNI without an owner, or a reset, although the node that `before` lets answer is still there. A lease that
-/// ends takes a name away and leaves the type.
+/// it: a claim of a VNI without an owner, or a reset, although the node that `before` lets answer is still there. A
+/// lease that ends takes a name away and leaves the type.
 fn is_theft(before: &Row, after: &Row, strangers: &[&str]) -> bool {
     let served = [&before.current, &before.next]
         .into_iter()

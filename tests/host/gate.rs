@@ -336,8 +336,8 @@ fn a_stalled_grant_is_no_grant() {
     );
 }
 
-/// Input: a reload of nftables.service, `nft flush ruleset`, a rule taken away, and a set emptied of its only rule's chain, while a bridge serves.
-/// Output: put back each time, said once each, and no request unanswered.
+/// Input: a reload of nftables.service, `nft flush ruleset`, a rule taken away, and a set emptied of its only rule's
+/// chain, while a bridge serves. Output: put back each time, said once each, and no request unanswered.
 #[test]
 fn a_table_that_is_lost_is_put_back() {
     namespace::run(

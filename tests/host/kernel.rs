@@ -254,15 +254,15 @@ fn a_link_that_comes_up_again_is_noticed() {
                 "ip link set vxlan7 master br7; bridge link set dev vxlan7 neigh_suppress on
             echo 8 > /proc/sys/net/ipv4/conf/all/arp_ignore",
             );
-            let mends: Vec<_> = at_start(range)
+            let repairs: Vec<_> = at_start(range)
                 .into_iter()
-                .filter_map(|it| it.mend)
+                .filter_map(|it| it.remedy)
                 .collect();
             let expected = [
                 "sysctl -w net.ipv4.conf.all.arp_ignore=0",
                 "bridge link set dev vxlan7 neigh_suppress off",
             ];
-            assert_eq!(mends, expected);
+            assert_eq!(repairs, expected);
             let failures = ProcKernel::new().announce(&[vni(7)], &|| true);
             assert!(
                 matches!(&failures[..], [(_, Error::Announce { source, .. })] if source.to_string().contains("IPv4")),

@@ -6,6 +6,7 @@ use crate::etcd::MemberStatus;
 use crate::model::purpose::Purpose;
 use crate::model::types::NodeName;
 use crate::schema::Meta;
+use crate::telemetry::log_text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -57,14 +58,14 @@ const THERE: &str = "\0";
 pub fn findings(purpose: &Purpose, etcd: &Database, running: Option<bool>) -> Vec<Finding> {
     let mut findings = members(etcd);
     for text in &etcd.warnings {
-        findings.push(Finding::warn(ABOUT, text, "mend what the line names"));
+        findings.push(Finding::warn(ABOUT, text, "correct what the line names"));
     }
     match &etcd.lease {
         Some(Ok(trial)) => findings.extend(lease(purpose, etcd, trial)),
         Some(Err(refusal)) => findings.push(Finding::fail(
             "lease",
             format!("none can be had: {}", refusal.reason),
-            refusal.mend,
+            refusal.remedy,
         )),
         None => {}
     }
@@ -72,7 +73,7 @@ pub fn findings(purpose: &Purpose, etcd: &Database, running: Option<bool>) -> Ve
         findings.push(Finding::fail(
             ABOUT,
             format!("keys below /wmgwd/ cannot be written: {}", refusal.reason),
-            refusal.mend,
+            refusal.remedy,
         ));
     }
     match &etcd.nodes {
@@ -83,7 +84,7 @@ pub fn findings(purpose: &Purpose, etcd: &Database, running: Option<bool>) -> Ve
         Some(Err(refusal)) => findings.push(Finding::fail(
             ABOUT,
             format!("the nodes cannot be read: {}", refusal.reason),
-            refusal.mend,
+            refusal.remedy,
         )),
         None => {}
     }
@@ -146,15 +147,15 @@ fn members(etcd: &Database) -> Vec<Finding> {
 
 /// How it is with the member at `endpoint`, for which [`THERE`] stands. `alone` is whether none is well.
 fn member(endpoint: &str, status: &Result<MemberStatus, Refusal>, alone: bool) -> Finding {
-    let bad = |text: String, mend: &str| match alone {
-        true => Finding::fail(ABOUT, text, mend),
-        false => Finding::warn(ABOUT, text, mend),
+    let bad = |text: String, remedy: &str| match alone {
+        true => Finding::fail(ABOUT, text, remedy),
+        false => Finding::warn(ABOUT, text, remedy),
     };
     match status {
         Err(refusal) if refusal.reason.contains(endpoint) => {
-            bad(refusal.reason.replace(endpoint, THERE), refusal.mend)
+            bad(refusal.reason.replace(endpoint, THERE), refusal.remedy)
         }
-        Err(refusal) => bad(format!("{THERE}: {}", refusal.reason), refusal.mend),
+        Err(refusal) => bad(format!("{THERE}: {}", refusal.reason), refusal.remedy),
         Ok(status) if !status.has_leader => bad(
             format!("{THERE}: no leader, as most members are away"),
             "start the other members",
@@ -300,14 +301,6 @@ fn ranges(purpose: &Purpose, nodes: &BTreeMap<NodeName, Registered>) -> Vec<Find
         .iter()
         .filter(|(name, node)| node.lives && purpose.name.as_ref() != Some(name))
         .collect();
-    let list = |names: &[&NodeName]| {
-        const SHOWN: usize = 5;
-        let shown: Vec<&str> = names.iter().take(SHOWN).map(|name| name.as_str()).collect();
-        match names.len() {
-            all if all > SHOWN => format!("{} and {} more", shown.join(", "), all - SHOWN),
-            _ => shown.join(", "),
-        }
-    };
     let range = purpose.range;
     let differ: Vec<&NodeName> = others
         .iter()
@@ -327,7 +320,7 @@ fn ranges(purpose: &Purpose, nodes: &BTreeMap<NodeName, Registered>) -> Vec<Find
                 "serve other VNIs than {}-{}: {}",
                 range.first(),
                 range.last(),
-                list(&differ)
+                log_text::names(&differ)
             ),
             "give all nodes the same --minvni and --maxvni, unless that is what you want",
         ));
@@ -337,7 +330,7 @@ fn ranges(purpose: &Purpose, nodes: &BTreeMap<NodeName, Registered>) -> Vec<Find
             ABOUT,
             format!(
                 "do not say what they serve, as daemons of the Go program: {}",
-                list(&silent)
+                log_text::names(&silent)
             ),
             "give them the same --minvni and --maxvni, or upgrade them",
         ));
@@ -401,7 +394,7 @@ mod tests {
         let refused = |reason: &str| {
             Err(Refusal {
                 reason: reason.into(),
-                mend: "mend it",
+                remedy: "correct it",
             })
         };
         let texts = |members: Vec<(&str, Result<MemberStatus, Refusal>)>| {
@@ -468,7 +461,7 @@ mod tests {
         let mut etcd = well();
         etcd.members[0].1 = Err(Refusal {
             reason: "no connection".into(),
-            mend: "start it",
+            remedy: "start it",
         });
         assert_eq!(levels(&etcd, false), [Level::Warn]);
         etcd.members[1].1 = Ok(MemberStatus {

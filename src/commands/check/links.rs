@@ -1,8 +1,7 @@
 //! Pure: whether the bridges and VXLAN interfaces of the range are there and as they must be.
 
 use super::{Finding, SHOWN, absent};
-use crate::host::interfaces::Vlans;
-use crate::host::interfaces::{Interface, Port};
+use crate::host::interfaces::{Interface, Port, Vlans};
 use crate::model::purpose::Purpose;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::log_text::{run_text, spans};
@@ -52,8 +51,7 @@ impl Links {
     fn gateway_addresses(&self, range: VniRange) -> BTreeMap<Vni, Vec<IpAddr>> {
         let mut addresses: BTreeMap<Vni, Vec<IpAddr>> = BTreeMap::new();
         for (name, address) in &self.addresses {
-            let vni = name.strip_prefix("br").and_then(|vni| vni.parse().ok());
-            if let Some(vni) = vni.filter(|vni| range.contains(*vni)) {
+            if let Some(vni) = Vni::of_bridge(name).filter(|vni| range.contains(*vni)) {
                 addresses.entry(vni).or_default().push(*address);
             }
         }
@@ -64,9 +62,9 @@ impl Links {
 /// What there is to say of the interfaces.
 pub fn findings(purpose: &Purpose, links: &Links) -> Vec<Finding> {
     if let Some(reason) = &links.refused {
-        let mend = "see whether `ip link` works";
+        let remedy = "see whether `ip link` works";
         let text = format!("the kernel does not tell of its interfaces: {reason}");
-        return vec![Finding::unknown("interfaces", text, mend)];
+        return vec![Finding::unknown("interfaces", text, remedy)];
     }
     let bridges = links.numbered("br", purpose.range);
     let vxlans = links.numbered("vxlan", purpose.range);
@@ -91,8 +89,8 @@ fn presence(range: VniRange, bridges: &Numbered, vxlans: &Numbered) -> Vec<Findi
             range.first(),
             range.last()
         );
-        let mend = "make them as README.md says, or give other --minvni and --maxvni";
-        return vec![Finding::fail(ABOUT, text, mend)];
+        let remedy = "make them as README.md says, or give other --minvni and --maxvni";
+        return vec![Finding::fail(ABOUT, text, remedy)];
     }
     let mut findings = Vec::new();
     let neither = absent(range, &both);
@@ -500,7 +498,7 @@ fn underlay(links: &Links, vxlans: &Numbered) -> Vec<Finding> {
         .of(&nowhere),
     );
     for (name, (under, vnis)) in idle {
-        let (what, mend) = match under.up {
+        let (what, remedy) = match under.up {
             false => ("is down", format!("ip link set {name} up")),
             true => (
                 "has no carrier",
@@ -508,7 +506,7 @@ fn underlay(links: &Links, vxlans: &Numbered) -> Vec<Finding> {
             ),
         };
         let text = format!("{name}, which carries vxlan<VNI>, {what}");
-        findings.extend(Finding::fail(ABOUT, text, mend).of(&vnis));
+        findings.extend(Finding::fail(ABOUT, text, remedy).of(&vnis));
     }
     if let Some((_, mtu, under, has)) = tight.first() {
         let vnis: Vec<Vni> = tight.iter().map(|(vni, ..)| *vni).collect();
@@ -615,7 +613,7 @@ mod tests {
             "{bad:?}"
         );
         assert_eq!(
-            bad[0].mend.as_deref(),
+            bad[0].remedy.as_deref(),
             Some(
                 "for i in 2 4 6 8 10 12 14 16; do bridge link set dev vxlan$i neigh_suppress off; done"
             )

@@ -120,12 +120,12 @@ fn look_at_system(range: VniRange, links: &Links) -> System {
     System {
         memory: memory::may_lock().err(),
         gate: kernel_lease().err().map(|error| {
-            let mend = match error {
+            let remedy = match error {
                 nft::Error::Unsupported(_) => "modprobe nf_tables, or on OpenWrt: opkg install kmod-nft-arp",
                 nft::Error::Foreign => "nft delete table arp wmgwd",
                 _ => "run this as the daemon will run: as root, or with CAP_NET_ADMIN and CAP_NET_RAW",
             };
-            (chain(&error), mend)
+            (chain(&error), remedy)
         }),
         arp_ignore_all: number(&arp_ignore("all")),
         arp_ignore: links

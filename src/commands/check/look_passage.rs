@@ -32,12 +32,8 @@ pub fn look_at_passage(purpose: &Purpose, links: &Links, frr: &Inspection) -> Pa
         .iter()
         .map(|it| (it.name.as_str(), it))
         .collect();
-    let is_uplink = |name: &str| {
-        let vni = name
-            .strip_prefix("br")
-            .and_then(|vni| vni.parse::<Vni>().ok());
-        name != "lo" && vni.is_none() && by_name.contains_key(name)
-    };
+    let is_uplink =
+        |name: &str| name != "lo" && Vni::of_bridge(name).is_none() && by_name.contains_key(name);
     let uplinks: Vec<&str> = frr
         .ospf
         .iter()

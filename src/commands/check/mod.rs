@@ -1,4 +1,4 @@
-//! `wmgwd check`: whether this host is fit to serve, and what mends it where it is not.
+//! `wmgwd check`: whether this host is fit to serve, and what repairs it where it is not.
 //!
 //! What was found (`Facts`) is collected by [`look`], which only looks; the one thing that it leaves anywhere is
 //! a lease in etcd, for the moment until it is revoked. What it means is said by pure functions, one module a
@@ -30,7 +30,7 @@ use std::collections::BTreeSet;
 pub enum Level {
     /// As it must be.
     Ok,
-    /// It serves, but worse than it could, or wmgwd has to mend it.
+    /// It serves, but worse than it could, or wmgwd has to repair it.
     Warn,
     /// It could not be looked at.
     Unknown,
@@ -59,8 +59,8 @@ pub struct Finding {
     pub about: &'static str,
     /// What was found, and what follows from it.
     pub text: String,
-    /// The command that mends it; or, where no command can, what is to be done.
-    pub mend: Option<String>,
+    /// The command that repairs it; or, where no command can, what is to be done.
+    pub remedy: Option<String>,
 }
 
 impl Finding {
@@ -70,24 +70,32 @@ impl Finding {
             level: Level::Ok,
             about,
             text: text.into(),
-            mend: None,
+            remedy: None,
         }
     }
 
     /// It serves, but worse than it could.
-    pub fn warn(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Finding {
+    pub fn warn(
+        about: &'static str,
+        text: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
         Finding {
             level: Level::Warn,
-            mend: Some(mend.into()),
+            remedy: Some(remedy.into()),
             ..Finding::ok(about, text)
         }
     }
 
     /// With this it must not, or cannot, serve.
-    pub fn fail(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Finding {
+    pub fn fail(
+        about: &'static str,
+        text: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
         Finding {
             level: Level::Fail,
-            mend: Some(mend.into()),
+            remedy: Some(remedy.into()),
             ..Finding::ok(about, text)
         }
     }
@@ -96,29 +104,29 @@ impl Finding {
     pub fn unknown(
         about: &'static str,
         text: impl Into<String>,
-        mend: impl Into<String>,
+        remedy: impl Into<String>,
     ) -> Finding {
         Finding {
             level: Level::Unknown,
-            mend: Some(mend.into()),
+            remedy: Some(remedy.into()),
             ..Finding::ok(about, text)
         }
     }
 }
 
 impl Finding {
-    /// The same, said of `vnis` in one line; `$i` in what mends it stands for each of them. `None` if there are none.
+    /// The same, said of `vnis` in one line; `$i` in what repairs it stands for each of them. `None` if there are none.
     fn of(self, vnis: &[Vni]) -> Option<Finding> {
         if vnis.is_empty() {
             return None;
         }
-        let mend = self.mend.map(|mend| match mend.contains("$i") {
-            true => each(vnis, &mend),
-            false => mend,
+        let remedy = self.remedy.map(|remedy| match remedy.contains("$i") {
+            true => each(vnis, &remedy),
+            false => remedy,
         });
         Some(Finding {
             text: format!("{}: VNIs {}", self.text, spans(vnis)),
-            mend,
+            remedy,
             ..self
         })
     }
@@ -161,7 +169,7 @@ pub struct Facts {
     pub etcd: Option<database::Database>,
 }
 
-/// What the facts mean, in the order in which they are best mended.
+/// What the facts mean, in the order in which they are best repaired.
 pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let guarded = facts.system.as_ref().map(|it| !it.guards.is_empty());

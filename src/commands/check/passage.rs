@@ -1,10 +1,11 @@
 //! Pure: whether the kernel lets the packets of stations through: forwarding, routes, the check of the sender, and
 //! the rules of firewalls.
 
-use super::ruleset::{CommitResult, Hop, Packet, Ruleset};
-use super::{Finding, SHOWN};
+use super::Finding;
+use super::ruleset::{Fate, Hop, Packet, Ruleset};
 use crate::model::purpose::Purpose;
 use crate::model::types::Vni;
+use crate::telemetry::log_text;
 use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ pub enum Rules {
     None,
     /// These.
     Read(Ruleset),
-    /// There are some, or may be: why they cannot be read, and what mends that.
+    /// There are some, or may be: why they cannot be read, and what repairs that.
     Unread(String, &'static str),
 }
 
@@ -77,7 +78,7 @@ pub fn findings(purpose: &Purpose, passage: &Passage) -> Vec<Finding> {
     findings.extend(routes(passage));
     match &passage.rules {
         Rules::None => {}
-        Rules::Unread(reason, mend) => findings.push(Finding::unknown(FIREWALL, reason, *mend)),
+        Rules::Unread(reason, remedy) => findings.push(Finding::unknown(FIREWALL, reason, *remedy)),
         Rules::Read(rules) => findings.extend(firewall(passage, rules)),
     }
     if !passage.legacy.is_empty() {
@@ -89,7 +90,7 @@ pub fn findings(purpose: &Purpose, passage: &Passage) -> Vec<Finding> {
         ));
     }
     if !passage.programs.is_empty() {
-        let names = some(&passage.programs);
+        let names = log_text::names(&passage.programs);
         findings.push(Finding::unknown(
             FIREWALL,
             format!("programs of tc or XDP, which may drop any packet and are not read here, are at {names}"),
@@ -107,19 +108,9 @@ pub fn findings(purpose: &Purpose, passage: &Passage) -> Vec<Finding> {
     findings
 }
 
-/// A few of the names.
-fn some(names: &[String]) -> String {
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    match names.len() - names.len().min(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 fn forwarding(purpose: &Purpose, passage: &Passage) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let vni = |name: &String| name.strip_prefix("br")?.parse::<Vni>().ok();
-    let ours = |name: &String| vni(name).filter(|vni| purpose.range.contains(*vni));
+    let ours = |name: &String| Vni::of_bridge(name).filter(|vni| purpose.range.contains(*vni));
     let bridges: Vec<Vni> = passage.closed.iter().filter_map(ours).collect();
     let others = passage.closed.iter().filter(|name| ours(name).is_none());
     const ABOUT: &str = "forwarding";
@@ -242,9 +233,9 @@ fn firewall(passage: &Passage, rules: &Ruleset) -> Vec<Finding> {
     let mut seen: Vec<(bool, String, String, Vec<Vni>)> = Vec::new();
     let mut judge = |vni: Option<Vni>, trial: &Trial| {
         let (is_certain, place) = match rules.fate(&trial.packet, &trial.hops) {
-            CommitResult::Passes => return,
-            CommitResult::Unsure(place) => (false, place),
-            CommitResult::Dropped(place) => (true, place),
+            Fate::Passes => return,
+            Fate::Unsure(place) => (false, place),
+            Fate::Dropped(place) => (true, place),
         };
         let same = |it: &&mut (bool, String, String, Vec<Vni>)| {
             (it.0, &it.1, &it.2) == (is_certain, &trial.what, &place)
@@ -280,7 +271,7 @@ fn firewall(passage: &Passage, rules: &Ruleset) -> Vec<Finding> {
             state: "new",
             ..back.packet.clone()
         };
-        let passes = |packet: &Packet| rules.fate(packet, &back.hops) == CommitResult::Passes;
+        let passes = |packet: &Packet| rules.fate(packet, &back.hops) == Fate::Passes;
         if passes(&back.packet) && !passes(&unknown) {
             stateful.push(path.vni);
         }
@@ -320,7 +311,7 @@ fn firewall(passage: &Passage, rules: &Ruleset) -> Vec<Finding> {
                 state: "new",
                 ..Packet::default()
             };
-            rules.fate(&packet, &hops) != CommitResult::Passes
+            rules.fate(&packet, &hops) != Fate::Passes
         })
         .collect();
     findings.extend(

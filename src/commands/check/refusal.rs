@@ -1,4 +1,4 @@
-//! Pure: why etcd did not do what the check asked of it, and what mends that.
+//! Pure: why etcd did not do what the check asked of it, and what repairs that.
 
 use crate::etcd::{AccessError, Error};
 use crate::telemetry::log_text::chain;
@@ -8,28 +8,28 @@ use crate::telemetry::log_text::chain;
 pub struct Refusal {
     /// Why.
     pub reason: String,
-    /// What mends it.
-    pub mend: &'static str,
+    /// What repairs it.
+    pub remedy: &'static str,
 }
 
-const USER: &str = "mend --user and --password-file, or: etcdctl user passwd NAME";
-const FILES: &str = "mend --cacert, --cert and --key, or etcd's own certificate";
+const USER: &str = "correct --user and --password-file, or: etcdctl user passwd NAME";
+const FILES: &str = "correct --cacert, --cert and --key, or etcd's own certificate";
 
 impl From<&Error> for Refusal {
     fn from(error: &Error) -> Refusal {
-        let mend = match error {
+        let remedy = match error {
             Error::Transport { .. } | Error::NoEndpoint => {
-                "systemctl start etcd there, or mend --etcd"
+                "systemctl start etcd there, or correct --etcd"
             }
-            Error::TimedOut { .. } => "restart the member that hangs, or mend the way to it",
+            Error::TimedOut { .. } => "restart the member that hangs, or repair the path to it",
             Error::Http { status: 404, .. } => {
-                "mend --etcd, or start etcd with --enable-grpc-gateway=true"
+                "correct --etcd, or start etcd with --enable-grpc-gateway=true"
             }
             Error::Http { status: 421, .. } => {
                 "start etcd with this host in --host-whitelist, or name one that is in it"
             }
-            Error::Http { endpoint, .. } if endpoint.is_tls() => "mend --etcd, or --cert",
-            Error::Http { .. } | Error::Malformed(_) => "mend --etcd",
+            Error::Http { endpoint, .. } if endpoint.is_tls() => "correct --etcd, or --cert",
+            Error::Http { .. } | Error::Malformed(_) => "correct --etcd",
             Error::Tls { .. } => FILES,
             Error::Login { .. } => USER,
             Error::Access(error) => return Refusal::from(&**error),
@@ -44,16 +44,16 @@ impl From<&Error> for Refusal {
         };
         Refusal {
             reason: chain(error),
-            mend,
+            remedy,
         }
     }
 }
 
 impl From<&AccessError> for Refusal {
     fn from(error: &AccessError) -> Refusal {
-        let mend = match error {
+        let remedy = match error {
             AccessError::Read { .. } | AccessError::Content { .. } => {
-                "mend the file or the option, and let the user of wmgwd read it"
+                "correct the file or the option, and let the user of wmgwd read it"
             }
             #[cfg(feature = "tls")]
             AccessError::Identity { .. } => "give --cert and --key that go together",
@@ -62,7 +62,7 @@ impl From<&AccessError> for Refusal {
         };
         Refusal {
             reason: chain(error),
-            mend,
+            remedy,
         }
     }
 }
@@ -79,7 +79,7 @@ mod tests {
         }
     }
 
-    /// Input: what etcd 3.4 answers. Output: what mends it is not what mends something else.
+    /// Input: what etcd 3.4 answers. Output: what repairs it is not what repairs something else.
     #[test]
     fn each_refusal_has_its_own_mend() {
         let login = Error::Login {
@@ -104,10 +104,10 @@ mod tests {
             (Error::NoEndpoint, "start etcd"),
             (http(404), "--enable-grpc-gateway"),
             (http(421), "--host-whitelist"),
-            (http(502), "mend --etcd"),
+            (http(502), "correct --etcd"),
         ] {
             let refusal = Refusal::from(&error);
-            assert!(refusal.mend.contains(part), "{refusal:?}");
+            assert!(refusal.remedy.contains(part), "{refusal:?}");
             assert_eq!(refusal.reason, error.to_string());
         }
     }

@@ -57,20 +57,21 @@ fn daemons(frr: &Inspection) -> Vec<Finding> {
     }
     let is_down = |(_, answer): &(&str, Option<Answer>)| *answer == Some(Answer::Down);
     if !frr.daemons.is_empty() && frr.daemons.iter().all(is_down) {
-        let mend = "systemctl start frr, with bgpd=yes, ospfd=yes and bfdd=yes in /etc/frr/daemons";
-        return vec![Finding::fail(ABOUT, "does not run", mend)];
+        let remedy =
+            "systemctl start frr, with bgpd=yes, ospfd=yes and bfdd=yes in /etc/frr/daemons";
+        return vec![Finding::fail(ABOUT, "does not run", remedy)];
     }
     let mut findings = Vec::new();
     let mut well = Vec::new();
     let mut denied = Vec::new();
     for (daemon, answer) in &frr.daemons {
         // BFD makes a failover fast; all others are needed.
-        let missing = |text: String, mend: String| Finding {
+        let missing = |text: String, remedy: String| Finding {
             level: match *daemon {
                 "bfdd" => Level::Warn,
                 _ => Level::Fail,
             },
-            ..Finding::fail(ABOUT, text, mend)
+            ..Finding::fail(ABOUT, text, remedy)
         };
         match answer {
             Some(Answer::Answers) => well.push(*daemon),
@@ -94,8 +95,8 @@ fn daemons(frr: &Inspection) -> Vec<Finding> {
     }
     if !denied.is_empty() {
         let text = format!("{} may not be spoken to by this user", denied.join(", "));
-        let mend = "usermod -aG frrvty USER, or run this as root";
-        findings.push(Finding::unknown(ABOUT, text, mend));
+        let remedy = "usermod -aG frrvty USER, or run this as root";
+        findings.push(Finding::unknown(ABOUT, text, remedy));
     }
     if !well.is_empty() {
         let text = format!("{} answer", well.join(", "));
@@ -108,8 +109,8 @@ fn daemons(frr: &Inspection) -> Vec<Finding> {
         };
         let text = format!("vtysh refuses line {number} of {VTYSH_CONF}{more}: {said}");
         let lines: Vec<String> = frr.remarks.keys().map(|line| format!("{line}d")).collect();
-        let mend = format!("sed -i '{}' {VTYSH_CONF}", lines.join(";"));
-        findings.push(Finding::warn(ABOUT, text, mend));
+        let remedy = format!("sed -i '{}' {VTYSH_CONF}", lines.join(";"));
+        findings.push(Finding::warn(ABOUT, text, remedy));
     }
     findings
 }
@@ -119,8 +120,8 @@ fn filter(bgp: &BgpConfig, running: bool) -> Vec<Finding> {
     let mut findings: Vec<Finding> = faults(bgp)
         .into_iter()
         .map(|fault| match fault.is_certain {
-            true => Finding::fail(ABOUT, fault.text, fault.mend),
-            false => Finding::warn(ABOUT, fault.text, fault.mend),
+            true => Finding::fail(ABOUT, fault.text, fault.remedy),
+            false => Finding::warn(ABOUT, fault.text, fault.remedy),
         })
         .collect();
     if !bgp.entries.is_empty() && is_open(bgp) && !running {
@@ -272,7 +273,7 @@ fn ospf(
     running: bool,
 ) -> Vec<Finding> {
     const ABOUT: &str = "OSPF";
-    let vni = |it: &OspfInterface| it.name.strip_prefix("br")?.parse::<Vni>().ok();
+    let vni = |it: &OspfInterface| Vni::of_bridge(&it.name);
     let of_ours = |wrong: &dyn Fn(&OspfInterface) -> bool| -> Vec<Vni> {
         interfaces
             .iter()
@@ -375,13 +376,8 @@ fn upstream(
         |line: &str| format!("vtysh -c 'configure terminal' -c 'router ospf' -c 'no {line}'");
     let mut findings = Vec::new();
     let by_name = |name: &str| interfaces.iter().find(|it| it.name == name);
-    let is_bridge = |it: &OspfInterface| {
-        let vni = it
-            .name
-            .strip_prefix("br")
-            .and_then(|it| it.parse::<Vni>().ok());
-        vni.is_some_and(|vni| bridges.contains(&vni))
-    };
+    let is_bridge =
+        |it: &OspfInterface| Vni::of_bridge(&it.name).is_some_and(|vni| bridges.contains(&vni));
     let uplinks = || {
         interfaces
             .iter()
@@ -407,12 +403,12 @@ fn upstream(
             })
             .copied()
             .collect();
-        let (line, mend) = (&range.line, take_away(&range.line));
+        let (line, remedy) = (&range.line, take_away(&range.line));
         let finding = match range.is_hidden {
             true => Finding::fail(
                 ABOUT,
                 format!("`{line}` hides the network of br<VNI> from the upstream router"),
-                mend,
+                remedy,
             ),
             false => Finding::warn(
                 ABOUT,
@@ -420,7 +416,7 @@ fn upstream(
                     "`{line}` announces one network for all of br<VNI>, so that what comes from upstream does not go to \
                      the owner"
                 ),
-                mend,
+                remedy,
             ),
         };
         findings.extend(finding.of(&covered));
@@ -488,7 +484,7 @@ fn out_of_use(name: &str, links: &Links) -> Option<Finding> {
         .addresses
         .iter()
         .any(|(at, ip)| at == name && ip.is_ipv4());
-    let (what, mend) = match it {
+    let (what, remedy) = match it {
         it if !it.up => ("is down", format!("ip link set {name} up")),
         it if !it.running => (
             "has no carrier",
@@ -502,7 +498,7 @@ fn out_of_use(name: &str, links: &Links) -> Option<Finding> {
     };
     let text =
         format!("{name}, towards the upstream router, {what}: nobody upstream hears this gateway");
-    Some(Finding::fail(ABOUT, text, mend))
+    Some(Finding::fail(ABOUT, text, remedy))
 }
 
 fn sizes(interfaces: &[OspfInterface], bridges: &BTreeSet<Vni>) -> Vec<Finding> {
@@ -588,12 +584,12 @@ mod tests {
         let text = "vtysh refuses line 3 of /etc/frr/vtysh.conf (and 1 more): % Unknown command[4]: banner x";
         assert_eq!((finding.level, &*finding.text), (Level::Warn, text));
         assert_eq!(
-            finding.mend.as_deref(),
+            finding.remedy.as_deref(),
             Some("sed -i '3d;9d' /etc/frr/vtysh.conf")
         );
     }
 
-    /// Input: an uplink that ospfd does not use, for each reason. Output: the reason, and what mends it.
+    /// Input: an uplink that ospfd does not use, for each reason. Output: the reason, and what repairs it.
     #[test]
     fn why_an_uplink_is_out_of_use() {
         let it = Interface {
@@ -614,10 +610,10 @@ mod tests {
                 ..Inspection::default()
             };
             let found = ospf(&frr, &[], &BTreeSet::new(), &links, false);
-            let mend = found[0].mend.clone().unwrap_or_default();
-            (found.len(), mend)
+            let remedy = found[0].remedy.clone().unwrap_or_default();
+            (found.len(), remedy)
         };
-        for (change, mend) in [
+        for (change, remedy) in [
             (
                 (|it| it.interfaces[0].up = false) as fn(&mut Links),
                 "ip link set up up",
@@ -628,7 +624,7 @@ mod tests {
             (|_| {}, "no ip ospf passive"),
         ] {
             let (count, told) = said(change);
-            assert!(count == 1 && told.contains(mend), "{told}");
+            assert!(count == 1 && told.contains(remedy), "{told}");
         }
     }
 

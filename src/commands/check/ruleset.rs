@@ -1,7 +1,8 @@
 //! Pure: what the rules of nftables (`nft -j list ruleset`, libnftables-json(5)) do with a packet.
 //!
 //! A rule matches, does not match, or may match: what is asked of the packet is not known here, or is a form of
-//! rule that is not known. Every branch that may be taken is followed, so that a finding is certain only if all branches agree.
+//! rule that is not known. Every branch that may be taken is followed, so that a finding is certain only if all
+//! branches agree.
 
 use core::net::Ipv4Addr;
 use serde_json::{Map, Value};
@@ -40,7 +41,7 @@ pub struct Hop<'a> {
 
 /// What becomes of a packet; where it is, or may be, dropped.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum CommitResult {
+pub enum Fate {
     /// It passes.
     Passes,
     /// It may be dropped in this chain.
@@ -125,7 +126,7 @@ impl Ruleset {
     }
 
     /// What becomes of a packet on its way along `hops`.
-    pub fn fate(&self, packet: &Packet, hops: &[Hop]) -> CommitResult {
+    pub fn fate(&self, packet: &Packet, hops: &[Hop]) -> Fate {
         self.follow(packet, hops).0
     }
 
@@ -134,9 +135,9 @@ impl Ruleset {
         self.follow(packet, hops).1
     }
 
-    fn follow(&self, packet: &Packet, hops: &[Hop]) -> (CommitResult, Option<String>) {
+    fn follow(&self, packet: &Packet, hops: &[Hop]) -> (Fate, Option<String>) {
         let mut packet = packet.clone();
-        let (mut fate, mut translated) = (CommitResult::Passes, None);
+        let (mut fate, mut translated) = (Fate::Passes, None);
         for hop in hops {
             let here = |(name, base): &&(Name, Base)| {
                 hop.families.contains(&name.0.as_str())
@@ -166,10 +167,8 @@ impl Ruleset {
                     translated.get_or_insert_with(place);
                 }
                 match (ends.accept, ends.drop) {
-                    (false, true) => return (CommitResult::Dropped(place()), translated),
-                    (true, true) if fate == CommitResult::Passes => {
-                        fate = CommitResult::Unsure(place())
-                    }
+                    (false, true) => return (Fate::Dropped(place()), translated),
+                    (true, true) if fate == Fate::Passes => fate = Fate::Unsure(place()),
                     _ => {}
                 }
                 if untracked {
@@ -569,9 +568,9 @@ mod tests {
                 &[],
             );
             match rules.fate(&station(), &[FORWARD]) {
-                CommitResult::Passes => Some(true),
-                CommitResult::Dropped(_) => Some(false),
-                CommitResult::Unsure(_) => None,
+                Fate::Passes => Some(true),
+                Fate::Dropped(_) => Some(false),
+                Fate::Unsure(_) => None,
             }
         };
         let yes = Some(true);
@@ -665,61 +664,55 @@ mod tests {
         let goto = json!([{"goto": {"target": "other"}}]);
         let back = json!([{"return": null}]);
         let map = json!([{"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["established", {"accept": null}], ["new", {"jump": {"target": "other"}}]]}}}]);
-        assert_eq!(fate("accept", &[], &[]), CommitResult::Passes);
-        assert_eq!(fate("drop", &[], &[]), CommitResult::Dropped(place()));
+        assert_eq!(fate("accept", &[], &[]), Fate::Passes);
+        assert_eq!(fate("drop", &[], &[]), Fate::Dropped(place()));
         assert_eq!(
             fate("accept", std::slice::from_ref(&drops), &[]),
-            CommitResult::Dropped(place())
+            Fate::Dropped(place())
         );
         assert_eq!(
             fate("accept", &[json!([{"reject": {}}])], &[]),
-            CommitResult::Dropped(place())
+            Fate::Dropped(place())
         );
         assert_eq!(
             fate("accept", &[accept.clone(), drops.clone()], &[]),
-            CommitResult::Passes
+            Fate::Passes
         );
         assert_eq!(
             fate("accept", &[unsure.clone(), accept.clone()], &[]),
-            CommitResult::Unsure(place())
+            Fate::Unsure(place())
         );
         assert_eq!(
             fate("accept", &[unsure.clone(), drops.clone()], &[]),
-            CommitResult::Dropped(place())
+            Fate::Dropped(place())
         );
         assert_eq!(
             fate("accept", &[json!([{"queue": {"num": 1}}])], &[]),
-            CommitResult::Unsure(place())
+            Fate::Unsure(place())
         );
         let target = json!([{"xt": {"type": "target", "name": "X"}}]);
-        assert_eq!(
-            fate("accept", &[target], &[]),
-            CommitResult::Unsure(place())
-        );
+        assert_eq!(fate("accept", &[target], &[]), Fate::Unsure(place()));
         for through in [&[][..], std::slice::from_ref(&back)] {
             assert_eq!(
                 fate("drop", &[jump.clone(), accept.clone()], through),
-                CommitResult::Passes
+                Fate::Passes
             );
             assert_eq!(
                 fate("drop", &[goto.clone(), accept.clone()], through),
-                CommitResult::Dropped(place())
+                Fate::Dropped(place())
             );
         }
         let other = std::slice::from_ref(&accept);
         assert_eq!(
             fate("drop", std::slice::from_ref(&jump), other),
-            CommitResult::Passes
+            Fate::Passes
         );
-        assert_eq!(fate("drop", &[goto], other), CommitResult::Passes);
+        assert_eq!(fate("drop", &[goto], other), Fate::Passes);
         assert_eq!(
             fate("drop", std::slice::from_ref(&map), other),
-            CommitResult::Passes
+            Fate::Passes
         );
-        assert_eq!(
-            fate("accept", &[map], &[drops]),
-            CommitResult::Dropped(place())
-        );
+        assert_eq!(fate("accept", &[map], &[drops]), Fate::Dropped(place()));
         // A chain that leads to itself, which the kernel does not take.
         assert!(matches!(
             fate(
@@ -727,7 +720,7 @@ mod tests {
                 std::slice::from_ref(&jump),
                 std::slice::from_ref(&jump)
             ),
-            CommitResult::Unsure(_)
+            Fate::Unsure(_)
         ));
     }
 
@@ -740,21 +733,18 @@ mod tests {
         drops.1.drops = true;
         drops.1.devices = vec!["eth9".into()];
         rules.bases.push(drops.clone());
-        assert_eq!(rules.fate(&station(), &[FORWARD]), CommitResult::Passes);
+        assert_eq!(rules.fate(&station(), &[FORWARD]), Fate::Passes);
         let at = Hop {
             at: "eth9",
             ..FORWARD
         };
-        assert!(matches!(
-            rules.fate(&station(), &[at]),
-            CommitResult::Dropped(_)
-        ));
+        assert!(matches!(rules.fate(&station(), &[at]), Fate::Dropped(_)));
         let bridge = Hop {
             families: &["bridge"],
             at: "eth9",
             ..FORWARD
         };
-        assert_eq!(rules.fate(&station(), &[bridge]), CommitResult::Passes);
+        assert_eq!(rules.fate(&station(), &[bridge]), Fate::Passes);
     }
 
     /// Input: rules that keep no state, and address translation. Output: both are seen.
@@ -768,7 +758,7 @@ mod tests {
         );
         assert!(matches!(
             rules.fate(&station(), &[FORWARD]),
-            CommitResult::Dropped(_)
+            Fate::Dropped(_)
         ));
         let (mut name, mut base) = rules.bases[0].clone();
         name.2 = "other".into();
@@ -778,10 +768,7 @@ mod tests {
             hook: "prerouting",
             ..FORWARD
         };
-        assert_eq!(
-            rules.fate(&station(), &[before, FORWARD]),
-            CommitResult::Passes
-        );
+        assert_eq!(rules.fate(&station(), &[before, FORWARD]), Fate::Passes);
         let mut rules = ruleset("accept", &[json!([{"masquerade": null}])], &[]);
         assert_eq!(rules.translates(&station(), &[FORWARD]), None);
         rules.bases[0].1.is_nat = true;
@@ -796,8 +783,8 @@ mod tests {
             let rules = Ruleset::read(&text.replace("TABLE", table)).unwrap();
             rules.fate(&station(), &[FORWARD])
         };
-        assert_eq!(chain("wmgwd"), CommitResult::Passes);
-        assert!(matches!(chain("other"), CommitResult::Dropped(_)));
+        assert_eq!(chain("wmgwd"), Fate::Passes);
+        assert!(matches!(chain("other"), Fate::Dropped(_)));
     }
 
     #[test]

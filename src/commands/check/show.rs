@@ -4,7 +4,7 @@ use super::{Finding, Fitness, Level, fitness};
 use serde_json::json;
 use std::fmt::Write;
 
-/// Findings as aligned lines, each with what mends it below, and what they come to. In colour with `colour`.
+/// Findings as aligned lines, each with what repairs it below, and what they come to. In colour with `colour`.
 pub fn lines(findings: &[Finding], colour: bool) -> String {
     let widest = |width: fn(&Finding) -> usize| findings.iter().map(width).max().unwrap_or(0);
     let levels = widest(|finding| finding.level.word().len());
@@ -19,13 +19,13 @@ pub fn lines(findings: &[Finding], colour: bool) -> String {
         };
         let said = plain(&finding.text);
         let _ = writeln!(text, "{on}{word:levels$}{off}  {about:abouts$}  {said}");
-        if let Some(mend) = &finding.mend {
+        if let Some(remedy) = &finding.remedy {
             let _ = writeln!(
                 text,
-                "{:levels$}  {:abouts$}  mend: {}",
+                "{:levels$}  {:abouts$}  remedy: {}",
                 "",
                 "",
-                plain(mend)
+                plain(remedy)
             );
         }
     }
@@ -51,7 +51,7 @@ pub fn json(findings: &[Finding]) -> String {
                 "level": finding.level.word(),
                 "about": finding.about,
                 "text": finding.text,
-                "mend": finding.mend,
+                "remedy": finding.remedy,
             })
         })
         .collect();
@@ -104,7 +104,7 @@ mod tests {
             lines(&some(), false),
             "ok    ip_forward  on\n\
              fail  FRR         bgpd says  [2J\n\
-             \x20                 mend: systemctl restart frr\n\
+             \x20                 remedy: systemctl restart frr\n\
              this host may not serve (1 ok, 0 warn, 0 unknown, 1 fail)\n"
         );
         assert!(lines(&some(), true).contains("\x1b[31mfail\x1b[0m  FRR"));
@@ -114,7 +114,7 @@ mod tests {
     fn json_says_the_same() {
         let json: serde_json::Value = serde_json::from_str(&json(&some())).unwrap();
         assert_eq!(json["may_serve"], false);
-        assert_eq!(json["findings"][1]["mend"], "systemctl restart frr");
-        assert!(json["findings"][0]["mend"].is_null());
+        assert_eq!(json["findings"][1]["remedy"], "systemctl restart frr");
+        assert!(json["findings"][0]["remedy"].is_null());
     }
 }

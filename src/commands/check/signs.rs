@@ -12,15 +12,15 @@ pub fn findings(signs: &[(Sign, SignState)]) -> impl Iterator<Item = Finding> + 
         SignState::Bad(why) => Finding::fail(
             sign.name(),
             format!("{why}: this gateway gives its VNIs to a better one"),
-            mend(*sign),
+            remedy(*sign),
         ),
     })
 }
 
-fn mend(sign: Sign) -> &'static str {
+fn remedy(sign: Sign) -> &'static str {
     match sign {
         Sign::FabricLink | Sign::UplinkLink => {
-            "mend cable and switch port, and switch the interface on (ip link set IF up); or name the right ones \
+            "repair cable and switch port, and switch the interface on (ip link set IF up); or name the right ones \
              with --track-fabric and --track-uplink"
         }
         Sign::Evpn => "vtysh -c 'show bgp l2vpn evpn summary' says which sessions are down",

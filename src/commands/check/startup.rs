@@ -14,8 +14,8 @@ pub fn findings(purpose: &Purpose, frr: &Inspection, bridges: &BTreeSet<Vni>) ->
     const ABOUT: &str = "frr.conf";
     if let Some(path) = &frr.unreadable {
         let text = format!("{} may not be read by this user", path.display());
-        let mend = "run this as root, or as a member of group frr";
-        return vec![Finding::warn(ABOUT, text, mend)];
+        let remedy = "run this as root, or as a member of group frr";
+        return vec![Finding::warn(ABOUT, text, remedy)];
     }
     let mut findings = Vec::new();
     let mut costs = BTreeSet::new();
@@ -34,7 +34,7 @@ pub fn findings(purpose: &Purpose, frr: &Inspection, bridges: &BTreeSet<Vni>) ->
         let owned = saved.bgp.list.len() + entries;
         if owned > 0 {
             // A route-map entry must go as a whole: without its match it would let out everything.
-            let mend = match entries {
+            let remedy = match entries {
                 0 => format!("sed -i '/^bgp extcommunity-list standard {LIST} /d' {file}"),
                 _ => format!("delete from {file} the entries of {ROUTE_MAP} with `match evpn vni`"),
             };
@@ -44,7 +44,7 @@ pub fn findings(purpose: &Purpose, frr: &Inspection, bridges: &BTreeSet<Vni>) ->
                     "{file} lets {owned} VNIs out, as `write memory` leaves it: at a boot this gateway would \
                      advertise what another owns by then"
                 ),
-                mend,
+                remedy,
             ));
         }
         findings.extend(
@@ -71,8 +71,8 @@ pub fn findings(purpose: &Purpose, frr: &Inspection, bridges: &BTreeSet<Vni>) ->
     let unsure: Vec<String> = frr.saved.iter().filter_map(unsure).collect();
     if !unsure.is_empty() {
         let text = format!("not understood, and may matter: {}", unsure.join(", "));
-        let mend = "write the line as `vtysh -c 'show running-config'` would";
-        findings.push(Finding::unknown(ABOUT, text, mend));
+        let remedy = "write the line as `vtysh -c 'show running-config'` would";
+        findings.push(Finding::unknown(ABOUT, text, remedy));
     }
     let without: Vec<Vni> = bridges.difference(&costs).copied().collect();
     let without = without.as_slice();

@@ -22,7 +22,7 @@ pub struct System {
     pub packets: Option<String>,
     /// Why memory may not be locked.
     pub memory: Option<String>,
-    /// Why the kernel cannot hold the lease, and what mends it.
+    /// Why the kernel cannot hold the lease, and what repairs it.
     pub gate: Option<(String, &'static str)>,
     /// The names of the nodes that have a guard here, so that a daemon runs or has just died.
     pub guards: Vec<String>,
@@ -62,11 +62,11 @@ fn kernel_lease(system: &System) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(match &system.gate {
         None => Finding::ok("kernel lease", "nf_tables can silence ARP by itself"),
-        Some((reason, mend)) => {
+        Some((reason, remedy)) => {
             let text = format!(
                 "if daemon and guard are killed at once, this host goes on answering ARP: {reason}"
             );
-            Finding::warn("kernel lease", text, *mend)
+            Finding::warn("kernel lease", text, *remedy)
         }
     });
     if let Some(reason) = &system.memory {

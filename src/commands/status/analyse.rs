@@ -6,7 +6,7 @@ use crate::model::fsm::{Kind, State};
 use crate::model::ring::{Member, Ring};
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::{self, KernelHold, Key, Meta, Value};
-use crate::telemetry::log_text::spans;
+use crate::telemetry::log_text::{self, spans};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// More than this many keys that nobody can read are counted, not named.
@@ -341,7 +341,9 @@ impl Read {
             let each: Vec<String> = ranges
                 .iter()
                 .take(NAMED)
-                .map(|((first, last), names)| format!("{first}-{last} ({})", some(names)))
+                .map(|((first, last), names)| {
+                    format!("{first}-{last} ({})", log_text::names(names))
+                })
                 .collect();
             let and = if nodes.iter().any(|node| node.version.is_none()) {
                 "; Go nodes are taken to serve all of them"
@@ -370,7 +372,7 @@ impl Read {
             let has = names.last().copied().unwrap_or_default();
             warnings.push(format!(
                 "nodes {} have {count} points in common, which count for {has}: give each its own --uids",
-                some(names)
+                log_text::names(names)
             ));
         }
     }
@@ -397,13 +399,4 @@ fn warn_of_fitness(nodes: &[Node], warnings: &mut Vec<String>) {
         warnings
             .push("no node is fit: each keeps its VNIs, and stations may be cut off".to_owned());
     }
-}
-
-/// A few of the names.
-fn some(names: &[&str]) -> String {
-    let mut text = names[..names.len().min(NAMED)].join(", ");
-    if names.len() > NAMED {
-        text.push_str(&format!(" and {} more", names.len() - NAMED));
-    }
-    text
 }

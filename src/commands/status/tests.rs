@@ -221,8 +221,8 @@ fn the_rows_count_where_no_range_is_known() {
     assert!(text(&empty).contains("warning: no node is registered"));
 }
 
-/// Input: VNIs that no gateway has a bridge for, and one that one of two has. Output: the first are no fault; the second
-/// is, while none serves it.
+/// Input: VNIs that no gateway has a bridge for, and one that one of two has. Output: the first are no fault; the
+/// second is, while none serves it.
 #[test]
 fn a_vni_without_a_bridge_anywhere_is_no_fault() {
     let node = |name: &str, absent: &str| {

@@ -369,8 +369,8 @@ fn gated() -> (Fence, FakeKernel, FakeTable) {
     (fence, kernel, table)
 }
 
-/// Input: VNIs that begin to answer, end, and are fenced. Output: each is in the table before it answers and until it is
-/// silent; what is fenced is silenced by one message first.
+/// Input: VNIs that begin to answer, end, and are fenced. Output: each is in the table before it answers and until it
+/// is silent; what is fenced is silenced by one message first.
 #[test]
 fn a_bridge_is_gated_while_it_answers() {
     let (fence, _, table) = gated();
@@ -440,8 +440,8 @@ fn a_full_table_costs_no_service() {
     assert_eq!(fence.kernel_hold(), Some(KernelHold::Held));
 }
 
-/// Input: a guard that does not grant; then a kernel that does not, either. Output: the daemon grants; then the table is
-/// removed, so that what is served is not silenced by it, and it is made again when it can be.
+/// Input: a guard that does not grant; then a kernel that does not, either. Output: the daemon grants; then the table
+/// is removed, so that what is served is not silenced by it, and it is made again when it can be.
 #[test]
 fn a_kernel_that_grants_nothing_costs_no_service() {
     let (fence, kernel, table) = gated();

@@ -78,8 +78,8 @@ impl Audit {
     fn look_at_all_interfaces(&mut self) {
         match arp_ignore_of_all() {
             Some(finding) if self.all.raise(&finding.text) => {
-                let mend = finding.mend.unwrap_or_default();
-                warn!("{}: {}; run: {mend}", finding.about, finding.text);
+                let remedy = finding.remedy.unwrap_or_default();
+                warn!("{}: {}; remedy: {remedy}", finding.about, finding.text);
             }
             Some(_) => {}
             None if self.all.settle() => info!("kernel: all.arp_ignore is as it should be again"),

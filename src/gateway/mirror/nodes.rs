@@ -38,29 +38,40 @@ impl Nodes {
 
     /// Whether the node is alive and of our kind, not a Go wmgwd.
     pub fn is_of_our_kind(&self, name: &NodeName) -> bool {
-        self.metas
-            .get(name)
-            .is_some_and(|cell| cell.value().is_some())
+        self.published(name).is_some()
+    }
+
+    /// What the node published last that could be read.
+    fn published(&self, name: &NodeName) -> Option<&Published> {
+        self.metas.get(name)?.value()
+    }
+
+    /// What the node published last, if that was under `lease`.
+    fn published_under(&self, name: &NodeName, lease: LeaseId) -> Option<&Published> {
+        let cell = self.metas.get(name)?;
+        let is_current = cell.lease() == Some(lease) && !cell.is_unreadable();
+        cell.value().filter(|_| is_current)
     }
 
     /// What the node published under `lease` that it cannot serve.
     pub fn unable(&self, name: &NodeName, lease: LeaseId) -> Option<&Unable> {
-        let cell = self.metas.get(name)?;
-        let is_current = cell.lease() == Some(lease) && !cell.is_unreadable();
-        cell.value().filter(|_| is_current)?.unable.as_ref()
+        self.published_under(name, lease)?.unable.as_ref()
     }
 
     /// How well the node published under `lease` that it can forward.
     pub fn fitness(&self, name: &NodeName, lease: LeaseId) -> Option<Fitness> {
-        let cell = self.metas.get(name)?;
-        let is_current = cell.lease() == Some(lease) && !cell.is_unreadable();
-        cell.value().filter(|_| is_current)?.fitness
+        self.published_under(name, lease)?.fitness
     }
 
     /// The node's rank, if it publishes one.
     fn rank(&self, name: &NodeName) -> Option<Rank> {
-        let published = self.metas.get(name)?.value()?;
-        Some(published.fitness?.rank)
+        Some(self.published(name)?.fitness?.rank)
+    }
+
+    /// The names of all nodes that are registered, and their points.
+    fn all_registered(&self) -> impl Iterator<Item = (&NodeName, &Vec<u64>)> {
+        let nodes = self.points.iter();
+        nodes.filter_map(|(name, cell)| Some((name, cell.value()?)))
     }
 
     /// Whether both nodes publish their ranks, and that of `better` is the higher one.
@@ -71,29 +82,27 @@ impl Nodes {
 
     /// The highest rank of the nodes that are registered with points, but for `me`.
     pub fn best_rank_beside(&self, me: &NodeName) -> Option<Rank> {
-        let others = self.points.iter().filter(|(name, cell)| {
-            *name != me && cell.value().is_some_and(|points| !points.is_empty())
-        });
-        others.filter_map(|(name, _)| self.rank(name)).max()
+        self.all_registered()
+            .filter(|(name, points)| *name != me && !points.is_empty())
+            .filter_map(|(name, _)| self.rank(name))
+            .max()
     }
 
     /// Whether all that are registered publish their ranks.
     pub fn all_have_ranks(&self) -> bool {
-        let mut registered = self
-            .points
-            .iter()
-            .filter(|(_, cell)| cell.value().is_some());
-        registered.all(|(name, _)| self.rank(name).is_some())
+        self.all_registered()
+            .all(|(name, _)| self.rank(name).is_some())
     }
 
     /// Whether the node published that it has no bridge for `vni`.
     pub fn is_without_bridge(&self, name: &NodeName, vni: Vni) -> bool {
-        let published = self.metas.get(name).and_then(|cell| cell.value());
-        let unable = published.and_then(|published| published.unable.as_ref());
-        unable.is_some_and(|unable| unable.absent.contains(vni))
+        self.published(name)
+            .and_then(|published| published.unable.as_ref())
+            .is_some_and(|unable| unable.absent.contains(vni))
     }
 
-    /// etcd took the registration of `me`, which serves `range`, at `revision`. Returns whether the ring may have changed.
+    /// etcd took the registration of `me`, which serves `range`, at `revision`. Returns whether the ring may have
+    /// changed.
     pub fn registered_as(
         &mut self,
         me: &NodeName,
@@ -120,11 +129,8 @@ impl Nodes {
 
     /// Whether all that are registered are of our kind.
     pub fn are_of_our_kind(&self) -> bool {
-        let mut registered = self
-            .points
-            .iter()
-            .filter(|(_, cell)| cell.value().is_some());
-        registered.all(|(name, _)| self.is_of_our_kind(name))
+        self.all_registered()
+            .all(|(name, _)| self.is_of_our_kind(name))
     }
 
     /// Whether an operator has taken the node out.
@@ -143,7 +149,7 @@ impl Nodes {
             let lives =
                 cell.lease().is_some() && (!cell.is_unreadable() || self.is_of_our_kind(name));
             let points = cell.value().filter(|_| lives)?;
-            let published = self.metas.get(name).and_then(|cell| cell.value());
+            let published = self.published(name);
             Some(Member {
                 name,
                 points,
@@ -185,15 +191,8 @@ impl Nodes {
         let (revision, lease) = (change.revision, change.lease);
         match (&change.key, &change.value) {
             (Key::Node(name), value) => {
-                let reading = match value {
-                    None => Reading::Value(None),
-                    Some(Value::Points(points)) => Reading::Value(Some(points.clone())),
-                    Some(_) => Reading::Unreadable,
-                };
-                self.points
-                    .entry(name.clone())
-                    .or_default()
-                    .take(revision, lease, reading)
+                let points = self.points.entry(name.clone()).or_default();
+                points.take(revision, lease, read_points(value))
             }
             (Key::Meta(name), value) => {
                 let reading = match value {
@@ -218,13 +217,8 @@ impl Nodes {
                 false
             }
             (Key::Points(name), value) => {
-                let reading = match value {
-                    None => Reading::Value(None),
-                    Some(Value::Points(points)) => Reading::Value(Some(points.clone())),
-                    Some(_) => Reading::Unreadable,
-                };
                 let drawn = self.drawn.entry(name.clone()).or_default();
-                drawn.take(revision, lease, reading);
+                drawn.take(revision, lease, read_points(value));
                 // As above.
                 false
             }
@@ -244,5 +238,13 @@ impl Nodes {
             .retain(|name, cell| cell.revision() > revision || present(&Key::Drain(name.clone())));
         self.drawn
             .retain(|name, cell| cell.revision() > revision || present(&Key::Points(name.clone())));
+    }
+}
+
+fn read_points(value: &Option<Value>) -> Reading<Vec<u64>> {
+    match value {
+        None => Reading::Value(None),
+        Some(Value::Points(points)) => Reading::Value(Some(points.clone())),
+        Some(_) => Reading::Unreadable,
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! Each event of a row has it read the row anew, act on its host at once, wait if the type asks for it, and
 //! write under the revision that it read. It undoes nothing, keeps no order between a lost lease and what it is
-//! about to do, has no guard, and resets to 0 what lacks a name, although the other node may live. A write that does not
-//! reach etcd is forgotten. When it looks at all rows, it reads the nodes after them, and the revision of that
+//! about to do, has no guard, and resets to 0 what lacks a name, although the other node may live. A write that does
+//! not reach etcd is forgotten. When it looks at all rows, it reads the nodes after them, and the revision of that
 //! is the one that its writes rely on.
 //!
 //! One kindness: its scan also looks at rows in which it is its own turn, so that one forgotten write does not

@@ -108,7 +108,8 @@ fn a_rest_is_no_longer_than_a_second() {
     }
 }
 
-/// Input: the watch asks, but a Go wmgwd is there, or what is gone is not this node's. Output: it is told to go on at once.
+/// Input: the watch asks, but a Go wmgwd is there, or what is gone is not this node's. Output: it is told to go on at
+/// once.
 #[test]
 fn the_watch_goes_on_where_a_rest_is_of_no_use() {
     for (of_our_kind, points) in [(false, Vec::new()), (true, vec![1 << 63])] {

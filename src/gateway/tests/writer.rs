@@ -35,7 +35,8 @@ fn together(batch: &Batch) -> usize {
     shared.map(Vec::len).sum()
 }
 
-/// Input: 600 VNIs that no gateway serves. Output: claimed in bundles, 256 at once, each VNI once; then owned in bundles.
+/// Input: 600 VNIs that no gateway serves. Output: claimed in bundles, 256 at once, each VNI once; then owned in
+/// bundles.
 #[test]
 fn many_rows_go_together() {
     let mut bench = Bench::ready(600);

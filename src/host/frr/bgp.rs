@@ -71,7 +71,7 @@ impl Filter {
     pub fn warnings(&self) -> Vec<String> {
         faults(&self.config)
             .into_iter()
-            .map(|fault| format!("{ROUTE_MAP}: {}; mend: {}", fault.text, fault.mend))
+            .map(|fault| format!("{ROUTE_MAP}: {}; remedy: {}", fault.text, fault.remedy))
             .collect()
     }
 
@@ -122,7 +122,8 @@ impl Filter {
         std::mem::take(&mut self.was_open)
     }
 
-    /// Takes every VNI but those in `keep` out of the filter, also what another run put there, and brings it into shape.
+    /// Takes every VNI but those in `keep` out of the filter, also what another run put there, and brings it into
+    /// shape.
     ///
     /// # Errors
     /// What bgpd or vtysh said.
@@ -447,7 +448,8 @@ impl Filter {
     }
 
     /// Before every change: makes sure that the filter is in shape and that what is remembered of it is about the
-    /// run of bgpd that is there now. A bgpd that was restarted starts with nothing withdrawn, or with what the operator saved.
+    /// run of bgpd that is there now. A bgpd that was restarted starts with nothing withdrawn, or with what the
+    /// operator saved.
     fn prepare(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
         let same = bgpd.is_some() && self.listed_in == bgpd;
         if same && !self.stale && self.mode == EvpnFilter::List {

@@ -104,7 +104,7 @@ pub fn parse_ospf(text: &str) -> BTreeMap<Vni, Cost> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match (line.starts_with(' '), &words[..]) {
             (false, ["interface", name, ..]) => {
-                open = name.strip_prefix("br").and_then(|vni| vni.parse().ok());
+                open = Vni::of_bridge(name);
             }
             (false, _) => open = None,
             (true, ["ip", "ospf", "cost", cost]) => {
@@ -144,11 +144,7 @@ pub fn parse_uplinks(text: &str) -> Vec<String> {
             (true, _) => {}
         }
     }
-    let is_bridge = |name: &str| {
-        name.strip_prefix("br")
-            .is_some_and(|it| it.parse::<Vni>().is_ok())
-    };
-    uplinks.retain(|name| !is_bridge(name));
+    uplinks.retain(|name| Vni::of_bridge(name).is_none());
     uplinks.sort_unstable();
     uplinks.dedup();
     uplinks
@@ -196,7 +192,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// FRR 8.4.4 and 10.3, `show ip ospf interface br5`, shortened; an interface without OSPF, and one that is not there.
+    /// FRR 8.4.4 and 10.3, `show ip ospf interface br5`, shortened; an interface without OSPF, and one that is not
+    /// there.
     #[test]
     fn the_cost_of_an_interface_is_read() {
         let answer = "br5 is up\n  ifindex 11, MTU 1500 bytes, BW 0 Mbit <UP,BROADCAST,RUNNING,MULTICAST>\n  \

@@ -58,8 +58,9 @@ fn process(run_dirs: &[PathBuf], daemon: &str) -> Process {
         Some(process) => process,
         // In a container its number means nothing here. One that accepts connections runs.
         None => {
-            let mut sockets = run_dirs.iter().map(|dir| dir.join(format!("{daemon}.vty")));
-            let mut found = sockets.by_ref().map(|socket| by_socket(&socket));
+            let mut found = run_dirs
+                .iter()
+                .map(|dir| by_socket(&dir.join(format!("{daemon}.vty"))));
             found
                 .find(|it| *it != Process::None)
                 .unwrap_or(Process::None)
@@ -127,8 +128,8 @@ fn state(stat: &str, daemon: &str) -> Option<Process> {
 }
 
 /// A connection to each daemon's vty, as watchfrr has one, without any traffic: the kernel ends it with the
-/// daemon, so that no thread has to poll for that. It only says when to look: a daemon that is stopped keeps it, and one
-/// that closes it may live.
+/// daemon, so that no thread has to poll for that. It only says when to look: a daemon that is stopped keeps it, and
+/// one that closes it may live.
 #[derive(Debug, Default)]
 pub struct VtyConns([VtyConn; 3]);
 

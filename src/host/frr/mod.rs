@@ -2,8 +2,8 @@
 //! in ospfd.
 //!
 //! What is to be said is built and what comes back is read by pure modules (`script`, `config`, `targets`,
-//! `vtysh_output`, `route_map`); `run` starts vtysh, `push` corners what FRR refuses. [`Frr`] itself owns what it remembers
-//! of bgpd's filter, which holds for one run of bgpd and is read anew after it.
+//! `vtysh_output`, `route_map`); `run` starts vtysh, `push` corners what FRR refuses. [`Frr`] itself owns what it
+//! remembers of bgpd's filter, which holds for one run of bgpd and is read anew after it.
 //!
 //! Nothing is ever saved to FRR's startup configuration: it would survive the lease.
 
@@ -38,7 +38,6 @@ use push::{Push, failure};
 use run::{Daemon, Vtysh};
 use script::Job;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -102,8 +101,8 @@ pub struct Frr {
     run_dirs: Vec<PathBuf>,
     conns: VtyConns,
     ospfd: Vty,
-    /// Whose cost was looked at last.
-    glanced: Option<Vni>,
+    /// Where the next glance begins.
+    glance_from: Vni,
     filter: Filter,
     svi: Svi,
     missed: Missed,
@@ -119,7 +118,7 @@ impl Frr {
             range: config.range,
             batch: config.batch,
             ospfd: Vty::new(config.run_dirs.clone(), "ospfd"),
-            glanced: None,
+            glance_from: Vni::MIN,
             run_dirs: config.run_dirs,
             conns: VtyConns::default(),
             filter: Filter::new(config.filter, config.range),
@@ -291,21 +290,17 @@ impl Router for Frr {
             .readvertise(&self.vtysh, asn, self.batch, shown, permit)
     }
 
-    /// Looks at one cost. A reload of FRR (`frr-reload.py`) removes every line that its file does not have: all costs
-    /// at once, with the lines of the EVPN filter. The cost of an owner is in no file.
+    /// Whether ospfd has another cost than it took, looking at one bridge. A reload of FRR (`frr-reload.py`) removes
+    /// every line that its file does not have: all costs at once, with the lines of the EVPN filter. The cost of an
+    /// owner is in no file, so this looks at one of those where there are any.
     fn is_suspect(&mut self) -> bool {
-        let attracts = |vni: &Vni| self.costs[vni] != Cost::OTHERS;
-        let told = self.glanced.filter(|vni| self.costs.contains_key(vni));
-        let is_best = told.is_some_and(|vni| attracts(&vni));
-        let best = self
-            .costs
-            .keys()
-            .find(|vni| attracts(vni))
-            .filter(|_| !is_best);
-        let Some(vni) = best
-            .copied()
-            .or(told)
-            .or_else(|| self.costs.keys().next().copied())
+        let attracts = |cost: &Cost| *cost != Cost::OTHERS;
+        let is_owner = self.costs.values().any(attracts);
+        let is_wanted = |(_, cost): &(&Vni, &Cost)| attracts(cost) || !is_owner;
+        let mut after = self.costs.range(self.glance_from..);
+        let Some((&vni, &cost)) = after
+            .find(is_wanted)
+            .or_else(|| self.costs.iter().find(is_wanted))
         else {
             return false;
         };
@@ -314,17 +309,12 @@ impl Router for Frr {
         let found = answer
             .ok()
             .and_then(|answer| config::interface_cost(&answer));
-        let is_other = found.is_some_and(|found| Some(&found) != self.costs.get(&vni));
-        // OSPF does not run on each bridge, and not each bridge exists.
-        let next = self
-            .costs
-            .range((Bound::Excluded(vni), Bound::Unbounded))
-            .next();
-        self.glanced = match found {
-            Some(_) => Some(vni),
-            None => next.map(|(vni, _)| *vni),
+        // OSPF does not run on each bridge, and not each bridge exists: where there is no cost, the next one is asked.
+        self.glance_from = match found {
+            Some(_) => vni,
+            None => Vni::new(vni.get() + 1).unwrap_or(Vni::MIN),
         };
-        is_other
+        found.is_some_and(|found| found != cost)
     }
 
     fn drifted(&mut self, permit: &dyn Fn() -> bool) -> Result<Vec<Vni>, Error> {

@@ -73,18 +73,18 @@ pub struct Fault {
     pub is_certain: bool,
     /// What it is, said of the route-map, and what follows from it.
     pub text: String,
-    /// What mends it.
-    pub mend: String,
+    /// What repairs it.
+    pub remedy: String,
 }
 
 /// What is wrong with the route-map, apart from what wmgwd itself writes there: the deny that closes it is taken
 /// to be there.
 pub fn faults(config: &BgpConfig) -> Vec<Fault> {
     const EXAMPLE: &str = "take the route-map from frr.conf.example";
-    let fault = |text: &str, mend: &str| Fault {
+    let fault = |text: &str, remedy: &str| Fault {
         is_certain: true,
         text: text.to_owned(),
-        mend: mend.to_owned(),
+        remedy: remedy.to_owned(),
     };
     if config.entries.is_empty() {
         let text = "bgpd has no such route-map: every VNI would be advertised";

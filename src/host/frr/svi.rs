@@ -86,7 +86,7 @@ impl Watched {
     }
 
     /// The route is there. Says whether it had been lost.
-    fn is_ours(&mut self, now: Time) -> bool {
+    fn note_found(&mut self, now: Time) -> bool {
         let had_been_lost = self.tries > 0;
         *self = Watched {
             since: self.since,
@@ -96,7 +96,7 @@ impl Watched {
     }
 
     /// The route is lost.
-    fn is_lost(&mut self, now: Time) -> Remedy {
+    fn note_lost(&mut self, now: Time) -> Remedy {
         if self.tries < TRIES || self.is_told && now >= self.later {
             self.tries = self.tries.saturating_add(1);
             self.later = now + LATER;
@@ -111,7 +111,7 @@ impl Watched {
     }
 
     /// The try was not made.
-    fn is_untried(&mut self, now: Time) {
+    fn note_untried(&mut self, now: Time) {
         self.tries = self.tries.saturating_sub(1);
         self.later = now;
     }
@@ -167,9 +167,12 @@ impl Svi {
                     continue;
                 };
                 match judge(&found, now.since(watched.since) >= PATIENCE) {
-                    Found::Ours if watched.is_ours(now) => result.back.push(vni),
-                    Found::Ours | Found::Theirs => {}
-                    Found::Lost => match watched.is_lost(now) {
+                    Found::Ours => {
+                        let had_been_lost = watched.note_found(now);
+                        result.back.extend(had_been_lost.then_some(vni));
+                    }
+                    Found::Theirs => {}
+                    Found::Lost => match watched.note_lost(now) {
                         Remedy::BringBack => lost.push(vni),
                         Remedy::Warn => result.given_up.push(vni),
                         Remedy::Leave => {}
@@ -180,7 +183,7 @@ impl Svi {
         }
         for vni in bring_back(vtysh, asn, batch, &lost, Some(permit)) {
             if let Some(watched) = self.watched.get_mut(&vni) {
-                watched.is_untried(now);
+                watched.note_untried(now);
             }
         }
         self.withdraw_stale(vtysh, asn, &addresses, &stale, shown)?;
@@ -365,7 +368,7 @@ fn addresses() -> Result<BTreeMap<Vni, Vec<IpAddr>>, Error> {
     for entry in entries {
         // A label (`br7:1`) stands in for the name of the interface of a labelled address.
         let name = entry.interface_name.split(':').next();
-        let vni = name.and_then(|name| name.strip_prefix("br")?.parse().ok());
+        let vni = name.and_then(Vni::of_bridge);
         let (Some(vni), Some(address)) = (vni, entry.address) else {
             continue;
         };

@@ -144,8 +144,8 @@ fn looks_become_rarer_and_end() {
     assert!(at(&svi, 0).is_some());
 }
 
-/// Input: a route that is lost for an hour, looked at each second and opened by an audit each 30 s; then it is there, and
-/// lost again. Output: some tries at once, one warning, a try each five minutes; then all that from the beginning.
+/// Input: a route that is lost for an hour, looked at each second and opened by an audit each 30 s; then it is there,
+/// and lost again. Output: some tries at once, one warning, a try each five minutes; then all that from the beginning.
 #[test]
 fn a_route_that_does_not_come_back_is_tried_again_later() {
     let start = Time::since_boot(Duration::from_secs(100));
@@ -156,7 +156,7 @@ fn a_route_that_does_not_come_back_is_tried_again_later() {
             watched.open |= second % 30 == 0;
             match watched
                 .open
-                .then(|| watched.is_lost(from + Duration::from_secs(second)))
+                .then(|| watched.note_lost(from + Duration::from_secs(second)))
             {
                 Some(Remedy::BringBack) => tries.push(second),
                 Some(Remedy::Warn) => warnings.push(second),
@@ -164,7 +164,7 @@ fn a_route_that_does_not_come_back_is_tried_again_later() {
             }
         }
         let end = from + Duration::from_secs(3_600);
-        (tries, warnings, watched.is_ours(end), end)
+        (tries, warnings, watched.note_found(end), end)
     };
     let (tries, warnings, was_lost, end) = lose(start);
     assert_eq!(tries[..4], [0, 1, 2, 330]);
@@ -181,16 +181,16 @@ fn a_try_that_was_not_made_is_made_at_the_next_look() {
     let now = Time::since_boot(Duration::from_secs(100));
     let mut watched = Watched::new(now, true);
     for _ in 0..10 {
-        assert_eq!(watched.is_lost(now), Remedy::BringBack);
-        watched.is_untried(now);
+        assert_eq!(watched.note_lost(now), Remedy::BringBack);
+        watched.note_untried(now);
     }
     for _ in 0..TRIES {
-        assert_eq!(watched.is_lost(now), Remedy::BringBack);
+        assert_eq!(watched.note_lost(now), Remedy::BringBack);
     }
-    assert_eq!(watched.is_lost(now), Remedy::Warn);
+    assert_eq!(watched.note_lost(now), Remedy::Warn);
     let later = now + LATER;
     for _ in 0..10 {
-        assert_eq!(watched.is_lost(later), Remedy::BringBack);
-        watched.is_untried(later);
+        assert_eq!(watched.note_lost(later), Remedy::BringBack);
+        watched.note_untried(later);
     }
 }

@@ -255,8 +255,7 @@ pub fn vnis_of(names: &[String], range: VniRange) -> (BTreeSet<Vni>, Vec<String>
     let mut vnis = BTreeSet::new();
     let mut others = Vec::new();
     for name in names {
-        let vni = name.strip_prefix("br").and_then(|it| it.parse().ok());
-        match vni.filter(|vni: &Vni| range.contains(*vni) && vni.bridge() == *name) {
+        match Vni::of_bridge(name).filter(|vni| range.contains(*vni)) {
             Some(vni) => drop(vnis.insert(vni)),
             None => others.push(name.clone()),
         }

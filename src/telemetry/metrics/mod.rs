@@ -47,6 +47,16 @@ impl Counter {
     fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Adds to a counter of nanoseconds.
+    fn add_time(&self, took: Duration) {
+        self.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// What a counter of nanoseconds has.
+    fn time(&self) -> Duration {
+        Duration::from_nanos(self.get())
+    }
 }
 
 /// A point in time, or none.
@@ -80,12 +90,11 @@ impl Attempts {
     fn add(&self, took: Duration, failed: bool) {
         self.tried.add(1);
         self.failed.add(u64::from(failed));
-        self.nanos
-            .add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.nanos.add_time(took);
     }
 
     fn took(&self) -> Duration {
-        Duration::from_nanos(self.nanos.get())
+        self.nanos.time()
     }
 }
 
@@ -105,8 +114,7 @@ impl Durations {
             self.counts[bucket].add(1);
         }
         self.count.add(1);
-        self.nanos
-            .add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.nanos.add_time(took);
     }
 }
 

@@ -342,7 +342,7 @@ fn about_etcd(page: &mut Page, metrics: &Metrics, now: Time) {
             .into_iter()
             .zip(renewals.counts.iter().map(Counter::get)),
         renewals.count.get(),
-        Duration::from_nanos(renewals.nanos.get()),
+        renewals.nanos.time(),
     );
     let endpoint = metrics.endpoint().clone();
     if !endpoint.is_empty() {
