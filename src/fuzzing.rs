@@ -21,6 +21,8 @@ use crate::model::fsm::Kind;
 use crate::model::types::{NodeName, Vni, VniRange};
 use crate::schema::{self, Key, Meta, Value};
 use crate::telemetry::metrics::http::{self as scrape, Reading, Status};
+use crate::witness::datagram::{self, Sealed};
+use crate::witness::{self, Standing, siphash};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
@@ -32,7 +34,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 pub type Reader = fn(&[u8]);
 
 /// The readers by name, as the fuzz targets and the directories of their seeds are called.
-pub const READERS: [(&str, Reader); 10] = [
+pub const READERS: [(&str, Reader); 11] = [
     ("schema", schema),
     ("wire", wire),
     ("vtysh_output", vtysh_output),
@@ -43,6 +45,7 @@ pub const READERS: [(&str, Reader); 10] = [
     ("http", http),
     ("links", links),
     ("nft", nft),
+    ("datagram", datagram),
 ];
 
 /// What the kernel tells of links: the table that takes it in is the same as one that is made of what it holds then.
@@ -120,7 +123,10 @@ pub fn schema(bytes: &[u8]) {
         Key::Node(name.clone()),
         Key::Meta(name.clone()),
         Key::Drain(name.clone()),
-        Key::Points(name),
+        Key::Points(name.clone()),
+        Key::Contact(name.clone()),
+        Key::Epoch(name.clone()),
+        Key::Vote(name.clone(), name),
         Key::Kind(Vni::MIN),
         Key::Current(Vni::MIN),
         Key::Next(Vni::MAX),
@@ -144,9 +150,41 @@ fn schema_value(key: &Key, bytes: &[u8]) {
             assert_eq!(text.as_bytes(), bytes, "a name has one spelling");
             return;
         }
-        Value::Drain | Value::Unreadable => return,
+        Value::Contact(contact) => schema::witness::contact_bytes(contact),
+        Value::Standing(standing) => standing_bytes(standing),
+        Value::Drain | Value::Vote | Value::Unreadable => return,
     };
     assert_eq!(schema::read_value(key, &again), (value, None));
+}
+
+fn standing_bytes(standing: &Standing) -> Vec<u8> {
+    if let Standing::Epoch(epoch) = standing {
+        assert!(epoch.witnesses.len() <= witness::MOST);
+        assert!(
+            epoch.witnesses.is_empty() || epoch.proving() + epoch.ending() > epoch.witnesses.len()
+        );
+        assert!(epoch.margin() < epoch.window);
+    }
+    schema::witness::standing_bytes(standing)
+}
+
+/// A datagram. Whatever arrives, no answer is larger, and nothing opens that was not sealed with the key.
+pub fn datagram(bytes: &[u8]) {
+    let key = siphash::Key([7; 16]);
+    let Some(sealed) = Sealed::read(bytes) else {
+        return;
+    };
+    assert_eq!(bytes.len(), datagram::LENGTH);
+    let opened = sealed.open(&key);
+    assert_eq!(sealed.open(&siphash::Key([8; 16])), None);
+    if let Some(datagram) = opened {
+        assert_eq!(datagram.seal(&key), bytes, "a datagram has one spelling");
+        assert_eq!(datagram.from, sealed.claims_from());
+        if let Some(answer) = datagram.answer() {
+            assert!(answer.seal(&key).len() <= bytes.len());
+            assert_eq!(answer.answer(), None, "an answer is not answered");
+        }
+    }
 }
 
 fn meta_bytes(meta: &Meta) -> Vec<u8> {

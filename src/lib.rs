@@ -50,6 +50,7 @@ pub mod model;
 pub mod schema;
 pub mod sys;
 pub mod telemetry;
+pub mod witness;
 
 /// Why a process could not do what it is for: the end of the chain that `main` logs.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

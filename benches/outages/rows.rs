@@ -203,6 +203,16 @@ pub const ALL: &[Row] = &[
     row("uplink-carrier", "the uplink loses carrier", |bed| {
         bed.lab.verb(&["unplug", VICTIM, "uplink"]);
     }),
+    row("deaf", "a firewall drops the beats to the gateway", |bed| {
+        drop_datagrams(bed, &["dport"]);
+    }),
+    row(
+        "mute",
+        "a firewall drops all beats and acknowledgements of the gateway",
+        |bed| {
+            drop_datagrams(bed, &["dport", "sport"]);
+        },
+    ),
     row("etcd", "restart of etcd", |bed| {
         bed.lab.verb(&["etcd", "etcd1", "restart"]);
     }),
@@ -213,6 +223,17 @@ fn drain(bed: &mut Bed) {
     bed.lab.signal(&daemon, "TERM");
     assert!(daemon.ended(), "the drain ends well: {}", daemon.log());
     bed.rest();
+}
+
+/// Has the gateway drop the UDP packets that come in and have the port of beats as one of `ports`.
+fn drop_datagrams(bed: &mut Bed, ports: &[&str]) {
+    let mut table = "add table inet drops; \
+                     add chain inet drops input { type filter hook input priority 0 ; }"
+        .to_owned();
+    for port in ports {
+        table += &format!("; add rule inet drops input udp {port} 14789 drop");
+    }
+    bed.lab.ask(VICTIM, &["nft", &table]);
 }
 
 fn power(bed: &mut Bed) {

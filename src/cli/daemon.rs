@@ -10,7 +10,7 @@ use crate::model::frr::EvpnFilter;
 use crate::model::ring::Points;
 use crate::model::types::{NodeName, VniRange};
 use argh::{ArgsInfo, FromArgs};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +41,10 @@ pub struct Config {
     pub timing: Timing,
     /// How long a node must have been registered before it pulls VNIs from living owners.
     pub join_hold: Duration,
+    /// How long an acknowledged beat proves the node; zero turns early detection off.
+    pub detect_window: Duration,
+    /// Where beats are received: the address, and the port if it was given.
+    pub beat_address: Option<(IpAddr, Option<u16>)>,
     /// How `filter-vni` lets a VNI's routes pass.
     pub evpn_filter: EvpnFilter,
     /// The OSPF cost right after a failover; 100 is the owner's usual one.
@@ -103,6 +107,12 @@ pub(super) struct Args {
     /// seconds from 0 to 3600 that a node must have been registered before it pulls VNIs from living owners (default: 30)
     #[argh(option, default = "String::from(\"30\")")]
     join_hold: String,
+    /// seconds from 0.1 to 3600 after which the other nodes take over from one they hear nothing of, or 0 to wait for the end of its lease (default: 0.5)
+    #[argh(option, default = "String::from(\"0.5\")")]
+    detect_window: String,
+    /// an IP address, with or without a UDP port as in 192.0.2.1:14789 or [2001:db8::1]:14789, to receive the beats of other nodes at (default: that of the VXLAN interfaces, port 14789)
+    #[argh(option, default = "String::new()")]
+    beat_address: String,
     /// list or entries: whether filter-vni matches one list of route targets or has an entry for each VNI (default: list)
     #[argh(option, default = "String::from(\"list\")")]
     evpn_filter: String,
@@ -161,6 +171,16 @@ impl Args {
             drain_timeout: seconds("--drain-timeout", &self.drain_timeout)?,
             timing: options.read("--lease-ttl", &self.lease_ttl, values::lease)?,
             join_hold: seconds("--join-hold", &self.join_hold)?,
+            detect_window: options.read(
+                "--detect-window",
+                &self.detect_window,
+                values::detect_window,
+            )?,
+            beat_address: options.read_given(
+                "--beat-address",
+                &self.beat_address,
+                values::beat_address,
+            )?,
             evpn_filter: options.read("--evpn-filter", &self.evpn_filter, values::evpn_filter)?,
             takeover_cost: options.read(
                 "--takeover-cost",

@@ -55,6 +55,8 @@ fn only_the_name_is_needed() {
     assert_eq!(config.drain_timeout, Duration::from_secs(60));
     assert_eq!(config.timing.ttl, Duration::from_secs(5));
     assert_eq!(config.join_hold, Duration::from_secs(30));
+    assert_eq!(config.detect_window, Duration::from_millis(500));
+    assert_eq!(config.beat_address, None);
     assert_eq!(config.evpn_filter, EvpnFilter::List);
     assert_eq!(config.takeover_cost, 100);
     assert_eq!(config.track, SignSet::ALL);
@@ -81,6 +83,8 @@ fn every_option_reaches_the_configuration() {
         "-drain-timeout=0",
         "-lease-ttl=10",
         "-join-hold=3600",
+        "-detect-window=0.1",
+        "-beat-address=[2001:db8::1]:5000",
         "-evpn-filter=entries",
         "-takeover-cost=90",
         "-track=evpn,ospf",
@@ -102,6 +106,9 @@ fn every_option_reaches_the_configuration() {
     assert_eq!(config.drain_timeout, Duration::ZERO);
     assert_eq!(config.timing.ttl, Duration::from_secs(10));
     assert_eq!(config.join_hold, Duration::from_secs(3600));
+    assert_eq!(config.detect_window, Duration::from_millis(100));
+    let address = "2001:db8::1".parse().unwrap();
+    assert_eq!(config.beat_address, Some((address, Some(5000))));
     assert_eq!(config.evpn_filter, EvpnFilter::Entries);
     assert_eq!(config.takeover_cost, 90);
     assert_eq!(config.track.to_string(), "evpn,ospf");
@@ -179,7 +186,13 @@ fn giving_the_defaults_changes_nothing() {
                 flag.long
             ),
             // In words: there is nothing to write that would be the same.
-            Some((_, "100 random points)" | "those of the system)" | "none)")) => {}
+            Some((
+                _,
+                "100 random points)"
+                | "those of the system)"
+                | "that of the VXLAN interfaces, port 14789)"
+                | "none)",
+            )) => {}
             Some((_, default)) => given.push(format!(
                 "{}={}",
                 flag.long,

@@ -3,6 +3,8 @@
 use super::Timing;
 use crate::model::frr::EvpnFilter;
 use crate::model::types::VniRange;
+use crate::witness::SHORTEST_WINDOW;
+use core::net::{IpAddr, SocketAddr};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +26,22 @@ pub(super) fn seconds(text: &str) -> Option<Duration> {
     digits::<u128>(fraction)?;
     let seconds = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
     (seconds <= LONGEST).then_some(seconds)
+}
+
+/// The window of `--detect-window`: none, or as long as an ordinary hiccup of a scheduler does not end it.
+pub(super) fn detect_window(text: &str) -> Option<Duration> {
+    seconds(text).filter(|window| window.is_zero() || *window >= SHORTEST_WINDOW)
+}
+
+/// The address of `--beat-address`, which other nodes must be able to send to, and its port if there is one.
+pub(super) fn beat_address(text: &str) -> Option<(IpAddr, Option<u16>)> {
+    let with_port = |address: SocketAddr| (address.ip(), Some(address.port()));
+    let (address, port) = match text.parse() {
+        Ok(address) => (address, None),
+        Err(_) => text.parse().ok().map(with_port)?,
+    };
+    let is_usable = !address.is_unspecified() && !address.is_multicast() && port != Some(0);
+    is_usable.then_some((address, port))
 }
 
 /// A VNI, or a range of them such as `5-7`.

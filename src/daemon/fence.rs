@@ -9,13 +9,17 @@
 //! no log, no process.
 
 use super::gate::{Gate, Made, TableStatus};
+use super::proof::Proof;
 use crate::gateway::ArpOutcome;
+use crate::guard::protocol::Gated;
+use crate::guard::supervisor::Line;
 use crate::guard::{self, Guard, Guards, Standing};
 use crate::host::{Error, Kernel};
 use crate::model::types::{Lease, LeaseId, Time, Vni};
 use crate::schema::KernelHold;
 use crate::sys::clock::{self, Alarm};
 use crate::telemetry::metrics::{Metrics, Repair};
+use crate::witness::message::{self, Known, Order};
 use fnv::FnvHashMap;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,6 +27,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::sleep;
 use std::time::Duration;
@@ -31,16 +36,24 @@ use std::time::Duration;
 pub struct Fence {
     margin: Duration,
     state: Mutex<State>,
-    /// Goes off when the fence has to come down. Set under the lock of `state`: a lease that is renewed puts it
+    /// Locked after `state`, and never for long.
+    proof: Arc<Mutex<Proof>>,
+    /// Goes off when the fence has to come down. Set under the lock of `proof`: a proof that is prolonged puts it
     /// off, and wakes no thread.
     alarm: Alarm,
+    /// The witnesses' part of the proof was lost, and what answered is silent for that.
+    suspended: AtomicBool,
+    /// How many VNIs answer that have to be silenced one by one: the kernel does not hold the lease of all.
+    one_by_one: AtomicUsize,
+    /// How many guards there have been.
+    guard_count: AtomicU64,
     /// Where the next guard comes from; locked before `state`, and for long.
     guards: Mutex<Box<dyn Guards>>,
     metrics: Arc<Metrics>,
 }
 
 struct State {
-    lease: Option<Lease>,
+    proof: Arc<Mutex<Proof>>,
     kernel: Box<dyn Kernel>,
     answering: BTreeSet<Vni>,
     /// The VNIs that have a bridge whose switch was set: what another run left is not known before.
@@ -51,6 +64,8 @@ struct State {
     /// What the kernel keeps from answering when the lease ends, by itself.
     gate: Gate,
     dismissed: bool,
+    /// Of those that answer: whom the loss of the witnesses' part has silenced.
+    suspended: BTreeSet<Vni>,
     /// The lease could be proved when it was looked at last.
     proved: bool,
     /// That it could not be proved is counted, and the guard, which withdraws at that time as well, has not said so
@@ -98,8 +113,9 @@ impl Fence {
         guard: Box<dyn Guard>,
         guards: Box<dyn Guards>,
     ) -> io::Result<Fence> {
+        let proof: Arc<Mutex<Proof>> = Arc::default();
         let state = State {
-            lease: None,
+            proof: proof.clone(),
             kernel,
             answering: BTreeSet::new(),
             guard,
@@ -107,13 +123,18 @@ impl Fence {
             switched: BTreeSet::new(),
             gate: Gate::none(),
             dismissed: false,
+            suspended: BTreeSet::new(),
             proved: false,
             guard_follows: false,
         };
         Ok(Fence {
             margin,
             state: Mutex::new(state),
+            proof,
             alarm: Alarm::new()?,
+            suspended: AtomicBool::new(false),
+            one_by_one: AtomicUsize::new(0),
+            guard_count: AtomicU64::new(0),
             guards: Mutex::new(guards),
             metrics: Arc::default(),
         })
@@ -137,22 +158,86 @@ impl Fence {
             .expect("a thread that panics takes the process with it")
     }
 
+    fn proof(&self) -> MutexGuard<'_, Proof> {
+        lock(&self.proof)
+    }
+
     /// Sets the lease that proves what this node may claim. Called by the lease keeper alone, the thread `watchdog`.
     pub fn set_lease(&self, lease: Option<Lease>) {
         let mut state = self.state();
-        let is_same = state.lease.map(|lease| lease.id) == lease.map(|lease| lease.id);
+        let is_same = self.lease().map(|lease| lease.id) == lease.map(|lease| lease.id);
         if !is_same {
             self.count_fencing(&mut state);
         }
-        state.lease = lease;
-        state.proved |= state.permits(clock::now(), self.margin);
-        let end = lease.map(|lease| lease.valid_until - self.margin);
-        self.alarm.set(end.unwrap_or_default());
-        self.metrics.lease(clock::now(), lease, self.margin);
+        let now = clock::now();
+        self.metrics.lease(now, lease, self.margin);
+        let mut proof = self.proof();
+        proof.set_lease(lease);
+        state.proved |= proof.holds(now, self.margin);
+        self.alarm.set(proof.ends(now, self.margin));
         if let Some(lease) = lease {
-            // The guard hears of it before anything is claimed under it.
+            // The guard hears of it before anything is claimed under it, and before it hears of epochs under it.
             state.guard.lease(lease);
         }
+    }
+
+    /// The lease that is about to be set is that of a predecessor, whose guard knows these epochs.
+    pub fn take_over(&self, known: &Known) {
+        self.proof().take_over(known);
+    }
+
+    /// Tells the guard what concerns the proof, unless that is of another lease than the present one.
+    pub fn tell(&self, line: Option<&Line>, order: &Order) {
+        let mut proof = self.proof();
+        let is_current = proof.order(order);
+        if let Some(line) = line.filter(|_| is_current) {
+            // Under the lock: an epoch must not overtake its lease.
+            line.tell(order);
+        }
+        let now = clock::now();
+        self.alarm.set(proof.ends(now, self.margin));
+    }
+
+    /// Takes what the guard has said of the proof; `silenced` if it has silenced what answers meanwhile.
+    pub fn prove(&self, report: &message::Proof) {
+        let mut proof = self.proof();
+        proof.report(report);
+        let now = clock::now();
+        let is_back = self.suspended.load(Ordering::Acquire) && proof.is_witnessed(now);
+        // At once, by the thread that stands at the fence: that may take a while.
+        self.alarm.set(match is_back {
+            true => now,
+            false => proof.ends(now, self.margin),
+        });
+    }
+
+    /// The guard has silenced what answers, because the witnesses' part of the proof was lost.
+    pub fn was_silenced(&self) {
+        let mut state = self.state();
+        let State {
+            answering,
+            suspended,
+            ..
+        } = &mut *state;
+        suspended.clone_from(answering);
+        self.suspended.store(true, Ordering::Release);
+        let proof = self.proof();
+        let now = clock::now();
+        self.alarm.set(match proof.is_witnessed(now) {
+            true => now,
+            false => proof.ends(now, self.margin),
+        });
+    }
+
+    /// How many guards there have been, and a way to hear of the proof from the present one.
+    pub fn line(&self) -> (u64, Option<Line>) {
+        let state = self.state();
+        (self.guard_count(), state.guard.line())
+    }
+
+    /// How many guards there have been.
+    pub fn guard_count(&self) -> u64 {
+        self.guard_count.load(Ordering::Acquire)
     }
 
     /// Counts that the lease cannot be proved any more, once for each time.
@@ -162,8 +247,8 @@ impl Fence {
         }
         state.guard_follows = true;
         // The guard fences before the lease ends: a daemon that looks up later was late, and its guard in its place.
-        let is_late = state
-            .lease
+        let is_late = self
+            .lease()
             .is_some_and(|lease| clock::now() >= lease.valid_until);
         match is_late {
             true => self.metrics.guard_fenced(),
@@ -173,13 +258,14 @@ impl Fence {
 
     /// The lease, whether or not it still holds.
     pub fn lease(&self) -> Option<Lease> {
-        self.state().lease
+        self.proof().lease()
     }
 
     /// Whether a claim that was decided on `under` a lease is allowed at this very moment: a decision does not
     /// outlive its lease, even if there is a new one by now.
     pub fn permits(&self, under: Option<LeaseId>) -> bool {
-        self.state().permits_under(under, self.margin)
+        let now = clock::now();
+        self.proof().holds_under(under, now, self.margin)
     }
 
     /// Switches ARP, each VNI under its own check as in [`Fence::permits`]; returns the outcomes, and what went wrong.
@@ -207,7 +293,13 @@ impl Fence {
         // Under the same lease as each switch below: what may not answer is not gated, either.
         if state.permits_under(under, self.margin) {
             let on = switches.iter().filter(|(_, answer)| *answer);
+            let before = state.gate.gated();
             state.gate.admit(on.map(|&(vni, _)| vni));
+            let gated = state.gate.gated();
+            if gated != before {
+                // Before one answers that the kernel does not hold.
+                state.guard.gate(gated);
+            }
         }
         let outcomes: Vec<(Vni, ArpOutcome, Option<Error>)> = switches
             .iter()
@@ -228,6 +320,7 @@ impl Fence {
         if !off.is_empty() {
             state.guard.released(&off);
         }
+        self.count_one_by_one(&state.gate, state.answering.len());
         outcomes
     }
 
@@ -289,9 +382,9 @@ impl Fence {
 
     /// Sees to it that the table of the kernel lease is there; `look` says that it may not be.
     pub fn tend_gate(&self, look: bool) -> TableStatus {
-        let (stood, opener) = {
+        let (before, opener) = {
             let gate = &mut self.state().gate;
-            (gate.stands(), gate.look(look, clock::now()))
+            (gate.gated(), gate.look(look, clock::now()))
         };
         // Without the lock: it may load a module.
         let opened = opener.map(|open| open());
@@ -301,19 +394,39 @@ impl Fence {
             gate,
             guard,
             answering,
-            lease,
             ..
         } = &mut *state;
-        let proved = lease.filter(|lease| now < lease.valid_until - self.margin);
+        // Held meanwhile: what the kernel is granted here must not come after an epoch that proves less.
+        let proof = self.proof();
+        let proved = proof
+            .lease_for_kernel(gate.margin())
+            .filter(|_| proof.holds(now, self.margin));
         let tended = gate.tend(opened, proved, answering, now);
-        if tended.stands != stood || tended.made.is_some() {
-            guard.gate(tended.stands);
+        let gated = gate.gated();
+        if gated != before || tended.made.is_some() {
+            guard.gate(gated);
         }
+        drop(proof);
+        self.count_one_by_one(gate, answering.len());
         if tended.made == Some(Made::PutBack) {
             self.metrics.gate_lost();
         }
         self.metrics.gate(gate.held_until(now));
         tended
+    }
+
+    fn count_one_by_one(&self, gate: &Gate, answering: usize) {
+        let count = match (gate.gated(), gate.is_mock()) {
+            (Gated::All, _) | (_, true) => 0,
+            (Gated::Some | Gated::None, false) => answering,
+        };
+        self.one_by_one.store(count, Ordering::Relaxed);
+    }
+
+    /// How long it takes to silence what the kernel does not silence by itself.
+    pub fn silencing(&self) -> Duration {
+        let count = self.one_by_one.load(Ordering::Relaxed);
+        guard::SWITCH.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// Looks after the guard, and starts another if it is not well. Takes time then.
@@ -343,17 +456,20 @@ impl Fence {
     /// Takes in what the guard has granted, and grants in its place if it has not.
     fn look_after_grants(&self) {
         let mut state = self.state();
-        let State {
-            gate, guard, lease, ..
-        } = &mut *state;
+        let State { gate, guard, .. } = &mut *state;
         let grants = guard.grants();
         if let Some(until) = grants.until {
             gate.was_granted(until);
         }
         self.metrics.grants_refused(grants.refused);
         let now = clock::now();
-        if let Some(lease) = lease.filter(|lease| now < lease.valid_until - self.margin) {
-            gate.grant_if_due(lease, now);
+        {
+            // Held meanwhile, as in `tend_gate`. What witnesses prove the guard alone grants, beat by beat.
+            let proof = self.proof();
+            let is_due = proof.is_lease_alone() && proof.lease_holds(now, self.margin);
+            if let Some(lease) = proof.lease().filter(|_| is_due) {
+                gate.grant_if_due(lease, now);
+            }
         }
         self.metrics.gate(gate.held_until(now));
     }
@@ -379,11 +495,18 @@ impl Fence {
         let guard = guards.relieve()?;
         let mut state = self.state();
         state.guard = guard;
-        let stands = state.gate.stands();
-        state.guard.gate(stands);
-        if let Some(lease) = state.lease {
-            state.guard.lease(lease);
+        let gated = state.gate.gated();
+        state.guard.gate(gated);
+        {
+            let proof = self.proof();
+            if let Some(begin) = proof.begin() {
+                state.guard.witness(&begin);
+            }
+            if let Some(lease) = proof.lease() {
+                state.guard.lease(lease);
+            }
         }
+        self.guard_count.fetch_add(1, Ordering::Release);
         let State {
             answering,
             guarded,
@@ -429,7 +552,11 @@ impl Fence {
         let mut state = self.state();
         let now = clock::now();
         let mut outcome = Silenced::default();
-        if !state.permits(now, self.margin) {
+        let (holds, is_witnessed) = {
+            let proof = self.proof();
+            (proof.lease_holds(now, self.margin), proof.is_witnessed(now))
+        };
+        if !holds {
             outcome = state.silence();
             self.count_fencing(&mut state);
             let again = if state.answering.is_empty() {
@@ -438,6 +565,31 @@ impl Fence {
                 AGAIN
             };
             self.alarm.set(now + again);
+        } else if !is_witnessed {
+            let is_first = !self.suspended.swap(true, Ordering::AcqRel);
+            if is_first {
+                self.metrics.proof_lost();
+            }
+            let refused = state.suspend();
+            let proof = self.proof();
+            let ends = proof.ends(now, self.margin);
+            self.alarm.set(match (proof.is_witnessed(now), refused) {
+                (true, _) => now,
+                (false, true) => ends.min(now + AGAIN),
+                (false, false) => ends,
+            });
+        } else if self.suspended.swap(false, Ordering::AcqRel) {
+            let is_done = state.resume(self.margin);
+            self.suspended.fetch_or(!is_done, Ordering::AcqRel);
+            let proof = self.proof();
+            let ends = proof.ends(now, self.margin);
+            self.alarm.set(match is_done {
+                true => ends,
+                false => ends.min(now + AGAIN),
+            });
+        } else {
+            let proof = self.proof();
+            self.alarm.set(proof.ends(now, self.margin));
         }
         drop(state);
         if outcome.silenced == 0 {
@@ -459,12 +611,41 @@ impl Fence {
 
 impl State {
     fn permits_under(&self, under: Option<LeaseId>, margin: Duration) -> bool {
-        self.lease.map(|lease| lease.id) == under && self.permits(clock::now(), margin)
+        let now = clock::now();
+        lock(&self.proof).holds_under(under, now, margin)
     }
 
     fn permits(&self, now: Time, margin: Duration) -> bool {
-        self.lease
-            .is_some_and(|lease| now < lease.valid_until - margin)
+        lock(&self.proof).holds(now, margin)
+    }
+
+    /// The witnesses' part of the proof is lost: silences what the kernel does not by itself. Says whether the kernel
+    /// refused. They stay among those that answer, and answer again with [`State::resume`].
+    fn suspend(&mut self) -> bool {
+        if self.gate.gated() == Gated::All {
+            return false;
+        }
+        let mut refused = false;
+        for &vni in self.answering.difference(&self.suspended) {
+            refused |= self.kernel.silence(vni).is_err();
+        }
+        if !refused {
+            self.suspended.clone_from(&self.answering);
+        }
+        refused
+    }
+
+    /// There is proof again: who was silenced for lack of it answers. Says whether all do.
+    fn resume(&mut self, margin: Duration) -> bool {
+        let silent = std::mem::take(&mut self.suspended);
+        for &vni in silent.intersection(&self.answering) {
+            let is_back =
+                self.permits(clock::now(), margin) && self.kernel.put_back(vni, true).is_ok();
+            if !is_back {
+                self.suspended.insert(vni);
+            }
+        }
+        self.suspended.is_empty()
     }
 
     fn switch_one(
@@ -525,8 +706,15 @@ impl State {
         }
         let silent = vnis.iter().filter(|vni| !self.answering.contains(vni));
         self.gate.release(silent.copied());
+        self.suspended.clear();
         outcome
     }
+}
+
+fn lock(proof: &Mutex<Proof>) -> MutexGuard<'_, Proof> {
+    proof
+        .lock()
+        .expect("a thread that panics takes the process with it")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! tries again.
 
 use super::fence::Fence;
+use crate::guard::protocol::Gated;
 use crate::host::nft::socket::Watch;
 use crate::host::nft::{Error, Found, KernelLease, vnis_of};
 use crate::model::types::{Lease, Time, Vni, VniRange};
@@ -48,6 +49,8 @@ pub struct Gate {
     lost: bool,
     /// That it is full was told.
     full: bool,
+    /// A bridge that answers may be missing in it.
+    partial: bool,
     next: Time,
     /// What this node publishes of it.
     hold: Option<KernelHold>,
@@ -90,6 +93,7 @@ impl Gate {
             trouble: None,
             lost: false,
             full: false,
+            partial: false,
             next: Time::default(),
             hold: None,
         }
@@ -105,9 +109,28 @@ impl Gate {
         }
     }
 
+    /// Whether this is a mock host, which silences in no time.
+    pub fn is_mock(&self) -> bool {
+        self.hold.is_none()
+    }
+
     /// Whether the table is there.
     pub fn stands(&self) -> bool {
         self.table.is_some()
+    }
+
+    /// How long before the lease ends the kernel's hold does.
+    pub fn margin(&self) -> Duration {
+        self.margin
+    }
+
+    /// What of the bridges that answer it holds.
+    pub fn gated(&self) -> Gated {
+        match (self.stands(), self.partial) {
+            (false, _) => Gated::None,
+            (true, true) => Gated::Some,
+            (true, false) => Gated::All,
+        }
     }
 
     /// Until when the kernel holds the lease at most; `None` if it does not.
@@ -136,6 +159,8 @@ impl Gate {
         if self.change(|table| table.add_names(&names)) {
             self.full &= names.is_empty();
             self.gated.extend(new);
+        } else {
+            self.partial = true;
         }
     }
 
@@ -297,6 +322,7 @@ impl Gate {
             found => table.make(&found)?,
         }
         self.full = false;
+        self.partial = false;
         // Before there is anything in it that the kernel would keep from answering.
         if let Some(lease) = lease {
             let end = lease.valid_until - self.margin;
@@ -306,6 +332,9 @@ impl Gate {
         self.table = Some(table);
         if lease.is_some() {
             self.admit(answering.iter().copied());
+        } else {
+            // They are silenced one by one while there is no proof.
+            self.partial = !answering.is_empty();
         }
         match std::mem::take(&mut self.lost) {
             true => Ok(Made::PutBack),

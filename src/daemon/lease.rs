@@ -39,6 +39,8 @@ enum Order {
 pub enum LeaseDoubt {
     /// etcd refused a transaction because it does not know this lease.
     Gone(LeaseId),
+    /// The witnesses of this node have ended it, or are about to.
+    Evicted(LeaseId),
     /// etcd no longer has this node registered under its lease.
     NotRegistered,
 }
@@ -255,19 +257,28 @@ impl Renewer {
                     lease = None;
                     self.give_up(id);
                 }
+                Ok(Order::Look(LeaseDoubt::Evicted(id))) if lease.is_some_and(|it| it.id == id) => {
+                    lease = None;
+                    self.set(None);
+                    self.fence.silence();
+                    self.revoke(id);
+                }
                 Ok(Order::Look(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break false,
             }
         };
         if let Some(lease) = lease.filter(|_| revoke) {
-            match self.client.lease_revoke(lease.id) {
-                Ok(()) => info!("lease={} revoked", lease.id),
-                Err(error) => warn!(
-                    "cannot revoke lease={}, it ends by itself: {}",
-                    lease.id,
-                    chain(&error)
-                ),
-            }
+            self.revoke(lease.id);
+        }
+    }
+
+    fn revoke(&self, id: LeaseId) {
+        match self.client.lease_revoke(id) {
+            Ok(()) => info!("lease={id} revoked"),
+            Err(error) => warn!(
+                "cannot revoke lease={id}, it ends by itself: {}",
+                chain(&error)
+            ),
         }
     }
 

@@ -8,9 +8,12 @@ pub mod history;
 pub mod host_monitor;
 pub mod lease;
 pub mod observer;
+mod proof;
 pub mod readvertise;
 pub mod signs;
 pub mod watch_pause;
+pub mod witness;
+mod witness_etcd;
 pub mod worker;
 
 use crate::Failure;
@@ -24,10 +27,12 @@ use crate::guard::protocol;
 use crate::guard::supervisor::{Attached, GuardSupervisor};
 use crate::host::Cost;
 use crate::host::factory::HostFactory;
+use crate::host::links;
 use crate::host::nft::{self, KernelLease};
 use crate::host::signs::Tracked;
 use crate::model::fitness::Sign;
 use crate::model::frr::EvpnFilter;
+use crate::model::types::Vni;
 use crate::schema::Meta;
 use crate::sys::sd_notify::Supervisor;
 use crate::sys::signal::Signals;
@@ -36,6 +41,8 @@ use crate::telemetry::log_text::{Complaint, chain, value};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::server::{self, About};
 use crate::telemetry::notify::Notifier;
+use crate::witness::message;
+use core::net::{IpAddr, Ipv4Addr};
 use fence::Fence;
 use gate::Gate;
 use history::History;
@@ -150,7 +157,13 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
             ),
         }
     }
-    let adopted = predecessor.and_then(|lease| adopt::adopt(&client, lease));
+    let held = predecessor.as_ref().map(|(lease, _)| *lease);
+    let taken_over = predecessor.and_then(|it| adopt::adopt(&client, &config.name, it));
+    let adopted = taken_over.as_ref().map(|it| it.lease);
+    if let Some(lease) = held.filter(|_| adopted.is_none()) {
+        // Whatever proves it: what the run before shows has to go.
+        conn.witness(&message::Order::Ended(lease.id));
+    }
     if let Some(lease) = adopted {
         // At once: it holds on to what the run before shows, and that run's time is nearly over.
         conn.lease(lease);
@@ -178,6 +191,11 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     let (fence, tended) = fence.gated_by(gate(&config));
     gate::report(tended, &mut complaint);
     let fence = Arc::new(fence);
+    let known = taken_over.as_ref().and_then(|it| it.known.as_ref());
+    if let Some(known) = known {
+        fence.take_over(known);
+    }
+    let has_epochs = known.is_some_and(|it| it.in_place.is_some() || it.unanswered.is_some());
     if !config.mock {
         gate::spawn(fence.clone(), complaint)?;
     }
@@ -208,6 +226,23 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         adopted,
     )?;
     let history = History::new(events.clone());
+    // A window of 0 names no witness any more; where there is none that may be named, there is nothing to do.
+    let witness = match config.detect_window.is_zero() && !has_epochs {
+        true => None,
+        false => Some(witness::spawn(witness::Parts {
+            me: config.name.clone(),
+            window: config.detect_window,
+            ttl: config.timing.ttl,
+            locate: witness::locate(beat_address(&config), find_vtep(&host)),
+            client: client
+                .clone()
+                .within(config.timing.etcd_timeout.min(WITNESS_TIMEOUT)),
+            fence: fence.clone(),
+            doubts: lease_keeper.doubts(),
+            metrics: metrics.clone(),
+            adopted: taken_over,
+        })?),
+    };
     let pause = PauseSwitch::default();
     observer::spawn(&client, &events, &metrics, &history, &pause)?;
     host_monitor::spawn(
@@ -255,6 +290,9 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     if exit == Exit::Unfinished && !fence.answering().is_empty() {
         lease_keeper.let_run_out();
     } else {
+        if let Some(witness) = witness {
+            witness.leave();
+        }
         lease_keeper.revoke();
     }
     if exit != Exit::Unfinished {
@@ -269,6 +307,40 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
             Ok(())
         }
         Exit::NameTaken => Err(NameTaken(config.name.to_string()).into()),
+    }
+}
+
+/// How long a call of early detection may take at most: it is repeated, and perhaps another endpoint answers.
+const WITNESS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Where beats are received, if that is not to be found out.
+fn beat_address(config: &Config) -> Option<(IpAddr, u16)> {
+    let (address, port) = config.beat_address.unzip();
+    match config.mock {
+        // Mock nodes share a machine.
+        true => Some((
+            address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            port.flatten().unwrap_or(0),
+        )),
+        false => address.map(|address| (address, port.flatten().unwrap_or(witness::PORT))),
+    }
+}
+
+/// Finds the address from which VXLAN packets of the range are sent: that of the first VNI that has one.
+fn find_vtep(host: &HostFactory) -> impl FnMut() -> Option<IpAddr> + Send + 'static {
+    let range = match host {
+        HostFactory::Real { range, .. } => Some(*range),
+        HostFactory::Mock(_) => None,
+    };
+    move || {
+        let interfaces = links::dump().ok()?;
+        let vxlans = interfaces.iter().filter_map(|it| it.vxlan);
+        let ours = vxlans.filter(|it| {
+            let vni = Vni::new(it.id);
+            it.local.is_some() && vni.is_some_and(|vni| range.is_some_and(|it| it.contains(vni)))
+        });
+        let first = ours.min_by_key(|it| it.id)?;
+        first.local.map(IpAddr::V4)
     }
 }
 

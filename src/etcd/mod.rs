@@ -158,6 +158,11 @@ impl Client {
         Client { metrics, ..self }
     }
 
+    /// The client, with another time for each call.
+    pub fn within(self, timeout: Duration) -> Client {
+        Client { timeout, ..self }
+    }
+
     /// All keys that begin with `prefix` as of one revision, linearizable, however many: a call for
     /// each page of them.
     pub fn range(&self, prefix: &[u8]) -> Result<RangeReply, Error> {
@@ -174,6 +179,18 @@ impl Client {
             range.kvs.extend(next.kvs);
         }
         Ok(range)
+    }
+
+    /// The keys from `first` to before `end` as of one revision, linearizable, if they fit into one reply.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if they do not.
+    pub fn range_between(&self, first: &[u8], end: &[u8]) -> Result<RangeReply, Error> {
+        let range = self.unary(RANGE, &wire::range_between(first, end), wire::range_reply)?;
+        match range.count > range.kvs.len() as u64 {
+            true => Err(Error::Malformed("more keys than one reply holds")),
+            false => Ok(range),
+        }
     }
 
     /// One key, linearizable.
@@ -286,18 +303,27 @@ impl Client {
     /// Watches the keys that begin with `prefix`, from revision `start` on, for the time of `bound`.
     /// Returns once etcd has confirmed the watch.
     pub fn watch(&self, prefix: &[u8], start: Revision, bound: Duration) -> Result<Watch, Error> {
-        self.each_endpoint(
-            WATCH,
-            &wire::watch(prefix, start),
-            Some(bound),
-            |at, reply| {
-                let mut watch = Watch::new(reply.into_body().into_reader());
-                match watch.confirm() {
-                    Err(Error::Disconnected) => Err(at.cut()),
-                    result => result.map(|()| watch),
-                }
-            },
-        )
+        self.open_watch(&wire::watch(prefix, start), bound)
+    }
+
+    /// As [`Client::watch`], of the keys from `first` to before `end`.
+    pub fn watch_between(
+        &self,
+        (first, end): (&[u8], &[u8]),
+        start: Revision,
+        bound: Duration,
+    ) -> Result<Watch, Error> {
+        self.open_watch(&wire::watch_between(first, end, start), bound)
+    }
+
+    fn open_watch(&self, request: &[u8], bound: Duration) -> Result<Watch, Error> {
+        self.each_endpoint(WATCH, request, Some(bound), |at, reply| {
+            let mut watch = Watch::new(reply.into_body().into_reader());
+            match watch.confirm() {
+                Err(Error::Disconnected) => Err(at.cut()),
+                result => result.map(|()| watch),
+            }
+        })
     }
 
     /// A call with one reply, which is read whole.

@@ -133,6 +133,13 @@ pub enum Compare {
         /// Its lease.
         lease: LeaseId,
     },
+    /// The key does not exist, or hangs on another lease than `lease`.
+    LeaseIsNot {
+        /// The key.
+        key: Vec<u8>,
+        /// The lease.
+        lease: LeaseId,
+    },
     /// The key exists and has `value`.
     ValueIs {
         /// The key.
@@ -153,6 +160,13 @@ pub enum Op {
         value: Vec<u8>,
         /// The lease that it shall end with; `None` takes it off any lease.
         lease: Option<LeaseId>,
+    },
+    /// Writes a key that exists, and leaves it on its lease. etcd refuses the transaction if there is no such key.
+    Overwrite {
+        /// The key.
+        key: Vec<u8>,
+        /// Its new value.
+        value: Vec<u8>,
     },
     /// Deletes one key.
     Delete {

@@ -17,5 +17,6 @@ pub use reply::{
     watch_line,
 };
 pub use request::{
-    authenticate, get, lease, lease_grant, newest, range, range_after, status, txn, watch,
+    authenticate, get, lease, lease_grant, newest, range, range_after, range_between, status, txn,
+    watch, watch_between,
 };

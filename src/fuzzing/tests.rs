@@ -173,6 +173,11 @@ fn guard_protocol_stands() {
 }
 
 #[test]
+fn datagrams_stand() {
+    every_reader_stands("datagram");
+}
+
+#[test]
 fn links_stand() {
     every_reader_stands("links");
 }

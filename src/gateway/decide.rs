@@ -19,10 +19,11 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// After this long the owner hands over although FRR has not confirmed the withdrawal: it cannot advertise much then.
 pub const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
-/// After a row loses the name of an owner or a successor, this node waits this long before it shows more of the VNI.
-/// The former holder may be alive: etcd may end a lease that its holder has renewed (a leader that was stopped and
-/// goes on does so, seen with 3.4.23), and then the holder withdraws when it hears of that. A Go wmgwd may write 0
-/// over a broken migration although the owner is alive, which hears of that when this node does.
+/// After a row loses the name of an owner or a successor, this node waits this long before it shows more of the VNI,
+/// if it does not know better from the holder's epochs (see `Nodes::silence_after`). The former holder may be alive:
+/// etcd may end a lease that its holder has renewed (a leader that was stopped and goes on does so, seen with 3.4.23),
+/// and then the holder withdraws when it hears of that. A Go wmgwd may write 0 over a broken migration although the
+/// owner is alive, which hears of that when this node does.
 const RELEASE_GRACE: Duration = Duration::from_millis(100);
 /// How long the ring owner waits for a Go wmgwd to repair a broken migration.
 const REPAIR_PATIENCE: Duration = Duration::from_secs(5);
@@ -171,7 +172,11 @@ impl Context<'_> {
     fn is_released_at(&self, local: &VniState) -> Time {
         match local.was_given_back() && self.uniform {
             true => local.freed(),
-            false => local.freed() + RELEASE_GRACE,
+            false => {
+                let silence = local.freed_by();
+                let silence = silence.and_then(|by| self.mirror.nodes().silence_after(by));
+                local.freed() + silence.unwrap_or(RELEASE_GRACE)
+            }
         }
     }
 

@@ -22,7 +22,7 @@ mod refresh;
 mod routes;
 mod schedule;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 #[cfg(test)]
 mod tests;
 mod vni;

@@ -8,12 +8,14 @@ use super::events::ArpOutcome;
 use super::mirror::RowNews;
 use crate::model::frr::{Cost, FrrDaemons, RouteChange};
 use crate::model::fsm::{Exposure, Write};
-use crate::model::types::{Time, Vni};
+use crate::model::types::{LeaseId, Time, Vni};
 use std::time::Duration;
 
 /// How long the lower cost of `--takeover-cost` is announced: longer than a dead gateway's Router-LSA lives
 /// on at its neighbours with OSPF's default dead interval of 40 s (RFC 2328 appendix C.3).
 const CHEAP: Duration = Duration::from_secs(45);
+/// The keys of a row that lost its owner change one after the other.
+const SAME_LOSS: Duration = Duration::from_secs(1);
 
 /// One VNI.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,8 @@ pub struct VniState {
     entered: Time,
     /// When the row last lost the name of an owner or a successor.
     freed: Time,
+    /// The lease under which that name was written, if that is known.
+    freed_by: Option<LeaseId>,
     /// The owner gave the row back then, and had silenced its bridge before.
     given_back: bool,
     arp: VniArp,
@@ -72,6 +76,9 @@ impl VniState {
     pub fn row_changed(&mut self, now: Time, news: &RowNews) {
         self.enter(now);
         if news.lost_a_name {
+            // Who had it meanwhile is not known, unless this is what is left of the same loss.
+            let is_same = now.since(self.freed) < SAME_LOSS;
+            self.freed_by = news.lost_by.or(self.freed_by.filter(|_| is_same));
             self.freed = now;
             self.given_back = news.given_back;
         }
@@ -206,6 +213,11 @@ impl VniState {
     /// When the row last lost the name of an owner or a successor.
     pub fn freed(&self) -> Time {
         self.freed
+    }
+
+    /// The lease under which that name was written, if that is known.
+    pub fn freed_by(&self) -> Option<LeaseId> {
+        self.freed_by
     }
 
     /// Whether the owner gave the row back then.
@@ -389,6 +401,7 @@ mod tests {
         let news = |lost_a_name, given_back| RowNews {
             vni,
             lost_a_name,
+            lost_by: lost_a_name.then_some(LeaseId(5)),
             given_back,
         };
         state.row_changed(NOW + SECOND, &news(false, true));
@@ -401,6 +414,7 @@ mod tests {
         );
         state.row_changed(NOW + SECOND * 2, &news(true, true));
         assert!(state.freed() == NOW + SECOND * 2 && state.was_given_back());
+        assert_eq!(state.freed_by(), Some(LeaseId(5)));
         state.row_written(NOW, Write::Own);
         assert_eq!(state.cheap_until(), Time::default());
         state.row_written(NOW, Write::Claim);

@@ -1,19 +1,24 @@
 //! The guard process.
 //!
-//! One thread, one loop: it waits for a message from the daemon or for the moment at which the lease can end. Before
-//! that moment it writes the kernel lease only ([`crate::host::nft`]), which silences ARP if the guard cannot act.
-//! At that moment it switches ARP off and withdraws the routes, and logs afterwards.
+//! One thread, one loop: it waits for a message from the daemon, for an answer to its beats, or for the moment at which
+//! the proof can end. Before that moment it writes the kernel lease only ([`crate::host::nft`]), which silences ARP if
+//! the guard cannot act. When the lease ends it switches ARP off and withdraws the routes, and logs afterwards. When
+//! the witnesses' part of the proof is lost and the lease holds, it silences ARP alone, which the daemon puts back.
 
 use super::Error;
+use super::SWITCH;
 use super::address::{Address, credentials};
+use super::beats::Beats;
 use super::peer::Peer;
-use super::protocol::{Greeting, Order, Report};
+use super::protocol::{Gated, Greeting, Order, Report};
 use crate::host::nft::{self, KernelLease};
 use crate::host::{self, FrrDaemons, Kernel, Router};
 use crate::model::types::{Lease, Time, Vni};
 use crate::sys::clock::{self, Alarm};
 use crate::sys::memory;
 use crate::telemetry::log_text::{Complaint, chain};
+use crate::witness::Number;
+use crate::witness::message;
 use log::{error, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -34,10 +39,17 @@ const HELLO: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_secs(1);
 /// How soon a switch that the kernel refused is tried again.
 const ARP_AGAIN: Duration = Duration::from_millis(20);
+/// How much earlier than a proof ends the guard begins to silence, at most: witnesses wait longer than it lasts by two
+/// margins.
+const LONGEST_SILENCING: Duration = Duration::from_millis(100);
 /// How soon after a failure the guard tries FRR again, and how long after it began to withdraw it stops trying, if
 /// the daemon is gone.
 const FRR_AGAIN: Duration = Duration::from_secs(2);
 const GIVE_UP: Duration = Duration::from_secs(300);
+/// How often the kernel lease is prolonged at most: each change of a table restarts the dumps of other programs.
+const GRANTS: Duration = Duration::from_millis(250);
+/// What the kernel was granted by another guard is not known: it may be anything.
+const UNKNOWN: Time = Time::since_boot(Duration::MAX);
 
 /// Protects the guard from the OOM killer and from the end of the daemon's terminal, and names it in `ps`. Failures are
 /// ignored: a guard without this is better than none.
@@ -68,11 +80,26 @@ pub struct Process {
     gate_margin: Duration,
     /// The table of the kernel lease, while the daemon says that it is there.
     gate: Option<KernelLease>,
+    /// What of the bridges that answer it holds.
+    gated: Gated,
+    /// The daemon before had bridges answer that may be missing in it, and the next does not know which.
+    may_miss: bool,
+    /// Until when the kernel was granted the lease at most, and when it is to be prolonged.
+    granted: Time,
+    grant_at: Time,
+    grant_failed: bool,
     gate_complaint: Complaint,
     daemon: Option<Peer>,
+    /// What is to be told to the daemon, in one write.
+    lines: String,
     /// There was a daemon once.
     served: bool,
-    lease: Option<Lease>,
+    /// The lease and its witnesses.
+    beats: Beats,
+    /// Epochs that the daemon waits to hear of: it does once the kernel was granted no more than they prove.
+    noted: Vec<Number>,
+    /// The witnesses' part of the proof is lost, and each VNI was silenced for that.
+    silent: bool,
     /// The VNIs that answer ARP, as far as the daemon has said.
     answering: BTreeSet<Vni>,
     /// FRR may show something.
@@ -117,10 +144,18 @@ impl Process {
             router,
             gate_margin: margin / 2,
             gate: None,
+            gated: Gated::None,
+            may_miss: false,
+            granted: UNKNOWN,
+            grant_at: now,
+            grant_failed: false,
             gate_complaint: Complaint::default(),
             daemon: None,
+            lines: String::new(),
             served: false,
-            lease: None,
+            beats: Beats::new(margin),
+            noted: Vec::new(),
+            silent: false,
             answering: BTreeSet::new(),
             routes: false,
             fenced: false,
@@ -141,13 +176,19 @@ impl Process {
             self.wait(clock::now());
             // The time first, then what the daemon says: a guard that is stopped in between fences early, not late.
             let now = clock::now();
-            if self.hear() {
+            if self.hear(now) {
                 return;
             }
             self.answer_the_door();
+            // Before the proof is judged: what has come while this process was held up counts from when it was sent.
+            self.beats.receive();
             if self.is_due(now) {
                 self.fence(now);
+            } else {
+                self.silence_if_unproved(now);
             }
+            self.keep_granting(now);
+            self.beats.beat();
             self.report();
             if self.is_over(clock::now()) {
                 return self.remove_gate();
@@ -161,10 +202,70 @@ impl Process {
     }
 
     fn is_due(&self, now: Time) -> bool {
-        self.is_armed()
-            && self
-                .lease
-                .is_none_or(|lease| now >= lease.valid_until - self.margin)
+        let held = self.beats.prover.held();
+        self.is_armed() && held.is_none_or(|lease| now >= lease.valid_until - self.margin)
+    }
+
+    /// Until when the kernel may be granted the lease.
+    fn provable_until(&self) -> Time {
+        let prover = &self.beats.prover;
+        prover.held().map_or(Time::default(), |lease| {
+            (lease.valid_until - self.gate_margin).min(prover.witnessed_until())
+        })
+    }
+
+    /// When ARP has to be silenced, if no witness acknowledges anything more: early enough to be done in time, where
+    /// each VNI has to be.
+    fn silence_at(&self) -> Time {
+        let until = self.beats.prover.witnessed_until();
+        if self.gated == Gated::All {
+            return until;
+        }
+        let count = u32::try_from(self.answering.len()).unwrap_or(u32::MAX);
+        until - SWITCH.saturating_mul(count).min(LONGEST_SILENCING)
+    }
+
+    /// The kernel keeps all that answer from answering now.
+    fn is_held_by_kernel(&self, now: Time) -> bool {
+        self.gated == Gated::All && self.granted <= now
+    }
+
+    /// The lease holds, but too few witnesses prove it: no station may learn of this gateway. Those that know it are
+    /// served on, so the routes stay.
+    fn silence_if_unproved(&mut self, now: Time) {
+        let is_lost = self.is_armed() && now >= self.silence_at();
+        if !is_lost {
+            self.silent = false;
+            return;
+        }
+        if self.silent || self.is_held_by_kernel(now) {
+            return;
+        }
+        self.silent = true;
+        // It need not have noticed the loss, and has them answer again.
+        self.lines.push_str(&Report::Silenced.line());
+        let kernel = &mut self.kernel;
+        let mut refused = None;
+        for &vni in &self.answering {
+            // They stay in the set: the daemon has them answer again when there is proof.
+            if let Err(error) = kernel.silence(vni) {
+                refused = Some(error);
+            }
+        }
+        if let Some(error) = refused {
+            // Again in the next turn.
+            self.silent = false;
+            let reason = chain(&error);
+            if self.arp_complaint.raise(&reason) {
+                error!("VNIs answer ARP although too few witnesses prove this node: {reason}");
+            }
+        }
+        if self.daemon.is_none() {
+            let count = self.answering.len();
+            warn!(
+                "count={count} VNIs do not answer ARP any more: too few witnesses prove this node, and the daemon is gone"
+            );
+        }
     }
 
     fn is_over(&self, now: Time) -> bool {
@@ -191,7 +292,9 @@ impl Process {
             && let Some(gate) = &mut self.gate
         {
             // All that are gated, by one message. What fails runs out by itself.
-            let _ = gate.revoke();
+            if gate.revoke().is_ok() {
+                self.granted = Time::default();
+            }
         }
         let mut refused = None;
         let kernel = &mut self.kernel;
@@ -204,7 +307,8 @@ impl Process {
         });
         if !self.fenced {
             self.fenced = true;
-            self.untold = true;
+            // One that has ended its lease itself knows.
+            self.untold = !self.is_ended_by_daemon();
             self.withdrawing_since = Some(now);
         }
         let silenced = before - self.answering.len();
@@ -213,9 +317,12 @@ impl Process {
                 Some(_) => "the daemon is late",
                 None => "the daemon is gone",
             };
-            warn!(
-                "fenced: count={silenced} VNIs do not answer ARP any more: the lease ends and {whose}"
-            );
+            match self.is_ended_by_daemon() {
+                true => info!("count={silenced} VNIs silenced: the daemon ends its lease"),
+                false => warn!(
+                    "fenced: count={silenced} VNIs do not answer ARP any more: the lease ends and {whose}"
+                ),
+            }
         }
         match refused {
             None => drop(self.arp_complaint.settle()),
@@ -227,50 +334,100 @@ impl Process {
                 }
             }
         }
-        if self.routes && now >= self.frr_at {
+        if self.may_withdraw() && now >= self.frr_at {
             self.withdraw();
         }
     }
 
+    /// FRR may show something, and the daemon does not see to it: one that ends its lease itself does.
+    fn may_withdraw(&self) -> bool {
+        self.routes && (self.daemon.is_none() || !self.is_ended_by_daemon())
+    }
+
+    fn is_ended_by_daemon(&self) -> bool {
+        let prover = &self.beats.prover;
+        prover.lease().is_some() && prover.held().is_none()
+    }
+
     /// Has the kernel hold the lease as long as it is proved, and no longer, whatever becomes of this process; tells
-    /// the daemon.
-    fn grant(&mut self) {
-        let (Some(gate), Some(lease)) = (&mut self.gate, self.lease) else {
+    /// the daemon. A proof that has become shorter is cut at once, and only then are its epochs said to be noted.
+    fn keep_granting(&mut self, now: Time) {
+        let until = self.provable_until();
+        let is_told = self.beats.prover.lease().is_some();
+        if self.gate.is_some() && is_told {
+            let is_too_long = self.granted > until && self.granted > now;
+            let is_longer = until > self.granted + Duration::from_millis(1) && until > now;
+            let is_due = now >= self.grant_at;
+            if (is_too_long && (is_due || !self.grant_failed)) || (is_longer && is_due) {
+                self.grant(now, until, is_too_long);
+            }
+        }
+        if self.gate.is_none() || self.granted <= until.max(now) {
+            for number in std::mem::take(&mut self.noted) {
+                let noted = Report::Witness(message::Report::Noted(number));
+                self.lines.push_str(&noted.line());
+            }
+        }
+    }
+
+    fn grant(&mut self, now: Time, until: Time, is_too_long: bool) {
+        let Some(gate) = &mut self.gate else {
             return;
         };
-        let until = lease.valid_until - self.gate_margin;
-        let report = match gate.grant(until) {
+        let granted = match gate.grant(until) {
+            // There is no time left: what is granted for longer ends now.
+            Err(nft::Error::Over) if is_too_long => gate.revoke().map(|()| None),
+            Err(nft::Error::Over) => return,
+            granted => granted.map(Some),
+        };
+        self.grant_failed = granted.is_err();
+        let report = match granted {
             Ok(refused) => {
                 if self.gate_complaint.settle() {
                     info!("gate: the kernel holds the lease again");
                 }
+                self.granted = refused.map_or(Time::default(), |_| until);
+                self.grant_at = now + GRANTS.min(until.since(now) / 3);
+                let Some(refused) = refused else {
+                    return;
+                };
                 Report::Granted { until, refused }
             }
-            Err(nft::Error::Over) => return,
             Err(error) => {
+                self.grant_at = now + ARP_AGAIN;
                 let reason = chain(&error);
-                // The daemon says so, and puts it back.
-                if !matches!(error, nft::Error::Lost) && self.gate_complaint.raise(&reason) {
-                    warn!("gate: cannot have the kernel hold the lease, trying again: {reason}");
+                match error {
+                    // The daemon says so, and puts it back. Until then ARP is switched by this process.
+                    nft::Error::Lost => {
+                        self.gate = None;
+                        self.gated = Gated::None;
+                    }
+                    _ if self.gate_complaint.raise(&reason) => {
+                        warn!(
+                            "gate: cannot have the kernel hold the lease, trying again: {reason}"
+                        );
+                    }
+                    _ => {}
                 }
                 Report::Refused(reason)
             }
         };
-        if let Some(daemon) = &mut self.daemon {
-            // One that does not get through is followed by the next.
-            let _ = daemon.stream().write_all(report.line().as_bytes());
-        }
+        self.lines.push_str(&report.line());
     }
 
     /// The table is there, or is not.
-    fn set_gate(&mut self, stands: bool) {
+    fn set_gate(&mut self, said: Gated) {
+        let gated = gated_as(said, &mut self.may_miss);
+        self.gated = gated;
+        self.granted = UNKNOWN;
         self.gate = None;
-        if !stands {
+        if gated == Gated::None {
             return;
         }
         match KernelLease::open() {
             Ok(gate) => self.gate = Some(gate),
             Err(error) => {
+                self.gated = Gated::None;
                 let reason = chain(&error);
                 if self.gate_complaint.raise(&reason) {
                     warn!("gate: cannot have the kernel hold the lease: {reason}");
@@ -321,11 +478,24 @@ impl Process {
             if !self.answering.is_empty() {
                 until = until.min(now + ARP_AGAIN);
             }
-            if self.routes {
+            if self.may_withdraw() {
                 until = until.min(self.frr_at);
             }
-        } else if let Some(lease) = self.lease.filter(|_| self.is_armed()) {
+        } else if let Some(lease) = self.beats.prover.held().filter(|_| self.is_armed()) {
             until = until.min(lease.valid_until - self.margin);
+            let lost = self.silence_at();
+            if now < lost {
+                until = until.min(lost);
+            } else if !self.silent && !self.is_held_by_kernel(now) {
+                // A switch was refused.
+                until = until.min(now + ARP_AGAIN);
+            }
+        }
+        if self.gate.is_some() && !self.noted.is_empty() {
+            until = until.min(now + ARP_AGAIN);
+        }
+        if let Some(next) = self.beats.next() {
+            until = until.min(next);
         }
         self.alarm.set(until);
         let mut fds = self.listener.fds(now);
@@ -333,6 +503,7 @@ impl Process {
         if let Some(daemon) = &self.daemon {
             fds.push(PollFd::new(daemon.as_fd(), PollFlags::POLLIN));
         }
+        fds.extend(self.beats.fd());
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             // Short of memory: no reason to leave anything on show.
@@ -341,7 +512,7 @@ impl Process {
     }
 
     /// Reads what the daemon said; says whether it dismissed the guard.
-    fn hear(&mut self) -> bool {
+    fn hear(&mut self, now: Time) -> bool {
         let Some(daemon) = &mut self.daemon else {
             return false;
         };
@@ -351,7 +522,9 @@ impl Process {
         for line in lines {
             match Order::read(&line) {
                 Some(Order::Lease(lease)) => {
-                    self.lease = Some(lease);
+                    for news in self.beats.order(now, message::Order::Renewed(lease)) {
+                        self.lines.push_str(&Report::Witness(news).line());
+                    }
                     self.routes = true;
                     self.fenced = false;
                     self.withdrawing_since = None;
@@ -369,24 +542,28 @@ impl Process {
                         self.answering.remove(&vni);
                     }
                 }
-                Some(Order::Gate(stands)) => gate = Some(stands),
+                Some(Order::Gate(gated)) => gate = Some(gated),
                 // With the lease that follows.
                 Some(Order::Retire) => self.retiring = true,
+                Some(Order::From(address)) => self.beats.send_from(address),
+                Some(Order::Witness(order)) => {
+                    for report in self.beats.order(now, order) {
+                        match report {
+                            message::Report::Noted(number) => self.noted.push(number),
+                            proof => self.lines.push_str(&Report::Witness(proof).line()),
+                        }
+                    }
+                }
                 Some(Order::Bye) => return true,
                 Some(Order::Hello) | None => warn!("not understood from the daemon: {line:?}"),
             }
         }
         if let Some(until) = heard {
-            // One that does not get through is followed by the next.
-            let _ = daemon
-                .stream()
-                .write_all(Report::Heard(until).line().as_bytes());
+            self.grant_at = now;
+            self.lines.push_str(&Report::Heard(until).line());
         }
-        if let Some(stands) = gate {
-            self.set_gate(stands);
-        }
-        if heard.is_some() || gate == Some(true) {
-            self.grant();
+        if let Some(gated) = gate {
+            self.set_gate(gated);
         }
         if let Some(end) = end {
             self.daemon = None;
@@ -405,9 +582,16 @@ impl Process {
         let Some(mut peer) = self.listener.admit() else {
             return;
         };
-        let greeting = match (&self.daemon, self.lease) {
+        let prover = &self.beats.prover;
+        let greeting = match (&self.daemon, prover.lease()) {
             (Some(_), _) => Greeting::Busy,
-            (None, Some(lease)) if self.is_armed() => Greeting::Orphan(lease),
+            (None, Some(lease)) if self.is_armed() => {
+                let ended = Lease {
+                    valid_until: Time::default(),
+                    ..lease
+                };
+                Greeting::Orphan(prover.held().unwrap_or(ended), prover.known())
+            }
             (None, _) => Greeting::Fresh,
         };
         if let Err(error) = peer.stream().write_all(greeting.line().as_bytes()) {
@@ -416,19 +600,47 @@ impl Process {
         }
         if greeting != Greeting::Busy {
             self.daemon = Some(peer);
+            self.may_miss |= self.gated == Gated::Some && !self.answering.is_empty();
+            self.lines.clear();
+            self.beats.prover.forget_told();
             self.served = true;
             self.untold = self.fenced && greeting != Greeting::Fresh;
             (self.retiring, self.tried) = (false, false);
         }
     }
 
-    /// Tells the daemon that its lease ended here: it may have been late only, and must not believe that its
-    /// VNIs are still on show.
+    /// Tells the daemon what is new, and that its lease ended here: it may have been late only, and must not believe
+    /// that its VNIs are still on show.
     fn report(&mut self) {
-        if let Some(daemon) = self.daemon.as_mut().filter(|_| self.untold) {
-            let line = Report::Fenced.line();
-            self.untold = daemon.stream().write_all(line.as_bytes()).is_err();
+        let Some(daemon) = &mut self.daemon else {
+            self.lines.clear();
+            return;
+        };
+        if let Some(news) = self.beats.prover.news() {
+            self.lines.push_str(&Report::Witness(news).line());
         }
+        if std::mem::take(&mut self.untold) {
+            self.lines.push_str(&Report::Fenced.line());
+        }
+        let lines = std::mem::take(&mut self.lines);
+        if !lines.is_empty()
+            && let Err(error) = daemon.stream().write_all(lines.as_bytes())
+        {
+            // It has not read for minutes, or is gone. A part of a line may have got through.
+            self.untold = self.fenced;
+            self.daemon = None;
+            warn!("the daemon does not listen, holding on until its lease ends: {error}");
+        }
+    }
+}
+
+/// What of the bridges that answer the kernel holds, by what the daemon says.
+fn gated_as(said: Gated, may_miss: &mut bool) -> Gated {
+    // A table that was away has all in it when it is back.
+    *may_miss &= said != Gated::None;
+    match said {
+        Gated::All if *may_miss => Gated::Some,
+        said => said,
     }
 }
 

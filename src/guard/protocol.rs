@@ -4,25 +4,38 @@
 //!   daemon: hello                                    (who only looks whether there is a guard says nothing)
 //!   guard:  busy                                     a living daemon has this guard
 //!   guard:  fresh                                    nothing to take over
-//!   guard:  orphan LEASE UNTIL                       a dead daemon's lease, still held
+//!   guard:  orphan LEASE UNTIL [KEY EPOCH EPOCH]     a dead daemon's lease, still held, and what proves it: the epoch
+//!                                                    in place, and the one that is unanswered
 //!   daemon: lease LEASE UNTIL                        hold on until then (nanoseconds since boot)
 //!   daemon: serves VNI/INDEX...                      these answer ARP, through the interface of that index
 //!   daemon: released VNI...                          these do not any more
-//!   daemon: gate on|off                              the kernel can hold the lease, or cannot
+//!   daemon: gate on|part|off                         the kernel can hold the lease, of some bridges only, or cannot
+//!   daemon: from ADDRESS                             where to send beats from
+//!   daemon: begin LEASE UNTIL KEY EPOCH PROVED EPOCH the lease, with the epochs under it (see [`words`])
+//!   daemon: propose EPOCH                            it is about to be sent to etcd
+//!   daemon: inplace NUMBER                           it is in place
+//!   daemon: ended LEASE                              there is no proof under this lease any more
+//!   daemon: peers PEER...                            the other nodes
 //!   daemon: retire                                   try once to withdraw when the lease ends, then end
 //!   daemon: bye                                      all is withdrawn
 //!   guard:  heard UNTIL                              the lease was told (and the guard is well)
 //!   guard:  granted UNTIL REFUSED                    the kernel holds the lease until then, after so many refusals
 //!   guard:  refused REASON                           it does not
+//!   guard:  silenced                                 too few witnesses prove the node: what answered does not any more
+//!   guard:  noted NUMBER                             from now on the proof counts under this epoch, too
+//!   guard:  proof LEASE UNTIL LOSSES LATE NUMBER/UNTIL,... LEASE/HEARD,...
 //!   guard:  fenced                                   it ended: whatever was on show is not, or not for long
 //! ```
 
+use super::words;
 use crate::model::types::{Lease, LeaseId, Time, Vni};
+use crate::witness::message::{self, Known};
+use core::net::IpAddr;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
 /// Part of a guard's arguments: a daemon does not take over the guard of a version that says things otherwise.
-pub const VERSION: &str = "3";
+pub const VERSION: &str = "5";
 
 /// What the daemon tells the guard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,23 +48,39 @@ pub enum Order {
     Serves(Vec<(Vni, u32)>),
     /// These VNIs do not answer ARP any more.
     Released(Vec<Vni>),
-    /// The table of the kernel lease is there, or is not.
-    Gate(bool),
+    /// What of the bridges that answer the kernel lease holds.
+    Gate(Gated),
+    /// The address that beats are sent from.
+    From(IpAddr),
+    /// What concerns the proof.
+    Witness(message::Order),
     /// When the lease ends, withdraw in one try, and end whatever came of it.
     Retire,
     /// Everything is withdrawn.
     Bye,
 }
 
+/// What of the bridges that answer ARP the kernel lease holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Gated {
+    /// Its table is not there.
+    #[default]
+    None,
+    /// Some may be missing: the table is full, or was refused.
+    Some,
+    /// All.
+    All,
+}
+
 /// What the guard says to who connects.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Greeting {
     /// A living daemon has this guard.
     Busy,
     /// There is nothing to take over.
     Fresh,
-    /// The daemon of this guard is dead; its lease may still be alive.
-    Orphan(Lease),
+    /// The daemon of this guard is dead; its lease may still be alive. With what is known of epochs under it.
+    Orphan(Lease, Option<Known>),
 }
 
 /// What the guard says to its daemon after that.
@@ -70,6 +99,10 @@ pub enum Report {
     Refused(String),
     /// The lease ended, as far as the guard knows: it silences and withdraws.
     Fenced,
+    /// The witnesses' part of the proof was lost: the guard has silenced each VNI, and has none answer again.
+    Silenced,
+    /// What concerns the proof.
+    Witness(message::Report),
 }
 
 impl Order {
@@ -83,8 +116,11 @@ impl Order {
                 words_line("serves", words)
             }
             Order::Released(vnis) => words_line("released", vnis.iter()),
-            Order::Gate(true) => "gate on\n".to_owned(),
-            Order::Gate(false) => "gate off\n".to_owned(),
+            Order::Gate(Gated::All) => "gate on\n".to_owned(),
+            Order::Gate(Gated::Some) => "gate part\n".to_owned(),
+            Order::Gate(Gated::None) => "gate off\n".to_owned(),
+            Order::From(address) => format!("from {address}\n"),
+            Order::Witness(order) => format!("{}\n", words::order(order)),
             Order::Retire => "retire\n".to_owned(),
             Order::Bye => "bye\n".to_owned(),
         }
@@ -109,13 +145,15 @@ impl Order {
                     .map(Order::Released);
             }
             "gate" => match words.next()? {
-                "on" => Order::Gate(true),
-                "off" => Order::Gate(false),
+                "on" => Order::Gate(Gated::All),
+                "part" => Order::Gate(Gated::Some),
+                "off" => Order::Gate(Gated::None),
                 _ => return None,
             },
+            "from" => Order::From(words.next()?.parse().ok()?),
             "retire" => Order::Retire,
             "bye" => Order::Bye,
-            _ => return None,
+            _ => return words::read_order(line).map(Order::Witness),
         };
         words.next().is_none().then_some(order)
     }
@@ -127,7 +165,11 @@ impl Greeting {
         match self {
             Greeting::Busy => "busy\n".to_owned(),
             Greeting::Fresh => "fresh\n".to_owned(),
-            Greeting::Orphan(lease) => lease_line("orphan", *lease),
+            Greeting::Orphan(lease, None) => lease_line("orphan", *lease),
+            Greeting::Orphan(lease, Some(known)) => {
+                let line = lease_line("orphan", *lease);
+                format!("{} {}\n", line.trim_end(), words::known(known))
+            }
         }
     }
 
@@ -137,7 +179,10 @@ impl Greeting {
         let greeting = match words.next()? {
             "busy" => Greeting::Busy,
             "fresh" => Greeting::Fresh,
-            "orphan" => Greeting::Orphan(read_lease(&mut words)?),
+            "orphan" => {
+                let lease = read_lease(&mut words)?;
+                Greeting::Orphan(lease, words::read_known(lease, &mut words)?)
+            }
             _ => return None,
         };
         words.next().is_none().then_some(greeting)
@@ -154,6 +199,8 @@ impl Report {
             }
             Report::Refused(reason) => words_line("refused", reason.split_ascii_whitespace()),
             Report::Fenced => "fenced\n".to_owned(),
+            Report::Silenced => "silenced\n".to_owned(),
+            Report::Witness(report) => format!("{}\n", words::report(report)),
         }
     }
 
@@ -171,7 +218,8 @@ impl Report {
                 return (!reason.is_empty()).then(|| Report::Refused(reason.join(" ")));
             }
             "fenced" => Report::Fenced,
-            _ => return None,
+            "silenced" => Report::Silenced,
+            _ => return words::read_report(line).map(Report::Witness),
         };
         words.next().is_none().then_some(report)
     }
@@ -215,6 +263,7 @@ fn read_served(word: &str) -> Option<(Vni, u32)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::witness::siphash::Key;
 
     #[test]
     fn lines_read_back() {
@@ -231,8 +280,11 @@ mod tests {
             Order::Serves(vnis.iter().map(|vni| (*vni, 4_000_000_000)).collect()),
             Order::Released(vnis),
             Order::Serves(vec![]),
-            Order::Gate(true),
-            Order::Gate(false),
+            Order::Gate(Gated::All),
+            Order::Gate(Gated::Some),
+            Order::Gate(Gated::None),
+            Order::From("2001:db8::1".parse().unwrap()),
+            Order::Witness(message::Order::Ended(lease.id)),
             Order::Retire,
             Order::Bye,
             Order::Hello,
@@ -241,7 +293,18 @@ mod tests {
             assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
             assert_eq!(Order::read(&line), Some(order));
         }
-        for greeting in [Greeting::Busy, Greeting::Fresh, Greeting::Orphan(lease)] {
+        let known = Known {
+            lease,
+            key: Key([7; 16]),
+            in_place: None,
+            unanswered: None,
+        };
+        for greeting in [
+            Greeting::Busy,
+            Greeting::Fresh,
+            Greeting::Orphan(lease, None),
+            Greeting::Orphan(lease, Some(known)),
+        ] {
             assert_eq!(Greeting::read(&greeting.line()), Some(greeting));
         }
         for report in [
@@ -252,6 +315,8 @@ mod tests {
             },
             Report::Refused("no nf_tables: why".to_owned()),
             Report::Fenced,
+            Report::Silenced,
+            Report::Witness(message::Report::Proof(message::Proof::default())),
         ] {
             assert_eq!(Report::read(&report.line()), Some(report));
         }
@@ -278,6 +343,8 @@ mod tests {
             "gate",
             "gate up",
             "gate on off",
+            "from nowhere",
+            "orphan 1 2 3",
             "granted 1",
             "granted 1 -1",
             "refused",

@@ -3,12 +3,14 @@
 
 use super::address::{Address, credentials};
 use super::peer::Peer;
-use super::protocol::{Greeting, Order, Report};
+use super::protocol::{Gated, Greeting, Order, Report};
 use super::{Error, Grants, Guard, Guards, Standing};
 use crate::model::types::{Lease, LeaseId, Time, Vni};
 use crate::sys::child;
 use crate::sys::clock;
 use crate::sys::pidfd::PidFd;
+use crate::witness::message::{self, Known};
+use core::net::IpAddr;
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,6 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -65,11 +68,14 @@ pub struct Attached {
     pub supervisor: GuardSupervisor,
     /// The connection to it.
     pub conn: GuardConn,
-    /// The lease of a dead predecessor, if there was one and its guard still holds.
-    pub predecessor: Option<Lease>,
+    /// The lease of a dead predecessor, if there was one and its guard still holds; and the epochs under it.
+    pub predecessor: Option<Predecessor>,
     /// The lease of one whose guard was of no use and has withdrawn everything.
     pub retired: Option<Lease>,
 }
+
+/// What a guard holds for a daemon that is dead.
+pub type Predecessor = (Lease, Option<Known>);
 
 impl GuardSupervisor {
     /// Takes over the guard at `address`, or starts one with `arguments` (after `wmgwd guard`).
@@ -86,7 +92,8 @@ impl GuardSupervisor {
         let mut retired = None;
         let (conn, predecessor) = match supervisor.connect_unless_busy() {
             Ok(found) if supervisor.found_is_as_wanted() => found,
-            Ok((conn, lease)) => {
+            Ok((conn, predecessor)) => {
+                let lease = predecessor.map(|(lease, _)| lease);
                 warn!(
                     "the guard of the run before was started with other options: it withdraws, and ends"
                 );
@@ -122,7 +129,7 @@ impl GuardSupervisor {
                 found: None,
             };
             match other.connect_unless_busy() {
-                Ok((conn, Some(lease))) => {
+                Ok((conn, Some((lease, _)))) => {
                     info!(
                         "the guard of a run before under another name holds lease={}: it withdraws, and ends",
                         lease.id
@@ -183,7 +190,7 @@ impl GuardSupervisor {
 
     /// Connects to the guard; asks again for a while if it has a daemon. One that was killed a moment ago may
     /// still hold its connection, and its supervisor is quick.
-    fn connect_unless_busy(&mut self) -> Result<(GuardConn, Option<Lease>), Error> {
+    fn connect_unless_busy(&mut self) -> Result<(GuardConn, Option<Predecessor>), Error> {
         let begun = clock::now();
         loop {
             match self.connect(ANSWER) {
@@ -195,7 +202,7 @@ impl GuardSupervisor {
         }
     }
 
-    fn connect(&mut self, within: Duration) -> Result<(GuardConn, Option<Lease>), Error> {
+    fn connect(&mut self, within: Duration) -> Result<(GuardConn, Option<Predecessor>), Error> {
         let mut stream = self.address.connect().map_err(Error::Socket)?;
         let guard = credentials(&stream).map_err(Error::Socket)?.pid();
         if self.child.is_none() {
@@ -208,13 +215,13 @@ impl GuardSupervisor {
         let predecessor = match Greeting::read(&greeting).ok_or(Error::Protocol)? {
             Greeting::Busy => return Err(Error::NameInUse),
             Greeting::Fresh => None,
-            Greeting::Orphan(lease) => Some(lease),
+            Greeting::Orphan(lease, known) => Some((lease, known)),
         };
         let peer = Peer::new(stream).map_err(Error::Socket)?;
         Ok((GuardConn::new(peer), predecessor))
     }
 
-    fn start(&mut self) -> Result<(GuardConn, Option<Lease>), Error> {
+    fn start(&mut self) -> Result<(GuardConn, Option<Predecessor>), Error> {
         self.bury();
         self.spawn()?;
         let begun = clock::now();
@@ -358,7 +365,14 @@ fn ready(stream: &UnixStream, what: PollFlags, within: Duration) -> io::Result<(
 }
 
 /// The connection to a guard.
-pub struct GuardConn {
+pub struct GuardConn(Arc<Mutex<Conn>>);
+
+/// The same connection, for the thread that hears of the proof: it must not wait for who tells the guard thousands of
+/// VNIs.
+#[derive(Clone)]
+pub struct Line(Arc<Mutex<Conn>>);
+
+struct Conn {
     /// `None` once it is lost.
     peer: Option<Peer>,
     lost: String,
@@ -367,20 +381,76 @@ pub struct GuardConn {
     unheard_since: Option<Time>,
     fenced: bool,
     grants: Grants,
+    heard: Heard,
+}
+
+/// What a guard has said of the proof.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// In order.
+    pub reports: Vec<message::Report>,
+    /// It has silenced each VNI since, because the witnesses' part of the proof was lost.
+    pub silenced: bool,
 }
 
 impl GuardConn {
     fn new(peer: Peer) -> GuardConn {
-        GuardConn {
+        GuardConn(Arc::new(Mutex::new(Conn {
             peer: Some(peer),
             lost: String::new(),
             told: Time::default(),
             unheard_since: None,
             fenced: false,
             grants: Grants::default(),
-        }
+            heard: Heard::default(),
+        })))
     }
 
+    fn inner(&self) -> MutexGuard<'_, Conn> {
+        lock(&self.0)
+    }
+
+    fn tell(&mut self, order: &Order) {
+        self.inner().tell(order);
+    }
+
+    fn lose(&mut self, why: &str) {
+        self.inner().lose(why);
+    }
+}
+
+fn lock(conn: &Mutex<Conn>) -> MutexGuard<'_, Conn> {
+    conn.lock()
+        .expect("a thread that panics takes the process with it")
+}
+
+impl Line {
+    /// What the guard has said since this was asked last; `None` once the connection is lost.
+    pub fn hear(&self) -> Option<Heard> {
+        let mut conn = lock(&self.0);
+        conn.listen(clock::now());
+        let heard = std::mem::take(&mut conn.heard);
+        conn.peer.as_ref().map(|_| heard)
+    }
+
+    /// Tells the guard what concerns the proof.
+    pub fn tell(&self, order: &message::Order) {
+        lock(&self.0).tell(&Order::Witness(order.clone()));
+    }
+
+    /// Has the guard send beats from this address.
+    pub fn send_from(&self, address: IpAddr) {
+        lock(&self.0).tell(&Order::From(address));
+    }
+
+    /// The connection, which becomes readable when the guard says something, and hangs up when it ends.
+    pub fn conn(&self) -> Option<OwnedFd> {
+        let conn = lock(&self.0);
+        conn.peer.as_ref()?.as_fd().try_clone_to_owned().ok()
+    }
+}
+
+impl Conn {
     fn tell(&mut self, order: &Order) {
         let Some(peer) = &mut self.peer else {
             return;
@@ -413,6 +483,8 @@ impl GuardConn {
                 // Why, the guard has logged.
                 Some(Report::Refused(_)) => self.grants.refused += 1,
                 Some(Report::Fenced) => self.fenced = true,
+                Some(Report::Silenced) => self.heard.silenced = true,
+                Some(Report::Witness(report)) => self.heard.take(report),
                 None => return self.lose("it does not speak as a guard of this version"),
             }
         }
@@ -425,6 +497,17 @@ impl GuardConn {
         {
             self.lose("it does not answer");
         }
+    }
+}
+
+impl Heard {
+    /// Of a proof only the newest matters, and no more is kept where no thread hears it.
+    fn take(&mut self, report: message::Report) {
+        let is_proof = |it: &message::Report| matches!(it, message::Report::Proof(_));
+        if is_proof(&report) && self.reports.last().is_some_and(is_proof) {
+            self.reports.pop();
+        }
+        self.reports.push(report);
     }
 }
 
@@ -450,9 +533,10 @@ fn write(stream: &mut UnixStream, mut bytes: &[u8]) -> io::Result<()> {
 
 impl Guard for GuardConn {
     fn lease(&mut self, lease: Lease) {
-        self.told = lease.valid_until;
-        self.unheard_since.get_or_insert_with(clock::now);
-        self.tell(&Order::Lease(lease));
+        let mut conn = self.inner();
+        conn.told = lease.valid_until;
+        conn.unheard_since.get_or_insert_with(clock::now);
+        conn.tell(&Order::Lease(lease));
     }
 
     fn serves(&mut self, vnis: &[(Vni, u32)]) {
@@ -463,27 +547,36 @@ impl Guard for GuardConn {
         self.tell(&Order::Released(vnis.to_vec()));
     }
 
-    fn gate(&mut self, stands: bool) {
-        self.tell(&Order::Gate(stands));
+    fn gate(&mut self, gated: Gated) {
+        self.tell(&Order::Gate(gated));
+    }
+
+    fn witness(&mut self, order: &message::Order) {
+        self.tell(&Order::Witness(order.clone()));
+    }
+
+    fn line(&self) -> Option<Line> {
+        Some(Line(self.0.clone()))
     }
 
     fn grants(&mut self) -> Grants {
-        std::mem::take(&mut self.grants)
+        std::mem::take(&mut self.inner().grants)
     }
 
     fn standing(&mut self) -> Standing {
-        self.listen(clock::now());
-        if std::mem::take(&mut self.fenced) {
+        let mut conn = self.inner();
+        conn.listen(clock::now());
+        if std::mem::take(&mut conn.fenced) {
             Standing::Fenced
-        } else if self.peer.is_some() {
+        } else if conn.peer.is_some() {
             Standing::Well
         } else {
-            Standing::Lost(self.lost.clone())
+            Standing::Lost(conn.lost.clone())
         }
     }
 
     fn conn(&self) -> Option<OwnedFd> {
-        self.peer.as_ref()?.as_fd().try_clone_to_owned().ok()
+        Line(self.0.clone()).conn()
     }
 
     fn dismiss(&mut self) {

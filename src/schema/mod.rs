@@ -10,12 +10,14 @@ use crate::model::fsm::Kind;
 use crate::model::ring::Unable;
 use crate::model::spans::Spans;
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
+use crate::witness::{Contact, Standing};
 use serde_json::{Value as Json, json};
 use std::fmt;
 
 mod commit;
 #[cfg(test)]
 mod tests;
+pub mod witness;
 
 pub use commit::{Batch, Bundle, Commit, CommitResult, commit, committed};
 
@@ -42,6 +44,12 @@ pub enum Key {
     Drain(NodeName),
     /// `/wmgwd/meta/points/<name>`: the ring points that a node of our kind drew when it started for the first time.
     Points(NodeName),
+    /// `/wmgwd/meta/beat/<name>`: where a node receives beats.
+    Contact(NodeName),
+    /// `/wmgwd/meta/witness/<name>`: the epoch of an owner.
+    Epoch(NodeName),
+    /// `/wmgwd/meta/vote/<owner>/<witness>`: a witness's vote against an owner.
+    Vote(NodeName, NodeName),
     /// `/wmgwd/vni/<vni>/type`.
     Kind(Vni),
     /// `/wmgwd/vni/<vni>/current`.
@@ -71,6 +79,9 @@ impl Key {
             ["meta", "node", node] => Ok(Key::Meta(name(node)?)),
             ["meta", "drain", node] => Ok(Key::Drain(name(node)?)),
             ["meta", "points", node] => Ok(Key::Points(name(node)?)),
+            ["meta", "beat", node] => Ok(Key::Contact(name(node)?)),
+            ["meta", "witness", owner] => Ok(Key::Epoch(name(owner)?)),
+            ["meta", "vote", owner, witness] => Ok(Key::Vote(name(owner)?, name(witness)?)),
             ["vni", vni, part] => {
                 let vni = vni.parse().map_err(|_| foreign("holds no VNI"))?;
                 match part {
@@ -89,6 +100,7 @@ impl Key {
         match self {
             Key::Kind(vni) | Key::Current(vni) | Key::Next(vni) => Some(*vni),
             Key::Node(_) | Key::Meta(_) | Key::Drain(_) | Key::Points(_) => None,
+            Key::Contact(_) | Key::Epoch(_) | Key::Vote(..) => None,
         }
     }
 
@@ -99,6 +111,9 @@ impl Key {
             Key::Meta(name) => format!("/wmgwd/meta/node/{name}"),
             Key::Drain(name) => format!("/wmgwd/meta/drain/{name}"),
             Key::Points(name) => format!("/wmgwd/meta/points/{name}"),
+            Key::Contact(name) => format!("/wmgwd/meta/beat/{name}"),
+            Key::Epoch(owner) => format!("/wmgwd/meta/witness/{owner}"),
+            Key::Vote(owner, witness) => format!("/wmgwd/meta/vote/{owner}/{witness}"),
             Key::Kind(vni) => format!("/wmgwd/vni/{vni}/type"),
             Key::Current(vni) => format!("/wmgwd/vni/{vni}/current"),
             Key::Next(vni) => format!("/wmgwd/vni/{vni}/next"),
@@ -116,6 +131,12 @@ pub enum Value {
     Meta(Meta),
     /// That a node is taken out: the key says so, whatever its value.
     Drain,
+    /// Where a node receives beats.
+    Contact(Contact),
+    /// What an epoch key holds.
+    Standing(Standing),
+    /// A vote: etcd compares it, wmgwd does not read it.
+    Vote,
     /// The kind of a row.
     Kind(Kind),
     /// A name; `None` where the value is empty.
@@ -194,6 +215,9 @@ pub fn read_value(key: &Key, bytes: &[u8]) -> (Value, Option<Foreign>) {
         Key::Node(_) | Key::Points(_) => read_points(bytes).map(Value::Points),
         Key::Meta(_) => read_meta(bytes).map(Value::Meta),
         Key::Drain(_) => Ok(Value::Drain),
+        Key::Contact(_) => witness::read_contact(bytes).map(Value::Contact),
+        Key::Epoch(_) => witness::read_standing(bytes).map(Value::Standing),
+        Key::Vote(..) => Ok(Value::Vote),
         Key::Kind(_) => read_kind(bytes).map(Value::Kind),
         Key::Current(_) | Key::Next(_) => read_name(bytes).map(Value::Name),
     };

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::model::fsm::{Phase, Write};
+use crate::witness::{Epoch, Number, Run, Witness, siphash};
+use std::time::Duration;
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
@@ -19,6 +21,9 @@ fn every_key_reads_back() {
         (Key::Meta(name("gw1")), "/wmgwd/meta/node/gw1"),
         (Key::Drain(name("gw1")), "/wmgwd/meta/drain/gw1"),
         (Key::Points(name("gw1")), "/wmgwd/meta/points/gw1"),
+        (Key::Contact(name("gw1")), "/wmgwd/meta/beat/gw1"),
+        (Key::Epoch(name("gw1")), "/wmgwd/meta/witness/gw1"),
+        (Key::Vote(name("x"), name("p")), "/wmgwd/meta/vote/x/p"),
         (Key::Kind(vni(7)), "/wmgwd/vni/7/type"),
         (Key::Current(vni(7)), "/wmgwd/vni/7/current"),
         (Key::Next(Vni::MAX), "/wmgwd/vni/16777215/next"),
@@ -137,6 +142,54 @@ fn an_odd_kernel_lease_costs_nothing() {
             matches!(&value, Value::Meta(meta) if meta.kernel.is_none()),
             "{odd}: {value:?}"
         );
+    }
+}
+
+/// Input: epochs, what is written over them, and contacts. Output: they read back.
+#[test]
+fn epochs_and_contacts_read_back() {
+    let epoch = |witnesses: &[&str]| Epoch {
+        lease: LeaseId(-7),
+        window: Duration::from_millis(500),
+        number: Number(u64::MAX),
+        witnesses: witnesses.iter().map(|name| witness(name)).collect(),
+    };
+    let standings = [
+        Standing::Epoch(epoch(&[])),
+        Standing::Epoch(epoch(&["a", "b", "c"])),
+        Standing::Evicted,
+        Standing::Released,
+    ];
+    for standing in standings {
+        let bytes = witness::standing_bytes(&standing);
+        let read = read_value(&Key::Epoch(name("gw1")), &bytes);
+        assert_eq!(read, (Value::Standing(standing), None));
+    }
+    for address in ["192.0.2.1:4795", "[2001:db8::1]:4795"] {
+        let contact = Contact {
+            run: Run(9),
+            key: siphash::Key(std::array::from_fn(|at| at as u8)),
+            address: address.parse().unwrap(),
+        };
+        let read = read_value(
+            &Key::Contact(name("gw1")),
+            &witness::contact_bytes(&contact),
+        );
+        assert_eq!(read, (Value::Contact(contact), None));
+    }
+    // More than are counted, or one of them twice.
+    for witnesses in [&["a", "b", "c", "d"][..], &["a", "b", "a"]] {
+        let bytes = witness::standing_bytes(&Standing::Epoch(epoch(witnesses)));
+        let read = read_value(&Key::Epoch(name("gw1")), &bytes).0;
+        assert_eq!(read, Value::Unreadable, "{witnesses:?}");
+    }
+}
+
+fn witness(text: &str) -> Witness {
+    Witness {
+        name: name(text),
+        lease: LeaseId(1),
+        run: Run(2),
     }
 }
 

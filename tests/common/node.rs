@@ -21,6 +21,9 @@ pub const VNIS: u32 = 24;
 /// The shortest lease that a busy machine keeps, in seconds.
 pub const TTL: u64 = 4;
 
+/// The shortest window of early detection that a busy machine keeps, in seconds.
+pub const WINDOW: u64 = 1;
+
 /// What a host shows of one VNI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shown {
@@ -125,6 +128,7 @@ impl Node {
             ("--settle", "0.2".to_owned()),
             ("--join-hold", "1".to_owned()),
             ("--lease-ttl", TTL.to_string()),
+            ("--detect-window", WINDOW.to_string()),
         ];
         Node {
             name: name.parse().unwrap(),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use wmgwd::daemon::fence::Fence;
 use wmgwd::daemon::gate::{Gate, Made};
 use wmgwd::gateway::ArpOutcome;
-use wmgwd::guard::protocol::{Order, VERSION};
+use wmgwd::guard::protocol::{Gated, Order, VERSION};
 use wmgwd::guard::{Grants, Guard, Standing};
 use wmgwd::host::nft::socket::{Socket, Watch};
 use wmgwd::host::nft::wire::Batch;
@@ -141,8 +141,8 @@ impl Guard for Line {
     fn released(&mut self, vnis: &[Vni]) {
         self.tell(&Order::Released(vnis.to_vec()));
     }
-    fn gate(&mut self, stands: bool) {
-        self.tell(&Order::Gate(stands));
+    fn gate(&mut self, gated: Gated) {
+        self.tell(&Order::Gate(gated));
     }
     fn grants(&mut self) -> Grants {
         Grants::default()

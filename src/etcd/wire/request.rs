@@ -28,6 +28,11 @@ pub fn range_after(prefix: &[u8], last: &[u8], revision: Revision) -> Vec<u8> {
     }))
 }
 
+/// Asks for the keys from `first` to before `end`: for what fits into one page.
+pub fn range_between(first: &[u8], end: &[u8]) -> Vec<u8> {
+    body(json!({"key": bytes(first), "range_end": bytes(end), "limit": PAGE.to_string()}))
+}
+
 /// Asks for one key.
 pub fn get(key: &[u8]) -> Vec<u8> {
     body(json!({"key": bytes(key)}))
@@ -78,6 +83,13 @@ pub fn watch(prefix: &[u8], start: Revision) -> Vec<u8> {
     let (key, range_end) = interval(prefix);
     body(json!({"create_request": {
         "key": key, "range_end": range_end, "start_revision": start.0.to_string(),
+    }}))
+}
+
+/// Asks for all changes from revision `start` on of the keys from `first` to before `end`.
+pub fn watch_between(first: &[u8], end: &[u8], start: Revision) -> Vec<u8> {
+    body(json!({"create_request": {
+        "key": bytes(first), "range_end": bytes(end), "start_revision": start.0.to_string(),
     }}))
 }
 
@@ -140,6 +152,8 @@ fn write_compare(text: &mut String, compare: &Compare) {
         Compare::ModRevisionIs { key, .. } => (key, "MOD", "EQUAL"),
         Compare::CreateRevisionIs { key, .. } => (key, "CREATE", "EQUAL"),
         Compare::LeaseIs { key, .. } => (key, "LEASE", "EQUAL"),
+        // True of a key that does not exist, as etcd 3.4.23 has it.
+        Compare::LeaseIsNot { key, .. } => (key, "LEASE", "NOT_EQUAL"),
         Compare::ValueIs { key, .. } => (key, "VALUE", "EQUAL"),
     };
     text.push('{');
@@ -155,7 +169,9 @@ fn write_compare(text: &mut String, compare: &Compare) {
         Compare::CreateRevisionIs { revision, .. } => {
             write_number(text, "create_revision", revision.0);
         }
-        Compare::LeaseIs { lease, .. } => write_number(text, "lease", lease.0),
+        Compare::LeaseIs { lease, .. } | Compare::LeaseIsNot { lease, .. } => {
+            write_number(text, "lease", lease.0)
+        }
         Compare::ValueIs { value, .. } => write_bytes(text, "value", value),
     }
     text.push('}');
@@ -175,6 +191,14 @@ fn write_op(text: &mut String, op: &Op) {
                 write_number(text, "lease", lease.0);
             }
             text.push('}');
+        }
+        Op::Overwrite { key, value } => {
+            write_name(text, "request_put");
+            text.push('{');
+            write_bytes(text, "key", key);
+            write_bytes(text, "value", value);
+            write_name(text, "ignore_lease");
+            text.push_str("true}");
         }
         Op::Delete { key } => write_key(text, "request_delete_range", key),
         Op::Range { key } => write_key(text, "request_range", key),

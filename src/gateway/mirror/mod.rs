@@ -11,6 +11,7 @@ use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::{Change, Key};
 use fnv::FnvHashSet;
 pub use nodes::Nodes;
+use row::Named;
 pub use row::Row;
 
 /// What this node knows of etcd.
@@ -44,16 +45,19 @@ pub struct RowNews {
     pub vni: Vni,
     /// It named an owner or a successor that it does not name now.
     pub lost_a_name: bool,
+    /// The lease under which that was written, if this change took it away.
+    pub lost_by: Option<LeaseId>,
     /// It names neither.
     pub given_back: bool,
 }
 
 impl RowNews {
     /// Of a row that has changed, and had names before as `named` says.
-    fn of(vni: Vni, row: &Row, named: [bool; 2]) -> RowNews {
+    fn of(vni: Vni, row: &Row, named: [Named; 2]) -> RowNews {
         RowNews {
             vni,
             lost_a_name: row.lost_a_name(named),
+            lost_by: row.lost_by(named),
             given_back: row.is_given_back(),
         }
     }

@@ -6,7 +6,9 @@ use crate::model::fitness::{Fitness, Rank};
 use crate::model::ring::{Member, Ring, Unable};
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::{Change, Key, Value};
+use crate::witness::Standing;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What a node that is not a Go wmgwd publishes of itself, as far as decisions depend on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,7 +25,12 @@ pub struct Nodes {
     metas: BTreeMap<NodeName, Cell<Published>>,
     drains: BTreeMap<NodeName, Cell<()>>,
     drawn: BTreeMap<NodeName, Cell<Vec<u64>>>,
+    /// Of each lease that has or had an epoch: how long its holder can have proof after it ended.
+    silences: BTreeMap<LeaseId, (Revision, Duration)>,
 }
+
+/// How many leases are remembered that had an epoch.
+const REMEMBERED: usize = 1024;
 
 impl Nodes {
     /// The node's registered points and their lease.
@@ -133,6 +140,32 @@ impl Nodes {
             .all(|(name, _)| self.is_of_our_kind(name))
     }
 
+    /// How long after the end of `lease` its holder may still serve: none if its witnesses have evicted it, or if it
+    /// was silent before; a window and a margin if they had not, as they may have proved it up to the end. `None` if
+    /// it had no witnesses, or has not ended.
+    pub fn silence_after(&self, lease: LeaseId) -> Option<Duration> {
+        let (_, silence) = self.silences.get(&lease)?;
+        let lives = |cell: &Cell<Vec<u64>>| cell.value().is_some() && cell.lease() == Some(lease);
+        (!self.points.values().any(lives)).then_some(*silence)
+    }
+
+    fn note_epoch(&mut self, lease: LeaseId, revision: Revision, standing: &Standing) {
+        let silence = match standing {
+            Standing::Epoch(epoch) => epoch.patience(),
+            Standing::Evicted | Standing::Released => Duration::ZERO,
+        };
+        let noted = self.silences.entry(lease).or_default();
+        if revision > noted.0 {
+            *noted = (revision, silence);
+        }
+        if self.silences.len() > REMEMBERED {
+            let oldest = self.silences.iter().min_by_key(|(_, noted)| noted.0);
+            if let Some(oldest) = oldest.map(|(lease, _)| *lease) {
+                self.silences.remove(&oldest);
+            }
+        }
+    }
+
     /// Whether an operator has taken the node out.
     pub fn is_drained(&self, name: &NodeName) -> bool {
         self.drains
@@ -220,6 +253,13 @@ impl Nodes {
                 let drawn = self.drawn.entry(name.clone()).or_default();
                 drawn.take(revision, lease, read_points(value));
                 // As above.
+                false
+            }
+            // That it is deleted, with its lease, takes nothing away of what is known of that.
+            (Key::Epoch(_), Some(Value::Standing(standing))) => {
+                if let Some(lease) = lease {
+                    self.note_epoch(lease, revision, standing);
+                }
                 false
             }
             _ => false,

@@ -6,6 +6,9 @@ use crate::model::fsm::{Kind, RowView, State, Write};
 use crate::model::types::{LeaseId, NodeName, Revision, Vni};
 use crate::schema::{Change, Key, Value};
 
+/// Under which lease a row names a node, if it does.
+pub type Named = Option<Option<LeaseId>>;
+
 /// The three keys of one VNI.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Row {
@@ -46,18 +49,28 @@ impl Row {
             || self.lacks_its_kind()
     }
 
-    /// Whether the row names an owner, and whether it names a successor, dead or alive.
-    pub fn names(&self) -> [bool; 2] {
-        [self.current.value().is_some(), self.next.value().is_some()]
+    /// Whether the row names an owner, and whether it names a successor, dead or alive; and the lease of each.
+    pub fn names(&self) -> [Named; 2] {
+        let named = |cell: &Cell<NodeName>| cell.value().map(|_| cell.lease());
+        [named(&self.current), named(&self.next)]
     }
 
     /// Whether the row, which had names as `named` says, lost one. A row that was never seen otherwise may have lost
     /// its owner just now.
-    pub fn lost_a_name(&self, named: [bool; 2]) -> bool {
+    pub fn lost_a_name(&self, named: [Named; 2]) -> bool {
         let names = self.names();
-        let lost_one = [0, 1].into_iter().any(|at| named[at] && !names[at]);
-        let lacks_all = names == [false; 2] && self.kind() != Kind::Unassigned;
+        let lost_one = [0, 1]
+            .into_iter()
+            .any(|at| named[at].is_some() && names[at].is_none());
+        let lacks_all = names == [None; 2] && self.kind() != Kind::Unassigned;
         lost_one || lacks_all
+    }
+
+    /// The lease under which the name was written that the row has lost: the owner's, if it lost both.
+    pub fn lost_by(&self, named: [Named; 2]) -> Option<LeaseId> {
+        let names = self.names();
+        let lost = |at: usize| named[at].filter(|_| names[at].is_none());
+        lost(0).or_else(|| lost(1)).flatten()
     }
 
     /// Whether the row has neither owner nor successor, as an owner writes that gives it back. (A key that
@@ -150,6 +163,7 @@ impl Row {
             Key::Current(_) => self.current.take(revision, lease, name()),
             Key::Next(_) => self.next.take(revision, lease, name()),
             Key::Node(_) | Key::Meta(_) | Key::Drain(_) | Key::Points(_) => false,
+            Key::Contact(_) | Key::Epoch(_) | Key::Vote(..) => false,
         }
     }
 

@@ -212,6 +212,9 @@ impl ModelEtcd {
             Compare::LeaseIs { key, lease } => self
                 .get(key)
                 .is_some_and(|kv| kv.lease.map_or(0, |id| id.0) == lease.0),
+            Compare::LeaseIsNot { key, lease } => self
+                .get(key)
+                .is_none_or(|kv| kv.lease.map_or(0, |id| id.0) != lease.0),
             Compare::ValueIs { key, value } => self.get(key).is_some_and(|kv| kv.value == *value),
         }
     }
@@ -236,6 +239,12 @@ impl ModelEtcd {
                 (Op::Put { key, value, lease }, _) => {
                     *wrote = true;
                     self.put(key, value, *lease, revision);
+                    OpReply::Put
+                }
+                (Op::Overwrite { key, value }, _) => {
+                    *wrote = true;
+                    let lease = self.get(key).and_then(|kv| kv.lease);
+                    self.put(key, value, lease, revision);
                     OpReply::Put
                 }
                 (Op::Delete { key }, _) => {

@@ -15,12 +15,12 @@
 mod check;
 mod cluster;
 mod dog;
-mod etcd;
+pub(crate) mod etcd;
 mod faults;
 mod go;
 mod host;
 mod node;
-mod rng;
+pub(crate) mod rng;
 mod scenarios;
 mod script;
 mod table;

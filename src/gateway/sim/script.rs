@@ -253,6 +253,10 @@ impl<S: Store> Run<'_, S> {
                 key,
                 lease: lease(number),
             },
+            Compare::LeaseIsNot { key, lease: number } => Compare::LeaseIsNot {
+                key,
+                lease: lease(number),
+            },
             value @ Compare::ValueIs { .. } => value,
         });
         let ops = |ops: &[Op]| {

@@ -50,7 +50,7 @@ pub fn collect_vnis(txn: &Txn, vnis: &mut BTreeSet<Vni>) {
     for op in txn.then.iter().chain(&txn.otherwise) {
         match op {
             Op::Txn(inner) => collect_vnis(inner, vnis),
-            Op::Put { key, .. } | Op::Delete { key } => {
+            Op::Put { key, .. } | Op::Overwrite { key, .. } | Op::Delete { key } => {
                 vnis.extend(Key::read(key).ok().and_then(|key| key.vni()));
             }
             Op::Range { .. } => {}

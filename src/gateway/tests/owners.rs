@@ -1,6 +1,7 @@
 //! Whose a VNI is, and when a node writes that it is its own.
 
 use super::bench::*;
+use crate::witness::{Epoch, Number, Standing};
 
 /// Input: garbage in each key of an owned row. Output: the row is written again, and served all along.
 #[test]
@@ -155,6 +156,57 @@ fn an_orphan_is_claimed_at_once_and_shown_after_a_blink() {
     assert!(bench.next_wake() <= Duration::from_millis(10));
     bench.wait(Duration::from_millis(20));
     assert!(claims(&bench.plan()));
+}
+
+/// Input: the owner's lease ends: after its witnesses had evicted it; after it had said that it was silent; while an
+/// epoch of a window of 400 ms was in place. Output: what it served is shown at once; and in the last case not before
+/// the window and its margin are over, as its witnesses may have proved it up to the end.
+#[test]
+fn an_orphan_of_a_node_with_witnesses_is_shown_once_it_is_silent() {
+    let epoch = |number| {
+        Standing::Epoch(Epoch {
+            lease: OTHERS_LEASE,
+            window: Duration::from_millis(400),
+            number: Number(number),
+            witnesses: Vec::new(),
+        })
+    };
+    for (last, silence) in [
+        (Standing::Evicted, 0),
+        (Standing::Released, 0),
+        (epoch(2), 450),
+    ] {
+        let mut bench = Bench::ready(1);
+        bench.is_of_our_kind("gw1", LEASE);
+        let points = Value::Points(vec![(1 << 63) + 1]);
+        bench.change(Key::Node(name("gw2")), Some(points), Some(OTHERS_LEASE));
+        bench.is_of_our_kind("gw2", OTHERS_LEASE);
+        let key = || Key::Epoch(name("gw2"));
+        for standing in [epoch(1), last] {
+            bench.change(key(), Some(Value::Standing(standing)), Some(OTHERS_LEASE));
+        }
+        bench.row(vni(1), 1, "gw2");
+        assert_eq!(bench.writes(), []);
+        // In whatever order the keys of the lease go.
+        bench.change(key(), None, None);
+        bench.change(Key::Current(vni(1)), None, None);
+        bench.change(Key::Node(name("gw2")), None, None);
+        let rows = bench.settle();
+        assert_eq!(rows[0].write, Write::Claim);
+        bench.done(&rows);
+        let answers = |effects: &[Effect]| {
+            effects.iter().any(|effect| match effect {
+                Effect::SwitchArp(switches) => switches.iter().any(|&(_, answers)| answers),
+                _ => false,
+            })
+        };
+        if silence > 0 {
+            bench.wait(Duration::from_millis(silence - 10));
+            assert!(!answers(&bench.plan()), "{silence}");
+            bench.wait(Duration::from_millis(20));
+        }
+        assert!(answers(&bench.plan()), "{silence}");
+    }
 }
 
 /// Input: a node starts and finds an orphan. Output: the same, since when that lost its owner is not known.

@@ -35,7 +35,7 @@ fn answer(listener: UnixListener, answer: &'static str) -> std::thread::JoinHand
     })
 }
 
-fn connect(said: &'static str) -> Result<(GuardConn, Option<Lease>), Error> {
+fn connect(said: &'static str) -> Result<(GuardConn, Option<Predecessor>), Error> {
     let address = address();
     let guard = answer(address.listen().unwrap(), said);
     let mut supervisor = GuardSupervisor {
@@ -53,7 +53,7 @@ fn connect(said: &'static str) -> Result<(GuardConn, Option<Lease>), Error> {
 fn greetings_are_understood() {
     assert!(matches!(connect("fresh\n"), Ok((_, None))));
     let (_, predecessor) = connect("orphan 7 5000000000\n").map_err(|_| ()).unwrap();
-    assert_eq!(predecessor, Some(lease(5)));
+    assert_eq!(predecessor, Some((lease(5), None)));
     assert!(matches!(connect("busy\n"), Err(Error::NameInUse)));
     assert!(matches!(connect("HTTP/1.1 400\n"), Err(Error::Protocol)));
 }
@@ -103,17 +103,17 @@ fn a_guard_that_does_not_answer_is_lost_after_a_while() {
     let (mut conn, mut guard) = conn();
     conn.lease(lease(5));
     let now = clock::now();
-    conn.listen(now + PATIENCE / 2);
-    assert!(conn.peer.is_some());
+    conn.inner().listen(now + PATIENCE / 2);
+    assert!(conn.inner().peer.is_some());
     // An answer to the lease before: it lives.
     guard.write_all(b"heard 4000000000\n").unwrap();
-    conn.listen(now + 2 * PATIENCE);
-    assert!(conn.peer.is_some());
+    conn.inner().listen(now + 2 * PATIENCE);
+    assert!(conn.inner().peer.is_some());
     guard.write_all(b"heard 5000000000\n").unwrap();
-    conn.listen(now + 9 * PATIENCE);
-    assert!(conn.peer.is_some());
+    conn.inner().listen(now + 9 * PATIENCE);
+    assert!(conn.inner().peer.is_some());
     conn.lease(lease(6));
-    conn.listen(clock::now() + 2 * PATIENCE);
+    conn.inner().listen(clock::now() + 2 * PATIENCE);
     assert_eq!(conn.standing(), Standing::Lost("it does not answer".into()));
 }
 

@@ -26,8 +26,10 @@ use std::time::Duration;
 use table::Set;
 use wire::Batch;
 
-/// How long a grant may take from its first batch to its second. It is taken off the time that is granted.
+/// How long a grant may take from its first batch to its second, if there is time. It is taken off the time that is
+/// granted: an eighth of that at most, and no less than the kernel counts in.
 pub const TOKEN: Duration = Duration::from_millis(100);
+const SHORT_TOKEN: Duration = Duration::from_millis(20);
 /// How often a grant whose token ran out is tried again at once.
 const TRIES: u32 = 3;
 
@@ -203,11 +205,12 @@ impl KernelLease {
     pub fn grant(&mut self, end: Time) -> Result<u32, Error> {
         for tries in 0..TRIES {
             let token = self.next_token();
+            let runs = (end.since(clock::now()) / 8).clamp(SHORT_TOKEN, TOKEN);
             let mut batch = Batch::default();
-            table::put_token(&mut batch, token, TOKEN);
+            table::put_token(&mut batch, token, runs);
             self.transact(batch, GRANT)?;
             // The token began to run out before that.
-            let lasts = end.since(clock::now()).saturating_sub(TOKEN);
+            let lasts = end.since(clock::now()).saturating_sub(runs);
             if lasts.as_millis() == 0 {
                 return Err(Error::Over);
             }
@@ -325,7 +328,7 @@ impl fmt::Display for Error {
             ),
             Error::Late => write!(
                 f,
-                "{TRIES} grants in a row took longer than {TOKEN:?}: this host is overloaded"
+                "{TRIES} grants in a row took longer than {TOKEN:?}, or an eighth of their time: this host is overloaded"
             ),
             Error::Over => f.write_str("the lease is over"),
             Error::Refused { what, .. } => {

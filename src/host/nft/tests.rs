@@ -94,14 +94,14 @@ fn a_token_that_ran_out_is_followed_by_another() {
 #[test]
 fn nothing_is_granted_when_the_time_is_over() {
     let script = Script::default();
-    for end in [Time::default(), clock::now(), clock::now() + TOKEN] {
+    for end in [Time::default(), clock::now(), clock::now() + SHORT_TOKEN] {
         assert!(matches!(script.lease().grant(end), Err(Error::Over)));
     }
     let script = Script {
         stall: Duration::from_millis(50),
         ..Script::default()
     };
-    let end = clock::now() + TOKEN + Duration::from_millis(50);
+    let end = clock::now() + SHORT_TOKEN + Duration::from_millis(50);
     assert!(matches!(script.lease().grant(end), Err(Error::Over)));
     assert_eq!(script.sent(), 1);
 }

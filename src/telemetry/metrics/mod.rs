@@ -171,8 +171,16 @@ pub struct Metrics {
     fenced_by_guard: Counter,
     guard_is_there: AtomicBool,
     gate_until: Moment,
+    gate_holds: AtomicBool,
     grants_refused: Counter,
     gates_lost: Counter,
+    witnesses: AtomicU64,
+    proofs_lost: Counter,
+    beats_late: Counter,
+    beats_answered: Counter,
+    beats_refused: Counter,
+    votes: Counter,
+    evictions: Counter,
     etcd: [Attempts; ETCD_CALLS.len()],
     vtysh: [Attempts; DAEMONS.len()],
     frr_refused: Counter,
@@ -283,6 +291,8 @@ impl Metrics {
     /// The kernel holds the lease until then at most, or not at all.
     pub fn gate(&self, until: Option<Time>) {
         self.gate_until.set(until);
+        // With witnesses it does so for less time than there is between two looks.
+        self.gate_holds.store(until.is_some(), Ordering::Relaxed);
     }
 
     /// So many attempts to have the kernel hold the lease were refused.
@@ -293,6 +303,39 @@ impl Metrics {
     /// Something else on this host removed the table of the kernel lease.
     pub fn gate_lost(&self) {
         self.gates_lost.add(1);
+    }
+
+    /// So many witnesses prove the node, beside its lease.
+    pub fn witnesses(&self, count: usize) {
+        self.witnesses.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// Too few witnesses proved the node while its lease held.
+    pub fn proof_lost(&self) {
+        self.proofs_lost.add(1);
+    }
+
+    /// The guard, as long as it has been there, woke up too late for so many beats.
+    pub fn beats_were_late(&self, count: u64) {
+        self.beats_late.0.store(count, Ordering::Relaxed);
+    }
+
+    /// A datagram came; it was one to answer, or not.
+    pub fn beat_received(&self, is_answered: bool) {
+        match is_answered {
+            true => self.beats_answered.add(1),
+            false => self.beats_refused.add(1),
+        }
+    }
+
+    /// This node voted against another.
+    pub fn voted(&self) {
+        self.votes.add(1);
+    }
+
+    /// This node was evicted.
+    pub fn evicted(&self) {
+        self.evictions.add(1);
     }
 
     /// One request to one of etcd's endpoints that was sent at `begun`, by the path of the call.

@@ -122,6 +122,7 @@ fn role_name(role: Role) -> &'static str {
 pub fn page(metrics: &Metrics, about: &About, now: Time) -> String {
     let mut page = Page(String::with_capacity(16 << 10));
     about_the_node(&mut page, metrics, about, now);
+    about_witnesses(&mut page, metrics);
     about_vnis(&mut page, metrics, about, now);
     about_etcd(&mut page, metrics, now);
     about_the_host(&mut page, metrics);
@@ -220,7 +221,7 @@ fn about_the_node(page: &mut Page, metrics: &Metrics, about: &About, now: Time) 
         "kernel_lease_held",
         "gauge",
         "Whether the kernel stops answering ARP by itself when the lease ends.",
-        u8::from(gate > 0.0),
+        u8::from(metrics.gate_holds.load(Ordering::Relaxed)),
     );
     page.single(
         "kernel_lease_remaining_seconds",
@@ -240,6 +241,50 @@ fn about_the_node(page: &mut Page, metrics: &Metrics, about: &About, now: Time) 
         "How often something else on this host removed or changed the table of the kernel lease.",
         metrics.gates_lost.get(),
     );
+}
+
+fn about_witnesses(page: &mut Page, metrics: &Metrics) {
+    page.single(
+        "witnesses",
+        "gauge",
+        "Other nodes whose acknowledgements prove this node, beside its lease.",
+        metrics.witnesses.load(Ordering::Relaxed),
+    );
+    for (name, help, counter) in [
+        (
+            "proofs_lost_total",
+            "How often too few witnesses acknowledged in time while the lease held.",
+            &metrics.proofs_lost,
+        ),
+        (
+            "beats_late_total",
+            "Beats that the guard was late to send.",
+            &metrics.beats_late,
+        ),
+        (
+            "votes_total",
+            "Votes of this node against nodes whose beats it did not hear.",
+            &metrics.votes,
+        ),
+        (
+            "evictions_total",
+            "How often this node was evicted by its witnesses.",
+            &metrics.evictions,
+        ),
+    ] {
+        page.single(name, "counter", help, counter.get());
+    }
+    page.begin(
+        "beats_received_total",
+        "counter",
+        "Datagrams that came to the port for beats.",
+    );
+    for (result, counter) in [
+        ("acknowledged", &metrics.beats_answered),
+        ("dropped", &metrics.beats_refused),
+    ] {
+        page.sample("beats_received_total", &[("result", result)], counter.get());
+    }
 }
 
 fn about_vnis(page: &mut Page, metrics: &Metrics, about: &About, now: Time) {

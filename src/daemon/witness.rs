@@ -1,0 +1,707 @@
+//! Early detection, the daemon's part: thread `witness` acknowledges, votes and writes this node's epochs.
+//!
+//! It owns the [`Owner`] and the [`Voter`] and decides one thing at a time. It never waits for etcd, a disk or FRR, so
+//! that an acknowledgement is sent at once: `witness_watch` reads etcd, `witness_write` writes this node's own keys,
+//! `witness_vote` votes and revokes. The guard sends the beats and counts the proof; what it says goes to the
+//! [`Fence`] here.
+
+use super::adopt::Adopted;
+use super::fence::Fence;
+use super::lease::{DoubtSender, LeaseDoubt};
+use super::witness_etcd::{Request, Watched, Writer};
+use crate::etcd::Client;
+use crate::guard::supervisor::Line;
+use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time};
+use crate::schema;
+use crate::sys::clock;
+use crate::telemetry::log_text::{Complaint, chain, value};
+use crate::telemetry::metrics::Metrics;
+use crate::witness::datagram::{self, LENGTH};
+use crate::witness::message::{Order, Peer, Report};
+use crate::witness::owner::{self, Answer, Candidate, Owner};
+use crate::witness::siphash::Key;
+use crate::witness::voter::{self, Ballot, Change, Voted, Voter};
+use crate::witness::{Contact, Number, Run, Standing};
+use log::{debug, info, warn};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{Builder, sleep};
+use std::time::Duration;
+
+/// How many datagrams are read in a row: a flood must not delay what else is due.
+const GULP: usize = 64;
+/// How soon an address that cannot be bound, or is not known, is tried again.
+const BIND_AGAIN: Duration = Duration::from_secs(2);
+/// How soon a contact is published again that etcd did not take.
+const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
+/// The longest wait: a guard that was replaced is noticed by then.
+const GLANCE: Duration = Duration::from_millis(500);
+/// How often a lost proof is told at most.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// How long the guard may take to say that there is no proof any more, when the node leaves.
+const SILENT: Duration = Duration::from_millis(300);
+
+/// Where beats are received: known, or found when it is asked for.
+pub type Locate = Box<dyn FnMut() -> Option<SocketAddr> + Send>;
+
+/// What the thread is made of.
+pub struct Parts {
+    /// This node.
+    pub me: NodeName,
+    /// How long an acknowledged beat proves it; zero: it names no witness, and is none.
+    pub window: Duration,
+    /// The lease that was asked for lasts so long.
+    pub ttl: Duration,
+    /// Where beats are received.
+    pub locate: Locate,
+    /// For etcd; no call of it may take long.
+    pub client: Client,
+    /// The proof.
+    pub fence: Arc<Fence>,
+    /// Who gives the lease up when the node is evicted.
+    pub doubts: DoubtSender,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is taken over from the run before.
+    pub adopted: Option<Adopted>,
+}
+
+/// The running thread.
+pub struct Handle {
+    post: Post,
+}
+
+/// What happened.
+pub enum Input {
+    /// etcd was read.
+    Watched(Watched),
+    /// etcd answered to an epoch.
+    Epoch(Number, Answer),
+    /// etcd has taken a contact, or has not.
+    Contact,
+    /// etcd answered to a vote.
+    Voted(Ballot, Voted),
+    /// The node leaves: it ends its proof, and says so.
+    Leave(Sender<()>),
+}
+
+/// Where the thread is told what happened.
+#[derive(Clone)]
+pub struct Post {
+    inbox: Sender<Input>,
+    wake: Arc<UnixStream>,
+}
+
+impl Post {
+    /// Tells the thread, and wakes it.
+    pub fn send(&self, input: Input) {
+        // The thread is gone only when the process ends. A full socket wakes it as well.
+        let _ = self.inbox.send(input);
+        let _ = (&*self.wake).write(&[0]);
+    }
+}
+
+impl Handle {
+    /// Ends the proof of this node, and says so in etcd, so that no other node has to wait for it. To be called once
+    /// everything is withdrawn, and before the lease is revoked: from then on nothing is acknowledged under it.
+    pub fn leave(self) {
+        let (done, is_done) = channel();
+        self.post.send(Input::Leave(done));
+        let _ = is_done.recv();
+    }
+}
+
+/// Starts the threads. They end with the process.
+///
+/// # Errors
+/// A thread cannot be started, or there is no randomness.
+pub fn spawn(parts: Parts) -> io::Result<Handle> {
+    let (inbox, receiver) = channel();
+    let (wake, woken) = UnixStream::pair()?;
+    wake.set_nonblocking(true)?;
+    woken.set_nonblocking(true)?;
+    let post = Post {
+        inbox,
+        wake: Arc::new(wake),
+    };
+    let writer = Writer::new(&parts.client, &post);
+    writer.watch()?;
+    let writes = writer.spawn("witness_write")?;
+    let votes = writer.spawn("witness_vote")?;
+    let mut random = File::open("/dev/urandom")?;
+    let mut bytes = [0; 32];
+    random.read_exact(&mut bytes)?;
+    let number = |at: usize| {
+        let word = bytes[at..at + 8].iter();
+        word.fold(0, |word, byte| word << 8 | u64::from(*byte))
+    };
+    let (run, seed) = (Run(number(0)), number(8));
+    let known = parts
+        .adopted
+        .as_ref()
+        .and_then(|adopted| adopted.known.as_ref());
+    let key = known.map(|known| known.key);
+    let key = key.unwrap_or_else(|| {
+        let mut key = [0; 16];
+        key.copy_from_slice(&bytes[16..]);
+        Key(key)
+    });
+    let thread = Thread {
+        owner: Owner::new(parts.me.clone(), key, parts.window, seed),
+        voter: Voter::new(parts.me.clone(), run, key),
+        run,
+        key,
+        parts,
+        inbox: receiver,
+        woken,
+        writes,
+        votes,
+        socket: None,
+        bind_at: Time::default(),
+        guard_count: 0,
+        line: None,
+        line_fd: None,
+        lease: None,
+        is_over: None,
+        registered: None,
+        publish_at: Time::default(),
+        is_publishing: false,
+        peers: Vec::new(),
+        peers_are_told: false,
+        losses: None,
+        lost_told: None,
+        is_leaving: false,
+        complaint: Complaint::default(),
+    };
+    Builder::new()
+        .name("witness".to_owned())
+        .spawn(move || thread.run())?;
+    Ok(Handle { post })
+}
+
+struct Thread {
+    parts: Parts,
+    owner: Owner,
+    voter: Voter,
+    run: Run,
+    key: Key,
+    inbox: Receiver<Input>,
+    woken: UnixStream,
+    writes: Sender<Request>,
+    votes: Sender<Request>,
+    /// Where beats come in, and their address.
+    socket: Option<(UdpSocket, SocketAddr)>,
+    bind_at: Time,
+    guard_count: u64,
+    line: Option<Line>,
+    line_fd: Option<OwnedFd>,
+    /// The lease that the owner has begun with.
+    lease: Option<LeaseId>,
+    /// One that it has ended, and does not begin with again.
+    is_over: Option<LeaseId>,
+    /// The lease that etcd has this node registered under, as far as was read.
+    registered: Option<LeaseId>,
+    publish_at: Time,
+    is_publishing: bool,
+    peers: Vec<Peer>,
+    peers_are_told: bool,
+    losses: Option<u64>,
+    lost_told: Option<Time>,
+    is_leaving: bool,
+    complaint: Complaint,
+}
+
+impl Thread {
+    fn run(mut self) {
+        if let Some(adopted) = self.parts.adopted.take() {
+            self.registered = Some(adopted.lease.id);
+            self.begin(adopted.lease, adopted.epochs);
+        }
+        loop {
+            self.wait();
+            let mut bytes = [0; 256];
+            while matches!(self.woken.read(&mut bytes), Ok(read) if read == bytes.len()) {}
+            while let Ok(input) = self.inbox.try_recv() {
+                self.take(input);
+            }
+            self.turn();
+        }
+    }
+
+    /// All but what comes from other threads.
+    fn turn(&mut self) {
+        self.follow_guard();
+        self.follow_lease();
+        self.look_at_proof();
+        self.answer();
+        self.act();
+        self.look_at_proof();
+    }
+
+    fn wait(&self) {
+        let now = clock::now();
+        let due = self
+            .owner
+            .deadline(now)
+            .min(self.voter.deadline().unwrap_or(now + GLANCE));
+        let mut wait = due.since(now).min(GLANCE);
+        if self.line.is_none() {
+            wait = wait.min(Duration::from_millis(20));
+        }
+        let mut fds = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+        if let Some((socket, _)) = &self.socket {
+            fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+        }
+        if let Some(line) = &self.line_fd {
+            fds.push(PollFd::new(line.as_fd(), PollFlags::POLLIN));
+        }
+        let millis = (wait + Duration::from_micros(999)).as_millis();
+        let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            // Short of memory.
+            Err(_) => sleep(Duration::from_millis(10)),
+        }
+    }
+
+    // The guard.
+
+    fn follow_guard(&mut self) {
+        if self.line.is_none() || self.guard_count != self.parts.fence.guard_count() {
+            self.meet_guard();
+        }
+        let Some(line) = &self.line else {
+            return;
+        };
+        let Some(heard) = line.hear() else {
+            // The thread `guard_check` replaces it.
+            self.line = None;
+            self.line_fd = None;
+            return;
+        };
+        let now = clock::now();
+        for report in heard.reports {
+            if let Report::Proof(proof) = &report {
+                self.parts.fence.prove(proof);
+                self.tell_losses(now, proof.losses);
+                self.parts.metrics.beats_were_late(proof.late);
+            }
+            self.owner.report(now, report);
+        }
+        if heard.silenced {
+            self.parts.fence.was_silenced();
+        }
+    }
+
+    fn meet_guard(&mut self) {
+        let (count, line) = self.parts.fence.line();
+        let Some(line) = line else {
+            return;
+        };
+        let Some(fd) = line.conn() else {
+            return;
+        };
+        self.guard_count = count;
+        self.line_fd = Some(fd);
+        self.peers_are_told = false;
+        self.losses = None;
+        if let Some((_, address)) = &self.socket {
+            line.send_from(address.ip());
+        }
+        self.line = Some(line);
+        let lease = self.parts.fence.lease();
+        let held = lease.filter(|lease| self.lease == Some(lease.id));
+        if let Some(act) = held.and_then(|lease| self.owner.tell_guard(lease)) {
+            self.owner_act(act);
+        }
+    }
+
+    fn tell_losses(&mut self, now: Time, losses: u64) {
+        let is_news = self.losses.is_some_and(|before| losses > before);
+        self.losses = Some(losses);
+        let was_told = self.lost_told.is_some_and(|at| now.since(at) < TELL_AGAIN);
+        if is_news && !was_told {
+            self.lost_told = Some(now);
+            warn!(
+                "too few witnesses acknowledged in time: no ARP request was answered for a moment, and the window of \
+                 early detection is doubled for a while"
+            );
+        }
+    }
+
+    // The lease.
+
+    fn follow_lease(&mut self) {
+        let lease = self.parts.fence.lease();
+        let id = lease.map(|lease| lease.id);
+        if self.lease.is_some() && self.lease != id {
+            self.let_go();
+        }
+        let is_new = self.lease.is_none() && id != self.is_over && !self.is_leaving;
+        if let Some(lease) = lease.filter(|_| is_new)
+            && self.registered == id
+        {
+            self.begin(lease, (None, None));
+        }
+    }
+
+    fn begin(&mut self, lease: Lease, epochs: owner::Epochs) {
+        self.lease = Some(lease.id);
+        self.peers_are_told = false;
+        let act = self
+            .owner
+            .begin(clock::now(), lease, self.parts.ttl, epochs);
+        if let Some(act) = act {
+            self.owner_act(act);
+        }
+        if self.parts.window > Duration::ZERO {
+            self.voter.set_lease(Some(lease.id));
+        }
+    }
+
+    /// First of all, nothing is acknowledged any more.
+    fn let_go(&mut self) {
+        self.voter.set_lease(None);
+        self.is_over = self.lease.take().or(self.is_over);
+        if let Some(act) = self.owner.let_go() {
+            self.owner_act(act);
+        }
+    }
+
+    fn look_at_proof(&mut self) {
+        self.voter
+            .set_proof(self.owner.proof_until(), self.owner.revision());
+    }
+
+    // Datagrams.
+
+    fn answer(&mut self) {
+        let Some((socket, _)) = &self.socket else {
+            return;
+        };
+        // One byte more than a datagram has: what is longer is none.
+        let mut bytes = [0; LENGTH + 1];
+        for _ in 0..GULP {
+            match socket.recv_from(&mut bytes) {
+                Ok((length, from)) => {
+                    let answer = self.voter.receive(clock::now(), &bytes[..length]);
+                    self.parts.metrics.beat_received(answer.is_some());
+                    if let Some(answer) = answer {
+                        // One that is lost is followed by the next.
+                        let _ = socket.send_to(&answer, from);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // That of an earlier datagram, which was refused on its way (udp(7)).
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn bind(&mut self, now: Time) {
+        let is_due = self.socket.is_none() && now >= self.bind_at;
+        if !is_due || self.parts.window.is_zero() {
+            return;
+        }
+        self.bind_at = now + BIND_AGAIN;
+        let Some(address) = (self.parts.locate)() else {
+            if self.complaint.raise("no address") {
+                warn!(
+                    "early detection is off until a VXLAN interface of the range has a local address; \
+                     or name one with --beat-address"
+                );
+            }
+            return;
+        };
+        let bound = UdpSocket::bind(address).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            let address = socket.local_addr()?;
+            Ok((socket, address))
+        });
+        match bound {
+            Ok((socket, address)) => {
+                self.complaint.settle();
+                debug!("beats are received at {address}");
+                if let Some(line) = &self.line {
+                    line.send_from(address.ip());
+                }
+                self.socket = Some((socket, address));
+            }
+            Err(error) => {
+                if self.complaint.raise(&error.to_string()) {
+                    warn!("early detection is off: cannot receive beats at {address}: {error}");
+                }
+            }
+        }
+    }
+
+    // What is due.
+
+    fn act(&mut self) {
+        let now = clock::now();
+        self.bind(now);
+        if self.lease.is_some() && !self.is_leaving {
+            self.publish(now);
+            self.tell_peers();
+            self.owner.silences_in(self.parts.fence.silencing());
+            for act in self.owner.act(now) {
+                self.owner_act(act);
+            }
+        }
+        for act in self.voter.act(now) {
+            self.voter_act(act);
+        }
+        let epoch = self.owner.epoch().filter(|_| self.lease.is_some());
+        let count = epoch.map_or(0, |epoch| epoch.witnesses.len());
+        self.parts.metrics.witnesses(count);
+    }
+
+    fn publish(&mut self, now: Time) {
+        let Some((_, address)) = &self.socket else {
+            return;
+        };
+        let is_due = !self.is_publishing && now >= self.publish_at;
+        let Some(lease) = self.lease.filter(|_| is_due) else {
+            return;
+        };
+        let contact = Contact {
+            run: self.run,
+            key: self.key,
+            address: *address,
+        };
+        if self.voter.contact_of(&self.parts.me) != Some((lease, contact)) {
+            self.publish_at = now + PUBLISH_AGAIN;
+            self.is_publishing = true;
+            let txn = schema::witness::publish_contact(&self.parts.me, lease, &contact);
+            let _ = self.writes.send(Request::Contact(txn));
+        }
+    }
+
+    fn tell_peers(&mut self) {
+        if self.peers_are_told || self.line.is_none() {
+            return;
+        }
+        let nodes = self.voter.nodes();
+        let candidates = nodes.map(|(name, lease, contact)| {
+            let run = contact.run;
+            (name.clone(), Candidate { lease, run })
+        });
+        let candidates: BTreeMap<NodeName, Candidate> = candidates.collect();
+        self.owner.candidates(candidates);
+        let tried: BTreeSet<NodeName> = self.owner.tried().into_iter().collect();
+        let nodes = self.voter.nodes();
+        let peers = nodes.map(|(name, lease, contact)| Peer {
+            lease,
+            run: contact.run,
+            link: datagram::link_key(&self.key, &contact.key),
+            address: contact.address,
+            trial: tried.contains(name),
+        });
+        self.peers = peers.collect();
+        self.peers_are_told = true;
+        self.tell(&Order::Peers(self.peers.clone()));
+    }
+
+    fn tell(&self, order: &Order) {
+        self.parts.fence.tell(self.line.as_ref(), order);
+    }
+
+    fn owner_act(&mut self, act: owner::Act) {
+        match act {
+            owner::Act::Tell(order) => {
+                if let Order::Propose(epoch) = &order {
+                    let names = epoch.witnesses.iter().map(|it| value(it.name.as_str()));
+                    let names: Vec<_> = names.collect();
+                    debug!(
+                        "epoch={:016x} window={:?} witnesses={}",
+                        epoch.number.0,
+                        epoch.window,
+                        names.join(",")
+                    );
+                }
+                self.tell(&order);
+            }
+            owner::Act::Write { epoch, condition } => {
+                let txn = schema::witness::write_epoch(&self.parts.me, &epoch, condition);
+                let _ = self.writes.send(Request::Epoch(epoch.number, txn));
+            }
+            owner::Act::LetGo(lease) => {
+                self.voter.set_lease(None);
+                self.lease = None;
+                self.is_over = Some(lease);
+                self.parts.metrics.evicted();
+                warn!(
+                    "lease={lease} this node is evicted: its witnesses have not heard its beats for too long, or it \
+                     has not heard of them; everything is withdrawn until there is a new lease"
+                );
+                self.parts.doubts.send(LeaseDoubt::Evicted(lease));
+            }
+        }
+    }
+
+    fn voter_act(&mut self, act: voter::Act) {
+        match act {
+            voter::Act::Vote(ballot) => {
+                self.parts.metrics.voted();
+                let txn = schema::witness::write_vote(&self.parts.me, &ballot);
+                let _ = self.votes.send(Request::Vote(Box::new(ballot), txn));
+            }
+            voter::Act::Revoke(lease) => drop(self.votes.send(Request::Revoke(lease))),
+        }
+    }
+
+    // What other threads say.
+
+    fn take(&mut self, input: Input) {
+        let now = clock::now();
+        match input {
+            Input::Watched(watched) => self.watched(now, watched),
+            Input::Epoch(number, answer) => {
+                let before = self.owner.epoch().map(|epoch| epoch.number);
+                for act in self.owner.answer(now, number, answer) {
+                    self.owner_act(act);
+                }
+                self.tell_epoch(before);
+            }
+            Input::Contact => self.is_publishing = false,
+            Input::Voted(ballot, voted) => {
+                if voted == Voted::Evicted {
+                    info!(
+                        "node={} evicted: it does not beat any more; its VNIs are free",
+                        value(ballot.owner.as_str())
+                    );
+                }
+                if let Some(act) = self.voter.voted(now, &ballot, voted) {
+                    self.voter_act(act);
+                }
+            }
+            Input::Leave(done) => {
+                self.leave();
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn tell_epoch(&self, before: Option<Number>) {
+        let epoch = self.owner.epoch();
+        if epoch.map(|epoch| epoch.number) == before {
+            return;
+        }
+        let Some(epoch) = epoch else {
+            return;
+        };
+        let names = epoch.witnesses.iter().map(|it| value(it.name.as_str()));
+        let names: Vec<_> = names.collect();
+        match names.is_empty() {
+            true => info!("no witness proves this node: its lease alone decides"),
+            false => info!(
+                "witnesses={} window={:?}: they end this node's lease early if it is dead",
+                names.join(","),
+                epoch.window
+            ),
+        }
+    }
+
+    fn watched(&mut self, now: Time, watched: Watched) {
+        let me = &self.parts.me;
+        let mut own = None;
+        let mut has_nodes = watched.whole;
+        if watched.whole {
+            // What is not in it is gone.
+            self.registered = None;
+            own = Some(None);
+        }
+        for change in &watched.changes {
+            match change {
+                Change::Registered(name, lease) => {
+                    has_nodes = true;
+                    if name == me {
+                        self.registered = *lease;
+                    }
+                }
+                Change::Contact(..) => has_nodes = true,
+                Change::Epoch(name, held) if name == me => own = Some(held.clone()),
+                Change::Epoch(..) => {}
+            }
+        }
+        if let Some(held) = own.filter(|_| self.lease.is_some()) {
+            self.see_own(watched.revision, held);
+        }
+        self.voter.read(now, watched.changes, watched.whole);
+        if has_nodes {
+            self.peers_are_told = false;
+        }
+        self.follow_lease();
+    }
+
+    fn see_own(
+        &mut self,
+        revision: Revision,
+        held: Option<(Revision, Option<LeaseId>, Option<Standing>)>,
+    ) {
+        let held = match &held {
+            None => None,
+            Some((_, lease, Some(standing))) => Some((*lease, standing)),
+            // Another program wrote over it: the next epoch is refused, and that tells.
+            Some((_, _, None)) => return,
+        };
+        for act in self.owner.seen(revision, held) {
+            self.owner_act(act);
+        }
+    }
+
+    // The end.
+
+    fn leave(&mut self) {
+        self.is_leaving = true;
+        let lease = self.lease;
+        let revision = self.owner.revision();
+        self.let_go();
+        if lease.is_none() || revision == Revision(0) {
+            return;
+        }
+        let begun = clock::now();
+        // It has said so before the others need not wait any more.
+        while self.line.is_some()
+            && self.owner_has_proof(lease)
+            && clock::now().since(begun) < SILENT
+        {
+            sleep(Duration::from_millis(1));
+            self.follow_guard();
+        }
+        if self.line.is_none() || self.owner_has_proof(lease) {
+            return;
+        }
+        let txn = schema::witness::write_released(&self.parts.me, revision);
+        if let Err(error) = self.parts.client.txn(&txn) {
+            debug!("cannot release the epoch: {}", chain(&error));
+        }
+    }
+
+    /// Whether the guard has not said yet that there is no proof under `lease` any more.
+    fn owner_has_proof(&self, lease: Option<LeaseId>) -> bool {
+        self.owner.reported_until(lease) > Time::default()
+    }
+}
+
+/// The address of `--beat-address`, or else the one that VXLAN packets come from.
+pub fn locate(
+    given: Option<(IpAddr, u16)>,
+    find: impl FnMut() -> Option<IpAddr> + Send + 'static,
+) -> Locate {
+    let mut find = find;
+    Box::new(move || match given {
+        Some((address, port)) => Some(SocketAddr::new(address, port)),
+        None => Some(SocketAddr::new(find()?, PORT)),
+    })
+}
+
+/// The UDP port at which beats are received, if none is given. No service is registered for it (IANA, 2026).
+pub const PORT: u16 = 14789;

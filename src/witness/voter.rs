@@ -1,0 +1,441 @@
+//! The daemon's part for other nodes: acknowledging, voting, ending the leases of the evicted.
+//!
+//! Acknowledgements and votes are decided one at a time: this machine is owned by one thread, or lies under one lock.
+//! A witness that votes stops acknowledging that epoch first, and for as long as it runs; it remembers where.
+
+use super::datagram::{Datagram, Kind, LENGTH, Sealed, link_key};
+use super::siphash::Key;
+use super::{Contact, Epoch, Number, Run, Standing, Witness};
+use crate::model::types::{LeaseId, NodeName, Revision, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How soon a vote is repeated whose outcome is unknown, or that was refused.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How long who did not evict leaves the lease to who did.
+const LEAVE: Duration = Duration::from_millis(100);
+/// How long what was seen of an ended lease is remembered, lest a recorded datagram or a late reading revive it.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// A vote, as it is sent to etcd.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ballot {
+    /// Whom it is against, and which epoch.
+    pub owner: NodeName,
+    /// The epoch's revision.
+    pub revision: Revision,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Whose vote: it names the run and lease that stand in the epoch.
+    pub lease: LeaseId,
+    /// The run.
+    pub run: Run,
+    /// The revision of the voter's own epoch key; 0 if it has none.
+    pub own: Revision,
+    /// The other witnesses that count as one vote each, if their registration is not on the named lease any more.
+    pub gone: Vec<NodeName>,
+}
+
+/// What became of a vote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Voted {
+    /// It was put.
+    Put,
+    /// It was the last that was needed: the owner is evicted.
+    Evicted,
+    /// One of its conditions did not hold.
+    Refused,
+    /// Anything that is not etcd's own word.
+    Unknown,
+}
+
+/// What is to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// A vote to send.
+    Vote(Ballot),
+    /// A lease to revoke: that of an evicted owner's key.
+    Revoke(LeaseId),
+}
+
+/// A change in etcd, as far as it matters here. All of one revision come together, in the order of revisions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A node's registration, with its lease.
+    Registered(NodeName, Option<LeaseId>),
+    /// A node's contact, with its lease.
+    Contact(NodeName, Option<(LeaseId, Contact)>),
+    /// An epoch key: its revision, its lease, what it holds. `None` if it is deleted; what cannot be read has no
+    /// [`Standing`].
+    Epoch(
+        NodeName,
+        Option<(Revision, Option<LeaseId>, Option<Standing>)>,
+    ),
+}
+
+/// A key as it was read.
+#[derive(Clone, Debug)]
+struct Watched {
+    revision: Revision,
+    lease: Option<LeaseId>,
+    standing: Option<Standing>,
+    /// When this node last acknowledged a beat of the epoch; before it did, when it first read the epoch.
+    acknowledged: Time,
+    /// The timer was begun anew because this node itself had been late.
+    is_postponed: bool,
+    is_in_flight: bool,
+    vote_at: Time,
+    revoke_at: Time,
+}
+
+/// Where this node has stopped, and what it has seen, under one lease of an owner.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    stopped: BTreeSet<Number>,
+    /// The key was deleted or evicted: nothing of this lease is acknowledged any more.
+    is_over: bool,
+    /// When the newest beat of an epoch was sent. A beat that is not newer is a copy, perhaps a recorded one.
+    newest: BTreeMap<Number, Time>,
+    used: Time,
+}
+
+/// What a node does for others.
+#[derive(Debug)]
+pub struct Voter {
+    me: NodeName,
+    run: Run,
+    key: Key,
+    /// `None`: it acknowledges nothing and does not vote.
+    lease: Option<LeaseId>,
+    proof_until: Time,
+    own: Revision,
+    registered: BTreeMap<NodeName, LeaseId>,
+    contacts: BTreeMap<NodeName, (LeaseId, Contact)>,
+    watched: BTreeMap<NodeName, Watched>,
+    memory: BTreeMap<LeaseId, Memory>,
+    /// Of each epoch that was read, by its owner: since when this node has known that a witness is not registered any
+    /// more under the lease that the epoch names.
+    gone: BTreeMap<(NodeName, Witness), Time>,
+    /// From when on an owner is certainly silent whose lease ended without an eviction.
+    silent_from: BTreeMap<NodeName, Time>,
+}
+
+impl Voter {
+    /// The voter of this run, which publishes `key`.
+    pub fn new(me: NodeName, run: Run, key: Key) -> Voter {
+        Voter {
+            me,
+            run,
+            key,
+            lease: None,
+            proof_until: Time::default(),
+            own: Revision(0),
+            registered: BTreeMap::new(),
+            contacts: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            memory: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            silent_from: BTreeMap::new(),
+        }
+    }
+
+    /// The lease that this node is registered under; `None` before it ends it, for whatever reason: from then on
+    /// nothing is acknowledged under it.
+    pub fn set_lease(&mut self, lease: Option<LeaseId>) {
+        self.lease = lease;
+        self.proof_until = Time::default();
+    }
+
+    /// Until when this node has proof itself, and the revision of its own epoch key.
+    pub fn set_proof(&mut self, until: Time, own: Revision) {
+        self.proof_until = until;
+        self.own = own;
+    }
+
+    /// The nodes that can be named or beaten: registered, with a contact on the same lease.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, LeaseId, &Contact)> {
+        self.contacts.iter().filter_map(|(name, (lease, contact))| {
+            let is_other = *name != self.me;
+            let is_registered = self.registered.get(name) == Some(lease);
+            (is_other && is_registered).then_some((name, *lease, contact))
+        })
+    }
+
+    /// What a node has published, and on which lease.
+    pub fn contact_of(&self, name: &NodeName) -> Option<(LeaseId, Contact)> {
+        self.contacts.get(name).copied()
+    }
+
+    /// Takes what changed in etcd at one revision; or, with `whole`, all that there is.
+    pub fn read(&mut self, now: Time, changes: Vec<Change>, whole: bool) {
+        if whole {
+            self.forget_absent(now, &changes);
+        }
+        for change in changes {
+            match change {
+                Change::Registered(name, Some(lease)) => drop(self.registered.insert(name, lease)),
+                Change::Registered(name, None) => drop(self.registered.remove(&name)),
+                Change::Contact(name, Some(contact)) => drop(self.contacts.insert(name, contact)),
+                Change::Contact(name, None) => drop(self.contacts.remove(&name)),
+                Change::Epoch(name, held) => self.read_epoch(now, name, held),
+            }
+        }
+        self.note_the_gone(now);
+        self.forget_old_leases(now);
+        self.silent_from.retain(|_, from| now < *from);
+    }
+
+    fn forget_absent(&mut self, now: Time, changes: &[Change]) {
+        let mut named: [BTreeSet<&NodeName>; 3] = Default::default();
+        for change in changes {
+            match change {
+                Change::Registered(name, _) => named[0].insert(name),
+                Change::Contact(name, _) => named[1].insert(name),
+                Change::Epoch(name, _) => named[2].insert(name),
+            };
+        }
+        self.registered.retain(|name, _| named[0].contains(name));
+        self.contacts.retain(|name, _| named[1].contains(name));
+        let absent = self.watched.keys().filter(|name| !named[2].contains(name));
+        for name in absent.cloned().collect::<Vec<_>>() {
+            self.read_epoch(now, name, None);
+        }
+    }
+
+    fn read_epoch(
+        &mut self,
+        now: Time,
+        owner: NodeName,
+        held: Option<(Revision, Option<LeaseId>, Option<Standing>)>,
+    ) {
+        if owner == self.me {
+            return;
+        }
+        let Some((revision, lease, standing)) = held else {
+            if let Some(old) = self.watched.remove(&owner) {
+                self.is_over(now, old.lease);
+                if let Some(Standing::Epoch(epoch)) = old.standing {
+                    self.silent_from.insert(owner, now + epoch.patience());
+                }
+            }
+            return;
+        };
+        if self
+            .watched
+            .get(&owner)
+            .is_some_and(|old| old.revision >= revision)
+        {
+            return;
+        }
+        if !matches!(standing, Some(Standing::Epoch(_))) {
+            self.is_over(now, lease);
+        }
+        self.gone.retain(|(of, _), _| *of != owner);
+        // The timer of an epoch begins when the epoch is read, whatever was acknowledged before: the owner relies on
+        // its witnesses from when it sent the epoch.
+        let watched = Watched {
+            revision,
+            lease,
+            standing,
+            acknowledged: now,
+            is_postponed: false,
+            is_in_flight: false,
+            vote_at: now,
+            revoke_at: now + LEAVE,
+        };
+        self.watched.insert(owner, watched);
+    }
+
+    /// Nothing of this lease is acknowledged any more.
+    fn is_over(&mut self, now: Time, lease: Option<LeaseId>) {
+        if let Some(lease) = lease {
+            self.memory(now, lease).is_over = true;
+        }
+    }
+
+    fn memory(&mut self, now: Time, lease: LeaseId) -> &mut Memory {
+        let memory = self.memory.entry(lease).or_default();
+        memory.used = now;
+        memory
+    }
+
+    /// Forgets what was remembered of leases that ended long ago.
+    fn forget_old_leases(&mut self, now: Time) {
+        let contacts = &self.contacts;
+        self.memory.retain(|lease, memory| {
+            let is_alive = contacts.values().any(|(of, _)| of == lease);
+            is_alive || now.since(memory.used) < REMEMBERED
+        });
+    }
+
+    /// Notes since when a witness of an epoch is gone. All changes of this revision are known, those of the
+    /// epoch among them: what is not registered now was gone after the epoch was written.
+    fn note_the_gone(&mut self, now: Time) {
+        let mut gone = BTreeMap::new();
+        for (owner, watched) in &self.watched {
+            let Some(Standing::Epoch(epoch)) = &watched.standing else {
+                continue;
+            };
+            for witness in &epoch.witnesses {
+                if self.registered.get(&witness.name) != Some(&witness.lease) {
+                    let key = (owner.clone(), witness.clone());
+                    let since = self.gone.get(&key).copied().unwrap_or(now);
+                    gone.insert(key, since);
+                }
+            }
+        }
+        self.gone = gone;
+    }
+
+    /// What an owner left may be shown from then on: if its lease ended without an eviction, and the owner had not
+    /// said that it was silent, its witnesses may have proved it a moment before they read of the end. (etcd can end
+    /// a lease that its holder renewed.)
+    pub fn silent_from(&self, owner: &NodeName) -> Time {
+        self.silent_from.get(owner).copied().unwrap_or_default()
+    }
+
+    /// Decides on a datagram that arrived. The clock was read after it was received. Returns the answer.
+    pub fn receive(&mut self, now: Time, bytes: &[u8]) -> Option<[u8; LENGTH]> {
+        let sealed = Sealed::read(bytes)?;
+        let mut contacts = self.contacts.iter();
+        let (owner, (lease, contact)) =
+            contacts.find(|(_, (lease, _))| *lease == sealed.claims_from())?;
+        let link = link_key(&contact.key, &self.key);
+        let beat = sealed.open(&link)?;
+        let (owner, lease) = (owner.clone(), *lease);
+        let may = match beat.kind {
+            Kind::Beat => self.acknowledges(now, &owner, lease, &beat),
+            Kind::Trial => self.is_addressed(&beat) && now < self.proof_until,
+            Kind::Acknowledgement | Kind::TrialAnswer => false,
+        };
+        let answer = beat.answer().filter(|_| may)?;
+        Some(answer.seal(&link))
+    }
+
+    fn is_addressed(&self, beat: &Datagram) -> bool {
+        self.lease == Some(beat.to) && beat.run == self.run
+    }
+
+    /// Whether to acknowledge a beat; notes that it does. The owner says that this run under this lease stands in
+    /// the epoch, also where this node has not read that epoch yet, or has read a newer one: it acknowledges every
+    /// epoch of the owner's lease for which it has not stopped. (The first rules demanded that it had read it, unless
+    /// the owner called it unanswered. The model finds this safe as well; and a node that is late in reading, as all
+    /// are while they take over thousands of VNIs, costs no living owner its proof.)
+    fn acknowledges(
+        &mut self,
+        now: Time,
+        owner: &NodeName,
+        lease: LeaseId,
+        beat: &Datagram,
+    ) -> bool {
+        let is_addressed = self.is_addressed(beat);
+        let has_proof = now < self.proof_until;
+        let memory = self.memory(now, lease);
+        let is_new = memory
+            .newest
+            .get(&beat.number)
+            .is_none_or(|newest| beat.sent > *newest);
+        let has_stopped = memory.is_over || memory.stopped.contains(&beat.number);
+        if !is_addressed || !has_proof || !is_new || has_stopped {
+            return false;
+        }
+        memory.newest.insert(beat.number, beat.sent);
+        // What is older is of epochs that the owner has left.
+        memory
+            .newest
+            .retain(|_, sent| *sent + REMEMBERED > beat.sent);
+        if let Some(watched) = self.watched.get_mut(owner)
+            && let Some(Standing::Epoch(epoch)) = &watched.standing
+            && epoch.number == beat.number
+        {
+            watched.acknowledged = now;
+            watched.is_postponed = false;
+        }
+        true
+    }
+
+    /// When [`Voter::act`] is to be called next, if nothing happens before.
+    pub fn deadline(&self) -> Option<Time> {
+        let of = |(owner, watched): (&NodeName, &Watched)| self.due(owner, watched);
+        self.watched.iter().filter_map(of).min()
+    }
+
+    fn due(&self, owner: &NodeName, watched: &Watched) -> Option<Time> {
+        match &watched.standing {
+            Some(Standing::Epoch(epoch)) => {
+                let stands = self
+                    .lease
+                    .is_some_and(|lease| epoch.names(&self.me, lease, self.run));
+                let is_waiting = stands && *owner != self.me && !watched.is_in_flight;
+                let since = watched.acknowledged + epoch.patience();
+                is_waiting.then(|| since.max(watched.vote_at))
+            }
+            Some(Standing::Evicted) => watched.lease.map(|_| watched.revoke_at),
+            Some(Standing::Released) | None => None,
+        }
+    }
+
+    /// Does what is due.
+    pub fn act(&mut self, now: Time) -> Vec<Act> {
+        let is_due = |(owner, watched): &(&NodeName, &Watched)| {
+            self.due(owner, watched).is_some_and(|at| now >= at)
+        };
+        let due = self.watched.iter().filter(is_due);
+        let due: Vec<NodeName> = due.map(|(owner, _)| owner.clone()).collect();
+        due.iter()
+            .filter_map(|owner| self.act_on(now, owner))
+            .collect()
+    }
+
+    fn act_on(&mut self, now: Time, owner: &NodeName) -> Option<Act> {
+        let watched = self.watched.get_mut(owner)?;
+        let lease = self.lease;
+        let epoch = match &watched.standing {
+            Some(Standing::Epoch(epoch)) => epoch.clone(),
+            Some(Standing::Evicted) => {
+                watched.revoke_at = now + Duration::from_secs(1);
+                return watched.lease.map(Act::Revoke);
+            }
+            Some(Standing::Released) | None => return None,
+        };
+        let memory = self.memory.get(&epoch.lease);
+        let has_stopped = memory.is_some_and(|memory| memory.stopped.contains(&epoch.number));
+        let watched = self.watched.get_mut(owner)?;
+        let due = watched.acknowledged + epoch.patience();
+        let was_late = now.since(due) > epoch.margin();
+        if was_late && !watched.is_postponed && !has_stopped {
+            // This node has slept, not the owner; what the owner sent meanwhile may still wait to be read.
+            watched.acknowledged = now;
+            watched.is_postponed = true;
+            return None;
+        }
+        watched.is_in_flight = true;
+        let revision = watched.revision;
+        // Before the vote is sent, and for ever.
+        self.memory(now, epoch.lease).stopped.insert(epoch.number);
+        let gone = epoch.witnesses.iter().filter(|it| {
+            let since = self.gone.get(&(owner.clone(), (*it).clone()));
+            it.name != self.me && since.is_some_and(|since| now >= *since + epoch.patience())
+        });
+        Some(Act::Vote(Ballot {
+            owner: owner.clone(),
+            revision,
+            gone: gone.map(|it| it.name.clone()).collect(),
+            epoch,
+            lease: lease?,
+            run: self.run,
+            own: self.own,
+        }))
+    }
+
+    /// What became of a vote.
+    pub fn voted(&mut self, now: Time, ballot: &Ballot, voted: Voted) -> Option<Act> {
+        let watched = self.watched.get_mut(&ballot.owner)?;
+        if watched.revision == ballot.revision {
+            watched.is_in_flight = false;
+            // Until the key has changed: another witness may be gone by then.
+            watched.vote_at = now + AGAIN;
+        }
+        (voted == Voted::Evicted).then_some(Act::Revoke(ballot.epoch.lease))
+    }
+}

@@ -1,0 +1,353 @@
+//! Early detection with real daemons on a real etcd: the dead are replaced before their lease ends, the living are
+//! not, whatever becomes of their datagrams.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::etcd::Etcd;
+use common::node::{Node, refs};
+use common::rows::{cluster, table, until_settled, until_settled_without};
+use common::sampler::Sampler;
+use common::{eventually, put_leased, then};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::geteuid;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+use wmgwd::etcd::{Client, WatchEvent};
+use wmgwd::model::types::Revision;
+use wmgwd::schema::{self, Key, Value};
+use wmgwd::witness::siphash;
+use wmgwd::witness::{Contact, Epoch, Run, Standing};
+
+/// A lease that outlives each test: who is replaced is so by its witnesses.
+const TTL: u64 = 120;
+const EPOCHS: &[u8] = b"/wmgwd/meta/witness/";
+
+fn key(node: &Node) -> Vec<u8> {
+    Key::Epoch(node.name.clone()).bytes()
+}
+
+fn epoch_of(client: &Client, node: &Node) -> Option<Epoch> {
+    let key = Key::Epoch(node.name.clone());
+    let reply = client.get(&key.bytes()).unwrap();
+    match schema::read_value(&key, &reply.kvs.first()?.value).0 {
+        Value::Standing(Standing::Epoch(epoch)) => Some(epoch),
+        _ => None,
+    }
+}
+
+/// Whom a node names, in alphabetical order; `None` if it has no epoch.
+fn named(client: &Client, node: &Node) -> Option<Vec<String>> {
+    let epoch = epoch_of(client, node)?;
+    let names = epoch.witnesses.iter().map(|it| it.name.to_string());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    Some(names)
+}
+
+/// Waits until each of `nodes` names all others of them.
+fn until_witnessed(client: &Client, nodes: &[&Node]) {
+    eventually("each node names all others", || {
+        let names_all = |node: &&Node| {
+            let others = nodes.iter().filter(|it| it.name != node.name);
+            let mut others: Vec<String> = others.map(|it| it.name.to_string()).collect();
+            others.sort();
+            named(client, node) == Some(others)
+        };
+        nodes.iter().all(names_all).then_some(())
+    });
+}
+
+/// What happened to keys with this prefix since `from`, up to now.
+fn since(client: &Client, prefix: &[u8], from: Revision) -> Vec<WatchEvent> {
+    let bound = Duration::from_secs(2);
+    let watch = client.watch(prefix, from.next(), bound).unwrap();
+    watch.flat_map(|batch| batch.unwrap().events).collect()
+}
+
+fn now(client: &Client) -> Revision {
+    client.revision(b"/wmgwd/").unwrap()
+}
+
+/// What an event put into an epoch key.
+fn standing(event: &WatchEvent) -> Option<Standing> {
+    let key = Key::read(&event.kv.key).unwrap();
+    match schema::read_value(&key, &event.kv.value).0 {
+        Value::Standing(standing) if !event.deleted => Some(standing),
+        _ => None,
+    }
+}
+
+fn nodes(count: u64, etcd: &Etcd) -> Vec<Node> {
+    let node = |i| Node::new(i, etcd.endpoint()).with("--lease-ttl", TTL);
+    let mut nodes: Vec<Node> = (1..=count).map(node).collect();
+    nodes.iter_mut().for_each(Node::start);
+    nodes
+}
+
+/// Runs `test` in a network of its own, where datagrams can be dropped. Without root it says so and passes.
+fn in_a_network(test: impl FnOnce() + Send + 'static) {
+    if !geteuid().is_root() {
+        println!("needs root");
+        return;
+    }
+    let isolated = move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        run("ip", "link set lo up");
+        test();
+    };
+    thread::spawn(isolated).join().unwrap();
+}
+
+fn run(program: &str, arguments: &str) {
+    let status = Command::new(program)
+        .args(arguments.split(' '))
+        .status()
+        .unwrap();
+    assert!(status.success(), "{program} {arguments}");
+}
+
+/// Input: clusters of two and of three, each with a lease of two minutes; the daemon and the guard of one are killed
+/// at the same moment, as if its machine had lost power. Output: its witnesses evict it, and its VNIs are served by the
+/// others, long before its lease would end.
+#[test]
+fn the_dead_are_replaced_before_their_lease_ends() {
+    for count in [2, 3] {
+        let etcd = Etcd::start();
+        let client = etcd.client();
+        let mut nodes = nodes(count, &etcd);
+        until_settled(&client, &refs(&nodes));
+        until_witnessed(&client, &refs(&nodes));
+        let before = now(&client);
+        assert!(table(&client).owned_by(&nodes[0]) > 0);
+        nodes[0].kill_guard();
+        nodes[0].kill9();
+        // The daemon may have started another one in between.
+        nodes[0].kill_guard();
+        let took = until_settled_without(&client, &refs(&nodes[1..]), &[]);
+        println!("{count} nodes: {took:?}");
+        let events = since(&client, &key(&nodes[0]), before);
+        assert_eq!(standing(&events[0]), Some(Standing::Evicted), "{events:?}");
+        assert!(events[1].deleted, "with its lease");
+        assert!(!table(&client).has(&nodes[0]));
+    }
+}
+
+/// Input: of three, the daemon of one is killed, its guard is not. Output: its guard proves it, so that it is not
+/// evicted and goes on answering, also after the others have named other witnesses than its daemon; the next daemon
+/// takes all over, and is a witness again. No VNI moves, none is unserved for a moment.
+#[test]
+fn a_dead_daemon_costs_nothing() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let mut nodes = nodes(3, &etcd);
+    until_settled(&client, &refs(&nodes));
+    until_witnessed(&client, &refs(&nodes));
+    let rows = table(&client).rows;
+    let before = now(&client);
+    let sampler = Sampler::start(etcd.client(), &refs(&nodes));
+    nodes[0].kill9();
+    let names_it = |node: &Node| {
+        let named = named(&client, node).unwrap();
+        named.contains(&nodes[0].name.to_string())
+    };
+    eventually("the others name it no more", || {
+        nodes[1..].iter().all(|it| !names_it(it)).then_some(())
+    });
+    // Several windows more.
+    thread::sleep(Duration::from_secs(2));
+    assert!(nodes[0].answering() > 0);
+    nodes[0].start();
+    until_witnessed(&client, &refs(&nodes));
+    assert_eq!(nodes[0].logged("taken over from the run before"), 1);
+    assert_eq!(table(&client).rows, rows);
+    let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
+    assert!(!since(&client, EPOCHS, before).iter().any(is_evicted));
+    sampler.finish().assert_unbroken();
+}
+
+/// Input: the guard of one of three is killed. Output: its daemon has another one at once, which goes on where the
+/// first ended: nobody is evicted, no VNI moves.
+#[test]
+fn a_dead_guard_costs_no_vni() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let mut nodes = nodes(3, &etcd);
+    until_settled(&client, &refs(&nodes));
+    until_witnessed(&client, &refs(&nodes));
+    let (rows, before) = (table(&client).rows, now(&client));
+    for _ in 0..3 {
+        let guard = nodes[0].guard_pid();
+        nodes[0].kill_guard();
+        eventually("there is another guard", || {
+            (nodes[0].guard_pid() != guard).then_some(())
+        });
+        thread::sleep(Duration::from_secs(1));
+        assert!(nodes[0].answering() > 0);
+    }
+    until_witnessed(&client, &refs(&nodes));
+    assert_eq!(table(&client).rows, rows);
+    let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
+    assert!(!since(&client, EPOCHS, before).iter().any(is_evicted));
+    assert!(nodes[0].has_ended().is_none());
+}
+
+/// Input: a node that exits. Output: it says that it is silent before its lease goes, so that no other node waits.
+#[test]
+fn who_leaves_says_so() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let mut nodes = nodes(2, &etcd);
+    until_settled(&client, &refs(&nodes));
+    until_witnessed(&client, &refs(&nodes));
+    let before = now(&client);
+    nodes[0].term();
+    assert_eq!(nodes[0].wait_exit().code(), Some(0));
+    let events = since(&client, &key(&nodes[0]), before);
+    let last: Vec<Option<Standing>> = events.iter().rev().take(2).map(standing).collect();
+    assert_eq!(last, [None, Some(Standing::Released)]);
+    until_settled(&client, &[&nodes[1]]);
+    // The last one is proved by its lease alone.
+    eventually("it names nobody", || {
+        (named(&client, &nodes[1]) == Some(Vec::new())).then_some(())
+    });
+}
+
+/// Input: nodes that are told to wait for the end of leases. Output: nothing of early detection is in etcd.
+#[test]
+fn without_a_window_there_is_nothing_of_it() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let mut nodes: Vec<Node> = (1..=2)
+        .map(|i| Node::new(i, etcd.endpoint()).with("--detect-window", 0))
+        .collect();
+    nodes.iter_mut().for_each(Node::start);
+    until_settled(&client, &refs(&nodes));
+    let metas = client.range(b"/wmgwd/meta/").unwrap().kvs;
+    let others = metas
+        .iter()
+        .filter(|kv| !kv.key.starts_with(b"/wmgwd/meta/node/"));
+    assert_eq!(others.count(), 0);
+}
+
+/// Input: of three nodes, all datagrams from one are dropped, then those to it, then both; each until it is proved
+/// otherwise. Output: it proves itself by its lease, or by who hears it; nobody is evicted, no VNI moves, none is
+/// unserved for a moment; once datagrams pass, all name each other again.
+#[test]
+fn dropped_datagrams_move_nothing() {
+    in_a_network(|| {
+        let etcd = Etcd::start();
+        let client = etcd.client();
+        let address = |i: u64| format!("127.0.0.{}", i + 10);
+        let node = |i| {
+            Node::new(i, etcd.endpoint())
+                .with("--lease-ttl", TTL)
+                .with("--beat-address", address(i))
+                // So that a busy machine does not lose what the firewall lets through.
+                .with("--detect-window", 2)
+        };
+        let mut nodes: Vec<Node> = (1..=3).map(node).collect();
+        nodes.iter_mut().for_each(Node::start);
+        until_settled(&client, &refs(&nodes));
+        until_witnessed(&client, &refs(&nodes));
+        let (rows, before) = (table(&client).rows, now(&client));
+        let sampler = Sampler::start(etcd.client(), &refs(&nodes));
+        run("nft", "add table ip drops");
+        run(
+            "nft",
+            "add chain ip drops input { type filter hook input priority 0 ; }",
+        );
+        for directions in [&["saddr"][..], &["daddr"], &["saddr", "daddr"]] {
+            for direction in directions {
+                let match_it = format!("ip {direction} {} meta l4proto udp", address(1));
+                run("nft", &format!("add rule ip drops input {match_it} drop"));
+            }
+            eventually("it names nobody, and nobody names it", || {
+                let it = nodes[0].name.to_string();
+                let is_alone = named(&client, &nodes[0]) == Some(Vec::new());
+                let is_named = |node: &Node| named(&client, node).unwrap().contains(&it);
+                (is_alone && !nodes[1..].iter().any(is_named)).then_some(())
+            });
+            // Longer than a window and its margin.
+            thread::sleep(Duration::from_secs(3));
+            run("nft", "flush chain ip drops input");
+            until_witnessed(&client, &refs(&nodes));
+        }
+        assert_eq!(table(&client).rows, rows);
+        let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
+        assert!(!since(&client, EPOCHS, before).iter().any(is_evicted));
+        sampler.finish().assert_unbroken();
+    });
+}
+
+/// Input: a node that publishes where it receives beats and records what comes; then at each node's address: datagrams
+/// of all lengths, the recorded ones, and each with a bit changed, by the thousand. Output: no answer to any of it, no
+/// eviction, no VNI moves.
+#[test]
+fn hostile_datagrams_do_nothing() {
+    let (etcd, nodes) = cluster(2);
+    let client = etcd.client();
+    until_witnessed(&client, &refs(&nodes));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let lease = client.lease_grant(Duration::from_secs(600)).unwrap().id;
+    let stranger = "a-stranger".parse().unwrap();
+    let contact = Contact {
+        run: Run(1),
+        key: siphash::Key([1; 16]),
+        address: socket.local_addr().unwrap(),
+    };
+    let registered = put_leased("/wmgwd/node/a-stranger", "[]", Some(lease));
+    client.txn(&then(vec![registered])).unwrap();
+    let published = schema::witness::publish_contact(&stranger, lease, &contact);
+    assert!(client.txn(&published).unwrap().succeeded);
+    let (rows, before) = (table(&client).rows, now(&client));
+
+    let recorded: Vec<Vec<u8>> = (0..4)
+        .map(|_| {
+            let mut bytes = vec![0; 2000];
+            let (length, _) = socket.recv_from(&mut bytes).unwrap();
+            bytes.truncate(length);
+            bytes
+        })
+        .collect();
+    let addresses: Vec<SocketAddr> = nodes
+        .iter()
+        .map(|node| {
+            let key = Key::Contact(node.name.clone());
+            let reply = client.get(&key.bytes()).unwrap();
+            match schema::read_value(&key, &reply.kvs[0].value).0 {
+                Value::Contact(contact) => contact.address,
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let send = |bytes: &[u8]| {
+        for address in &addresses {
+            sender.send_to(bytes, address).unwrap();
+        }
+    };
+    for length in 0..1400 {
+        send(&vec![0xa5; length]);
+    }
+    for bytes in &recorded {
+        for bit in 0..8 * bytes.len() {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            send(&changed);
+        }
+    }
+    for _ in 0..5_000 {
+        recorded.iter().for_each(|bytes| send(bytes));
+    }
+    sender
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    assert!(sender.recv(&mut [0; 100]).is_err(), "an answer");
+    until_witnessed(&client, &refs(&nodes));
+    assert_eq!(table(&client).rows, rows);
+    let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
+    assert!(!since(&client, EPOCHS, before).iter().any(is_evicted));
+}
