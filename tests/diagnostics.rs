@@ -67,11 +67,6 @@ const CARRIERS: &[(&str, &str, From)] = &[
         },
     ),
     (
-        "kernel: vnis={} {what}: put back; something on this host writes arp_ignore",
-        "kernel: vnis={} @: put back; something on this host writes arp_ignore",
-        all("fn put_back of impl Audit"),
-    ),
-    (
         "{} vnis={}: {reason}",
         "@ vnis={}: {reason}",
         From::Argument {

@@ -14,7 +14,7 @@ use crate::gateway::ArpOutcome;
 use crate::guard::protocol::Gated;
 use crate::guard::supervisor::Line;
 use crate::guard::{self, Guard, Guards, Standing};
-use crate::host::{Error, Kernel};
+use crate::host::{ArpAudit, Error, Kernel};
 use crate::model::types::{Lease, LeaseId, Time, Vni};
 use crate::schema::KernelHold;
 use crate::sys::clock::{self, Alarm};
@@ -87,6 +87,8 @@ pub struct Silenced {
 pub struct PutBack {
     /// The VNIs that did not do as they were told, and whether they have to answer.
     pub differed: Vec<(Vni, bool)>,
+    /// The VNIs whose bridge is gone.
+    pub absent: Vec<Vni>,
     /// What the kernel refused.
     pub refused: Vec<(Vni, Error)>,
 }
@@ -329,6 +331,11 @@ impl Fence {
         self.state().silence()
     }
 
+    /// How many VNIs have a switch that was set.
+    pub fn switched(&self) -> usize {
+        self.state().switched.len()
+    }
+
     /// Some of the VNIs that have a switch that was set, in turn: the first `count` after `last`.
     pub fn some_after(&self, last: Option<Vni>, count: usize) -> Vec<Vni> {
         let state = self.state();
@@ -340,8 +347,7 @@ impl Fence {
     }
 
     /// Looks whether each of `vnis` whose switch was set still does as it was told, and has it do so; a bridge of
-    /// another name than `br<VNI>` has to be silent. Returns the VNIs that differed and whether they have to answer,
-    /// and what the kernel refused. A VNI does not begin to answer once the lease may be over.
+    /// another name than `br<VNI>` has to be silent. A VNI does not begin to answer once the lease may be over.
     pub fn put_back(&self, vnis: &[Vni]) -> PutBack {
         let mut outcome = PutBack::default();
         let mut state = self.state();
@@ -349,16 +355,19 @@ impl Fence {
             let answer = state.answering.contains(&vni);
             let strays = state.kernel.silence_strays(vni);
             let is_told = state.switched.contains(&vni);
-            let bridge = match is_told && (!answer || state.permits(clock::now(), self.margin)) {
-                true => state.kernel.put_back(vni, answer),
-                false => Ok(false),
-            };
-            for (differed, answer) in [(strays, false), (bridge, answer)] {
-                match differed {
-                    Ok(false) => {}
-                    Ok(true) => outcome.differed.push((vni, answer)),
-                    Err(error) => outcome.refused.push((vni, error)),
-                }
+            match strays {
+                Ok(false) => {}
+                Ok(true) => outcome.differed.push((vni, false)),
+                Err(error) => outcome.refused.push((vni, error)),
+            }
+            if !is_told || answer && !state.permits(clock::now(), self.margin) {
+                continue;
+            }
+            match state.kernel.put_back(vni, answer) {
+                Ok(ArpAudit::AsTold) => {}
+                Ok(ArpAudit::PutBack) => outcome.differed.push((vni, answer)),
+                Ok(ArpAudit::Absent) => outcome.absent.push(vni),
+                Err(error) => outcome.refused.push((vni, error)),
             }
         }
         self.metrics.repaired(Repair::Arp, outcome.differed.len());

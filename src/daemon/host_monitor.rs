@@ -3,6 +3,8 @@
 
 mod audit;
 
+pub use audit::log_put_back;
+
 use crate::daemon::fence::Fence;
 use crate::gateway::Event;
 use crate::host::Router;

@@ -359,8 +359,8 @@ mod tests {
             Ok(false)
         }
 
-        fn put_back(&mut self, _: Vni, _: bool) -> Result<bool, host::Error> {
-            Ok(false)
+        fn put_back(&mut self, _: Vni, _: bool) -> Result<host::ArpAudit, host::Error> {
+            Ok(host::ArpAudit::AsTold)
         }
 
         fn set_arp(&mut self, _: Vni, _: bool) -> Result<(), host::Error> {

@@ -7,6 +7,7 @@
 use crate::daemon::fence::Fence;
 use crate::daemon::frr_thread::{self, Order};
 use crate::daemon::history::History;
+use crate::daemon::host_monitor::log_put_back;
 use crate::daemon::lease::{DoubtSender, LeaseDoubt};
 use crate::daemon::watch_pause::PauseSwitch;
 use crate::etcd::{self, Client};
@@ -371,7 +372,12 @@ impl Running {
                 self.worker.pause.begin();
             }
             Effect::ResumeWatch => self.worker.pause.end(),
-            Effect::Exit(exit) => return Some(exit),
+            Effect::Exit(exit) => {
+                // What another program has switched on since the audit read it last would answer beside the next owner.
+                let fence = &self.worker.fence;
+                log_put_back(&fence.put_back(&fence.some_after(None, usize::MAX)).differed);
+                return Some(exit);
+            }
         }
         None
     }

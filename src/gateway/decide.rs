@@ -221,11 +221,9 @@ impl Context<'_> {
         decision: &mut Decision,
         wake: &mut Wake,
     ) {
-        match local.arp().switch_at(wanted.arp) {
-            None => {
-                local.arp_mut().ask(wanted.arp);
-                decision.status.arp = Some(wanted.arp);
-            }
+        let switch_at = local.arp().switch_at(wanted.arp);
+        match switch_at {
+            None => local.arp_mut().ask(wanted.arp),
             Some(at) if wake.is_due_or_wake(at) => {
                 local.arp_mut().ask(wanted.arp);
                 decision.arp = Some(wanted.arp);
@@ -233,7 +231,7 @@ impl Context<'_> {
             Some(_) => {}
         }
         match local.route_change(case.vni, wanted) {
-            None if decision.status.arp.is_some() => local.end_failure(),
+            None if switch_at.is_none() => local.end_failure(),
             None => {}
             Some(change) => self.decide_routes(case, change, local, decision, wake),
         }

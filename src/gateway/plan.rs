@@ -29,8 +29,10 @@ struct Batch {
 
 impl Batch {
     fn add(&mut self, vni: Vni, decision: Decision) {
-        if let Some(answers) = decision.arp {
-            self.switch_arp(vni, answers);
+        match decision.arp {
+            Some(true) => self.answer.push((vni, true)),
+            Some(false) => self.silence.push((vni, false)),
+            None => {}
         }
         if let Some(change) = decision.routes {
             self.routes.push(change, decision.is_rescue);
@@ -39,14 +41,6 @@ impl Batch {
         self.announcements.extend(announcement);
         self.commits.extend(decision.row);
         self.suspects_frr |= decision.suspects_frr;
-    }
-
-    fn switch_arp(&mut self, vni: Vni, answers: bool) {
-        let switches = match answers {
-            true => &mut self.answer,
-            false => &mut self.silence,
-        };
-        switches.push((vni, answers));
     }
 
     fn silences(&self) -> bool {
@@ -221,15 +215,12 @@ impl Gateway {
         let due = std::mem::take(&mut batch.announcements);
         let vnis = &self.vnis;
         let statuses_from = |at| vnis.statuses_from(at);
-        let turn = self.refresh.plan(now, vnis.len(), statuses_from, due);
-        wake.wake_at_any(turn.wake);
-        for (vni, answers) in turn.switches {
-            batch.switch_arp(vni, answers);
-        }
+        let (announcement, next) = self.refresh.plan(now, vnis.len(), statuses_from, due);
+        wake.wake_at_any(next);
         let routes = std::mem::take(&mut batch.routes);
         let (routes, retry_at) = self.routes.plan(now, routes, || self.vnis.shown());
         wake.wake_at_any(retry_at);
-        [batch.switches(), turn.announcement, routes]
+        [batch.switches(), announcement, routes]
     }
 
     fn plan_registration(&mut self, now: Time, node: &NodeView, wake: &mut Wake) -> Option<Effect> {

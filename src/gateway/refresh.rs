@@ -1,6 +1,6 @@
-//! What every VNI gets over and over, whether or not anything happens to it: ARP is written again, and gratuitous
-//! ARP refreshed. Each second it is the turn of a part of the VNIs, all in one wake of the worker and without a look at
-//! them: what the last pass found still holds. Gratuitous ARP of all kinds is paced here.
+//! Gratuitous ARP, all of it, is paced here. What is served is announced over and over, whether or not anything happens
+//! to it: each second a part of the VNIs, all in one wake of the worker and without a look at them, as what the last
+//! pass found still holds.
 
 use super::Effect;
 use super::schedule::Wake;
@@ -10,9 +10,6 @@ use std::time::Duration;
 
 /// How often it is the turn of a part of the VNIs.
 const TURN: Duration = Duration::from_secs(1);
-/// ARP of each VNI is written again every 30 s, whatever it is believed to be: not of all at once, as a switch of many
-/// VNIs delays a fence.
-const AUDIT: usize = 30;
 /// Gratuitous ARP is refreshed every 10 s, for stations that missed what was sent at the takeover.
 const REFRESH: usize = 10;
 /// Gratuitous ARP is sent for this many VNIs every [`PAUSE`]: 10 000 VNIs take a second.
@@ -23,20 +20,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, Default)]
 pub struct Refresh {
     next_turn: Time,
-    audit: Cursor,
     announce: Cursor,
     next_announcement: Time,
-}
-
-/// What every VNI gets, of those whose turn it is.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Turn {
-    /// Write ARP of these.
-    pub switches: Vec<(Vni, bool)>,
-    /// Announce these.
-    pub announcement: Option<Effect>,
-    /// When it is the turn of the next.
-    pub wake: Option<Time>,
 }
 
 /// A way round all VNIs.
@@ -68,39 +53,30 @@ impl Refresh {
         self.next_announcement
     }
 
-    /// What is done now: of `all` VNIs the turn of those that it is, and announcements that are `due` at a time of
-    /// their own. `statuses_from` tells what the last pass found of each VNI, from an index on and round.
+    /// What is announced now: of `all` VNIs those whose turn it is, and those that are `due` at a time of their own. And
+    /// when it is the turn of the next. `statuses_from` gives what the last pass found of each VNI, from an index on
+    /// and round.
     pub fn plan<T: Iterator<Item = (Vni, VniStatus)>>(
         &mut self,
         now: Time,
         all: usize,
         statuses_from: impl Fn(usize) -> T,
         due: Vec<(Time, Vni)>,
-    ) -> Turn {
+    ) -> (Option<Effect>, Option<Time>) {
         if self.next_turn <= now {
             // As many as are overdue.
             let missed = now.since(self.next_turn).as_secs() / TURN.as_secs();
             let turns = usize::try_from(missed).unwrap_or(usize::MAX);
             let turns = turns.saturating_add(1);
-            self.audit.add(turns, AUDIT, all);
             self.announce.add(turns, REFRESH, all);
             self.next_turn = now + TURN;
         }
         let mut wake = Wake::after(now);
         wake.wake_at(self.next_turn);
 
-        let audited = statuses_from(self.audit.at).take(self.audit.left);
-        // A VNI without a state is being switched, or about to be.
-        let switches = audited.filter_map(|(vni, found)| Some((vni, found.arp?)));
-        let switches = switches.collect();
-        self.audit.pass(self.audit.left, all);
-
         let announced = self.announce(now, all, statuses_from, due, &mut wake);
-        Turn {
-            switches,
-            announcement: (!announced.is_empty()).then_some(Effect::Announce(announced)),
-            wake: wake.earliest(),
-        }
+        let announcement = (!announced.is_empty()).then_some(Effect::Announce(announced));
+        (announcement, wake.earliest())
     }
 
     fn announce<T: Iterator<Item = (Vni, VniStatus)>>(
@@ -155,7 +131,6 @@ mod tests {
     /// All VNIs are served here.
     fn served(from: usize) -> impl Iterator<Item = (Vni, VniStatus)> {
         let status = VniStatus {
-            arp: Some(true),
             refreshed: true,
             ..VniStatus::default()
         };
@@ -164,15 +139,14 @@ mod tests {
         numbers.map(move |number| (vni(number), status))
     }
 
-    fn plan(refresh: &mut Refresh, now: Time, due: Vec<(Time, Vni)>) -> (usize, Vec<Vni>, Time) {
-        let turn = refresh.plan(now, ALL as usize, served, due);
-        let announced = match turn.announcement {
+    fn plan(refresh: &mut Refresh, now: Time, due: Vec<(Time, Vni)>) -> (Vec<Vni>, Time) {
+        let (announcement, wake) = refresh.plan(now, ALL as usize, served, due);
+        let announced = match announcement {
             Some(Effect::Announce(vnis)) => vnis,
             None => Vec::new(),
             Some(other) => panic!("{other:?}"),
         };
-        let wake = turn.wake.expect("the next turn");
-        (turn.switches.len(), announced, wake)
+        (announced, wake.expect("the next turn"))
     }
 
     #[test]
@@ -181,18 +155,16 @@ mod tests {
             next_turn: START,
             ..Refresh::default()
         };
-        let (mut switched, mut times) = (0, BTreeMap::<Vni, u32>::new());
+        let mut times = BTreeMap::<Vni, u32>::new();
         let mut now = START;
         while now < START + TURN * 30 {
-            let (switches, announced, wake) = plan(&mut refresh, now, Vec::new());
+            let (announced, wake) = plan(&mut refresh, now, Vec::new());
             assert!(announced.len() <= ANNOUNCEMENTS && wake > now);
-            switched += switches;
             for vni in announced {
                 *times.entry(vni).or_default() += 1;
             }
             now = wake;
         }
-        assert_eq!(switched, ALL as usize);
         assert!(times.len() == ALL as usize && times.values().all(|&it| it == 3));
     }
 
@@ -204,7 +176,7 @@ mod tests {
         };
         let time = |number: u32| START - Duration::from_millis(number.into());
         let due: Vec<_> = (1..=ALL).map(|it| (time(it), vni(it))).collect();
-        let (_, announced, wake) = plan(&mut refresh, START, due.clone());
+        let (announced, wake) = plan(&mut refresh, START, due.clone());
         assert_eq!(announced.len(), ANNOUNCEMENTS);
         assert_eq!(announced[0], vni(1), "a refresh");
         assert_eq!(
@@ -214,14 +186,14 @@ mod tests {
         );
         assert_eq!(wake, START + PAUSE);
         assert_eq!(refresh.next_announcement(), START + PAUSE);
-        let (_, announced, again) = plan(&mut refresh, START, Vec::new());
+        let (announced, again) = plan(&mut refresh, START, Vec::new());
         assert!(announced.is_empty() && again == wake, "paced");
     }
 
     #[test]
     fn turns_that_were_missed_are_made_up_once() {
         let mut refresh = Refresh::default();
-        let (switches, announced, _) = plan(&mut refresh, START, Vec::new());
-        assert_eq!((switches, announced.len()), (ALL as usize, ANNOUNCEMENTS));
+        let (announced, again) = plan(&mut refresh, START, Vec::new());
+        assert_eq!((announced.len(), again), (ANNOUNCEMENTS, START + PAUSE));
     }
 }

@@ -40,8 +40,6 @@ pub struct VniStatus {
     pub lingering: bool,
     /// It lost its owner, and this node has to write that it takes it over.
     pub taken: bool,
-    /// The ARP state if actual and wanted state agree, else `None`.
-    pub arp: Option<bool>,
     /// Whether this node can serve it.
     pub capability: Capability,
     /// It is served, and no announcement of it is due at a time of its own.

@@ -3,7 +3,7 @@
 //! With [`MIRROR_VARIABLE`] set it also mirrors that into files, so that a test can watch several
 //! processes that act on one host (worker and guard). Clones share the same state.
 
-use super::{Error, FrrDaemons, Health, Kernel, RouteChange, RouteFailure, Router};
+use super::{ArpAudit, Error, FrrDaemons, Health, Kernel, RouteChange, RouteFailure, Router};
 use crate::host::Cost;
 use crate::model::types::{Vni, VniRange};
 use fnv::FnvHashMap;
@@ -156,12 +156,12 @@ impl Kernel for Mock {
         Some(vni.get())
     }
 
-    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<bool, Error> {
-        let differs = self.exposure(vni).arp != answer;
-        if differs {
-            self.state().set_arp(vni, answer);
+    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<ArpAudit, Error> {
+        if self.exposure(vni).arp == answer {
+            return Ok(ArpAudit::AsTold);
         }
-        Ok(differs)
+        self.state().set_arp(vni, answer);
+        Ok(ArpAudit::PutBack)
     }
 
     fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error> {

@@ -49,6 +49,17 @@ pub struct Readvertised {
     pub again: Option<Duration>,
 }
 
+/// What an audit found of the ARP of one bridge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ArpAudit {
+    /// It does as it was told.
+    AsTold,
+    /// It did not, and does now: something else on this host had switched it.
+    PutBack,
+    /// It is not there.
+    Absent,
+}
+
 /// The kernel's part of a VNI: whether `br<VNI>` answers ARP, and gratuitous ARP.
 pub trait Kernel: Send {
     /// The index of the interface (netdevice(7)) that is the bridge of `vni`; `None` if there is none.
@@ -88,12 +99,11 @@ pub trait Kernel: Send {
         Ok(false)
     }
 
-    /// Looks whether the bridge of `vni` still does as [`Kernel::set_arp`] told it, and has it do so. Says whether
-    /// it did not: something else on this host had switched it.
+    /// Looks whether the bridge of `vni` still does as [`Kernel::set_arp`] told it, and has it do so.
     ///
     /// # Errors
     /// [`Error::Write`] or [`Error::Links`] if the kernel refused.
-    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<bool, Error>;
+    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<ArpAudit, Error>;
 
     /// Broadcasts one gratuitous ARP for each IPv4 address of each VNI's bridge; returns what failed.
     /// `permit` is asked right before each VNI's.

@@ -9,7 +9,7 @@
 use super::bridges::Bridge;
 use super::garp::Announcer;
 use super::links::Bridges;
-use super::{Error, Kernel};
+use super::{ArpAudit, Error, Kernel};
 use crate::model::types::Vni;
 use fnv::{FnvHashMap, FnvHashSet};
 use nix::errno::Errno;
@@ -160,11 +160,14 @@ impl Kernel for ProcKernel {
         Ok(answered)
     }
 
-    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<bool, Error> {
-        match self.look(vni)?.found {
-            Ok((index, _)) => put(index, if answer { ANSWER } else { SILENT }),
-            Err(_) => Ok(false),
-        }
+    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<ArpAudit, Error> {
+        let Ok((index, _)) = self.look(vni)?.found else {
+            return Ok(ArpAudit::Absent);
+        };
+        Ok(match put(index, if answer { ANSWER } else { SILENT })? {
+            true => ArpAudit::PutBack,
+            false => ArpAudit::AsTold,
+        })
     }
 
     fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)> {
@@ -251,6 +254,7 @@ mod tests {
             "{error:?}"
         );
         assert_eq!(kernel.bridge(Vni::MAX), None);
-        assert!(!kernel.put_back(Vni::MAX, false).unwrap());
+        let audit = kernel.put_back(Vni::MAX, false);
+        assert_eq!(audit.unwrap(), ArpAudit::Absent);
     }
 }

@@ -9,7 +9,7 @@ use wmgwd::host::bridges::Change;
 use wmgwd::host::factory::HostFactory;
 use wmgwd::host::links::{Bridges, LinkWatch};
 use wmgwd::host::proc::ProcKernel;
-use wmgwd::host::{Error, Kernel};
+use wmgwd::host::{ArpAudit, Error, Kernel};
 use wmgwd::model::frr::EvpnFilter;
 use wmgwd::model::types::VniRange;
 
@@ -299,7 +299,8 @@ fn a_bridge_of_the_hosts_own_is_left_alone() {
                     let error = kernel.set_arp(vni(number), answer).unwrap_err();
                     assert!(matches!(error, Error::Foreign { .. }), "{error}");
                 }
-                assert!(!kernel.put_back(vni(number), false).unwrap());
+                let audit = kernel.put_back(vni(number), false).unwrap();
+                assert_eq!(audit, ArpAudit::Absent);
                 assert_eq!(kernel.bridge(vni(number)), None);
                 assert_eq!(arp_ignore(&format!("br{number}")), "0");
             }

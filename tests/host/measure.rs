@@ -7,7 +7,7 @@ use std::time::Instant;
 use wmgwd::host::frr::{Frr, FrrConfig};
 use wmgwd::host::links::Bridges;
 use wmgwd::host::proc::ProcKernel;
-use wmgwd::host::{Cost, Kernel, RouteChange, Router};
+use wmgwd::host::{ArpAudit, Cost, Kernel, RouteChange, Router};
 use wmgwd::model::frr::EvpnFilter;
 use wmgwd::model::types::VniRange;
 
@@ -90,9 +90,9 @@ fn measure() {
         assert_eq!(bridges.arp_ignore(range).unwrap().len(), 1000)
     });
     timed("put back 1000", || {
-        range
-            .iter()
-            .for_each(|vni| assert!(!kernel.put_back(vni, false).unwrap()))
+        for vni in range.iter() {
+            assert_eq!(kernel.put_back(vni, false).unwrap(), ArpAudit::AsTold);
+        }
     });
     let mut frr = Frr::new(FrrConfig::new(range));
     timed("health", || frr.health());

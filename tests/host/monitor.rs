@@ -146,6 +146,38 @@ fn arp_switched_behind_our_back_is_put_back() {
     );
 }
 
+/// Input: the switch of a bridge that has to answer is off and cannot be written; then it can. Output: the core is told
+/// once, so that it tries and gives the VNI up; then put back.
+#[test]
+fn a_switch_that_cannot_be_put_back_is_told_to_the_core() {
+    namespace::run(
+        "monitor::a_switch_that_cannot_be_put_back_is_told_to_the_core",
+        &["ip", "sysctl", "mount"],
+        || {
+            let (_fence, monitor) = scene();
+            let look = || monitor.lock().unwrap().look();
+            eventually("all told", || look().is_empty());
+            sh("sysctl -qw net.ipv4.conf.br1.arp_ignore=8");
+            let switch = "/proc/sys/net/ipv4/conf/br1/arp_ignore";
+            sh(&format!(
+                "mount --bind {switch} {switch}; mount -o remount,bind,ro {switch}"
+            ));
+            eventually("the core is told", || look().contains(&vni(1)));
+            let until = clock::now() + Duration::from_secs(3);
+            eventually("more looks", || {
+                assert!(!look().contains(&vni(1)), "told once");
+                clock::now() > until
+            });
+            assert_eq!(arp_ignore("br1"), "8");
+            sh(&format!("umount {switch}"));
+            eventually("put back", || {
+                look();
+                arp_ignore("br1") == "0"
+            });
+        },
+    );
+}
+
 /// Input: so many bridges come up that the kernel cannot tell it all, while one that is there goes down and up.
 /// Output: these are told, and no other of those that were there before.
 #[test]

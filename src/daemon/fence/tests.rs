@@ -24,6 +24,8 @@ struct FakeKernel(Arc<Mutex<Told>>);
 #[derive(Default)]
 struct Told {
     answers: BTreeSet<Vni>,
+    /// Bridges that are gone without a message.
+    absent: BTreeSet<Vni>,
     refuses: bool,
     slow: Duration,
 }
@@ -40,9 +42,16 @@ impl Kernel for FakeKernel {
         Some(vni.get())
     }
 
-    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<bool, Error> {
+    fn put_back(&mut self, vni: Vni, answer: bool) -> Result<ArpAudit, Error> {
+        if self.0.lock().unwrap().absent.contains(&vni) {
+            return Ok(ArpAudit::Absent);
+        }
         let differs = self.0.lock().unwrap().answers.contains(&vni) != answer;
-        self.set_arp(vni, answer).map(|()| differs)
+        self.set_arp(vni, answer)?;
+        Ok(match differs {
+            true => ArpAudit::PutBack,
+            false => ArpAudit::AsTold,
+        })
     }
 
     fn set_arp(&mut self, vni: Vni, answer: bool) -> Result<(), Error> {
@@ -562,6 +571,9 @@ fn what_is_switched_behind_our_back_is_put_back() {
     assert_eq!(some(None, 3), [1, 2, 3]);
     assert_eq!(some(Some(3), 3), [4, 1, 2]);
     assert_eq!(some(Some(4), 9), [1, 2, 3, 4]);
+
+    kernel.0.lock().unwrap().absent.extend(Vni::new(2));
+    assert_eq!(fence.put_back(&all).absent, [Vni::new(2).unwrap()]);
 
     fence.set_lease(None);
     meddle(&[1, 4]);

@@ -1,9 +1,10 @@
-//! Compares ARP on the host with what it was told to be: sysctl managers, network managers and people switch it
-//! too, and the kernel sends no message about it.
+//! Compares ARP on the host with what it was told to be: sysctl managers, network managers and operators switch it
+//! too, and the kernel sends no message about it. Nothing else in the daemon reads or writes ARP without a cause.
 //!
-//! Each second a few bridges are read, one after the other in turn: what resets one usually resets all. A list of
-//! all links takes the kernel 10 us a link, so it is asked for as seldom as keeps all of this below a thousandth
-//! of a core, and at once when something differed.
+//! Each second a part of the bridges is read, one after the other in turn, so that each is read within 30 s. A
+//! program that resets one usually resets all, which shows within a second. A list of
+//! all links takes the kernel 10 us a link. The audit asks for one as seldom as keeps that below a thousandth of a core,
+//! and at once when something differed or a bridge was gone. The core hears of what the kernel refuses.
 
 use crate::commands::check::look::arp_ignore_of_all;
 use crate::daemon::fence::{Fence, PutBack};
@@ -14,12 +15,14 @@ use crate::sys::clock;
 use crate::telemetry::complaints::Complaints;
 use crate::telemetry::log_text::{Complaint, chain, spans};
 use log::{debug, info, warn};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How often a few bridges are read.
 const EVERY: Duration = Duration::from_secs(1);
-/// How many bridges are read then: about 15 us each.
+/// How many bridges are read then at least, and within how many turns all of them are: about 15 us each.
 const FEW: usize = 20;
+const TURNS: usize = 30;
 /// How many times as long as a look at all links takes, the next is put off.
 const REST: u32 = 2000;
 
@@ -32,6 +35,8 @@ pub struct Audit {
     last: Option<Vni>,
     all: Complaint,
     refusals: Complaints,
+    /// The VNIs that the kernel refused when they were read last.
+    refused: BTreeSet<Vni>,
 }
 
 impl Default for Audit {
@@ -42,12 +47,14 @@ impl Default for Audit {
             last: None,
             all: Complaint::default(),
             refusals: Complaints::new("kernel"),
+            refused: BTreeSet::new(),
         }
     }
 }
 
 impl Audit {
-    /// Looks at what is due. Returns what has changed since the kernel told, which should be nothing.
+    /// Looks at what is due. Returns the changes that the kernel sent no message of, and the bridges that it has begun
+    /// to refuse to switch: the core tries these again, and gives the VNI up if that goes on.
     pub fn look(&mut self, bridges: &Bridges, range: VniRange, fence: &Fence) -> Vec<Change> {
         let now = clock::now();
         if now < self.next {
@@ -55,21 +62,22 @@ impl Audit {
         }
         self.next = now + EVERY;
         self.look_at_all_interfaces();
-        let few = fence.some_after(self.last, FEW);
+        let few = fence.some_after(self.last, FEW.max(fence.switched().div_ceil(TURNS)));
         self.last = few.last().copied();
-        let is_different = self.put_back(fence, &few);
+        let mut changes = Vec::new();
+        let is_different = self.put_back(fence, &few, &mut changes);
         if now < self.list && !is_different {
-            return Vec::new();
+            return changes;
         }
-        let changes = match bridges.reload() {
-            Ok(changes) => changes,
+        match bridges.reload() {
+            Ok(more) => changes.extend(more),
             Err(error) => {
                 debug!("kernel: cannot look at the interfaces: {error}");
-                return Vec::new();
+                return changes;
             }
-        };
+        }
         let differing = differing(bridges, range, fence);
-        self.put_back(fence, &differing);
+        self.put_back(fence, &differing, &mut changes);
         self.list = clock::now() + EVERY.max(clock::now().since(now) * REST);
         changes
     }
@@ -87,33 +95,25 @@ impl Audit {
         }
     }
 
-    /// Puts back, and says what was different; whether anything was.
-    fn put_back(&mut self, fence: &Fence, vnis: &[Vni]) -> bool {
-        let PutBack { differed, refused } = fence.put_back(vnis);
-        let which = |answer| -> Vec<Vni> {
-            let those = differed.iter().filter(|(_, it)| *it == answer);
-            those.map(|&(vni, _)| vni).collect()
-        };
-        for (vnis, what) in [
-            (
-                which(false),
-                "answered ARP, though this gateway does not serve them",
-            ),
-            (
-                which(true),
-                "did not answer ARP, though this gateway serves them",
-            ),
-        ] {
-            if !vnis.is_empty() {
-                warn!(
-                    "kernel: vnis={} {what}: put back; something on this host writes arp_ignore",
-                    spans(&vnis)
-                );
+    /// Puts back, and logs what was different. Returns whether anything was, or was gone.
+    fn put_back(&mut self, fence: &Fence, vnis: &[Vni], changes: &mut Vec<Change>) -> bool {
+        let PutBack {
+            differed,
+            absent,
+            refused,
+        } = fence.put_back(vnis);
+        for vni in vnis {
+            let is_refused = refused.iter().any(|(refused, _)| refused == vni);
+            match is_refused {
+                true if self.refused.insert(*vni) => changes.push(Change::Bridge(*vni)),
+                true => {}
+                false => drop(self.refused.remove(vni)),
             }
         }
+        log_put_back(&differed);
         let reasons = refused.into_iter().map(|(vni, error)| (vni, chain(&error)));
         self.refusals.hear(vnis.iter().copied(), reasons.collect());
-        !differed.is_empty()
+        !differed.is_empty() || !absent.is_empty()
     }
 }
 
@@ -130,4 +130,27 @@ fn differing(bridges: &Bridges, range: VniRange, fence: &Fence) -> Vec<Vni> {
     vnis.sort_unstable();
     vnis.dedup();
     vnis
+}
+
+/// Logs which VNIs did not do as they were told, and do now.
+pub fn log_put_back(differed: &[(Vni, bool)]) {
+    let which = |answer| -> Vec<Vni> {
+        let those = differed.iter().filter(|(_, it)| *it == answer);
+        those.map(|&(vni, _)| vni).collect()
+    };
+    let (silent, answering) = (which(true), which(false));
+    if !answering.is_empty() {
+        warn!(
+            "kernel: vnis={} answered ARP, though this gateway does not serve them: put back; something on this host \
+             writes arp_ignore",
+            spans(&answering)
+        );
+    }
+    if !silent.is_empty() {
+        warn!(
+            "kernel: vnis={} did not answer ARP, though this gateway serves them: put back; something on this host \
+             writes arp_ignore",
+            spans(&silent)
+        );
+    }
 }

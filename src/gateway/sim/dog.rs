@@ -1,10 +1,14 @@
 //! The lease keeper, the fence, the guard process, and the watch: what runs beside the worker.
 
 use super::cluster::{Call, Cluster, Reply, ms, note, to_changes};
+use super::host::Audited;
 use super::node::{Ev, Process};
 use crate::gateway::Event;
-use crate::model::types::{Lease, Revision};
+use crate::model::types::{Lease, Revision, Vni};
 use crate::schema::{self, Change, Key};
+
+/// The daemon lists the bridges each time after so many seconds, though nothing differed.
+const LIST: usize = 20;
 
 impl Cluster {
     /// The lease keeper's turn: renew the lease, or get one.
@@ -310,6 +314,37 @@ impl Cluster {
         let soon = self.rng.millis(1, 300);
         self.after(soon, Ev::Watch { n, inc });
         true
+    }
+
+    /// Each second the daemon compares the ARP of one bridge, in turn, with what that was told. It lists the bridges if
+    /// something differed, else now and then.
+    pub fn audit_arp(&mut self, n: usize) {
+        let now = self.now;
+        let vnis: Vec<Vni> = self.vnis().collect();
+        let node = &mut self.nodes[n];
+        let turn = node.arp_turn;
+        node.arp_turn += 1;
+        let lease = node.clock.map(|clock| clock.id);
+        let permitted = node.may_claim(now, lease);
+        let vni = vnis[turn % vnis.len()];
+        let found = node.host.audit_arp(vni, |answer| !answer || permitted);
+        let was_refused = match found {
+            Audited::Refused => !node.arp_refused.insert(vni),
+            _ => node.arp_refused.remove(&vni),
+        };
+        if found == Audited::Refused && !was_refused {
+            self.tell(n, Event::Links(vec![vni]));
+        }
+        if found != Audited::Differed && !turn.is_multiple_of(LIST) {
+            return;
+        }
+        for vni in vnis {
+            let bridge = *self.nodes[n].host.bridge(vni);
+            if bridge.present != bridge.listed {
+                self.nodes[n].host.bridge_mut(vni).listed = bridge.present;
+                self.tell(n, Event::Links(vec![vni]));
+            }
+        }
     }
 
     /// FRR is compared with what it was given, by the thread that also changes it.

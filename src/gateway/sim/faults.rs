@@ -258,6 +258,8 @@ impl Cluster {
     fn tell_links(&mut self, n: usize, vni: Vni) {
         // Netlink may lose a message; the audit finds the bridge then.
         if !self.settings.rough || self.rng.chance(900) {
+            let bridge = self.nodes[n].host.bridge_mut(vni);
+            bridge.listed = bridge.present;
             let inc = self.nodes[n].inc;
             let event = Box::new(Event::Links(vec![vni]));
             let delay = self.rng.millis(1, 200);

@@ -21,8 +21,22 @@ pub struct Bridge {
     pub cost: Option<u16>,
     pub refuses_arp: bool,
     pub refuses_routes: bool,
+    /// What the daemon told it last of ARP, if anything.
+    told: Option<bool>,
+    /// Whether it is in the daemon's list of interfaces.
+    pub listed: bool,
     /// What FRR last took.
     given: (Option<bool>, Option<u16>),
+}
+
+/// What the daemon found of the ARP of one bridge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audited {
+    AsTold,
+    /// It was not as told, and is now, or is gone.
+    Differed,
+    /// It is not as told, and the kernel refuses to change that.
+    Refused,
 }
 
 /// The machine.
@@ -58,6 +72,8 @@ impl ModelHost {
             cost: Some(UNSET),
             refuses_arp: false,
             refuses_routes: false,
+            told: None,
+            listed: true,
             given: (None, None),
         };
         ModelHost {
@@ -119,14 +135,42 @@ impl ModelHost {
     pub fn set_arp(&mut self, vni: Vni, answer: bool) -> ArpOutcome {
         let bridge = self.bridge_mut(vni);
         if !bridge.present {
+            bridge.told = None;
             return ArpOutcome::Absent;
         }
         if answer && bridge.refuses_arp {
+            bridge.told.get_or_insert(false);
             return ArpOutcome::Failed;
         }
+        bridge.told = Some(answer);
         bridge.arp = answer;
         bridge.fresh = false;
         ArpOutcome::Answers(answer)
+    }
+
+    /// The daemon looks whether a bridge does as it was told, and has it do so if it `may`.
+    pub fn audit_arp(&mut self, vni: Vni, may: impl Fn(bool) -> bool) -> Audited {
+        let bridge = *self.bridge(vni);
+        let Some(told) = bridge.told.filter(|told| may(*told)) else {
+            return Audited::AsTold;
+        };
+        if !bridge.present {
+            return Audited::Differed;
+        }
+        if bridge.arp == told && !bridge.fresh {
+            return Audited::AsTold;
+        }
+        match self.set_arp(vni, told) {
+            ArpOutcome::Failed => Audited::Refused,
+            _ => Audited::Differed,
+        }
+    }
+
+    /// Another process of the daemon has told no bridge anything, and lists those that are there.
+    pub fn forget_told(&mut self) {
+        for bridge in &mut self.bridges {
+            (bridge.told, bridge.listed) = (None, bridge.present);
+        }
     }
 
     /// What the fence and the guard do.
@@ -134,6 +178,7 @@ impl ModelHost {
         for bridge in self.bridges_mut() {
             bridge.arp = false;
             bridge.fresh = false;
+            bridge.told = bridge.told.and(Some(false));
         }
     }
 

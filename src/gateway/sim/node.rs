@@ -8,8 +8,8 @@ use super::worker::Own;
 use crate::gateway::{Config, Event, Exit, Gateway};
 use crate::model::frr::Health;
 use crate::model::ring::Points;
-use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time};
-use std::collections::BTreeMap;
+use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time, Vni};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Something that happens at a point in time. `inc` is the run of the process that it is meant for.
@@ -169,6 +169,10 @@ pub struct Node {
     pub leftover_since: Vec<Option<Time>>,
     /// Since when another program's switch makes a bridge answer that it has no part in.
     pub foreign_since: Vec<Option<Time>>,
+    /// How often ARP was audited.
+    pub arp_turn: usize,
+    /// The VNIs whose bridge the kernel refused to switch when ARP was audited last.
+    pub arp_refused: BTreeSet<Vni>,
     /// Since when nothing keeps it from serving a VNI.
     pub fit_since: Vec<Option<Time>>,
     /// Its lease was ended before its time, and it may not know yet.
@@ -243,6 +247,8 @@ impl Node {
             told_health: None,
             leftover_since: vec![None; vnis as usize],
             foreign_since: vec![None; vnis as usize],
+            arp_turn: 0,
+            arp_refused: BTreeSet::new(),
             fit_since: vec![None; vnis as usize],
             robbed: None,
             kept: None,
@@ -324,6 +330,9 @@ impl Cluster {
                     self.tell(n, Event::Health(health));
                 }
                 self.check_leftovers(n);
+                if !self.nodes[n].go {
+                    self.audit_arp(n);
+                }
                 self.check_foreign(n);
                 self.after(ms(1000), Ev::Health { n, inc });
             }
@@ -352,6 +361,8 @@ impl Cluster {
         node.told_health = None;
         node.leftover_since.fill(None);
         node.foreign_since.fill(None);
+        node.host.forget_told();
+        node.arp_refused.clear();
         node.fit_since.fill(None);
         node.robbed = None;
         node.drained = false;

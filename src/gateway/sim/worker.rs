@@ -425,6 +425,9 @@ impl Cluster {
     fn exit(&mut self, n: usize, exit: Exit) {
         note!(self, "{} ends: {exit:?}", self.nodes[n].name());
         let lease = self.nodes[n].dog.lease;
+        for vni in self.vnis() {
+            self.nodes[n].host.audit_arp(vni, |answer| !answer);
+        }
         self.check_exit(n, exit);
         if let Some(lease) = lease {
             self.send(n, Call::Revoke(lease));
