@@ -94,7 +94,7 @@ wmgwd: non-standard-file-perm 0640 != 0644 [etc/default/wmgwd]
 wmgwd: package-supports-alternative-init-but-no-init.d-script [usr/lib/systemd/system/wmgwd.service]
 # The licence names its holders without a year.
 wmgwd: copyright-without-copyright-notice
-# Whoever enabled it did so by hand, with systemctl; deb-systemd-helper does not know of that.
+# An operator enabled it by hand, with systemctl; deb-systemd-helper does not know of that.
 wmgwd: maintainer-script-calls-systemctl [prerm:7]
 # Packaged from its own source tree, not for the archive.
 wmgwd: initial-upload-closes-no-bugs [usr/share/doc/wmgwd/changelog.gz:1]

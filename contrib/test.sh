@@ -20,7 +20,7 @@ say() { printf '\n== %s\n' "$*"; }
 say "Debian packages that the tests need"
 contrib/install-deps.sh
 
-# A directory of our own for everything that tests leave in /tmp, so that nothing stays behind.
+# A directory for everything that tests leave in /tmp, so that nothing stays behind.
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 trap 'exit 130' INT

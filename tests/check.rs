@@ -401,7 +401,7 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
         (
             frr(&["router ospf", "no network 10.64.0.0/10 area 0.0.0.0"]),
             "fail",
-            "br<VNI> is in no OSPF area, so that nobody upstream hears of its network: VNIs 1-3",
+            "br<VNI> is in no OSPF area, so that no router upstream hears of its network: VNIs 1-3",
             By(frr(&["router ospf", "network 10.64.0.0/10 area 0.0.0.0"])),
         ),
         (

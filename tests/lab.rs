@@ -485,7 +485,7 @@ fn the_kernel_stops_answering_by_itself() {
             });
             assert!(answers());
             let told = || daemon.log().matches("gate: the table").count();
-            eventually("it is said", || told() == 1);
+            eventually("the daemon logs it once", || told() == 1);
         }
         shell(&format!("kill -{signal} {both}"));
         eventually("the kernel's hold ends", || !holds());
@@ -520,7 +520,7 @@ fn the_kernel_stops_answering_by_itself() {
     eventually("the table is back", holds);
     assert!(answers());
     let told = || daemon.log().matches("gate: the table").count() - before;
-    eventually("it is said", || told() == 1);
+    eventually("the daemon logs it once", || told() == 1);
     let foreign =
         "delete table arp wmgwd; add table arp wmgwd; add set arp wmgwd mine { type mark; }";
     shell(&format!("nft '{foreign}'"));

@@ -252,7 +252,7 @@ keep_logs() {
 	done
 }
 
-# Ends what lives in our namespaces and removes these: found by their names, so that nothing is forgotten
+# Ends the processes in the lab's namespaces and removes these: found by their names, so that nothing is forgotten
 # that a half-failed `up` made, and nothing is touched that another lab or the machine owns.
 down() {
 	local path pids
@@ -297,7 +297,7 @@ status() {
 	inside up1 vtysh -c 'show ip ospf neighbor' -c 'show bfd peers brief' 2>/dev/null || :
 }
 
-# Becomes a process that stands for CMD: it passes signals on and ends with CMD's status. The command itself
+# Becomes a process in place of CMD: it passes signals on and ends with CMD's status. The command itself
 # must be a child, because a process cannot move itself to another pid namespace.
 exec_in() { # NODE CMD...
 	local holder netns state node=$1

@@ -53,12 +53,12 @@ ip link set dev lo up
 rm -f idle
 mkfifo -m 600 idle
 exec 3<>idle
-# Renamed when complete, so that whoever sees the file sees a finished node.
+# Renamed when complete, so that a reader of the file finds a finished node.
 echo "$outer_pid" >pid.new
 mv pid.new pid
 cd /
 
-# Nobody ever writes here. bash reaps what the node's daemons leave behind while it waits.
+# No process writes here. bash reaps what the node's daemons leave behind while it waits.
 while :; do
 	read -r -u 3 || :
 done

@@ -26,8 +26,8 @@ if [ -e "$dir/.complete" ] && [ "$(<"$dir/.complete")" = "$release $*" ]; then
 	echo "unpack: $release's $* is in $dir already"
 	exit
 fi
-# Never into what somebody else made.
-[ ! -e "$dir" ] || [ -e "$dir/.unpacking" ] || [ -e "$dir/.complete" ] || die "$dir is there and not ours"
+# Never into a directory that another program made.
+[ ! -e "$dir" ] || [ -e "$dir/.unpacking" ] || [ -e "$dir/.complete" ] || die "$dir is there, and this script did not make it"
 
 # The first mirror in the machine's own configuration that is Debian's main archive.
 mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
@@ -47,7 +47,7 @@ options=(
 	-o "Dir::Etc::Preferences=$apt/no-file" -o "Dir::Etc::PreferencesParts=$apt/none"
 	-o "Dir::State=$apt/state" -o "Dir::State::status=$apt/status"
 	-o "Dir::Cache=$apt/cache" -o APT::Install-Recommends=0
-	# The directories belong to whoever runs this.
+	# The directories belong to the user that runs this.
 	-o APT::Sandbox::User=root
 )
 apt-get "${options[@]}" --quiet=2 update
@@ -55,7 +55,7 @@ apt-get "${options[@]}" --quiet=2 --yes --download-only install "$@" >/dev/null
 for package in "$apt"/cache/archives/*.deb; do
 	dpkg-deb --extract "$package" "$dir"
 done
-# Nothing here is to run with anybody else's rights.
+# Nothing here is to run with another user's rights.
 find "$dir" -xdev -type f -perm /6000 -exec chmod ug-s {} +
 rm -rf -- "$apt"
 echo "$release $*" >"$dir/.complete"

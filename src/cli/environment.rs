@@ -9,7 +9,7 @@ use super::error::{Error, Given};
 use argh::{FlagInfo, FlagInfoKind};
 use std::ffi::OsString;
 
-/// Asked by a person, not set for a service: a `WMGWD_VERSION` of an image is not meant for us.
+/// Asked by a person, not set for a service: a `WMGWD_VERSION` of an image is not meant for this program.
 const NOT_THERE: [&str; 3] = ["--help", "--version", "--check-config"];
 
 /// The variable of an option: `WMGWD_LEASE_TTL` of `--lease-ttl`. `None` if it has none.

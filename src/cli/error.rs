@@ -183,7 +183,7 @@ impl fmt::Display for Error {
                 write!(f, "{option} has no value; it takes {takes}")
             }
             Error::Twice { option, takes } => {
-                write!(f, "{option} stands there twice; it takes once {takes}")
+                write!(f, "{option} is given twice; it takes once {takes}")
             }
             Error::Required { option, takes } => {
                 write!(f, "{option} is missing; it takes {takes}")?;

@@ -6,7 +6,7 @@
 //!
 //! Arguments are first brought from Go's spelling into argh's (`arguments`), options that are not among
 //! them are added from the environment (`environment`), then argh fills the raw texts of the command's
-//! `Args`, then every text is read and checked (`options`, `values`) into a [`Config`]. What stands in the
+//! `Args`, then every text is read and checked (`options`, `values`) into a [`Config`]. What is in the
 //! doc comments of `Args` is the help text *and* what an error says the option takes.
 
 mod access;

@@ -111,7 +111,7 @@ pub fn status(config: &StatusConfig, signals: Signals) -> Result<ExitCode, Failu
     }
 }
 
-/// Over what stands on the terminal, line by line, so that nothing flickers.
+/// Writes over the lines on the terminal, one by one, so that nothing flickers.
 fn screen(lines: Vec<Line>, colour: bool) -> String {
     let size = terminal_size().unwrap_or(Screen {
         rows: 24,

@@ -326,7 +326,7 @@ impl Fence {
         outcomes
     }
 
-    /// Switches ARP off for every VNI that answers, without asking anybody.
+    /// Switches ARP off for every VNI that answers, without asking the core.
     pub fn silence(&self) -> Silenced {
         self.state().silence()
     }

@@ -1,4 +1,4 @@
-//! What happens to the host behind our back: thread `host_monitor` follows the host's interfaces, compares ARP with
+//! What changes on the host without wmgwd: thread `host_monitor` follows the host's interfaces, compares ARP with
 //! what it was told to be, sees FRR daemons come and go, and turns that into events.
 
 mod audit;

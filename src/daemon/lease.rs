@@ -79,7 +79,7 @@ impl LeaseKeeper {
         events: Sender<Event>,
         adopted: Option<Lease>,
     ) -> io::Result<LeaseKeeper> {
-        // Before anybody looks: a worker that found no lease would withdraw what is to be kept.
+        // Before the worker looks: one that found no lease would withdraw what is to be kept.
         fence.set_lease(adopted);
         let (orders, inbox) = channel();
         // Both end with the process: while there is one, they stand.
@@ -315,7 +315,7 @@ impl Renewer {
         warn!("lease={id} is gone from etcd: everything is withdrawn until there is a new one");
     }
 
-    /// A lease that is over for us may be alive in etcd, and then it is renewed like any other: nothing
+    /// A lease that is over for this node may be alive in etcd, and then it is renewed like any other: nothing
     /// that it protects was touched meanwhile. It is forgotten only when etcd says that it is gone.
     fn remind_if_over(&self, lease: Option<Lease>) {
         if lease.is_some_and(|lease| lease.valid_until <= clock::now()) {

@@ -242,7 +242,7 @@ impl Observer {
     fn poll(&self) {
         let mut complaint = Complaint::default();
         let mut behind_at = None;
-        // Of the whole store, which others than we use, too: up to here it was looked through.
+        // The revision of the whole store, which other programs may use too: up to here this thread has looked.
         let mut polled = Revision::default();
         let mut looked_through = Revision::default();
         let mut rewound = 0;
@@ -304,7 +304,7 @@ impl Observer {
         }
     }
 
-    /// The revision that etcd is at, if keys of ours have changed since `progress`.
+    /// The revision that etcd is at, if keys of wmgwd have changed since `progress`.
     fn is_stale(&self, progress: Progress) -> Result<Option<Revision>, Error> {
         let newest = self.client.newest(schema::PREFIX)?;
         let count = i64::try_from(newest.count).unwrap_or(i64::MAX);

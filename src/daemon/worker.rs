@@ -53,9 +53,9 @@ const FEW_RUNS: usize = 100;
 pub struct Worker {
     /// The decisions.
     pub gateway: Gateway,
-    /// Who we are.
+    /// The name of this node.
     pub me: NodeName,
-    /// What we say of ourselves beside our points.
+    /// What this node publishes of itself beside its points.
     pub meta: Meta,
     /// The lease and the ARP switch.
     pub fence: Arc<Fence>,

@@ -42,7 +42,7 @@ pub struct Login {
     pub password: Password,
 }
 
-/// Where a password stands.
+/// Where a password comes from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Password {
     /// On the command line, for every user of the machine to see.
@@ -135,7 +135,7 @@ impl Access {
         }
         match self.login.as_ref().map(|login| &login.password) {
             Some(Password::Argument(_)) => warnings.push(String::from(
-                "the password stands on the command line, where every user of this machine can read it: \
+                "the password is on the command line, where every user of this machine can read it: \
                  use --password-file, or WMGWD_USER in the environment",
             )),
             Some(Password::File(path)) => warnings.extend(open_to_others("--password-file", path)),

@@ -8,7 +8,7 @@ use super::access::{AccessError, Login};
 use super::wire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is known of our token.
+/// What the client knows of its token.
 #[derive(Clone)]
 pub(super) enum Token {
     /// None was asked for yet, or the last one is of no use any more.

@@ -310,7 +310,7 @@ impl Resolver for AddressResolver {
     }
 }
 
-/// Whether the failure is a deadline of ours (and not the kernel's verdict on a connection).
+/// Whether the failure is a deadline of this client (and not the kernel's verdict on a connection).
 pub(super) fn is_deadline(error: &Error) -> bool {
     matches!(error, Error::Timeout(_))
 }

@@ -15,7 +15,7 @@ pub(super) const NO_TLS: &str = "this wmgwd is built without TLS: build it with 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Endpoint {
     tls: bool,
-    /// As it stands in a URL: an IPv6 address is in brackets.
+    /// As a URL has it: an IPv6 address is in brackets.
     host: String,
     port: u16,
 }

@@ -107,7 +107,7 @@ impl Error {
             | Error::Tls { .. }
             | Error::TimedOut { .. }
             | Error::Http { .. }
-            // What stands there is no etcd, or what stands before it spoils its answers.
+            // The endpoint is no etcd, or a proxy before it changes its answers.
             | Error::Malformed(_) => true,
             Error::Rejected { code, message } => is_of_member(*code, message),
             Error::Login { .. }
@@ -159,11 +159,11 @@ impl Error {
 /// Whether another member may take what this one refuses. A call that is made again elsewhere may be carried out
 /// twice; each is harmless then: transactions have conditions that hold once, and a lease without keys just ends.
 ///
-/// The codes are gRPC's; which of them etcd gives for what stands in its api/v3rpc/rpctypes/error.go.
+/// The codes are gRPC's; etcd's choice among them is in its api/v3rpc/rpctypes/error.go.
 pub(super) fn is_of_member(code: u32, message: &str) -> bool {
     match code {
         // Cancelled, unknown, deadline exceeded, aborted, internal, unavailable, data loss: of this member, or of
-        // what stands before it.
+        // a proxy before it.
         1 | 2 | 4 | 10 | 13 | UNAVAILABLE | 15 => true,
         // Resource exhausted: a busy member; but a full database is the cluster's.
         8 => !message.contains("database space exceeded"),

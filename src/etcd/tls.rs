@@ -1,4 +1,4 @@
-//! TLS towards etcd: who may sign the members' certificates, and which one we show.
+//! TLS towards etcd: who may sign the members' certificates, and which one the client shows.
 //!
 //! Owns the settings, shared by all clones of a client, so that sessions are resumed across them. Reads
 //! the files of `--cacert`, `--cert` and `--key` at the start, and again after a connection has failed for
@@ -256,7 +256,7 @@ pub(super) fn advice(error: &Error) -> Option<&'static str> {
             "what answers there does not speak TLS: is it http:// instead of https://?"
         }
         rustls::Error::PeerIncompatible(_) => {
-            "it has no version or cipher of TLS in common with us (TLS 1.2 and 1.3)"
+            "it has no version or cipher of TLS in common with wmgwd (TLS 1.2 and 1.3)"
         }
         _ => "TLS failed",
     })
@@ -300,11 +300,11 @@ fn of_an_alert(alert: AlertDescription) -> &'static str {
             "the certificate of --cert has expired or was revoked: renew it"
         }
         AlertDescription::ProtocolVersion => {
-            "it has no version or cipher of TLS in common with us (TLS 1.2 and 1.3)"
+            "it has no version or cipher of TLS in common with wmgwd (TLS 1.2 and 1.3)"
         }
         // Go answers so where the client cannot check its certificate's kind of key.
         AlertDescription::HandshakeFailure => {
-            "it has no cipher, or no certificate, that we can use (RSA, P-256, P-384, Ed25519): \
+            "it has no cipher, or no certificate, that wmgwd can use (RSA, P-256, P-384, Ed25519): \
              --auto-tls makes one with P-521; give it another by --cert-file and --key-file"
         }
         _ => "it ended the TLS connection",

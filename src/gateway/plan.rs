@@ -59,7 +59,7 @@ impl Gateway {
     /// What is to be done now. Most effects are answered by an event at once; ask again after that until
     /// nothing is left, then wait for the next event or [`Gateway::next_deadline`].
     pub fn plan(&mut self, now: Time) -> Vec<Effect> {
-        // Until the rows are known, an adopted host is left as it is; the guard stands by.
+        // Until the rows are known, an adopted host is left as it is; the guard silences it if the lease ends.
         if self.mirror.is_complete() || !self.membership.is_serving(now) {
             self.lifecycle.end_adoption();
         }

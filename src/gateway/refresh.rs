@@ -53,9 +53,9 @@ impl Refresh {
         self.next_announcement
     }
 
-    /// What is announced now: of `all` VNIs those whose turn it is, and those that are `due` at a time of their own. And
-    /// when it is the turn of the next. `statuses_from` gives what the last pass found of each VNI, from an index on
-    /// and round.
+    /// What is announced now: of `all` VNIs those whose turn it is, and those that are `due` at a time of their own.
+    /// And when it is the turn of the next. `statuses_from` gives what the last pass found of each VNI, from an index
+    /// on and round.
     pub fn plan<T: Iterator<Item = (Vni, VniStatus)>>(
         &mut self,
         now: Time,

@@ -58,7 +58,7 @@ impl Address {
     /// answers or does not.
     pub fn any_guard() -> bool {
         let sockets = std::fs::read("/proc/net/unix").unwrap_or_default();
-        // Any user may bind such a name: only a process of our own user counts.
+        // Any user may bind such a name: only a process of this process's user counts.
         addresses(&sockets)
             .iter()
             .any(|address| address.connect().is_ok())
@@ -141,7 +141,7 @@ impl Address {
 fn addresses(sockets: &[u8]) -> Vec<Address> {
     /// `__SO_ACCEPTCON` of the kernel's include/linux/net.h, which net/unix/af_unix.c writes as the flags.
     const LISTENS: &str = "00010000";
-    // Other programs' names need not be UTF-8, and must not hide ours.
+    // Other programs' names need not be UTF-8, and must not hide the guard's.
     let sockets = String::from_utf8_lossy(sockets);
     let names = sockets
         .lines()
@@ -152,8 +152,8 @@ fn addresses(sockets: &[u8]) -> Vec<Address> {
         .collect()
 }
 
-/// Who is at the other end, if that is the user that we are: an abstract socket has no permissions, anybody
-/// on the host may bind or connect.
+/// Which process is at the other end, if it belongs to this process's user: an abstract socket has no permissions, any
+/// process on the host may bind or connect.
 pub fn credentials(stream: &UnixStream) -> io::Result<UnixCredentials> {
     let peer = getsockopt(stream, PeerCredentials)?;
     if peer.uid() == geteuid().as_raw() {

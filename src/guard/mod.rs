@@ -39,8 +39,8 @@ pub trait Guard: Send {
     fn serves(&mut self, vnis: &[(Vni, u32)]);
     /// These VNIs do not answer ARP any more.
     fn released(&mut self, vnis: &[Vni]);
-    /// What of the bridges that answer the kernel lease holds: the guard shall have the kernel hold each lease, or shall
-    /// not.
+    /// What of the bridges that answer the kernel lease holds: the guard shall have the kernel hold each lease, or
+    /// shall not.
     fn gate(&mut self, _gated: Gated) {}
     /// What concerns the proof.
     fn witness(&mut self, _order: &message::Order) {}

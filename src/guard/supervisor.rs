@@ -149,8 +149,9 @@ impl GuardSupervisor {
         retired
     }
 
-    /// Whether the guard that was found was started with our arguments: with others it has another range or other
-    /// times, so that it could not do for us what it did for the run before. How much it logs does not matter.
+    /// Whether the guard that was found was started with this run's arguments: with others it has another range or
+    /// other times, so that it could not do for this run what it did for the run before. How much it logs does not
+    /// matter.
     fn found_is_as_wanted(&self) -> bool {
         let Some(Found { pid, .. }) = self.found else {
             return false;
@@ -278,7 +279,7 @@ impl GuardSupervisor {
         }
     }
 
-    /// Whether `found` lives, and is a guard of ours.
+    /// Whether `found` lives, and is a guard of this program.
     fn is_guard(&self, found: &Found) -> bool {
         let pid = found.pid;
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -339,7 +340,7 @@ fn greet(stream: &mut UnixStream, within: Duration) -> io::Result<String> {
     stream.write_all(Order::Hello.line().as_bytes())?;
     let mut answer = Vec::new();
     let mut byte = [0];
-    // Byte by byte: what follows the answer is not for us to read.
+    // Byte by byte: what follows the answer is for another reader.
     while answer.last() != Some(&b'\n') {
         let left = (begun + within).since(clock::now());
         match stream.read(&mut byte) {

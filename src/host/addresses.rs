@@ -2,7 +2,7 @@
 //! did when the address was added, and changes nothing.
 
 use super::links;
-use super::netlink::{DATAGRAM, HEADER, NLMSG_ERROR, attributes, messages, number, refusal};
+use super::netlink::{DATAGRAM, DUMP, NLMSG_ERROR, attributes, message, messages, number, refusal};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::io;
@@ -12,8 +12,7 @@ use std::os::fd::AsRawFd;
 /// Message types, from Linux's include/uapi/linux/rtnetlink.h.
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
-/// NLM_F_REQUEST and NLM_F_DUMP; NLM_F_REQUEST, NLM_F_ACK and NLM_F_REPLACE: netlink(7).
-const DUMP: u16 = 0x301;
+/// NLM_F_REQUEST, NLM_F_ACK and NLM_F_REPLACE, netlink(7).
 const REPLACE: u16 = 0x105;
 /// Length in bytes of an ifaddrmsg, rtnetlink(7).
 const ADDRESS: usize = 8;
@@ -72,19 +71,6 @@ pub fn tell_again(address: &Address) -> io::Result<()> {
         Some(error) if error.raw_os_error() != Some(0) => Err(error),
         _ => Ok(()),
     }
-}
-
-/// A netlink message.
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
-    let mut message = Vec::with_capacity(HEADER + body.len());
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    // Sequence number and port: one question a socket.
-    message.extend([0; 8]);
-    message.extend(body);
-    message
 }
 
 fn read(message: &[u8]) -> Option<Address> {

@@ -27,7 +27,7 @@ pub enum Bridge {
         index: u32,
         /// How often it has come up; `None` while it cannot carry frames.
         up: Option<u32>,
-        /// It carries our mark.
+        /// wmgwd has marked it.
         marked: bool,
     },
 }
@@ -111,7 +111,7 @@ impl LinkTable {
         }
     }
 
-    /// The bridges that carry the VNI and our mark, but another name than `br<VNI>`.
+    /// The bridges that carry the VNI and wmgwd's mark, but another name than `br<VNI>`.
     pub fn strays(&self, vni: Vni) -> Vec<u32> {
         let mut strays: Vec<u32> = self
             .carriers(vni)
@@ -130,7 +130,7 @@ impl LinkTable {
         Some(&self.links.get(&index)?.name)
     }
 
-    /// The VNIs of `range` that have a bridge of ours, under whatever name.
+    /// The VNIs of `range` that have a bridge, under `br<VNI>` or, if marked, another name.
     pub fn vnis(&self, range: VniRange) -> BTreeSet<Vni> {
         let is_there = |vni: &Vni| {
             matches!(self.bridge(*vni), Bridge::Ours { .. }) || !self.strays(*vni).is_empty()
@@ -152,7 +152,7 @@ impl LinkTable {
             .collect()
     }
 
-    /// The `arp_ignore` of each bridge of ours whose VNI is in `range`, as the kernel told it last; the bridges
+    /// The `arp_ignore` of each of these bridges whose VNI is in `range`, as the kernel told it last; the bridges
     /// with another name than `br<VNI>` too. Left out where the kernel does not tell.
     pub fn arp_ignore(&self, range: VniRange) -> Vec<(Vni, u32)> {
         let mut told = Vec::new();
@@ -478,7 +478,7 @@ mod tests {
         table.update(LinkEvent::Link(vxlan(5, 4, 12)));
         assert_eq!(table.bridge(vni(4)), ours(12, Some(1)));
         assert_eq!(table.strays(vni(4)), [0; 0]);
-        // A bridge of the operator's own with that VNI has never had our mark.
+        // A bridge of the operator's own with that VNI was never marked.
         table.update(LinkEvent::Link(bridge(13, "own")));
         table.update(LinkEvent::Link(vxlan(14, 5, 13)));
         assert_eq!(table.strays(vni(5)), [0; 0]);

@@ -4,8 +4,8 @@
 use super::interfaces::Vlans;
 use super::links::dump_each;
 use super::netlink::{
-    HEADER, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME, INFO, RTM_GETLINK, RTM_NEWLINK, attributes,
-    number, text,
+    DUMP, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME, INFO, RTM_GETLINK, RTM_NEWLINK, attribute,
+    attributes, message, number, text,
 };
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +16,6 @@ const RTM_NEWQDISC: u16 = 36;
 const RTM_GETQDISC: u16 = 38;
 const RTM_NEWTFILTER: u16 = 44;
 const RTM_GETTFILTER: u16 = 46;
-/// NLM_F_REQUEST and NLM_F_DUMP, netlink(7).
-const DUMP: u16 = 0x301;
 /// The length in bytes of a tcmsg, and the attribute that holds the kind (rtnetlink.h).
 const TC: usize = 20;
 const TCA_KIND: u16 = 1;
@@ -70,15 +68,11 @@ pub fn filtered(wanted: &BTreeSet<u32>) -> io::Result<BTreeSet<u32>> {
     Ok(found)
 }
 
-fn tc_request(kind: u16, index: u32, parent: u32) -> [u8; HEADER + TC] {
-    const LENGTH: u32 = (HEADER + TC) as u32;
-    let mut request = [0; HEADER + TC];
-    request[..4].copy_from_slice(&LENGTH.to_ne_bytes());
-    request[4..6].copy_from_slice(&kind.to_ne_bytes());
-    request[6..8].copy_from_slice(&DUMP.to_ne_bytes());
-    request[HEADER + 4..HEADER + 8].copy_from_slice(&index.to_ne_bytes());
-    request[HEADER + 12..HEADER + 16].copy_from_slice(&parent.to_ne_bytes());
-    request
+fn tc_request(kind: u16, index: u32, parent: u32) -> Vec<u8> {
+    let mut about = [0; TC];
+    about[4..8].copy_from_slice(&index.to_ne_bytes());
+    about[12..16].copy_from_slice(&parent.to_ne_bytes());
+    message(kind, DUMP, &about)
 }
 
 /// The index of an interface and the kind of one of its queueing disciplines.
@@ -101,14 +95,11 @@ pub fn vlans() -> io::Result<BTreeMap<u32, Vlans>> {
     Ok(vlans)
 }
 
-fn vlan_request() -> [u8; HEADER + INFO + 8] {
-    let mut request = super::interfaces::request();
-    request[HEADER] = AF_BRIDGE;
-    request[4..6].copy_from_slice(&RTM_GETLINK.to_ne_bytes());
-    let mask = &mut request[HEADER + INFO..];
-    mask[2..4].copy_from_slice(&IFLA_EXT_MASK.to_ne_bytes());
-    mask[4..].copy_from_slice(&RTEXT_FILTER_BRVLAN.to_ne_bytes());
-    request
+fn vlan_request() -> Vec<u8> {
+    let mut body = vec![0; INFO];
+    body[0] = AF_BRIDGE;
+    body.extend(attribute(IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN.to_ne_bytes()));
+    message(RTM_GETLINK, DUMP, &body)
 }
 
 fn read_vlans(message: &[u8]) -> Option<(u32, Vlans)> {
@@ -138,7 +129,6 @@ fn read_vlans(message: &[u8]) -> Option<(u32, Vlans)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::netlink::attribute;
 
     /// Input: a port in VLAN 1, which is its own and leaves without a tag, and in VLAN 7 with one. Output: the same.
     #[test]
@@ -175,7 +165,7 @@ mod tests {
         assert_eq!(read_qdisc(&message[..TC + 3]), None);
     }
 
-    /// This machine has none of ours at loopback, and its kernel takes the questions.
+    /// This machine has no filter at loopback, and its kernel takes the questions.
     #[test]
     fn this_kernel_takes_the_questions() {
         assert_eq!(filtered(&BTreeSet::new()).ok(), Some(BTreeSet::new()));

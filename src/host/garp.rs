@@ -215,11 +215,11 @@ fn all_failed(vnis: &[Vni], source: Errno) -> Vec<(Vni, Error)> {
         .collect()
 }
 
-/// Links and addresses of all bridges that are named like ours, from one dump of the kernel's tables.
+/// Links and addresses of all bridges that are named `br<VNI>`, from one dump of the kernel's tables.
 fn bridges() -> Result<BTreeMap<Vni, Bridge>, Errno> {
     let mut bridges: BTreeMap<Vni, Bridge> = BTreeMap::new();
     for entry in getifaddrs()? {
-        // A label (`br7:1`) stands in for the name of the interface of a labelled address.
+        // A label (`br7:1`) takes the place of the name of the interface of a labelled address.
         let name = entry.interface_name.split(':').next();
         let vni = name.and_then(Vni::of_bridge);
         let (Some(vni), Some(address)) = (vni, entry.address) else {

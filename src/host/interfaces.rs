@@ -4,8 +4,8 @@
 //! which VNI a VXLAN interface carries.
 
 use super::netlink::{
-    HEADER, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME, INFO, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK,
-    attributes, messages, number, text,
+    DUMP, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME, INFO, REQUEST, RTM_DELLINK, RTM_GETLINK,
+    RTM_NEWLINK, attribute, attributes, message, messages, number, text,
 };
 use core::net::Ipv4Addr;
 use std::collections::BTreeSet;
@@ -18,8 +18,6 @@ const IFF_RUNNING: u32 = 0x40;
 const AF_UNSPEC: u8 = 0;
 const AF_BRIDGE: u8 = 7;
 const AF_INET: u16 = 2;
-/// NLM_F_REQUEST and NLM_F_DUMP, netlink(7).
-const DUMP: u16 = 0x301;
 /// Attributes of a link, from Linux's include/uapi/linux/if_link.h.
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
@@ -158,34 +156,17 @@ fn read_event(kind: u16, message: &[u8]) -> Option<LinkEvent> {
     }
 }
 
-/// A request for the link of that name (NLM_F_REQUEST alone).
+/// A request for the link of that name.
 pub(super) fn request_for(name: &str) -> Vec<u8> {
-    let mut request = vec![0; HEADER + INFO];
-    request[4..6].copy_from_slice(&RTM_GETLINK.to_ne_bytes());
-    request[6..8].copy_from_slice(&1_u16.to_ne_bytes());
     let name = [name.as_bytes(), b"\0"].concat();
-    let length = u16::try_from(4 + name.len()).unwrap_or(u16::MAX);
-    request.extend(length.to_ne_bytes());
-    request.extend(IFLA_IFNAME.to_ne_bytes());
-    request.extend(name);
-    request.resize(request.len().next_multiple_of(4), 0);
-    let length = u32::try_from(request.len()).unwrap_or(u32::MAX);
-    request[..4].copy_from_slice(&length.to_ne_bytes());
-    request
+    let body = [vec![0; INFO], attribute(IFLA_IFNAME, &name)].concat();
+    message(RTM_GETLINK, REQUEST, &body)
 }
 
 /// A request for all links, without their counters.
-pub(super) fn request() -> [u8; HEADER + INFO + 8] {
-    const LENGTH: u32 = (HEADER + INFO + 8) as u32;
-    let mut request = [0; HEADER + INFO + 8];
-    request[..4].copy_from_slice(&LENGTH.to_ne_bytes());
-    request[4..6].copy_from_slice(&RTM_GETLINK.to_ne_bytes());
-    request[6..8].copy_from_slice(&DUMP.to_ne_bytes());
-    let mask = &mut request[HEADER + INFO..];
-    mask[..2].copy_from_slice(&8_u16.to_ne_bytes());
-    mask[2..4].copy_from_slice(&IFLA_EXT_MASK.to_ne_bytes());
-    mask[4..].copy_from_slice(&RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-    request
+pub(super) fn request() -> Vec<u8> {
+    let mask = attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+    message(RTM_GETLINK, DUMP, &[vec![0; INFO], mask].concat())
 }
 
 /// The interface that an RTM_NEWLINK message is about.
@@ -303,7 +284,6 @@ pub struct Vlans {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::host::netlink::attribute;
 
     /// vxlan7 as Linux 6.1 tells of it, shortened.
     fn vxlan7() -> Vec<u8> {
@@ -462,17 +442,6 @@ mod tests {
         assert_eq!(read(&conf(76)), (all_ones, all_ones));
     }
 
-    fn framed(kind: u16, message: &[u8]) -> Vec<u8> {
-        let mut framed = u32::try_from(HEADER + message.len())
-            .unwrap()
-            .to_ne_bytes()
-            .to_vec();
-        framed.extend(kind.to_ne_bytes());
-        framed.resize(HEADER, 0);
-        framed.extend(message);
-        framed
-    }
-
     /// Input: messages about links, about a port of a bridge, and about other things. Output: what they say.
     #[test]
     fn news_are_read_and_foreign_ones_stepped_over() {
@@ -483,12 +452,12 @@ mod tests {
         let flag = attribute(IFLA_BRPORT_NEIGH_SUPPRESS, &[1]);
         port.extend(attribute(IFLA_PROTINFO | 0x8000, &flag));
         let datagram = [
-            framed(RTM_NEWLINK, &vxlan7()),
-            framed(99, &vxlan7()),
-            framed(RTM_NEWLINK, &port),
-            framed(RTM_NEWLINK, &bare),
-            framed(RTM_DELLINK, &bare),
-            framed(RTM_DELLINK, &vxlan7()),
+            message(RTM_NEWLINK, 0, &vxlan7()),
+            message(99, 0, &vxlan7()),
+            message(RTM_NEWLINK, 0, &port),
+            message(RTM_NEWLINK, 0, &bare),
+            message(RTM_DELLINK, 0, &bare),
+            message(RTM_DELLINK, 0, &vxlan7()),
         ]
         .concat();
         let suppresses = Port {
@@ -507,8 +476,8 @@ mod tests {
     #[test]
     fn broken_messages_are_survived() {
         let message = [
-            framed(RTM_NEWLINK, &vxlan7()),
-            framed(RTM_NEWLINK, &vxlan7()),
+            message(RTM_NEWLINK, 0, &vxlan7()),
+            message(RTM_NEWLINK, 0, &vxlan7()),
         ]
         .concat();
         for at in 0..message.len() {

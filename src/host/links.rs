@@ -21,7 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The multicast group of links.
 pub(super) const RTMGRP_LINK: u32 = 1;
-/// What the kernel may hold back for us, in bytes: some thousand messages. It is used only while there are such.
+/// The room for messages that wait in the kernel, in bytes: some thousand messages. It is used only while there are
+/// such.
 const BUFFER: usize = 8 << 20;
 
 /// All interfaces of this process's network namespace. Takes the kernel about 10 us for each (Linux 6.18).
@@ -124,7 +125,7 @@ pub struct Bridges {
 }
 
 impl Bridges {
-    /// What is under the name `br<VNI>`, and the indices of the bridges that carry the VNI and our mark under
+    /// What is under the name `br<VNI>`, and the indices of the bridges that carry the VNI and wmgwd's mark under
     /// another name. The first call looks at all links.
     ///
     /// # Errors
@@ -133,7 +134,7 @@ impl Bridges {
         self.ask(|table| (table.bridge(vni), table.strays(vni)))
     }
 
-    /// The VNIs of `range` that have a bridge of ours, under whatever name.
+    /// The VNIs of `range` that have a bridge, under `br<VNI>` or, if marked, another name.
     ///
     /// # Errors
     /// The kernel refused to tell.

@@ -1,6 +1,6 @@
 //! Whether this network namespace has rules of netfilter, without changing or loading anything.
 
-use super::netlink::{DATAGRAM, HEADER, NLMSG_DONE, NLMSG_ERROR, messages, refusal};
+use super::netlink::{DATAGRAM, DUMP, NLMSG_DONE, NLMSG_ERROR, message, messages, refusal};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
@@ -12,8 +12,6 @@ use std::os::fd::AsRawFd;
 /// NFT_MSG_NEWTABLE and NFT_MSG_GETTABLE in the lower one.
 const NEW_TABLE: u16 = 10 << 8;
 const GET_TABLE: u16 = 10 << 8 | 1;
-/// NLM_F_REQUEST and NLM_F_DUMP, netlink(7).
-const DUMP: u16 = 0x301;
 /// The length of an nfgenmsg in bytes; all zero asks for every family.
 const NFGENMSG: usize = 4;
 
@@ -33,11 +31,7 @@ pub fn has_tables() -> io::Result<bool> {
         Err(Errno::EPROTONOSUPPORT) => return Ok(false),
         socket => socket?,
     };
-    const LENGTH: u32 = (HEADER + NFGENMSG) as u32;
-    let mut request = [0; HEADER + NFGENMSG];
-    request[..4].copy_from_slice(&LENGTH.to_ne_bytes());
-    request[4..6].copy_from_slice(&GET_TABLE.to_ne_bytes());
-    request[6..8].copy_from_slice(&DUMP.to_ne_bytes());
+    let request = message(GET_TABLE, DUMP, &[0; NFGENMSG]);
     send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
     let mut datagram = vec![0; DATAGRAM];
     let length = recv(socket.as_raw_fd(), &mut datagram, MsgFlags::empty())?;

@@ -1,4 +1,4 @@
-//! Pure: how a route netlink datagram is taken apart (rtnetlink(7)): messages, and attributes in them.
+//! Pure: messages of netlink and the attributes in them, read and written (netlink(7), rtnetlink(7)).
 
 use std::io;
 
@@ -13,6 +13,9 @@ pub const IFLA_IFNAME: u16 = 3;
 /// What varies by address family, and what a dump is to hold, from include/uapi/linux/if_link.h.
 pub const IFLA_AF_SPEC: u16 = 26;
 pub const IFLA_EXT_MASK: u16 = 29;
+/// Flags of a request, netlink(7): NLM_F_REQUEST alone, and with NLM_F_DUMP.
+pub const REQUEST: u16 = 1;
+pub const DUMP: u16 = 0x301;
 /// Lengths in bytes of a netlink message header, an ifinfomsg, an attribute header.
 pub const HEADER: usize = 16;
 pub const INFO: usize = 16;
@@ -21,6 +24,27 @@ const ATTRIBUTE: usize = 4;
 const TYPE: u16 = 0x3fff;
 /// The kernel puts no more than this into one datagram (NLMSG_GOODSIZE is at most a page, dumps 32 kB).
 pub const DATAGRAM: usize = 64 << 10;
+
+/// A message to the kernel. It has no sequence number and no port: a socket asks one question at a time.
+pub fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
+    let mut message = Vec::with_capacity(HEADER + body.len());
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(body);
+    message
+}
+
+/// An attribute, padded to the next (RTA_ALIGNTO).
+pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
+    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
 
 /// The messages of a datagram: the type of each, and what follows its header. One that is cut off ends them.
 pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -62,14 +86,4 @@ pub fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 pub fn refusal(message: &[u8]) -> io::Error {
     let code = number(message, 0).map_or(0, i32::from_ne_bytes);
     io::Error::from_raw_os_error(code.saturating_neg())
-}
-
-/// An attribute as the kernel writes it.
-#[cfg(test)]
-pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
-    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
 }

@@ -34,7 +34,7 @@ pub struct ProcKernel {
     bridges: Bridges,
     /// The interface that was made to answer for a VNI.
     held: FnvHashMap<Vni, u32>,
-    /// The interfaces that carry our mark since this kernel wrote it.
+    /// The interfaces that this object has marked.
     marked: FnvHashSet<u32>,
     announcer: Announcer,
 }
@@ -65,7 +65,7 @@ impl ProcKernel {
             (bridge, strays) = self.bridges.find(vni).map_err(unknown)?;
         }
         let found = match bridge {
-            // What the kernel has told us is not true any more; it tells soon.
+            // The table of links is out of date; the kernel's message comes soon.
             _ if bridge.index() != index => Err(Error::NoInterface { bridge: name }),
             Bridge::Ours { index, marked, .. } => Ok((index, marked)),
             Bridge::Foreign { .. } => Err(Error::Foreign { bridge: name }),
@@ -100,7 +100,7 @@ impl ProcKernel {
 struct Look {
     /// Its bridge, and whether that is marked.
     found: Result<(u32, bool), Error>,
-    /// The bridges of ours that carry it under another name.
+    /// The marked bridges that carry it under another name.
     strays: Vec<u32>,
 }
 
@@ -178,7 +178,7 @@ impl Kernel for ProcKernel {
 /// The name of an interface now; `None` if it is gone.
 fn name_of(index: u32) -> Result<Option<String>, Error> {
     match if_indextoname(index) {
-        // Any bytes but a slash and white space are a name; ours are text.
+        // Any bytes but a slash and white space are a name; those of bridges of VNIs are text.
         Ok(name) => Ok(Some(name.to_string_lossy().into_owned())),
         Err(Errno::ENXIO | Errno::ENODEV) => Ok(None),
         Err(errno) => Err(Error::Links {

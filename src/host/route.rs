@@ -2,7 +2,9 @@
 //! of the source (`rp_filter`), as `ip route get TO from FROM iif NAME` shows it. Asks, and changes nothing.
 
 use super::links::route_socket;
-use super::netlink::{DATAGRAM, HEADER, NLMSG_ERROR, attributes, messages, number, refusal};
+use super::netlink::{
+    DATAGRAM, NLMSG_ERROR, REQUEST, attribute, attributes, message, messages, number, refusal,
+};
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::io;
 use std::net::Ipv4Addr;
@@ -20,7 +22,6 @@ const RTMSG: usize = 12;
 const TYPE: usize = 7;
 /// A route to somewhere else.
 const RTN_UNICAST: u8 = 1;
-const NLM_F_REQUEST: u16 = 1;
 const AF_INET: u8 = 2;
 
 /// What the kernel would do with a packet.
@@ -60,23 +61,17 @@ impl Routes {
 }
 
 fn request(from: Ipv4Addr, to: Ipv4Addr, at: u32) -> Vec<u8> {
-    const LENGTH: u32 = (HEADER + RTMSG + 3 * 8) as u32;
-    let mut request = vec![0; HEADER + RTMSG];
-    request[..4].copy_from_slice(&LENGTH.to_ne_bytes());
-    request[4..6].copy_from_slice(&RTM_GETROUTE.to_ne_bytes());
-    request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    let mut body = vec![0; RTMSG];
     // Family, and the lengths of both prefixes.
-    request[HEADER..HEADER + 3].copy_from_slice(&[AF_INET, 32, 32]);
+    body[..3].copy_from_slice(&[AF_INET, 32, 32]);
     for (kind, value) in [
         (RTA_DST, to.octets()),
         (RTA_SRC, from.octets()),
         (RTA_IIF, at.to_ne_bytes()),
     ] {
-        request.extend(8_u16.to_ne_bytes());
-        request.extend(kind.to_ne_bytes());
-        request.extend(value);
+        body.extend(attribute(kind, &value));
     }
-    request
+    message(RTM_GETROUTE, REQUEST, &body)
 }
 
 fn read(datagram: &[u8]) -> io::Result<Way> {
@@ -126,11 +121,11 @@ mod tests {
     /// Input: a message cut off anywhere, or with any byte changed. Output: no panic.
     #[test]
     fn broken_answers_are_survived() {
-        let mut answer = request(HOST, HOST, 7);
-        answer[4..6].copy_from_slice(&RTM_NEWROUTE.to_ne_bytes());
-        answer[HEADER + TYPE] = RTN_UNICAST;
-        let at = answer.len() - 6;
-        answer[at..at + 2].copy_from_slice(&RTA_OIF.to_ne_bytes());
+        let mut body = vec![0; RTMSG];
+        body[TYPE] = RTN_UNICAST;
+        body.extend(attribute(RTA_DST, &HOST.octets()));
+        body.extend(attribute(RTA_OIF, &7_u32.to_ne_bytes()));
+        let answer = message(RTM_NEWROUTE, 0, &body);
         assert_eq!(read(&answer).unwrap(), Way::Out(7));
         for at in 0..answer.len() {
             let _ = read(&answer[..at]);

@@ -19,7 +19,7 @@ pub enum Rank {
 }
 
 impl Rank {
-    /// The rank that `number` stands for in etcd. One that a later version has added is as good as the best.
+    /// The rank with this number in etcd. One that a later version has added is as good as the best.
     pub fn from_number(number: u64) -> Rank {
         match number {
             0 => Rank::Unfit,
@@ -28,13 +28,13 @@ impl Rank {
         }
     }
 
-    /// The number that stands for this rank in etcd.
+    /// The number of this rank in etcd.
     pub fn number(self) -> u8 {
         self as u8
     }
 }
 
-/// What tells whether a gateway can forward.
+/// A sign of whether a gateway can forward.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Sign {
     /// The interfaces that carry the VTEP address have a carrier.
@@ -85,14 +85,14 @@ impl fmt::Display for Sign {
     }
 }
 
-/// What one sign says.
+/// The state of one sign.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SignState {
-    /// All is well; what is.
+    /// Good; what was seen.
     Good(String),
-    /// Traffic does not pass; why.
+    /// Traffic does not pass, for this reason.
     Bad(String),
-    /// It says nothing; why.
+    /// Unknown, for this reason.
     Unknown(String),
 }
 

@@ -114,7 +114,7 @@ impl Phase {
 }
 
 impl Kind {
-    /// The kind that `number` stands for in etcd.
+    /// The kind with this number in etcd.
     pub fn from_number(number: u64) -> Option<Kind> {
         match number {
             0 => Some(Kind::Unassigned),
@@ -128,7 +128,7 @@ impl Kind {
         }
     }
 
-    /// The number that stands for this kind in etcd.
+    /// The number of this kind in etcd.
     pub fn number(self) -> u8 {
         match self {
             Kind::Unassigned => 0,
@@ -194,7 +194,7 @@ pub enum State {
         /// Who still owns the VNI.
         owner: NodeName,
     },
-    /// Of a kind that we do not know, with a live node in it that may serve the VNI: left alone.
+    /// Of an unknown kind, with a live node in it that may serve the VNI: left alone.
     Unknown,
 }
 
@@ -394,13 +394,13 @@ impl Write {
 /// What a node knows, besides the row, when it decides on the next one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct View {
-    /// The ring says that the VNI is ours, and we may take VNIs (not draining, FRR is there).
+    /// The ring gives the VNI to this node, and this node may take VNIs (not draining, FRR is there).
     pub ours: bool,
-    /// We may take this VNI from its living owner: we are stable, and can serve it.
+    /// This node may take the VNI from its living owner: it is stable, and can serve the VNI.
     pub may_pull: bool,
     /// The host shows what [`wanted`] says, and has done so for as long as the phase settles.
     pub reached: bool,
-    /// We give the VNI up: the host does not get there, and the row can do without us.
+    /// This node gives the VNI up: its host fails to show it, and the row can do without this node.
     pub gives_up: bool,
     /// We have withdrawn the VNI wholly, to give it back.
     pub withdrawn: bool,
@@ -440,15 +440,15 @@ pub fn propose(state: &State, role: Role, view: &View) -> Option<Write> {
         (State::OwnerLost { .. }, Role::Successor) => view.let_go.then_some(Write::Claim),
         (State::OwnerLost { .. }, _) => (view.ours && view.other_is_idle).then_some(Write::Vacate),
         (State::SuccessorLost { .. }, Role::Owner) => view.let_go.then_some(Write::Own),
-        // The owner lives, so the VNI is not for us to reset: ask it again.
+        // The owner lives, so this node must not reset the VNI: it asks the owner again.
         (State::SuccessorLost { .. }, _) => {
             (view.ours && view.other_is_idle).then_some(Write::Pull)
         }
     }
 }
 
-/// Whether a successor that has withdrawn may make the row idle again. An owner of our kind then serves wholly,
-/// however far the migration got. A Go owner does not undo what it did: it goes on answering ARP until phase 6,
+/// Whether a successor that has withdrawn may make the row idle again. An owner that runs this program then serves
+/// wholly, however far the migration got. A Go owner does not undo what it did: it goes on answering ARP until phase 6,
 /// but with the worst OSPF cost from phase 4 on. There it is sent back only if another node, `elsewhere`, asks
 /// for the VNI then.
 pub fn can_cancel(phase: Phase, owner_follows: bool, elsewhere: bool) -> bool {

@@ -123,7 +123,7 @@ const CHOICES: [(Rank, Suitability); 6] = [
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ring {
     nodes: Vec<Node>,
-    /// Sorted by point; no point stands twice. The second part is an index into `nodes`.
+    /// Sorted by point; no point occurs twice. The second part is an index into `nodes`.
     points: Vec<(u64, usize)>,
 }
 
@@ -198,7 +198,7 @@ impl Ring {
     }
 }
 
-/// Where a VNI stands on the ring: the 64-bit finalizer of MurmurHash3 over its number. Shared with the Go
+/// The position of a VNI on the ring: the 64-bit finalizer of MurmurHash3 over its number. Shared with the Go
 /// wmgwd, so it is part of the schema. (FNV must not be used here: consecutive VNIs stay together under it.)
 fn position(vni: Vni) -> u64 {
     let mut x = u64::from(vni.get());

@@ -1,4 +1,4 @@
-//! What stands in etcd: keys and values under `/wmgwd/`, read and written here and nowhere else. Pure.
+//! The schema of etcd: keys and values under `/wmgwd/`, read and written here and nowhere else. Pure.
 //!
 //! The keys below `/wmgwd/node/` and `/wmgwd/vni/` are shared with the Go wmgwd, byte for byte. Ours alone
 //! is `/wmgwd/meta/`. Anything else, and any value that cannot be read, belongs to another program: it becomes
@@ -21,16 +21,16 @@ pub mod witness;
 
 pub use commit::{Batch, Bundle, Commit, CommitResult, commit, committed};
 
-/// Everything that wmgwd reads stands below this prefix.
+/// The prefix of every key that wmgwd reads.
 pub const PREFIX: &[u8] = b"/wmgwd/";
 
 /// The live nodes and their points stand below this prefix.
 pub const NODES: &[u8] = b"/wmgwd/node/";
 
-/// What nodes of our kind say of themselves stands below this prefix.
+/// Nodes of this program (not Go nodes) publish what they know of themselves below this prefix.
 pub const METAS: &[u8] = b"/wmgwd/meta/node/";
 
-/// A value longer than this is not read: no value of ours comes near (100 points take 2 kB).
+/// A value longer than this is not read: no value that wmgwd writes comes near (100 points take 2 kB).
 const LONGEST_VALUE: usize = 1 << 20;
 
 /// A key below [`PREFIX`].
@@ -38,11 +38,12 @@ const LONGEST_VALUE: usize = 1 << 20;
 pub enum Key {
     /// `/wmgwd/node/<name>`: a live node and its ring points.
     Node(NodeName),
-    /// `/wmgwd/meta/node/<name>`: what a node of our kind says of itself.
+    /// `/wmgwd/meta/node/<name>`: what a node of this program publishes of itself.
     Meta(NodeName),
-    /// `/wmgwd/meta/drain/<name>`: a node of our kind that an operator has taken out.
+    /// `/wmgwd/meta/drain/<name>`: a node of this program that an operator has taken out.
     Drain(NodeName),
-    /// `/wmgwd/meta/points/<name>`: the ring points that a node of our kind drew when it started for the first time.
+    /// `/wmgwd/meta/points/<name>`: the ring points that a node of this program drew when it started for the first
+    /// time.
     Points(NodeName),
     /// `/wmgwd/meta/beat/<name>`: where a node receives beats.
     Contact(NodeName),
@@ -104,7 +105,7 @@ impl Key {
         }
     }
 
-    /// The key as it stands in etcd.
+    /// The key in etcd's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Key::Node(name) => format!("/wmgwd/node/{name}"),
@@ -122,12 +123,12 @@ impl Key {
     }
 }
 
-/// What stands under a [`Key`].
+/// The value of a [`Key`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Value {
     /// A node's ring points, those that it registers or those that it drew.
     Points(Vec<u64>),
-    /// What a node of our kind says of itself.
+    /// What a node of this program publishes of itself.
     Meta(Meta),
     /// That a node is taken out: the key says so, whatever its value.
     Drain,
@@ -145,7 +146,7 @@ pub enum Value {
     Unreadable,
 }
 
-/// What a node of our kind says of itself, beside its points.
+/// What a node of this program publishes of itself, beside its points.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meta {
     /// The version of the program.
@@ -207,7 +208,7 @@ impl fmt::Display for Foreign {
 
 impl std::error::Error for Foreign {}
 
-/// Reads what stands under `key`, with the reason if it cannot be read (the value is
+/// Reads the value of `key`, with the reason if it cannot be read (the value is
 /// [`Value::Unreadable`] then).
 pub fn read_value(key: &Key, bytes: &[u8]) -> (Value, Option<Foreign>) {
     let read = match key {
@@ -326,7 +327,7 @@ pub fn points_bytes(points: &[u64]) -> Vec<u8> {
     json!(points).to_string().into_bytes()
 }
 
-/// A node's meta value as it stands in etcd.
+/// A node's meta value in etcd's bytes.
 pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
     let mut json = json!({
         "version": meta.version,

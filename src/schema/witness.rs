@@ -203,7 +203,7 @@ pub fn epoch_written(reply: &TxnReply) -> Answer {
     }
 }
 
-/// The transaction by which a node that is silent, and stays so, says that nobody has to wait for it.
+/// The transaction by which a node that is silent, and stays so, lets the others take over without a wait.
 pub fn write_released(me: &NodeName, revision: Revision) -> Txn {
     let key = Key::Epoch(me.clone()).bytes();
     Txn {

@@ -7,8 +7,8 @@ use std::process::Command;
 /// Variables that may hold a password (`--user NAME:PASSWORD` from the environment).
 const SECRET: [&str; 1] = ["WMGWD_USER"];
 
-/// A command, not yet run, that inherits our environment but for what is secret in it, and for what would let it
-/// speak for this process.
+/// A command, not yet run, that inherits this process's environment but for what is secret in it, and for what would
+/// let it speak for this process.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for variable in SECRET.iter().chain(&sd_notify::VARIABLES) {

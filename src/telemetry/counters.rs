@@ -87,7 +87,7 @@ impl Histogram {
     }
 }
 
-/// Where a row stands, as far as it is counted.
+/// The state of a row, as far as it is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Place {
     kind: Kind,
@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(it.events(), [(OwnershipEvent::Owner, vec![7])]);
     }
 
-    /// Input: a failover of another node. Output: nothing of ours, and nothing is remembered of it.
+    /// Input: a failover of another node. Output: this node counts nothing, and remembers nothing of it.
     #[test]
     fn what_others_do_is_not_ours() {
         let mut it = Try::new();

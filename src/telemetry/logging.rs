@@ -77,7 +77,7 @@ fn unattended(stderr: File, level: LevelFilter) -> io::Result<Box<dyn Log>> {
     Ok(WriteLogger::new(level, config(), Relay::to(stderr, "")?).as_log())
 }
 
-/// What stands before a line of `level` that is written to standard error without the log: its priority, if that
+/// The prefix of a line of `level` that is written to standard error without the log: its priority, if that
 /// is the journal.
 pub fn priority(level: Level) -> &'static str {
     let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
@@ -163,7 +163,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// `prefix` stands before what the relay itself has to say.
+    /// `prefix` begins the lines of the relay itself.
     fn to(target: impl Write + Send + 'static, prefix: &'static str) -> io::Result<Relay> {
         let (lines, inbox) = sync_channel(WAITING);
         let (waiting, left_out) = (Arc::default(), Arc::default());

@@ -26,7 +26,7 @@ pub const LENGTH: usize = 64;
 /// What of it the tag covers.
 const COVERED: usize = 48;
 const MAGIC: [u8; 4] = *b"wmgb";
-/// Nodes of another version have no datagrams in common with us: they do not answer our trials, and are not named.
+/// Nodes of another version use other datagrams: they do not answer trials, and are not named.
 pub const VERSION: u8 = 1;
 
 /// What a datagram is.
@@ -58,7 +58,7 @@ pub struct Datagram {
     pub from: LeaseId,
     /// The receiver's lease.
     pub to: LeaseId,
-    /// The witness's run, whoever sends.
+    /// The witness's run, whichever of the two sends.
     pub run: Run,
     /// The epoch; 0 in a trial.
     pub number: Number,
@@ -66,7 +66,7 @@ pub struct Datagram {
     pub sent: Time,
 }
 
-/// A datagram as it arrived: well formed, but nobody knows yet from whom.
+/// A datagram as it arrived: well formed, but its sender is not checked yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sealed {
     claim: Datagram,

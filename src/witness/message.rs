@@ -24,9 +24,9 @@ pub struct Peer {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {
     /// This lease is the node's, with the epochs under it that the daemon knows. A guard that was not told hears this
-    /// before it hears of the lease otherwise. To a guard that knows the lease already, it adds nothing that would prolong a proof. An
-    /// unanswered epoch is answered by [`Report::Noted`]. Before it answers, the guard cuts what the kernel was
-    /// granted, perhaps by another guard, to the proof as it is now; so for [`Order::Propose`].
+    /// before it hears of the lease otherwise. To a guard that knows the lease already, it adds nothing that would
+    /// prolong a proof. An unanswered epoch is answered by [`Report::Noted`]. Before it answers, the guard cuts what
+    /// the kernel was granted, perhaps by another guard, to the proof as it is now; so for [`Order::Propose`].
     Begin {
         /// The lease.
         lease: Lease,

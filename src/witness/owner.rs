@@ -108,7 +108,7 @@ struct Attempt {
 pub struct Owner {
     me: NodeName,
     key: Key,
-    /// 0: names nobody, ever.
+    /// 0: never names a witness.
     window: Duration,
     draw: Draw,
     lease: Option<LeaseId>,
@@ -121,7 +121,7 @@ pub struct Owner {
     attempt: Option<Attempt>,
     candidates: BTreeMap<NodeName, Candidate>,
     proof: Proof,
-    /// The next epoch names nobody: there was no proof under one when it was in place.
+    /// The next epoch names no witness: there was no proof under one when it was in place.
     nobody_next: bool,
     /// When it may name witnesses again, and how long it was shy last.
     named_at: Time,
@@ -136,7 +136,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// One without a lease. It aims at this window; with one of zero it names nobody.
+    /// One without a lease. It aims at this window; with one of zero it names no witness.
     pub fn new(me: NodeName, key: Key, window: Duration, seed: u64) -> Owner {
         Owner {
             me,
@@ -443,7 +443,7 @@ impl Owner {
         (is_wanted && !named.is_empty()).then_some((window, named))
     }
 
-    /// Whom to name after nobody.
+    /// Which witnesses to name after an epoch without any.
     fn first(&self, now: Time) -> Option<Vec<Witness>> {
         let named = choice::choose(Vec::new(), self.answering(now));
         let is_complete = named.len() >= super::MOST.min(self.candidates.len());
@@ -544,7 +544,7 @@ mod tests {
     }
 
     /// The window of the first epoch of a node with a lease of 5 s that another node answers, and that needs so long
-    /// to silence all it serves; `None` if it names nobody.
+    /// to silence all it serves; `None` if it names no witness.
     fn window(silencing: Duration) -> Option<Duration> {
         let name = |text: &str| text.parse().unwrap();
         let window = Duration::from_millis(500);

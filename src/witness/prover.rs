@@ -236,7 +236,7 @@ impl Prover {
         beat_at.min(self.trial_at)
     }
 
-    /// The shortest window in which somebody has to acknowledge something.
+    /// The shortest window in which a witness has to acknowledge a beat.
     fn shortest_window(&self) -> Option<Duration> {
         let counts = self.counts().filter(|it| !it.epoch.witnesses.is_empty());
         counts.map(|it| it.epoch.window).min()

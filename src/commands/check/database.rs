@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A node as it is registered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Registered {
-    /// Whether it hangs on a lease, so that it lives.
+    /// Whether it has a lease, so that the node is alive.
     pub lives: bool,
     /// What it says of itself; a Go wmgwd says nothing.
     pub meta: Option<Meta>,
@@ -50,7 +50,7 @@ pub struct Database {
 }
 
 const ABOUT: &str = "etcd";
-/// Stands in a text for the endpoints that it is about, until all of them are known.
+/// The placeholder in a text for the endpoints that it is about, until all of them are known.
 const THERE: &str = "\0";
 
 /// What there is to say of etcd. `running` is whether a wmgwd runs on this host, if
@@ -98,7 +98,7 @@ fn members(etcd: &Database) -> Vec<Finding> {
         .iter()
         .filter(|(_, status)| status.as_ref().is_ok_and(|status| status.has_leader));
     let alone = well.count() == 0;
-    // What several have in common is said once.
+    // A finding of several members becomes one line.
     let mut said: Vec<(Finding, Vec<&str>)> = Vec::new();
     for (endpoint, status) in &etcd.members {
         let finding = member(endpoint, status, alone);
@@ -145,7 +145,7 @@ fn members(etcd: &Database) -> Vec<Finding> {
     findings
 }
 
-/// How it is with the member at `endpoint`, for which [`THERE`] stands. `alone` is whether none is well.
+/// The state of the member at `endpoint`; texts have [`THERE`] in its place. `alone` is whether none is well.
 fn member(endpoint: &str, status: &Result<MemberStatus, Refusal>, alone: bool) -> Finding {
     let bad = |text: String, remedy: &str| match alone {
         true => Finding::fail(ABOUT, text, remedy),

@@ -97,7 +97,7 @@ fn look_at_links() -> Links {
             (_, Some(address)) => IpAddr::V6(address.ip()),
             _ => continue,
         };
-        // A label (`br7:1`) stands in for the name of the interface of a labelled address.
+        // A label (`br7:1`) takes the place of the name of the interface of a labelled address.
         let name = entry.interface_name.split(':').next().unwrap_or_default();
         links.addresses.push((name.to_owned(), address));
     }

@@ -1,7 +1,7 @@
 //! `wmgwd check`: whether this host is fit to serve, and what repairs it where it is not.
 //!
 //! What was found (`Facts`) is collected by [`look`], which only looks; the one thing that it leaves anywhere is
-//! a lease in etcd, for the moment until it is revoked. What it means is said by pure functions, one module a
+//! a lease in etcd, for the moment until it is revoked. Pure functions judge it, one module a
 //! part of the host: [`links`], [`system`], [`passage`] (with [`ruleset`]), [`routing`], [`startup`], [`signs`],
 //! [`database`] (with [`refusal`]). [`show`]
 //! writes it down.
@@ -39,7 +39,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// As it stands in front of a line.
+    /// The word that begins a line.
     pub fn word(self) -> &'static str {
         match self {
             Level::Ok => "ok",
@@ -115,7 +115,8 @@ impl Finding {
 }
 
 impl Finding {
-    /// The same, said of `vnis` in one line; `$i` in what repairs it stands for each of them. `None` if there are none.
+    /// The same finding for all of `vnis` in one line; the shell's `$i` in the remedy is each of them. `None` if there
+    /// are none.
     fn of(self, vnis: &[Vni]) -> Option<Finding> {
         if vnis.is_empty() {
             return None;
@@ -218,7 +219,7 @@ fn absent(range: VniRange, there: &BTreeSet<Vni>) -> Vec<(u32, u32)> {
     runs
 }
 
-/// A shell loop that runs `command` for each of `vnis`, in which `$i` stands for the VNI; without a loop for
+/// A shell loop that runs `command` for each of `vnis`, in which `$i` is the VNI; without a loop for
 /// one. At most for the runs that a line names: what is left shows up when the check is run again.
 fn each(vnis: &[Vni], command: &str) -> String {
     let runs = runs(vnis);

@@ -177,7 +177,7 @@ fn evpn(frr: &Inspection, bgp: &BgpConfig) -> Vec<Finding> {
         )),
         Some((0, all)) => findings.push(Finding::warn(
             ABOUT,
-            format!("none of {all} neighbours is established: nobody hears this gateway now"),
+            format!("none of {all} neighbours is established: no router hears this gateway now"),
             "vtysh -c 'show bgp l2vpn evpn summary'",
         )),
         Some((up, all)) => {
@@ -287,7 +287,7 @@ fn ospf(
     findings.extend(
         Finding::fail(
             ABOUT,
-            "br<VNI> is in no OSPF area, so that nobody upstream hears of its network",
+            "br<VNI> is in no OSPF area, so that no router upstream hears of its network",
             "vtysh -c 'configure terminal' -c 'router ospf' -c 'network NETWORK/LENGTH area 0.0.0.0'",
         )
         .of(&unused),
@@ -337,7 +337,7 @@ fn ospf(
         findings.push(Finding::warn(
             ABOUT,
             format!(
-                "no full neighbour on {}: nobody upstream hears this gateway now",
+                "no full neighbour on {}: no router upstream hears this gateway now",
                 names.join(", ")
             ),
             "vtysh -c 'show ip ospf neighbor'",
@@ -496,8 +496,9 @@ fn out_of_use(name: &str, links: &Links) -> Option<Finding> {
         ),
         _ => return None,
     };
-    let text =
-        format!("{name}, towards the upstream router, {what}: nobody upstream hears this gateway");
+    let text = format!(
+        "{name}, towards the upstream router, {what}: no router upstream hears this gateway"
+    );
     Some(Finding::fail(ABOUT, text, remedy))
 }
 

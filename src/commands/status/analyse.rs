@@ -9,7 +9,7 @@ use crate::schema::{self, KernelHold, Key, Meta, Value};
 use crate::telemetry::log_text::{self, spans};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// More than this many keys that nobody can read are counted, not named.
+/// More unreadable keys than this are counted, not named.
 const NAMED: usize = 5;
 
 /// The keys, sorted by what they are about.
@@ -104,7 +104,7 @@ fn read(snapshot: &Snapshot, marks: &mut Marks) -> Read {
 }
 
 impl Read {
-    /// The ring as the nodes compute it: a key that hangs on no lease is nobody's.
+    /// The ring as the nodes compute it: a node key without a lease does not count.
     fn ring(&self) -> Ring {
         let living = self.nodes.iter().filter(|(_, node)| node.lease.is_some());
         Ring::new(living.map(|(name, node)| Member {
@@ -289,7 +289,7 @@ impl Read {
         for (name, node) in &self.nodes {
             if node.lease.is_none() {
                 warnings.push(format!(
-                    "the key of node {name} hangs on no lease, so it never goes and takes no VNI: delete it if no such node runs"
+                    "the key of node {name} has no lease, so it never expires and takes no VNI: delete it if no such node runs"
                 ));
             }
         }

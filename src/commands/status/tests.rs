@@ -190,7 +190,7 @@ fn warnings_name_what_is_wrong() {
         "nodes serve different VNIs: 1-6 (gw1, gw2), 1-9 (gw3); Go nodes",
         "nodes gw1, gw3 have 1 points in common, which count for gw3",
         "nodes go1, gw3 have 1 points in common",
-        "node ghost hangs on no lease",
+        "node ghost has no lease",
         "gw9 is to be drained, but is not registered",
         "go1 is to be drained, but is a Go wmgwd",
         "/wmgwd/leader/x",
@@ -206,7 +206,7 @@ fn warnings_name_what_is_wrong() {
     assert!(text.contains("ghost  no lease   Go"), "{text}");
 }
 
-/// Contract: where nobody says what to serve, the rows do; without rows it cannot be told.
+/// Contract: where no node publishes what to serve, the rows do; without rows it cannot be told.
 #[test]
 fn the_rows_count_where_no_range_is_known() {
     let mut keys = vec![kv("node/go1", "[1]", 10, 1)];

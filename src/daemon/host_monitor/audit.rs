@@ -3,8 +3,8 @@
 //!
 //! Each second a part of the bridges is read, one after the other in turn, so that each is read within 30 s. A
 //! program that resets one usually resets all, which shows within a second. A list of
-//! all links takes the kernel 10 us a link. The audit asks for one as seldom as keeps that below a thousandth of a core,
-//! and at once when something differed or a bridge was gone. The core hears of what the kernel refuses.
+//! all links takes the kernel 10 us a link. The audit asks for one as seldom as keeps that below a thousandth of a
+//! core, and at once when something differed or a bridge was gone. The core hears of what the kernel refuses.
 
 use crate::commands::check::look::arp_ignore_of_all;
 use crate::daemon::fence::{Fence, PutBack};

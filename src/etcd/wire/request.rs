@@ -20,7 +20,7 @@ pub fn range(prefix: &[u8]) -> Vec<u8> {
 /// Asks for the page of the keys that begin with `prefix` and follow `last`, as of `revision`.
 pub fn range_after(prefix: &[u8], last: &[u8], revision: Revision) -> Vec<u8> {
     let (_, range_end) = interval(prefix);
-    // Nothing stands between a key and the same key with a zero behind it.
+    // No key lies between a key and the same key with a zero behind it.
     let key = bytes(&[last, &[0]].concat());
     body(json!({
         "key": key, "range_end": range_end,
@@ -107,7 +107,7 @@ fn number(value: i64) -> Value {
 
 /// First key and end (itself not included) of all keys that begin with `prefix`.
 fn interval(prefix: &[u8]) -> (Value, Value) {
-    // 0xff has no successor, so the end is the successor of what stands before it.
+    // 0xff has no successor, so the end is the successor of the bytes before it.
     let kept = prefix.iter().rposition(|byte| *byte != 0xff);
     match kept {
         Some(last) => {

@@ -43,7 +43,7 @@ impl Nodes {
         self.drawn.get(name)
     }
 
-    /// Whether the node is alive and of our kind, not a Go wmgwd.
+    /// Whether the node is alive and runs this program, not the Go wmgwd.
     pub fn is_of_our_kind(&self, name: &NodeName) -> bool {
         self.published(name).is_some()
     }
@@ -134,7 +134,7 @@ impl Nodes {
         cell.take(revision, lease, points)
     }
 
-    /// Whether all that are registered are of our kind.
+    /// Whether no Go wmgwd is registered.
     pub fn are_of_our_kind(&self) -> bool {
         self.all_registered()
             .all(|(name, _)| self.is_of_our_kind(name))

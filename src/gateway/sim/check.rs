@@ -15,7 +15,7 @@ use std::time::Duration;
 /// What is remembered for the checks.
 pub struct Checker {
     pub dirty: bool,
-    /// Until when somebody else's garbage in a row excuses what comes of it.
+    /// Until when a foreign write in a row excuses what comes of it.
     pub spoiled_until: Vec<Time>,
     /// Until when what etcd says need not be what the nodes rely on: it went back.
     pub rewound_until: Time,
@@ -158,7 +158,7 @@ impl Cluster {
             .filter(|&n| !self.nodes[n].go && self.nodes[n].host.answers(vni))
             .collect();
         self.note_names(vni);
-        // Whoever answers is named by etcd, whatever the others are: no owner beside another by our doing.
+        // Each node that answers is named by etcd, whatever the others are: wmgwd makes no owner beside another.
         if !answering.is_empty() && !self.spoiled(vni) {
             let row = row(&self.etcd, vni);
             let entitled = |&&n: &&usize| row.entitles(self.nodes[n].name()) || self.is_unaware(n);
@@ -173,7 +173,7 @@ impl Cluster {
             && !self.overlap_is_excused(vni, &answering)
         {
             let row = row(&self.etcd, vni);
-            // (Who was named by what nobody can read any more, the two still know.)
+            // (The two nodes still know the name that a foreign write has made unreadable.)
             let named = |name: Option<&NodeName>, unreadable: bool| {
                 let is = |&n: &usize| name == Some(self.nodes[n].name());
                 unreadable || answering.iter().any(is)
@@ -399,7 +399,7 @@ impl Cluster {
         }
     }
 
-    /// A node of ours ends in an orderly way.
+    /// A node that is not a Go node ends in an orderly way.
     pub fn check_exit(&mut self, n: usize, exit: Exit) {
         let node = &self.nodes[n];
         // What a stranger changed since it last looked it cannot know.
@@ -540,13 +540,13 @@ impl Cluster {
         }))
     }
 
-    /// Whether a node runs that nobody told to leave.
+    /// Whether a node runs that was not told to leave.
     pub fn another_stays(&self) -> bool {
         self.nodes.iter().any(|node| node.runs() && !node.drained)
     }
 
-    /// Whether a node of ours has its points, and none while an operator has taken it out. Those that it drew are
-    /// those that it drew before it was started again.
+    /// Whether a node that is not a Go node has its points, and none while an operator has taken it out. Those that it
+    /// drew are those that it drew before it was started again.
     fn has_its_place(&self, node: &super::node::Node) -> Result<(), String> {
         let name = node.name();
         let out = self.etcd.get(&Key::Drain(name.clone()).bytes()).is_some();
@@ -585,7 +585,7 @@ impl Cluster {
         })
     }
 
-    /// Whether every VNI is served by its ring owner and by nobody else; if not, what is missing.
+    /// Whether every VNI is served by its ring owner and by no other node; if not, what is missing.
     pub fn converged(&self) -> Result<(), String> {
         for node in self
             .nodes
@@ -603,7 +603,7 @@ impl Cluster {
         }
         let ring = self.ring();
         if ring == Ring::default() && self.somebody_takes() {
-            return Err("nobody takes VNIs".into());
+            return Err("no node takes VNIs".into());
         }
         for vni in self.vnis() {
             let row = row(&self.etcd, vni);

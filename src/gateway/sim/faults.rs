@@ -52,7 +52,7 @@ pub enum Fault {
     Signs(usize, SignSet),
     RemoveBridge(usize, Vni),
     AddBridge(usize, Vni),
-    /// Somebody takes from FRR what it was told of a VNI.
+    /// Another program takes from FRR what it was told of a VNI.
     Drift(usize, Vni),
     Join(bool),
     Drain(usize),
@@ -60,7 +60,7 @@ pub enum Fault {
     /// An operator takes the node out, or brings it back.
     TakeOut(usize),
     BringBack(usize),
-    /// Somebody writes into a row.
+    /// A foreign program writes into a row.
     Garbage(Vni, u64),
     /// An exited process is started again by its supervisor.
     Supervise,
@@ -329,7 +329,7 @@ impl Cluster {
         self.changed();
     }
 
-    /// Somebody who does not know the schema writes.
+    /// A program that does not know the schema writes.
     fn spoil(&mut self, vni: Vni, kind: u64) {
         let put = |key: Key, value: &[u8]| Op::Put {
             key: key.bytes(),
@@ -456,7 +456,7 @@ impl Cluster {
                 self.break_signs(n, lasts),
                 Some(Fault::Signs(n, SignSet::NONE)),
             ),
-            // Go takes every text for a name, and nobody can help it then.
+            // Go takes every text for a name, and no node can repair that.
             99..=103 if self.nodes.iter().all(|node| !node.go) => {
                 let kind = self.rng.below(8);
                 (Fault::Garbage(vni, kind), None)
@@ -530,13 +530,13 @@ pub enum Story {
     Rough,
     /// Nodes come and go as planned: nothing may be lost at any moment.
     Planned,
-    /// Go nodes among ours.
+    /// Go nodes among the others.
     Mixed,
     /// Some nodes cannot do some of what the ring asks of them, for ever.
     Unable,
     /// Leases end before their time and strangers change things, in a network without delays.
     Calm,
-    /// Go nodes are replaced by ours one after the other, or the other way: nothing may be lost.
+    /// Go nodes are replaced one after the other, or the other way: nothing may be lost.
     Upgrade,
 }
 

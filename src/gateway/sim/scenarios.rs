@@ -330,8 +330,8 @@ fn a_vni_does_not_move_to_a_missing_bridge() {
     assert!(vnis_of(&cluster, n) > 0);
 }
 
-/// Input: a Go node joins ours, and one of ours joins Go nodes; then a Go node drains. Output: they share
-/// the VNIs, and all of them move.
+/// Input: a Go node joins nodes of this program, and one of these joins Go nodes; then a Go node drains. Output: they
+/// share the VNIs, and all of them move.
 #[test]
 fn go_nodes_and_ours_share_a_cluster() {
     let mut cluster = Cluster::new(

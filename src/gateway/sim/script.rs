@@ -1,5 +1,5 @@
 //! One script of operations, run against the model and against a real etcd: what they answer and what
-//! they then hold must be the same. So the simulation stands on an etcd as it is, not as we think of it.
+//! they then hold must be the same. So the simulation rests on the behaviour of a real etcd.
 
 use super::etcd::ModelEtcd;
 use super::rng::Rng;
@@ -170,7 +170,7 @@ impl Writer {
         let mut ops = Vec::new();
         for _ in 0..self.rng.below(4) {
             let key = self.key();
-            // Etcd takes a key once in a transaction only, in whichever branch: no transaction of ours does.
+            // Etcd takes a key once in a transaction only, in whichever branch; wmgwd writes none twice.
             let fresh = !self.used.contains(&key);
             match self.rng.below(6) {
                 0..=2 if fresh => {

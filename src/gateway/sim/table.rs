@@ -16,7 +16,7 @@ pub struct Name {
     pub lives: bool,
 }
 
-/// A row as it stands in etcd.
+/// A row in etcd.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
     /// `None` where it cannot be read.
@@ -58,7 +58,7 @@ pub fn collect_vnis(txn: &Txn, vnis: &mut BTreeSet<Vni>) {
     }
 }
 
-/// A row as it stands in etcd.
+/// A row in etcd.
 pub fn row(etcd: &ModelEtcd, vni: Vni) -> Row {
     let read = |key: Key| {
         let kv = etcd.get(&key.bytes())?;
@@ -94,7 +94,7 @@ pub fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<
         return Err("a kind that no node can read");
     };
     let (owner, successor) = (before.owner(), before.successor());
-    // What cannot be read any more, or is not what we wrote, me may well have been named in.
+    // What cannot be read any more, or is not what the node wrote, may have named it.
     let lost = |name: &Option<Name>, unreadable: bool| {
         unreadable || spoiled && name.as_ref().is_none_or(|name| !name.lives)
     };
@@ -125,7 +125,7 @@ pub fn judge(me: &NodeName, before: &Row, after: &Row, spoiled: bool) -> Result<
             let alone = successor.is_none_or(|name| name == me) || from <= 1;
             free && alone && claimed(&after.next)
         }
-        // Pull: the owner keeps the VNI until it agrees; nobody else is being served.
+        // Pull: the owner keeps the VNI until it agrees; no other node serves.
         // `type` alone was deleted, so that every condition on it holds.
         (0, 1) => mine && claimed(&after.current),
         (0, 3..=9) if spoiled => same_owner && before.next == after.next,

@@ -1,4 +1,4 @@
-//! A process of ours: the worker that drives a real [`Gateway`] as `worker.rs` does, and its FRR lane.
+//! A process of this program: the worker that drives a real [`Gateway`] as `worker.rs` does, and its FRR lane.
 
 use super::cluster::{Call, Cluster, Reason, Reply, ms, note};
 use super::node::{Ev, Process};
@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 /// A worker that asks more often within a second does not batch, or does not back off.
 const MOST_CALLS: usize = 60;
 
-/// A process of ours.
+/// A process of this program.
 pub struct Own {
     pub gateway: Gateway,
     pub inbox: VecDeque<Event>,

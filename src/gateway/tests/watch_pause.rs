@@ -4,7 +4,7 @@ use super::bench::*;
 
 const VNIS: u32 = 600;
 
-/// `gw1`, and `gw2` with all VNIs, which is of our kind or a Go wmgwd.
+/// `gw1`, and `gw2` with all VNIs, which runs this program or is a Go wmgwd.
 fn pair(of_our_kind: bool) -> Bench {
     let mut bench = Bench::ready(VNIS);
     bench.is_of_our_kind("gw1", LEASE);
@@ -126,7 +126,7 @@ fn the_watch_goes_on_where_a_rest_is_of_no_use() {
     }
 }
 
-/// Input: it was the only Go wmgwd that died. Output: the watch is paused, as the nodes that are left are of our kind.
+/// Input: it was the only Go wmgwd that died. Output: the watch is paused, as no Go wmgwd is left.
 #[test]
 fn a_dead_go_node_is_no_reason_not_to_rest() {
     let mut bench = pair(false);

@@ -379,7 +379,7 @@ impl Filter {
         batch: usize,
         permit: &dyn Fn() -> bool,
     ) -> Vec<RouteFailure> {
-        // What was claimed stands; what could not be looked at now is looked at after the next claim.
+        // The claim holds; routes that could not be looked at now are looked at after the next claim.
         if let Err(error) = self.read_targets(vtysh) {
             log::warn!("cannot look for changed route targets: {error}");
             return Vec::new();

@@ -1,4 +1,4 @@
-//! Pure: what the running configurations of bgpd and ospfd (`show running-config`) say about our VNIs.
+//! Pure: what the running configurations of bgpd and ospfd (`show running-config`) hold of the VNIs.
 //!
 //! Lines that are not understood are stepped over: the rest of the configuration is the operator's.
 
@@ -26,7 +26,7 @@ pub struct BgpConfig {
     pub foreign_instance: Option<String>,
     /// The entries of `filter-vni` by sequence number.
     pub entries: BTreeMap<u32, Entry>,
-    /// The permit lines of our extcommunity-list: sequence number, and the text after `permit`.
+    /// The permit lines of wmgwd's extcommunity-list: sequence number, and the text after `permit`.
     pub list: BTreeMap<u32, String>,
     /// How many neighbours are activated for EVPN.
     pub activated: usize,

@@ -13,7 +13,7 @@ pub struct Canonical {
 }
 
 /// The words of lines that matter in a configuration, each with the fewest letters that no other command of FRR 8.4
-/// begins with; a `*` stands for any word.
+/// begins with; a `*` matches any word.
 const LINES: &[&[(&str, usize)]] = &[
     &[("ip", 2), ("ospf", 1), ("cost", 2), ("*", 0)],
     &[("ospf", 2), ("cost", 2), ("*", 0)],

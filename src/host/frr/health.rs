@@ -113,7 +113,7 @@ pub(super) fn connect_at_once(vty: &Path) -> Result<OwnedFd, Errno> {
 /// What `/proc/<pid>/stat` (proc_pid_stat(5)) says of a process of that name: its start time in clock ticks since
 /// boot if it acts; `None` if it is another, or a zombie.
 fn state(stat: &str, daemon: &str) -> Option<Process> {
-    // The name stands in parentheses and may contain anything, parentheses too.
+    // The name is in parentheses and may contain anything, parentheses too.
     let (head, tail) = stat.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
     let mut fields = tail.split_whitespace();

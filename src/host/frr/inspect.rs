@@ -102,7 +102,7 @@ fn remarks(vtysh: &Vtysh, inspection: &Inspection) -> BTreeMap<usize, String> {
     })
 }
 
-/// Whether `daemon` runs, and whether its socket lets us in.
+/// Whether `daemon` runs, and whether its socket admits this process.
 fn standing(config: &FrrConfig, daemon: Daemon) -> Answer {
     if !health::runs(&config.run_dirs, daemon.name()) {
         return Answer::Down;

@@ -81,7 +81,7 @@ impl Instance {
         of(neighbour).or_else(|| of(self.neighbours.get(neighbour.group.as_ref()?)?))
     }
 
-    /// Whether `name` is a neighbour, or a group that stands for neighbours which are not listed.
+    /// Whether `name` is a neighbour, or a group of neighbours that are not listed.
     fn has_peers(&self, name: &str) -> bool {
         let has_members = || {
             let mut members = self.neighbours.values();

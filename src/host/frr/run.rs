@@ -30,7 +30,7 @@ use std::time::Duration;
 const STEP: Duration = Duration::from_millis(5);
 /// How long a killed child may take to be gone; after that it is left to the kernel.
 const KILL: Duration = Duration::from_millis(500);
-/// Waits before another try when a configuration session of someone else has the lock.
+/// Waits before another try when another configuration session has the lock.
 const LOCK_WAITS: [u64; 5] = [50, 100, 200, 400, 800];
 /// How old the known remarks of vtysh may get before it is asked for them again.
 const REMARKS_AGE: Duration = Duration::from_secs(30);

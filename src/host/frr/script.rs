@@ -218,7 +218,7 @@ pub fn withdraw_filter(
     lines
 }
 
-/// Which entry of the route-map stands for which VNI (`--evpn-filter entries`).
+/// Which entry of the route-map is which VNI's (`--evpn-filter entries`).
 #[derive(Clone, Debug)]
 pub struct Numbers {
     range: VniRange,
@@ -383,7 +383,7 @@ exit
         );
     }
 
-    /// Input: entries of the Go wmgwd (VNI, and VNI + 10), one where ours belongs, and old list lines.
+    /// Input: entries of the Go wmgwd (VNI, and VNI + 10), one at the place of this program's, and old list lines.
     /// Output: all of them go, entries 1 to 3 and foreign denies stay.
     #[test]
     fn leftovers_of_anyone_are_removed() {

@@ -10,7 +10,7 @@
 //! audit: a gateway whose own filter leaks makes the others give up theirs all the same.
 //!
 //! The cure, as measured with FRR 8.4.4 on two busy cores:
-//! - `advertise-svi-ip` under `vni N`, though it already stands above for all: zebra adds the addresses of
+//! - `advertise-svi-ip` under `vni N`, though it is set for all VNIs already: zebra adds the addresses of
 //!   that one bridge again, as its own whatever the entry was. 300 VNIs in one run: 0.2 s. The line stays
 //!   in the running configuration and says what was true before. A second time it has to be taken away
 //!   first; bgpd sends nothing for what comes back at once (10 times in a row: no update, no packet lost).
@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How long after the claim another gateway's route may stay before ours is advertised beside it. A
+/// How long after the claim another gateway's route may stay before this node's is advertised beside it. A
 /// migration with the default settle time takes 5 s.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The shortest and the longest time between two looks; in between, a quarter of the time since the claim.
@@ -366,7 +366,7 @@ fn addresses() -> Result<BTreeMap<Vni, Vec<IpAddr>>, Error> {
     })?;
     let mut addresses: BTreeMap<Vni, Vec<IpAddr>> = BTreeMap::new();
     for entry in entries {
-        // A label (`br7:1`) stands in for the name of the interface of a labelled address.
+        // A label (`br7:1`) takes the place of the name of the interface of a labelled address.
         let name = entry.interface_name.split(':').next();
         let vni = name.and_then(Vni::of_bridge);
         let (Some(vni), Some(address)) = (vni, entry.address) else {

@@ -109,7 +109,7 @@ exit
 fn the_documented_configuration_yields() {
     assert!(yields(DOCUMENTED));
     let for_some = DOCUMENTED.replace("\n  advertise-svi-ip\n", "\n");
-    assert!(!yields(&for_some), "what stands under a VNI may be ours");
+    assert!(!yields(&for_some), "the line under a VNI may be wmgwd's");
     assert!(!yields(""));
 }
 

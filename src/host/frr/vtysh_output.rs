@@ -87,7 +87,7 @@ pub fn judge(output: &Output) -> Verdict {
     let mut lines = BTreeMap::new();
     for line in output.stderr.lines() {
         match numbered(line) {
-            // What we wanted to remove is not there; `%` text about it is on standard output.
+            // What the order removes is not there; `%` text about it is on standard output.
             Some((_, text)) if is_gone(text) => gone = true,
             Some((number, text)) => {
                 lines.entry(number).or_insert_with(|| shorten(text));

@@ -48,14 +48,14 @@ pub trait Channel: Send {
     fn ask(&mut self, question: &[u8]) -> io::Result<Vec<Vec<u8>>>;
 }
 
-/// What there is under the name of our table.
+/// What there is under the name of wmgwd's table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Found {
     /// Nothing.
     Absent,
     /// A table that wmgwd did not make.
     Foreign,
-    /// Our table, but not all of it: somebody has changed it.
+    /// wmgwd's table, but not all of it: another program has changed it.
     Damaged,
     /// Our table.
     Whole {
@@ -143,7 +143,7 @@ impl KernelLease {
         })
     }
 
-    /// Removes the table, if it is ours; says whether there was one.
+    /// Removes the table, if it is wmgwd's; returns whether there was one.
     ///
     /// # Errors
     /// The kernel refused; or the table is [foreign](Error::Foreign).
@@ -299,7 +299,7 @@ impl Error {
                 Error::Unsupported(source)
             }
             Some(Errno::ENOENT) => Error::Lost,
-            // Somebody else was quicker.
+            // Another program was quicker.
             Some(Errno::EEXIST) => Error::Foreign,
             Some(Errno::ENFILE) => Error::Full,
             _ => Error::Refused { what, source },

@@ -141,7 +141,7 @@ impl Watch {
         Ok(Watch(socket))
     }
 
-    /// Whether what was told since the last look is about our table, or may be: some of it may be lost.
+    /// Whether what was told since the last look is about wmgwd's table, or may be: some of it may be lost.
     ///
     /// # Errors
     /// The socket broke; open another.

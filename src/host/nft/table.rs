@@ -336,7 +336,7 @@ fn element(list: &mut Attributes, number: u16, key: &[u8], lasts: Option<Duratio
     });
 }
 
-/// Asks whether there is a table of our name.
+/// Asks whether there is a table of wmgwd's name.
 pub fn ask_table() -> Vec<u8> {
     question(Kind::GetTable, |it| {
         it.text(TABLE_NAME, NAME);
@@ -364,13 +364,13 @@ pub fn ask_elements(set: Set) -> Vec<u8> {
     })
 }
 
-/// Whether the table, as told in answer to [`ask_table`], has our comment.
+/// Whether the table, as told in answer to [`ask_table`], has wmgwd's comment.
 pub fn has_comment(table: &[u8]) -> bool {
     let comment = find(table, TABLE_USERDATA).and_then(|it| it.get(2..));
     comment.and_then(text) == Some(COMMENT)
 }
 
-/// Whether these sets, as told in answer to [`ask_sets`], are those of our table.
+/// Whether these sets, as told in answer to [`ask_sets`], are those of wmgwd's table.
 pub fn has_sets(told: &[Vec<u8>]) -> bool {
     let is_ours = |told: &Vec<u8>, set: Set| {
         let value = |kind| Some(u32::from_be_bytes(number(find(told, kind)?, 0)?));
@@ -383,7 +383,7 @@ pub fn has_sets(told: &[Vec<u8>]) -> bool {
         .all(|set| told.iter().any(|told| is_ours(told, *set)))
 }
 
-/// Whether these rules, as told in answer to [`ask_rules`], are those of our table.
+/// Whether these rules, as told in answer to [`ask_rules`], are those of wmgwd's table.
 pub fn has_rules(told: &[Vec<u8>]) -> bool {
     const RULES: [&[&str]; 4] = [
         &["payload", "cmp", "immediate"],

@@ -68,7 +68,7 @@ impl Kind {
 
     fn flags(self) -> u16 {
         match self {
-            // Never into a table that somebody else has made meanwhile.
+            // Never into a table that another program has made meanwhile.
             Kind::NewTable => REQUEST | CREATE | EXCLUSIVE,
             Kind::NewChain | Kind::NewSet | Kind::NewElements => REQUEST | CREATE,
             Kind::NewRule => REQUEST | CREATE | APPEND,
@@ -179,7 +179,7 @@ fn write(
     to.extend(kind.to_ne_bytes());
     to.extend(flags.to_ne_bytes());
     to.extend(number.to_ne_bytes());
-    // Whoever listens under port 0 is the kernel, and it fills in ours.
+    // Port 0 is the kernel, which fills in the sender's.
     to.extend([0; 4]);
     to.extend(generic);
     to.extend(attributes);

@@ -138,7 +138,7 @@ impl Repair {
     }
 }
 
-/// Where the node stands, as the worker knows.
+/// The state of the node, as the worker knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Standing {
     /// The rows are known, and etcd has the node registered.

@@ -144,7 +144,7 @@ fn a_dead_node_is_evicted_soon() {
 }
 
 /// Input: a cluster in bad weather that costs no node its life: datagrams lost, late and doubled, watches that are
-/// two seconds late, daemons that are killed and come back. Output: nobody is evicted.
+/// two seconds late, daemons that are killed and come back. Output: no node is evicted.
 #[test]
 fn a_living_node_is_not_evicted() {
     each_seed(12, |seed| {
