@@ -71,6 +71,7 @@ put 644 frr.conf.example usr/share/doc/wmgwd/examples/frr.conf.example
 for file in alerts.yml dashboard.json; do
 	put 644 "contrib/prometheus/$file" "usr/share/doc/wmgwd/examples/prometheus/$file"
 done
+put 644 contrib/wmgwd-witness.service usr/share/doc/wmgwd/examples/wmgwd-witness.service
 put 644 README.md usr/share/doc/wmgwd/README.md
 put 644 contrib/etcd/README.md usr/share/doc/wmgwd/etcd.md
 put 644 contrib/upgrading.md usr/share/doc/wmgwd/upgrading.md

@@ -567,6 +567,10 @@ pub fn cli(bytes: &[u8]) {
         Ok(cli::Command::Check(config)) => assert!(!config.etcd.endpoints.is_empty()),
         Ok(Command::Status(config)) => assert!(!config.etcd.endpoints.is_empty()),
         Ok(Command::Drain(config)) => assert!(!config.node.as_str().is_empty()),
+        Ok(Command::Witness(config)) => {
+            assert!(!config.name.as_str().is_empty());
+            assert!(!config.beat_address.0.is_unspecified());
+        }
         Ok(Command::Undrain(config)) => assert!(!config.node.as_str().is_empty()),
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use wmgwd::cli::{self, CheckConfig, Command};
 use wmgwd::commands::check::{self, Fitness, look::look, show};
 use wmgwd::commands::{operate, withdraw};
-use wmgwd::daemon;
+use wmgwd::daemon::{self, bystander};
 use wmgwd::etcd::AccessError;
 use wmgwd::sys::signal;
 use wmgwd::telemetry::logging;
@@ -66,6 +66,11 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             logging::init(config.debug)?;
             warn_of_strangers();
             withdraw::withdraw(&config)?;
+        }
+        Command::Witness(config) => {
+            logging::init(config.debug)?;
+            warn_of_strangers();
+            bystander::run(config, signals)?;
         }
         Command::Status(config) => return operate::status(&config, signals),
         Command::Drain(config) => {

@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "commands/status/json",
     "commands/status/show",
     "commands/status/since",
+    "commands/check/beats",
     "commands/check/links",
     "commands/check/system",
     "commands/check/passage",

@@ -221,7 +221,7 @@ fn version_and_help_need_no_name() {
     }
     assert!(stdout(&["withdraw", "--help"]).starts_with("Usage: wmgwd withdraw"));
     assert!(stdout(&["check", "--help"]).starts_with("Usage: wmgwd check"));
-    for command in ["withdraw", "check", "status", "drain", "undrain"] {
+    for command in ["withdraw", "check", "status", "drain", "undrain", "witness"] {
         assert_eq!(stdout(&["help", command]), stdout(&[command, "--help"]));
     }
     refused(&["help", "chekc"], "there is no command \"chekc\"");
@@ -316,6 +316,10 @@ fn help_man_page_and_readme_agree() {
             let shared = both.entry(name.clone()).or_insert(default.clone());
             assert_eq!(*shared, default, "{command} {name}");
         }
+    }
+    // What a witness has to be told a gateway finds out.
+    for (name, default) in from_help(&["witness", "--help"]) {
+        assert!(both[&name] == default || name == "beat-address", "{name}");
     }
     assert_eq!(from_man(), both);
     let readme = include_str!("../README.md");

@@ -235,28 +235,30 @@ fn the_manual_pages_render_without_warnings() {
 
 /// Contract: systemd finds nothing to complain about, and the exposure does not grow.
 #[test]
-fn systemd_takes_the_unit() {
-    if !has("systemd_takes_the_unit", &["systemd-analyze"]) {
+fn systemd_takes_the_units() {
+    if !has("systemd_takes_the_units", &["systemd-analyze"]) {
         return;
     }
     let directory = Directory::new("unit");
-    let unit = std::fs::read_to_string("contrib/wmgwd.service").unwrap();
-    let file = directory.0.join("wmgwd.service");
-    std::fs::write(&file, unit.replace("/usr/local/sbin/wmgwd", WMGWD)).unwrap();
-    let verify = Command::new("systemd-analyze")
-        .args(["verify", "--man=no"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&verify.stderr);
-    assert!(
-        verify.status.success() && !said.contains("wmgwd.service:"),
-        "{said}"
-    );
-    let (fine, said) = run(Command::new("systemd-analyze")
-        .args(["security", "--offline=true", "--threshold=25", "--no-pager"])
-        .arg(&file));
-    assert!(fine, "{said}");
+    // Of the first, 2 are real-time priority.
+    for (name, threshold) in [("wmgwd.service", 27), ("wmgwd-witness.service", 15)] {
+        let unit = std::fs::read_to_string(format!("contrib/{name}")).unwrap();
+        let file = directory.0.join(name);
+        std::fs::write(&file, unit.replace("/usr/local/sbin/wmgwd", WMGWD)).unwrap();
+        let verify = Command::new("systemd-analyze")
+            .args(["verify", "--man=no"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&verify.stderr);
+        let complains = said.contains(&format!("{name}:"));
+        assert!(verify.status.success() && !complains, "{said}");
+        let (fine, said) = run(Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager"])
+            .arg(format!("--threshold={threshold}"))
+            .arg(&file));
+        assert!(fine, "{said}");
+    }
 }
 
 /// Contract: systemd ends no daemon that is as it should be. Ready means that etcd has answered, so a start may take
@@ -524,7 +526,7 @@ const INSTALL: &str = r#"
             /usr/share/doc/wmgwd/etcd.md /usr/share/doc/wmgwd/examples/prometheus/alerts.yml \
             /usr/share/doc/wmgwd/examples/prometheus/dashboard.json /usr/share/doc/wmgwd/upgrading.md /usr/share/bash-completion/completions/wmgwd \
             /usr/share/zsh/vendor-completions/_wmgwd /usr/share/fish/vendor_completions.d/wmgwd.fish \
-            /usr/share/doc/wmgwd/examples/frr.conf.example /usr/share/doc/wmgwd/copyright; do
+            /usr/share/doc/wmgwd/examples/frr.conf.example /usr/share/doc/wmgwd/examples/wmgwd-witness.service /usr/share/doc/wmgwd/copyright; do
             test -s "$file"
         done
         dpkg --verify wmgwd

@@ -8,14 +8,15 @@ use common::etcd::Etcd;
 use common::node::{Node, refs};
 use common::rows::{cluster, table, until_settled, until_settled_without};
 use common::sampler::Sampler;
-use common::{eventually, put_leased, then};
+use common::{eventually, then};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::geteuid;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
 use std::net::{SocketAddr, UdpSocket};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
-use wmgwd::etcd::{Client, WatchEvent};
+use wmgwd::etcd::{Client, Op, WatchEvent};
 use wmgwd::model::types::Revision;
 use wmgwd::schema::{self, Key, Value};
 use wmgwd::witness::siphash;
@@ -58,6 +59,43 @@ fn until_witnessed(client: &Client, nodes: &[&Node]) {
         };
         nodes.iter().all(names_all).then_some(())
     });
+}
+
+/// A `wmgwd witness`, without root where the test has it; ended with the test.
+struct Bystander {
+    name: String,
+    child: Child,
+}
+
+impl Bystander {
+    fn start(name: &str, etcd: &Etcd) -> Bystander {
+        let name = format!("{name}-{}", std::process::id());
+        let mut command = common::program::wmgwd();
+        command.args(["witness", "--name", &name]);
+        // A port that is free: another test may have the usual one.
+        let port = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        command.args(["--beat-address", &format!("127.0.0.1:{port}")]);
+        command.args(["--etcd", &etcd.endpoint().to_string()]);
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        Bystander { name, child }
+    }
+
+    fn term(&mut self) -> Option<i32> {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// What happened to keys with this prefix since `from`, up to now.
@@ -133,6 +171,89 @@ fn the_dead_are_replaced_before_their_lease_ends() {
         assert!(events[1].deleted, "with its lease");
         assert!(!table(&client).has(&nodes[0]));
     }
+}
+
+/// Input: two gateways, and a witness that serves nothing; one gateway dies; later the witness ends. Output: both name the
+/// witness, which is in no ring and has no VNI; it and the other gateway evict the dead one; the survivor is proved by
+/// it all along, and by its lease alone once it has gone, orderly.
+#[test]
+fn a_witness_that_serves_nothing_proves_the_survivor() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let mut witness = Bystander::start("third", &etcd);
+    let mut nodes = nodes(2, &etcd);
+    until_settled(&client, &refs(&nodes));
+    let has_both = |node: &Node, other: &str| {
+        let named = named(&client, node).unwrap_or_default();
+        named.len() == 2 && named.contains(&witness.name) && named.iter().any(|it| it == other)
+    };
+    eventually("each names the other and the witness", || {
+        let [one, two] = &nodes[..] else { return None };
+        let both = has_both(one, two.name.as_str()) && has_both(two, one.name.as_str());
+        both.then_some(())
+    });
+    let registered = client.range(b"/wmgwd/node/").unwrap().kvs;
+    assert_eq!(registered.len(), 2, "it is no node of the ring");
+    let before = now(&client);
+    nodes[0].kill_guard();
+    nodes[0].kill9();
+    nodes[0].kill_guard();
+    until_settled_without(&client, &refs(&nodes[1..]), &[]);
+    let events = since(&client, &key(&nodes[0]), before);
+    assert_eq!(standing(&events[0]), Some(Standing::Evicted), "{events:?}");
+    let only = vec![witness.name.clone()];
+    eventually("the survivor names the witness alone", || {
+        (named(&client, &nodes[1]).as_ref() == Some(&only)).then_some(())
+    });
+    assert_eq!(nodes[1].logged("too few witnesses"), 0);
+    assert_eq!(witness.term(), Some(0));
+    let contact = Key::Contact(witness.name.parse().unwrap());
+    assert!(
+        client.get(&contact.bytes()).unwrap().kvs.is_empty(),
+        "its lease is revoked"
+    );
+    eventually("the survivor names nobody", || {
+        (named(&client, &nodes[1]) == Some(Vec::new())).then_some(())
+    });
+    assert_eq!(nodes[1].logged("is evicted"), 0);
+    assert!(nodes[1].answering() > 0);
+}
+
+/// Input: the contact of one of three nodes is removed from etcd by hand. Output: it publishes itself as another run, which
+/// is named again; no eviction, no VNI moves.
+#[test]
+fn a_contact_that_was_removed_is_another_run() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let nodes = nodes(3, &etcd);
+    until_settled(&client, &refs(&nodes));
+    until_witnessed(&client, &refs(&nodes));
+    let contact = Key::Contact(nodes[0].name.clone());
+    let run = || {
+        let reply = client.get(&contact.bytes()).unwrap();
+        match schema::read_value(&contact, &reply.kvs.first()?.value).0 {
+            Value::Contact(contact) => Some(contact.run),
+            _ => None,
+        }
+    };
+    let (rows, before, first) = (table(&client).rows, now(&client), run().unwrap());
+    let delete = Op::Delete {
+        key: contact.bytes(),
+    };
+    client.txn(&then(vec![delete])).unwrap();
+    let second = eventually("there is another", run);
+    assert_ne!(first, second);
+    eventually("the others name the new run", || {
+        let names_it = |node: &Node| {
+            let epoch = epoch_of(&client, node)?;
+            let it = epoch.witnesses.iter().find(|it| it.name == nodes[0].name)?;
+            (it.run == second).then_some(())
+        };
+        nodes[1..].iter().try_for_each(names_it)
+    });
+    assert_eq!(table(&client).rows, rows);
+    let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
+    assert!(!since(&client, EPOCHS, before).iter().any(is_evicted));
 }
 
 /// Input: of three, the daemon of one is killed, its guard is not. Output: its guard proves it, so that it is not
@@ -298,9 +419,7 @@ fn hostile_datagrams_do_nothing() {
         key: siphash::Key([1; 16]),
         address: socket.local_addr().unwrap(),
     };
-    let registered = put_leased("/wmgwd/node/a-stranger", "[]", Some(lease));
-    client.txn(&then(vec![registered])).unwrap();
-    let published = schema::witness::publish_contact(&stranger, lease, &contact);
+    let published = schema::witness::publish_witness(&stranger, lease, &contact);
     assert!(client.txn(&published).unwrap().succeeded);
     let (rows, before) = (table(&client).rows, now(&client));
 

@@ -22,10 +22,10 @@ fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
 
-/// A registered node.
+/// A node with a contact.
 fn register(client: &Client, node: &str) -> Witness {
     let lease = client.lease_grant(LONG).unwrap().id;
-    let key = String::from_utf8(Key::Node(name(node)).bytes()).unwrap();
+    let key = String::from_utf8(Key::Contact(name(node)).bytes()).unwrap();
     client
         .txn(&then(vec![put_leased(&key, "[]", Some(lease))]))
         .unwrap();

@@ -2,8 +2,9 @@
 
 use crate::network::{Daemon, Lab, eventually};
 use crate::probe::{Flow, Probe};
-use crate::rows::{GATEWAYS, Row};
+use crate::rows::Row;
 use std::collections::BTreeMap;
+use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use wmgwd::model::ring::{Member, Ring};
@@ -27,6 +28,10 @@ pub struct Bed<'a> {
     /// The daemons by gateway.
     pub daemons: BTreeMap<String, Daemon>,
     shape: &'a Shape<'a>,
+    /// How many gateways the lab has.
+    pub gateways: usize,
+    options: &'static [&'static str],
+    witness: Option<Child>,
     points: BTreeMap<String, String>,
     probe: Option<Probe>,
     /// Owners by VNI (from 1) when the probe was marked.
@@ -36,7 +41,7 @@ pub struct Bed<'a> {
 impl<'a> Bed<'a> {
     /// Builds the lab of a row, and serves its VNIs.
     pub fn up(shape: &'a Shape<'a>, row: &Row) -> Option<Bed<'a>> {
-        let (count, stations) = (GATEWAYS.to_string(), shape.stations.to_string());
+        let (count, stations) = (row.gateways.to_string(), shape.stations.to_string());
         let mut options = vec!["--gateways", &count, "--stations", &stations];
         options.extend(shape.usr.iter().flat_map(|usr| ["--usr", usr]));
         options.extend(row.lab);
@@ -45,14 +50,23 @@ impl<'a> Bed<'a> {
             lab,
             daemons: BTreeMap::new(),
             shape,
-            points: points(GATEWAYS, shape.stations),
+            gateways: row.gateways,
+            options: row.options,
+            witness: None,
+            points: points(row.gateways, shape.stations),
             probe: None,
             before: Vec::new(),
         };
+        if row.witness {
+            bed.start_witness();
+        }
         for number in 1..=row.serving {
             bed.start(&format!("gw{number}"));
         }
         bed.before = bed.rest();
+        if !row.options.contains(&"0") {
+            bed.witnessed();
+        }
         bed.probe = Some(Probe::start(&bed.lab, shape.stations, row.ways));
         bed.flowing();
         Some(bed)
@@ -61,7 +75,7 @@ impl<'a> Bed<'a> {
     /// Starts the daemon of a gateway.
     pub fn start(&mut self, node: &str) {
         let fixed = ["--join-hold", "1", "--uids", &self.points[node]];
-        let options = [&fixed[..], &self.shape.options].concat();
+        let options = [&fixed[..], self.options, &self.shape.options].concat();
         let daemon = self.lab.start(node, &options);
         self.daemons.insert(node.to_owned(), daemon);
     }
@@ -86,6 +100,70 @@ impl<'a> Bed<'a> {
         });
         self.lab.shows(&wanted);
         wanted
+    }
+
+    /// Waits until every node that has witnesses named has as many as it can have.
+    pub fn witnessed(&self) {
+        if self.shape.options.contains(&"--detect-window") {
+            return;
+        }
+        eventually("every node has named its witnesses", || {
+            let witnesses = usize::from(self.witness.is_some());
+            let wanted = (self.daemons.len() + witnesses - 1).min(wmgwd::witness::MOST);
+            let exe = env!("CARGO_BIN_EXE_wmgwd");
+            let etcd = self.lab.etcd();
+            let command = [exe, "status", "--json", "--etcd", &etcd];
+            let status = self.lab.ask("gw2", &command);
+            let Ok(status) = serde_json::from_str::<serde_json::Value>(&status) else {
+                return false;
+            };
+            let nodes = status["nodes"].as_array().expect("a list");
+            let has = |node: &serde_json::Value| {
+                let witnesses = node["witnesses"].as_array();
+                witnesses.is_some_and(|it| it.len() == wanted)
+            };
+            nodes.len() == self.daemons.len() && nodes.iter().all(has)
+        });
+    }
+
+    fn start_witness(&mut self) {
+        let exe = env!("CARGO_BIN_EXE_wmgwd");
+        let command = [
+            exe,
+            "witness",
+            "--name",
+            "third",
+            "--beat-address",
+            "10.0.1.100",
+        ];
+        let (child, _) = self.lab.background("etcd1", "wmgwd", &command);
+        self.witness = Some(child);
+    }
+
+    /// Makes the member of a gateway the leader of etcd.
+    pub fn lead(&self, node: &str) {
+        let etcdctl = |node: &str, command: &[&str]| {
+            let etcdctl = ["env", "ETCDCTL_API=3", "etcdctl"];
+            self.lab.ask(node, &[&etcdctl[..], command].concat())
+        };
+        eventually("the member leads", || {
+            let members = etcdctl(node, &["member", "list"]);
+            // ID, status, name, ...
+            let of_node = |line: &&str| line.split(", ").nth(2) == Some(node);
+            let Some(line) = members.lines().find(of_node) else {
+                return false;
+            };
+            let id = line.split(',').next().unwrap_or_default();
+            // Only the leader can give that away.
+            for number in 1..=self.gateways {
+                etcdctl(&format!("gw{number}"), &["move-leader", id]);
+            }
+            let status = etcdctl(node, &["endpoint", "status"]);
+            status.split(", ").nth(4) == Some("true")
+        });
+        // What was cut off with the leader that was is there again.
+        sleep(Duration::from_secs(5));
+        self.witnessed();
     }
 
     /// Waits until packets flow.

@@ -8,8 +8,11 @@ use std::time::Duration;
 /// The gateway that things happen to; it owns VNI 1 and some more.
 const VICTIM: &str = "gw1";
 
-/// How many gateways the lab has.
-pub const GATEWAYS: usize = 3;
+/// How many gateways the lab has, if a row does not say otherwise.
+const GATEWAYS: usize = 3;
+
+/// How long a firewall drops beats that lets them through again.
+const DROPPED: Duration = Duration::from_secs(10);
 
 /// How long a link that flaps is down, and up.
 const FLAP: Duration = Duration::from_secs(3);
@@ -19,8 +22,13 @@ pub struct Row {
     pub title: &'static str,
     /// Options of `lab.sh up`.
     pub lab: &'static [&'static str],
-    /// How many of three gateways serve before.
+    /// How many gateways there are, and how many of them serve before.
+    pub gateways: usize,
     pub serving: usize,
+    /// Options of each daemon.
+    pub options: &'static [&'static str],
+    /// Whether `wmgwd witness` runs on etcd's machine.
+    pub witness: bool,
     /// Which way packets go.
     pub ways: &'static [Way],
     act: fn(&mut Bed),
@@ -64,7 +72,10 @@ const fn row(name: &'static str, title: &'static str, act: fn(&mut Bed)) -> Row 
         name,
         title,
         lab: &[],
+        gateways: GATEWAYS,
         serving: GATEWAYS,
+        options: &[],
+        witness: false,
         ways: &[Way::Up, Way::Down],
         act,
     }
@@ -87,6 +98,11 @@ pub const ALL: &[Row] = &[
             bed.start(VICTIM);
         },
     ),
+    row("stop", "SIGSTOP of wmgwd for 3 s", |bed| {
+        bed.lab.signal(&bed.daemons[VICTIM], "STOP");
+        sleep(Duration::from_secs(3));
+        bed.lab.signal(&bed.daemons[VICTIM], "CONT");
+    }),
     row("kill", "SIGKILL of wmgwd", |bed| {
         bed.lab.signal(&bed.daemons[VICTIM], "KILL");
     }),
@@ -104,6 +120,57 @@ pub const ALL: &[Row] = &[
             "power cut, behind a switch, nothing sent down",
             power,
         )
+    },
+    Row {
+        ways: &[Way::Up],
+        options: &["--detect-window", "0.2"],
+        ..row("power-up-0.2", "the same, --detect-window 0.2", power)
+    },
+    Row {
+        ways: &[Way::Up],
+        options: &["--detect-window", "0"],
+        ..row("power-up-off", "the same, --detect-window 0", power)
+    },
+    Row {
+        ways: &[Way::Up],
+        lab: &["--etcd", "members", "--etcd-timing", "500,50"],
+        ..row(
+            "power-leader",
+            "power cut of the gateway with etcd's leader, nothing sent down",
+            power_of_leader,
+        )
+    },
+    Row {
+        ways: &[Way::Up],
+        gateways: 4,
+        serving: 4,
+        ..row(
+            "power-two",
+            "power cut of two of four gateways at once, nothing sent down",
+            |bed| {
+                // At the same time: each kill takes a moment.
+                let mut other = bed.lab.script(&["kill", "gw2"]).spawn().unwrap();
+                power(bed);
+                assert!(other.wait().unwrap().success(), "kill");
+            },
+        )
+    },
+    Row {
+        ways: &[Way::Up],
+        gateways: 2,
+        serving: 2,
+        ..row(
+            "power-pair",
+            "power cut of one of two gateways, nothing sent down",
+            power,
+        )
+    },
+    Row {
+        ways: &[Way::Up],
+        gateways: 2,
+        serving: 2,
+        witness: true,
+        ..row("power-witness", "the same, with wmgwd witness", power)
     },
     Row {
         lab: &["--cables", "direct"],
@@ -135,7 +202,7 @@ pub const ALL: &[Row] = &[
         bed.lab.verb(&["cut", VICTIM, "mgmt"]);
     }),
     row("frr-all", "restart of FRR on all gateways", |bed| {
-        for number in 1..=GATEWAYS {
+        for number in 1..=bed.gateways {
             bed.lab.verb(&["frr", &format!("gw{number}"), "restart"]);
         }
     }),
@@ -213,6 +280,11 @@ pub const ALL: &[Row] = &[
             drop_datagrams(bed, &["dport", "sport"]);
         },
     ),
+    row("mute-10s", "the same for 10 s", |bed| {
+        drop_datagrams(bed, &["dport", "sport"]);
+        sleep(DROPPED);
+        bed.lab.ask(VICTIM, &["nft", "delete table inet drops"]);
+    }),
     row("etcd", "restart of etcd", |bed| {
         bed.lab.verb(&["etcd", "etcd1", "restart"]);
     }),
@@ -238,6 +310,13 @@ fn drop_datagrams(bed: &mut Bed, ports: &[&str]) {
 
 fn power(bed: &mut Bed) {
     bed.lab.verb(&["kill", VICTIM]);
+}
+
+/// etcd's leader moves to the gateway first, and a follower's clients notice nothing of that.
+fn power_of_leader(bed: &mut Bed) {
+    bed.lead(VICTIM);
+    bed.mark();
+    power(bed);
 }
 
 fn kill(bed: &mut Bed, daemon: &str) {

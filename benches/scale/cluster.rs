@@ -45,6 +45,8 @@ pub struct Step {
     pub cpu: f64,
     /// How many nodes watched.
     pub watches: usize,
+    /// From the death of a node until the end.
+    pub since_death: Option<Duration>,
 }
 
 /// How far things were when a step began.
@@ -74,6 +76,7 @@ impl Cluster {
                 .with("--drain-timeout", patience.as_secs())
                 .with("--join-hold", JOIN_HOLD.as_secs())
                 .with("--lease-ttl", TTL)
+                .with("--detect-window", "")
         };
         let nodes: Vec<Node> = (1..=count).map(node).collect();
         let names: Vec<NodeName> = nodes.iter().map(|node| node.name.clone()).collect();
@@ -111,6 +114,7 @@ impl Cluster {
             requests,
             cpu,
             watches,
+            since_death: None,
         })
     }
 
@@ -172,14 +176,20 @@ impl Cluster {
         let vnis = self.observer.look(|view| view.idle_at(victim));
         let mark = self.mark();
         let name = self.nodes[victim].name.to_string();
+        let killed = Instant::now();
         self.nodes[victim].kill_guard();
         self.nodes[victim].kill9();
+        // The daemon may have started another one in between.
+        self.nodes[victim].kill_guard();
         let (begun, end) = self.observer.until("failover", self.patience, |view| {
             let begun = view.gone.get(&name)?;
             let is_over = view.is_all_idle() && view.idle_at(victim) == 0;
             is_over.then_some((*begun, view.at))
         })?;
-        Ok(self.step(mark, end - begun, vnis))
+        Ok(Step {
+            since_death: Some(end - killed),
+            ..self.step(mark, end - begun, vnis)
+        })
     }
 
     /// A node that does not run joins: from the end of its hold until its share is idle there.

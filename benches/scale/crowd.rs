@@ -83,7 +83,7 @@ pub fn measure(figures: &mut Vec<Figure>, vnis: u32) -> Result<(), Stuck> {
         String::new(),
     );
     thread::sleep(Duration::from_secs(5));
-    let quiet = idle::measure(&etcd, &[node.pid()], Duration::from_secs(15));
+    let quiet = idle::measure(&etcd, &[vec![node.pid()]], Duration::from_secs(15));
     add("idle: CPU of a daemon", quiet.cpu, "%", String::new());
     let note = quiet.which.to_string();
     add(

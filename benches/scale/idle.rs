@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// What a daemon costs while nothing happens.
 pub struct Idle {
-    /// The share of one core, in percent, of the daemon that took the most.
+    /// The share of one core, in percent, of the node that took the most.
     pub cpu: f64,
     /// Requests to etcd, a second and a daemon.
     pub requests: f64,
@@ -17,13 +17,10 @@ pub struct Idle {
     pub which: Requests,
 }
 
-/// Looks at the daemons `pids` of `etcd` for `time`.
-pub fn measure(etcd: &Etcd, pids: &[Pid], time: Duration) -> Idle {
-    let times = || {
-        pids.iter()
-            .map(|pid| cpu_time(*pid))
-            .collect::<Vec<Duration>>()
-    };
+/// Looks at the nodes of `etcd` for `time`, each a few processes.
+pub fn measure(etcd: &Etcd, nodes: &[Vec<Pid>], time: Duration) -> Idle {
+    let time_of = |pids: &Vec<Pid>| pids.iter().map(|pid| cpu_time(*pid)).sum();
+    let times = || nodes.iter().map(time_of).collect::<Vec<Duration>>();
     let (requests, before, begun) = (Requests::of(etcd), times(), Instant::now());
     thread::sleep(time);
     let (seconds, after) = (begun.elapsed().as_secs_f64(), times());
@@ -35,7 +32,7 @@ pub fn measure(etcd: &Etcd, pids: &[Pid], time: Duration) -> Idle {
         .max();
     Idle {
         cpu: most.unwrap_or_default().as_secs_f64() / seconds * 100.0,
-        requests: which.total() as f64 / seconds / pids.len() as f64,
+        requests: which.total() as f64 / seconds / nodes.len() as f64,
         which,
     }
 }

@@ -54,7 +54,7 @@ frr_daemons() { # NODE: what it runs, in the order of starting
 }
 
 start_etcd() { # NODE ADDRESS
-	local node=$1 address=$2 state member number
+	local node=$1 address=$2 state member number timing=()
 	local cluster="$node=http://$address:2380"
 	state_of "$node"
 	if [ "$etcd" = members ]; then
@@ -64,6 +64,8 @@ start_etcd() { # NODE ADDRESS
 		done
 		cluster=${cluster#,}
 	fi
+	[ -z "$etcd_timing" ] ||
+		timing=(--election-timeout "${etcd_timing%,*}" --heartbeat-interval "${etcd_timing#*,}")
 	member=new
 	# A member that comes back after a power cut finds its data and joins again.
 	[ ! -d "$state/run/etcd/member" ] || member=existing
@@ -78,7 +80,7 @@ start_etcd() { # NODE ADDRESS
 			--listen-peer-urls "http://$address:2380" \
 			--initial-advertise-peer-urls "http://$address:2380" \
 			--initial-cluster "$cluster" --initial-cluster-state "$member" \
-			--initial-cluster-token "$tag" --logger zap --log-outputs stderr \
+			--initial-cluster-token "$tag" "${timing[@]}" --logger zap --log-outputs stderr \
 			</dev/null >>"$state/etcd.log" 2>&1 &
 	)
 }

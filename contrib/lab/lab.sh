@@ -9,7 +9,7 @@
 #       |           |           |
 #      gw1         gw2         gwN        gateways (zebra, bgpd, ospfd, bfdd): vxlan<VNI> in br<VNI>
 #       |           |           |
-#   ==== underlay (switch) 10.0.1.0/24 ====        mgmt (switch) 10.0.3.0/24: gateways, etcd1
+#   ==== underlay (switch) 10.0.1.0/24 ====        mgmt (switch) 10.0.3.0/24: gateways, etcd1 (on both)
 #                |
 #               ap1          access point and route reflector (zebra, bgpd, bfdd)
 #              /   \
@@ -36,6 +36,7 @@ usage: lab.sh [--dir DIR] VERB
       --cables KIND   switch (default), or direct: a cable of its own from each gateway to up1 and to ap1, so
                       that both see at once that a gateway has no power (the drawing above is for switch)
       --etcd KIND     one (node etcd1, default), members (one member on each gateway), none
+      --etcd-timing E,H   etcd's election timeout and heartbeat interval in ms (default: etcd's)
       --usr DIR       lay DIR over /usr in all nodes: another version of FRR, see unpack.sh
       --prefix P      what the namespaces' names begin with (default wmgwd-)
   down                remove all of it; also after an `up` that failed
@@ -69,7 +70,7 @@ frr_lib=/usr/lib/frr
 dir=${WMGWD_LAB_DIR:-/run/wmgwd-lab}
 # A wmgwd in the lab takes its options from its arguments alone.
 unset "${!WMGWD_@}"
-prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on fabric_bfd=on etcd=one usr='' cables=switch
+prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on fabric_bfd=on etcd=one etcd_timing='' usr='' cables=switch
 
 die() {
 	# After Ctrl-C, what the rest of an `up` still has to say is of no use.
@@ -98,6 +99,7 @@ config=$config
 upstream_bfd=$upstream_bfd
 fabric_bfd=$fabric_bfd
 etcd=$etcd
+etcd_timing=$etcd_timing
 usr=$usr
 cables=$cables
 LAB
@@ -108,7 +110,7 @@ load_lab() { # [FILE]
 	local key value
 	while IFS='=' read -r key value; do
 		case $key in
-		prefix | tag | gateways | vnis | stations | config | upstream_bfd | fabric_bfd | etcd | usr | cables)
+		prefix | tag | gateways | vnis | stations | config | upstream_bfd | fabric_bfd | etcd | etcd_timing | usr | cables)
 			printf -v "$key" %s "$value"
 			;;
 		esac
@@ -225,6 +227,8 @@ make_etcd() {
 	local holder netns state
 	start_holder etcd1 host
 	plug etcd1 mgmt 10.0.3.100/24
+	# For the beats of gateways, if there is a `wmgwd witness`.
+	[ "$cables" = direct ] || plug etcd1 underlay 10.0.1.100/24
 	start_etcd etcd1 10.0.3.100
 }
 
@@ -492,6 +496,7 @@ option() { # NAME VALUE
 	--upstream-bfd) upstream_bfd=$2 ;;
 	--fabric-bfd) fabric_bfd=$2 ;;
 	--etcd) etcd=$2 ;;
+	--etcd-timing) etcd_timing=$2 ;;
 	--usr) usr=$2 ;;
 	--cables) cables=$2 ;;
 	--prefix) prefix=$2 ;;

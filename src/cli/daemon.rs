@@ -67,11 +67,12 @@ with_etcd! {
 /// Distributed gateway daemon: exactly one gateway serves each VNI.
 #[argh(
     help_triggers("-h", "--help"),
-    usage = "--name <name> [options]\n       wmgwd withdraw [options]\n       wmgwd check [options]\n       wmgwd status [options] [<vni>...]\n       wmgwd drain [options] <name>\n       wmgwd undrain [options] <name>",
+    usage = "--name <name> [options]\n       wmgwd withdraw [options]\n       wmgwd check [options]\n       wmgwd status [options] [<vni>...]\n       wmgwd drain [options] <name>\n       wmgwd undrain [options] <name>\n       wmgwd witness --name <name> --beat-address <address> [options]",
     note = "wmgwd help and wmgwd help <command> print this and the help of a command; -v is --version.",
     note = "wmgwd withdraw withdraws every VNI on this host, without etcd; see wmgwd withdraw --help.",
     note = "wmgwd check says whether this host is fit to serve, and what repairs it; see wmgwd check --help.",
     note = "wmgwd status shows nodes and VNIs; wmgwd drain takes a node out for maintenance, wmgwd undrain brings it back; each has its --help.",
+    note = "wmgwd witness serves nothing, but tells dead gateways from living ones; see wmgwd witness --help.",
     note = "An option may have one dash or two, and its value may follow a space or \"=\".",
     note = "Options may come from the environment: --lease-ttl as WMGWD_LEASE_TTL, and so on for all but --help, --version and --check-config. The command line wins.",
     note = "wmgwd(8) explains it all."

@@ -22,6 +22,7 @@ mod tests;
 mod timing;
 mod values;
 mod withdraw;
+mod witness;
 
 use argh::{ArgsInfo, FromArgs};
 use check::CheckArgs;
@@ -30,6 +31,7 @@ use operate::{DrainArgs, StatusArgs, UndrainArgs};
 use options::{Options, fill};
 use std::ffi::{OsStr, OsString};
 use withdraw::WithdrawArgs;
+use witness::WitnessArgs;
 
 pub use check::CheckConfig;
 pub use daemon::Config;
@@ -38,6 +40,7 @@ pub use error::{Error, Given};
 pub use operate::{DrainConfig, StatusConfig, UndrainConfig};
 pub use timing::Timing;
 pub use withdraw::WithdrawConfig;
+pub use witness::WitnessConfig;
 
 /// What the process was asked to do.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ pub enum Command {
     CheckConfig(Config),
     /// Withdraw everything on this host, and end.
     Withdraw(WithdrawConfig),
+    /// Serve nothing, but be a witness of those who do.
+    Witness(WitnessConfig),
     /// Look whether this host is fit to serve, and end.
     Check(CheckConfig),
     /// Show what the cluster does, and end.
@@ -96,6 +101,10 @@ pub fn parse(
             let checked = take(command, rest, environment, CheckArgs::check)?;
             Ok(checked.map_or_else(Command::Print, Command::Check))
         }
+        "witness" => {
+            let checked = take(command, rest, environment, WitnessArgs::check)?;
+            Ok(checked.map_or_else(Command::Print, Command::Witness))
+        }
         "status" => {
             let checked = take(command, rest, environment, StatusArgs::check)?;
             Ok(checked.map_or_else(Command::Print, Command::Status))
@@ -136,6 +145,7 @@ pub fn strangers(names: impl Iterator<Item = String>) -> Vec<Stranger> {
         StatusArgs::get_args_info().flags,
         DrainArgs::get_args_info().flags,
         UndrainArgs::get_args_info().flags,
+        WitnessArgs::get_args_info().flags,
     ];
     environment::strangers(names, flags.into_iter().flatten())
 }

@@ -1,6 +1,7 @@
 //! The daemon: makes the parts, starts the threads, and waits for their end. One file a thread.
 
 mod adopt;
+pub mod bystander;
 pub mod fence;
 pub mod frr_thread;
 pub mod gate;
@@ -231,16 +232,19 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         true => None,
         false => Some(witness::spawn(witness::Parts {
             me: config.name.clone(),
-            window: config.detect_window,
+            role: witness::Role::Gateway {
+                window: config.detect_window,
+            },
             ttl: config.timing.ttl,
             locate: witness::locate(beat_address(&config), find_vtep(&host)),
             client: client
                 .clone()
-                .within(config.timing.etcd_timeout.min(WITNESS_TIMEOUT)),
+                .within(witness::call_timeout(&client, config.timing.etcd_timeout)),
             fence: fence.clone(),
             doubts: lease_keeper.doubts(),
             metrics: metrics.clone(),
             adopted: taken_over,
+            is_real: !config.mock,
         })?),
     };
     let pause = PauseSwitch::default();
@@ -309,9 +313,6 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         Exit::NameTaken => Err(NameTaken(config.name.to_string()).into()),
     }
 }
-
-/// How long a call of early detection may take at most: it is repeated, and perhaps another endpoint answers.
-const WITNESS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where beats are received, if that is not to be found out.
 fn beat_address(config: &Config) -> Option<(IpAddr, u16)> {

@@ -1,5 +1,8 @@
 //! What etcd says: the threads `watch` and `poll` turn it into events.
 //!
+//! The thread `rewatch` hears when an endpoint stops answering; if the watch is there, another `watch` goes on at
+//! another endpoint, and the first, which a read blocks, tells nothing any more.
+//!
 //! `watch` takes a snapshot, then follows the changes. Each watch is bounded in time and opened again right
 //! after the last revision that it showed: nothing is lost, and a connection that died silently is noticed.
 //! `poll` asks, every few seconds and on a connection of its own, how new etcd's keys are; if `watch` does
@@ -17,6 +20,7 @@ use crate::telemetry::metrics::Metrics;
 use log::{debug, info, warn};
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, sleep};
@@ -26,6 +30,8 @@ use std::time::Duration;
 const BOUND: Duration = Duration::from_secs(10);
 /// How often etcd is asked how new it is.
 const POLL: Duration = Duration::from_secs(2);
+/// How soon after another watch was begun, since an endpoint did not answer, the next is.
+const AGAIN: Duration = Duration::from_secs(1);
 /// So many deletions at once mean that a node died that served many VNIs: those who take them over may wish that
 /// the watch pauses.
 const MASS_EXPIRY: usize = 256;
@@ -44,9 +50,13 @@ struct Observer {
     reported: Arc<Mutex<BTreeSet<Foreign>>>,
     metrics: Arc<Metrics>,
     pause: PauseSwitch,
+    /// Which of the threads `watch` counts: changed under the lock of the history.
+    generation: Arc<AtomicU32>,
+    /// At which endpoint that is.
+    at: Arc<AtomicUsize>,
 }
 
-/// Starts the threads `watch` and `poll`. They end with the process: a blocked read cannot be woken, and
+/// Starts the threads `watch`, `rewatch` and `poll`. They end with the process: a blocked read cannot be woken, and
 /// they own nothing.
 ///
 /// # Errors
@@ -65,11 +75,16 @@ pub fn spawn(
         reported: Arc::default(),
         metrics: metrics.clone(),
         pause: pause.clone(),
+        generation: Arc::default(),
+        at: Arc::default(),
     };
-    let poller = observer.clone();
-    Builder::new()
-        .name("watch".to_owned())
-        .spawn(move || observer.watch())?;
+    let (poller, watcher) = (observer.clone(), observer.clone());
+    watcher.spawn_watch(0, None)?;
+    if client.endpoint_count() > 1 {
+        Builder::new()
+            .name("rewatch".to_owned())
+            .spawn(move || observer.watch_again())?;
+    }
     Builder::new()
         .name("poll".to_owned())
         .spawn(move || poller.poll())?;
@@ -77,19 +92,55 @@ pub fn spawn(
 }
 
 impl Observer {
-    fn watch(&self) {
+    fn spawn_watch(self, generation: u32, last: Option<Revision>) -> io::Result<()> {
+        Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || self.watch(generation, last))?;
+        Ok(())
+    }
+
+    /// Thread `rewatch`.
+    fn watch_again(&self) {
+        let failures = self.client.failures();
+        while let Ok(endpoint) = failures.recv() {
+            if endpoint != self.at.load(Ordering::Relaxed) {
+                continue;
+            }
+            let (generation, last) = {
+                let progress = self.history.lock();
+                let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+                let revision = progress.revision;
+                (
+                    generation,
+                    (revision > Revision::default()).then_some(revision),
+                )
+            };
+            debug!("the endpoint of the watch does not answer: watching at another one");
+            if let Err(error) = self.clone().spawn_watch(generation, last) {
+                warn!("cannot start the thread `watch`: {error}");
+            }
+            // An etcd that is slow everywhere must not make thread after thread.
+            sleep(AGAIN);
+            while failures.try_recv().is_ok() {}
+        }
+    }
+
+    fn is_current(&self, generation: u32) -> bool {
+        self.generation.load(Ordering::Relaxed) == generation
+    }
+
+    fn watch(&self, generation: u32, mut last: Option<Revision>) {
         let mut complaint = Complaint::default();
         let mut pause = PAUSE;
-        let mut last = None;
-        let mut rewound = 0;
-        loop {
+        let mut rewound = self.history.progress().rewound;
+        while self.is_current(generation) {
             let progress = self.history.progress();
             if rewound != progress.rewound {
                 // The watch was opened at a revision that is yet to come.
                 rewound = progress.rewound;
                 last = None;
             }
-            match self.watch_once(rewound, last, &mut complaint) {
+            match self.watch_once((generation, rewound), last, &mut complaint) {
                 Ok(seen) => {
                     last = Some(seen);
                     pause = PAUSE;
@@ -119,7 +170,7 @@ impl Observer {
     /// snapshot if there is no last revision; the last revision seen.
     fn watch_once(
         &self,
-        rewound: u32,
+        valid: Valid,
         last: Option<Revision>,
         complaint: &mut Complaint,
     ) -> Result<Revision, Lost> {
@@ -131,7 +182,7 @@ impl Observer {
         };
         let mut paused = false;
         while self
-            .follow(rewound, &mut seen, paused, complaint)
+            .follow(valid, &mut seen, paused, complaint)
             .map_err(|error| Lost {
                 seen: Some(seen),
                 error,
@@ -146,12 +197,16 @@ impl Observer {
     /// Follows etcd on one connection; whether the watch is to pause now.
     fn follow(
         &self,
-        rewound: u32,
+        valid: Valid,
         seen: &mut Revision,
         paused: bool,
         complaint: &mut Complaint,
     ) -> Result<bool, Error> {
         let watch = self.client.watch(schema::PREFIX, seen.next(), BOUND)?;
+        if self.is_current(valid.0) {
+            let endpoint = self.client.endpoint_in_use();
+            self.at.store(endpoint, Ordering::Relaxed);
+        }
         if complaint.settle() {
             info!("rev={seen} watching etcd again");
         }
@@ -165,7 +220,7 @@ impl Observer {
             if may_pause {
                 self.pause.ask();
             }
-            if !self.pass_on(rewound, &batch, may_pause) {
+            if !self.pass_on(valid, &batch, may_pause) {
                 break;
             }
             // Until then nothing is read, and with the connection it is not even written.
@@ -177,8 +232,8 @@ impl Observer {
     }
 
     /// Tells what a watch brought, unless etcd has gone back since that was opened: its revisions are of another
-    /// history than those that were told last, or leave out what came before them.
-    fn pass_on(&self, rewound: u32, batch: &WatchBatch, may_pause: bool) -> bool {
+    /// history than those that were told last, or leave out what came before them. Nor if another watch has begun.
+    fn pass_on(&self, (generation, rewound): Valid, batch: &WatchBatch, may_pause: bool) -> bool {
         let changes = batch
             .events
             .iter()
@@ -186,7 +241,7 @@ impl Observer {
             .collect();
         // Held while it is told, so that nothing from before comes after the news that etcd went back.
         let mut progress = self.history.lock();
-        if progress.rewound != rewound {
+        if progress.rewound != rewound || !self.is_current(generation) {
             return false;
         }
         let _ = self.events.send(match may_pause {
@@ -365,6 +420,9 @@ impl Observer {
     }
 }
 
+/// The generation of a watch, and how often etcd had gone back when it was opened.
+type Valid = (u32, u32);
+
 /// A watch that ended before its bound.
 struct Lost {
     seen: Option<Revision>,
@@ -399,6 +457,8 @@ mod tests {
             reported: Arc::default(),
             metrics: Arc::default(),
             pause: PauseSwitch::default(),
+            generation: Arc::default(),
+            at: Arc::default(),
         };
         (observer, inbox)
     }
@@ -481,7 +541,7 @@ mod tests {
         });
         let (observer, inbox) = observer(&endpoint, Progress::default());
         let watcher = observer.clone();
-        thread::spawn(move || watcher.watch());
+        thread::spawn(move || watcher.watch(0, None));
         let next = || inbox.recv_timeout(Duration::from_secs(60)).unwrap();
         let snapshot = || Event::Snapshot {
             revision: Revision(100),

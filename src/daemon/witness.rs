@@ -13,10 +13,11 @@ use crate::etcd::Client;
 use crate::guard::supervisor::Line;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time};
 use crate::schema;
-use crate::sys::clock;
+use crate::sys::{clock, realtime};
 use crate::telemetry::log_text::{Complaint, chain, value};
 use crate::telemetry::metrics::Metrics;
 use crate::witness::datagram::{self, LENGTH};
+use crate::witness::draw::Draw;
 use crate::witness::message::{Order, Peer, Report};
 use crate::witness::owner::{self, Answer, Candidate, Owner};
 use crate::witness::siphash::Key;
@@ -39,8 +40,8 @@ use std::time::Duration;
 const GULP: usize = 64;
 /// How soon an address that cannot be bound, or is not known, is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(2);
-/// How soon a contact is published again that etcd did not take.
-const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
+/// How soon a contact is published again that etcd did not take: this node is not registered yet.
+const PUBLISH_AGAIN: Duration = Duration::from_millis(250);
 /// The longest wait: a guard that was replaced is noticed by then.
 const GLANCE: Duration = Duration::from_millis(500);
 /// How often a lost proof is told at most.
@@ -55,8 +56,8 @@ pub type Locate = Box<dyn FnMut() -> Option<SocketAddr> + Send>;
 pub struct Parts {
     /// This node.
     pub me: NodeName,
-    /// How long an acknowledged beat proves it; zero: it names no witness, and is none.
-    pub window: Duration,
+    /// What it is.
+    pub role: Role,
     /// The lease that was asked for lasts so long.
     pub ttl: Duration,
     /// Where beats are received.
@@ -71,6 +72,42 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What is taken over from the run before.
     pub adopted: Option<Adopted>,
+    /// Whether it may be ahead of other programs: not where mock nodes share a machine.
+    pub is_real: bool,
+}
+
+/// What a node is for early detection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It serves VNIs. An acknowledged beat proves it so long; zero: it names no witness, and is none.
+    Gateway {
+        /// How long.
+        window: Duration,
+    },
+    /// It serves nothing, and has no guard: its lease alone proves it, up to `margin` before its end.
+    Witness {
+        /// How long.
+        margin: Duration,
+    },
+}
+
+impl Role {
+    fn window(self) -> Duration {
+        match self {
+            Role::Gateway { window } => window,
+            Role::Witness { .. } => Duration::ZERO,
+        }
+    }
+
+    fn acknowledges(self) -> bool {
+        self != Role::Gateway {
+            window: Duration::ZERO,
+        }
+    }
+
+    fn has_guard(self) -> bool {
+        matches!(self, Role::Gateway { .. })
+    }
 }
 
 /// The running thread.
@@ -84,8 +121,8 @@ pub enum Input {
     Watched(Watched),
     /// etcd answered to an epoch.
     Epoch(Number, Answer),
-    /// etcd has taken a contact, or has not.
-    Contact,
+    /// Whether etcd has taken a contact; `None` if it has not answered.
+    Contact(Option<bool>),
     /// etcd answered to a vote.
     Voted(Ballot, Voted),
     /// The node leaves: it ends its proof, and says so.
@@ -142,7 +179,7 @@ pub fn spawn(parts: Parts) -> io::Result<Handle> {
         let word = bytes[at..at + 8].iter();
         word.fold(0, |word, byte| word << 8 | u64::from(*byte))
     };
-    let (run, seed) = (Run(number(0)), number(8));
+    let (run, mut draw) = (Run(number(0)), Draw::new(number(8)));
     let known = parts
         .adopted
         .as_ref()
@@ -154,7 +191,8 @@ pub fn spawn(parts: Parts) -> io::Result<Handle> {
         Key(key)
     });
     let thread = Thread {
-        owner: Owner::new(parts.me.clone(), key, parts.window, seed),
+        owner: Owner::new(parts.me.clone(), key, parts.role.window(), draw.number()),
+        draw,
         voter: Voter::new(parts.me.clone(), run, key),
         run,
         key,
@@ -170,7 +208,8 @@ pub fn spawn(parts: Parts) -> io::Result<Handle> {
         line_fd: None,
         lease: None,
         is_over: None,
-        registered: None,
+        published: None,
+        refused_since: None,
         publish_at: Time::default(),
         is_publishing: false,
         peers: Vec::new(),
@@ -206,8 +245,12 @@ struct Thread {
     lease: Option<LeaseId>,
     /// One that it has ended, and does not begin with again.
     is_over: Option<LeaseId>,
-    /// The lease that etcd has this node registered under, as far as was read.
-    registered: Option<LeaseId>,
+    /// For the number of another run.
+    draw: Draw,
+    /// The lease that etcd has this run's contact on, as far as was read.
+    published: Option<LeaseId>,
+    /// etcd has refused the contact all the time since.
+    refused_since: Option<Time>,
     publish_at: Time,
     is_publishing: bool,
     peers: Vec<Peer>,
@@ -220,8 +263,14 @@ struct Thread {
 
 impl Thread {
     fn run(mut self) {
+        if self.parts.is_real
+            && let Err(error) = realtime::raise()
+        {
+            info!(
+                "no real-time priority, so that a busy machine may delay acknowledgements and beats: {error}"
+            );
+        }
         if let Some(adopted) = self.parts.adopted.take() {
-            self.registered = Some(adopted.lease.id);
             self.begin(adopted.lease, adopted.epochs);
         }
         loop {
@@ -252,7 +301,7 @@ impl Thread {
             .deadline(now)
             .min(self.voter.deadline().unwrap_or(now + GLANCE));
         let mut wait = due.since(now).min(GLANCE);
-        if self.line.is_none() {
+        if self.line.is_none() && self.parts.role.has_guard() {
             wait = wait.min(Duration::from_millis(20));
         }
         let mut fds = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
@@ -346,7 +395,7 @@ impl Thread {
         }
         let is_new = self.lease.is_none() && id != self.is_over && !self.is_leaving;
         if let Some(lease) = lease.filter(|_| is_new)
-            && self.registered == id
+            && self.published == id
         {
             self.begin(lease, (None, None));
         }
@@ -361,7 +410,7 @@ impl Thread {
         if let Some(act) = act {
             self.owner_act(act);
         }
-        if self.parts.window > Duration::ZERO {
+        if self.parts.role.acknowledges() {
             self.voter.set_lease(Some(lease.id));
         }
     }
@@ -376,8 +425,15 @@ impl Thread {
     }
 
     fn look_at_proof(&mut self) {
-        self.voter
-            .set_proof(self.owner.proof_until(), self.owner.revision());
+        let until = match self.parts.role {
+            Role::Gateway { .. } => self.owner.proof_until(),
+            Role::Witness { margin } => {
+                let lease = self.parts.fence.lease();
+                let held = lease.filter(|lease| self.lease == Some(lease.id));
+                held.map_or(Time::default(), |lease| lease.valid_until - margin)
+            }
+        };
+        self.voter.set_proof(until, self.owner.revision());
     }
 
     // Datagrams.
@@ -407,7 +463,7 @@ impl Thread {
 
     fn bind(&mut self, now: Time) {
         let is_due = self.socket.is_none() && now >= self.bind_at;
-        if !is_due || self.parts.window.is_zero() {
+        if !is_due || !self.parts.role.acknowledges() {
             return;
         }
         self.bind_at = now + BIND_AGAIN;
@@ -447,8 +503,8 @@ impl Thread {
     fn act(&mut self) {
         let now = clock::now();
         self.bind(now);
+        self.publish(now);
         if self.lease.is_some() && !self.is_leaving {
-            self.publish(now);
             self.tell_peers();
             self.owner.silences_in(self.parts.fence.silencing());
             for act in self.owner.act(now) {
@@ -463,25 +519,67 @@ impl Thread {
         self.parts.metrics.witnesses(count);
     }
 
-    fn publish(&mut self, now: Time) {
-        let Some((_, address)) = &self.socket else {
-            return;
-        };
-        let is_due = !self.is_publishing && now >= self.publish_at;
-        let Some(lease) = self.lease.filter(|_| is_due) else {
-            return;
-        };
-        let contact = Contact {
+    /// What this run publishes.
+    fn contact(&self) -> Option<Contact> {
+        let (_, address) = self.socket.as_ref()?;
+        Some(Contact {
             run: self.run,
             key: self.key,
             address: *address,
+        })
+    }
+
+    fn publish(&mut self, now: Time) {
+        let Some(contact) = self.contact() else {
+            return;
         };
-        if self.voter.contact_of(&self.parts.me) != Some((lease, contact)) {
-            self.publish_at = now + PUBLISH_AGAIN;
-            self.is_publishing = true;
-            let txn = schema::witness::publish_contact(&self.parts.me, lease, &contact);
-            let _ = self.writes.send(Request::Contact(txn));
+        let id = self.parts.fence.lease().map(|lease| lease.id);
+        let is_wanted = id != self.published && id != self.is_over && !self.is_leaving;
+        let is_due = is_wanted && !self.is_publishing && now >= self.publish_at;
+        let Some(lease) = id.filter(|_| is_due) else {
+            return;
+        };
+        self.publish_at = now + PUBLISH_AGAIN;
+        self.is_publishing = true;
+        let txn = match self.parts.role {
+            Role::Gateway { .. } => {
+                schema::witness::publish_contact(&self.parts.me, lease, &contact)
+            }
+            Role::Witness { .. } => {
+                schema::witness::publish_witness(&self.parts.me, lease, &contact)
+            }
+        };
+        let _ = self.writes.send(Request::Contact(txn));
+    }
+
+    /// What became of the contact.
+    fn contact_written(&mut self, now: Time, is_taken: Option<bool>) {
+        self.is_publishing = false;
+        let is_refused = is_taken == Some(false);
+        let since = is_refused.then(|| self.refused_since.unwrap_or(now));
+        self.refused_since = since;
+        // The contact of a run before goes with its lease.
+        let is_late = since.is_some_and(|since| now.since(since) > 2 * self.parts.ttl);
+        if is_late && !self.parts.role.has_guard() && self.complaint.raise("name") {
+            warn!(
+                "the name {} is that of another node: choose another --name",
+                value(self.parts.me.as_str())
+            );
         }
+    }
+
+    /// Which contact of this node etcd has. One that was this run's and went while its lease lives was removed by hand:
+    /// other nodes may count this run as gone, so it acknowledges nothing any more, and another begins.
+    fn see_contact(&mut self) {
+        let in_etcd = self.voter.contact_of(&self.parts.me);
+        let ours = self.contact();
+        let is_ours = |(lease, contact)| (Some(contact) == ours).then_some(lease);
+        let published = in_etcd.and_then(is_ours);
+        if self.lease.is_some() && self.published == self.lease && published != self.lease {
+            self.run = Run(self.draw.number());
+            self.voter.begin_run(self.run);
+        }
+        self.published = published;
     }
 
     fn tell_peers(&mut self) {
@@ -570,7 +668,7 @@ impl Thread {
                 }
                 self.tell_epoch(before);
             }
-            Input::Contact => self.is_publishing = false,
+            Input::Contact(is_taken) => self.contact_written(now, is_taken),
             Input::Voted(ballot, voted) => {
                 if voted == Voted::Evicted {
                     info!(
@@ -611,21 +709,11 @@ impl Thread {
 
     fn watched(&mut self, now: Time, watched: Watched) {
         let me = &self.parts.me;
-        let mut own = None;
         let mut has_nodes = watched.whole;
-        if watched.whole {
-            // What is not in it is gone.
-            self.registered = None;
-            own = Some(None);
-        }
+        // What is not in the whole is gone.
+        let mut own = watched.whole.then_some(None);
         for change in &watched.changes {
             match change {
-                Change::Registered(name, lease) => {
-                    has_nodes = true;
-                    if name == me {
-                        self.registered = *lease;
-                    }
-                }
                 Change::Contact(..) => has_nodes = true,
                 Change::Epoch(name, held) if name == me => own = Some(held.clone()),
                 Change::Epoch(..) => {}
@@ -637,6 +725,7 @@ impl Thread {
         self.voter.read(now, watched.changes, watched.whole);
         if has_nodes {
             self.peers_are_told = false;
+            self.see_contact();
         }
         self.follow_lease();
     }
@@ -689,6 +778,15 @@ impl Thread {
     fn owner_has_proof(&self, lease: Option<LeaseId>) -> bool {
         self.owner.reported_until(lease) > Time::default()
     }
+}
+
+/// How long a call to an endpoint of etcd may take, if others may take `longest`: all of it is repeated. Where there is
+/// another endpoint, that of a dead gateway must not cost more than half of the usual window.
+pub fn call_timeout(client: &Client, longest: Duration) -> Duration {
+    longest.min(match client.endpoint_count() {
+        1 => Duration::from_millis(500),
+        _ => Duration::from_millis(250),
+    })
 }
 
 /// The address of `--beat-address`, or else the one that VXLAN packets come from.

@@ -11,12 +11,13 @@ use crate::witness::voter::{Ballot, Change, Voted};
 use log::{debug, info, warn};
 use std::io;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 
-/// Registrations and epochs, in one watch so that they come in one order, and no rows, which may be many: from all
-/// below `/wmgwd/meta/` to all below `/wmgwd/node/`.
-const KEYS: (&[u8], &[u8]) = (b"/wmgwd/meta/", b"/wmgwd/node0");
+/// Contacts and epochs, in one watch so that they come in one order, and no rows, which may be many: from the first
+/// to the last, with the votes between them.
+const KEYS: (&[u8], &[u8]) = (b"/wmgwd/meta/beat/", b"/wmgwd/meta/witness0");
 /// How long one watch lives.
 const BOUND: Duration = Duration::from_secs(10);
 /// How long a watch that failed rests, at first and at most.
@@ -50,6 +51,17 @@ pub struct Watched {
 pub struct Writer {
     client: Client,
     post: Post,
+    watch: Arc<Mutex<Watch>>,
+}
+
+/// What the threads `witness_watch` share. Held while changes are told, so that they are told in order.
+#[derive(Debug, Default)]
+struct Watch {
+    /// Which of the threads counts.
+    generation: u32,
+    /// At which endpoint that is.
+    endpoint: usize,
+    last: Option<Revision>,
 }
 
 impl Writer {
@@ -57,7 +69,14 @@ impl Writer {
         Writer {
             client: client.clone(),
             post: post.clone(),
+            watch: Arc::default(),
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Watch> {
+        self.watch
+            .lock()
+            .expect("a thread that panics takes the process with it")
     }
 
     /// Starts a thread that has etcd do one thing after the other.
@@ -79,7 +98,8 @@ impl Writer {
         let (what, error) = match request {
             Request::Contact(txn) => {
                 let reply = self.client.txn(&txn);
-                self.post.send(Input::Contact);
+                let is_taken = reply.as_ref().map(schema::witness::contact_published);
+                self.post.send(Input::Contact(is_taken.ok()));
                 ("publish where beats are received", reply.err())
             }
             Request::Epoch(number, txn) => {
@@ -109,25 +129,57 @@ impl Writer {
         }
     }
 
-    /// Starts the thread `witness_watch`.
+    /// Starts the thread `witness_watch`, and `witness_rewatch`, which starts another one if the endpoint of the first
+    /// stops answering.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// They cannot be started.
     pub fn watch(&self) -> io::Result<()> {
-        let writer = self.clone();
-        Builder::new()
-            .name("witness_watch".to_owned())
-            .spawn(move || writer.follow_for_ever())?;
+        self.spawn_watch(0)?;
+        if self.client.endpoint_count() > 1 {
+            let writer = self.clone();
+            Builder::new()
+                .name("witness_rewatch".to_owned())
+                .spawn(move || writer.watch_again())?;
+        }
         Ok(())
     }
 
-    fn follow_for_ever(&self) {
+    fn spawn_watch(&self, generation: u32) -> io::Result<()> {
+        let writer = self.clone();
+        Builder::new()
+            .name("witness_watch".to_owned())
+            .spawn(move || writer.follow_while_current(generation))?;
+        Ok(())
+    }
+
+    /// Thread `witness_rewatch`.
+    fn watch_again(&self) {
+        let failures = self.client.failures();
+        while let Ok(endpoint) = failures.recv() {
+            let generation = {
+                let mut watch = self.state();
+                if watch.endpoint != endpoint {
+                    continue;
+                }
+                watch.generation += 1;
+                watch.generation
+            };
+            if let Err(error) = self.spawn_watch(generation) {
+                warn!("cannot start the thread `witness_watch`: {error}");
+            }
+            // An etcd that is slow everywhere must not make thread after thread.
+            sleep(LONGEST_PAUSE);
+            while failures.try_recv().is_ok() {}
+        }
+    }
+
+    fn follow_while_current(&self, generation: u32) {
         let mut complaint = Complaint::default();
         let mut pause = PAUSE;
-        let mut last = None;
-        loop {
-            let before = last;
-            match self.follow(&mut last) {
+        while self.state().generation == generation {
+            let before = self.state().last;
+            match self.follow(generation) {
                 Ok(()) => {
                     pause = PAUSE;
                     if complaint.settle() {
@@ -135,14 +187,16 @@ impl Writer {
                     }
                 }
                 Err(error) => {
-                    if last > before {
+                    let mut watch = self.state();
+                    if watch.last > before {
                         pause = PAUSE;
                     }
                     if matches!(error, Error::Compacted { .. }) {
                         // Nothing may have changed for longer than etcd keeps.
-                        last = None;
+                        watch.last = None;
                         continue;
                     }
+                    drop(watch);
                     let reason = chain(&error);
                     if complaint.raise(&reason) {
                         warn!("the watch on the other nodes ended: {reason}");
@@ -154,24 +208,40 @@ impl Writer {
         }
     }
 
-    /// Follows etcd for one bound, from a snapshot if there is no last revision.
-    fn follow(&self, last: &mut Option<Revision>) -> Result<(), Error> {
-        let mut seen = match *last {
+    /// Follows etcd for one bound, or until another thread does, from a snapshot if there is no last revision.
+    fn follow(&self, generation: u32) -> Result<(), Error> {
+        let last = self.state().last;
+        let mut seen = match last {
             Some(seen) => seen,
             None => {
                 let all = self.client.range_between(KEYS.0, KEYS.1)?;
                 let read = |kv: &KeyValue| change(kv, Some(&kv.value));
+                let mut watch = self.state();
+                if watch.generation != generation {
+                    return Ok(());
+                }
                 self.post.send(Input::Watched(Watched {
                     changes: all.kvs.iter().filter_map(read).collect(),
                     revision: all.revision,
                     whole: true,
                 }));
+                watch.last = Some(all.revision);
                 all.revision
             }
         };
-        *last = Some(seen);
-        for batch in self.client.watch_between(KEYS, seen.next(), BOUND)? {
+        let batches = self.client.watch_between(KEYS, seen.next(), BOUND)?;
+        {
+            let mut watch = self.state();
+            if watch.generation == generation {
+                watch.endpoint = self.client.endpoint_in_use();
+            }
+        }
+        for batch in batches {
             let batch = batch?;
+            let mut watch = self.state();
+            if watch.generation != generation {
+                return Ok(());
+            }
             for events in batch
                 .events
                 .chunk_by(|one, next| one.kv.mod_revision == next.kv.mod_revision)
@@ -179,7 +249,7 @@ impl Writer {
                 self.pass_on(events);
             }
             seen = seen.max(batch.revision);
-            *last = Some(seen);
+            watch.last = Some(seen);
         }
         Ok(())
     }
@@ -207,7 +277,6 @@ fn change(kv: &KeyValue, value: Option<&[u8]>) -> Option<Change> {
     let key = Key::read(&kv.key).ok()?;
     let value = value.map(|bytes| schema::read_value(&key, bytes).0);
     Some(match key {
-        Key::Node(name) => Change::Registered(name, value.and(kv.lease)),
         Key::Contact(name) => {
             let contact = match value {
                 Some(Value::Contact(contact)) => kv.lease.map(|lease| (lease, contact)),

@@ -13,6 +13,7 @@ mod connect;
 mod endpoint;
 mod error;
 mod ops;
+mod reach;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
@@ -35,9 +36,11 @@ use crate::sys::clock;
 use crate::telemetry::metrics::Metrics;
 use auth::{Session, Token};
 use connect::AddressResolver;
+use reach::Reach;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use tls::Tls;
 use ureq::config::Config;
@@ -65,6 +68,7 @@ pub struct Client {
     endpoints: Vec<Endpoint>,
     /// Index of the endpoint that answered last.
     preferred: AtomicUsize,
+    reach: Arc<Reach>,
     timeout: Duration,
     tls: Option<Arc<Tls>>,
     session: Option<Arc<Session>>,
@@ -73,7 +77,7 @@ pub struct Client {
 
 impl Clone for Client {
     /// An independent client with its own connections: a slow call of one never holds up the other. Shared
-    /// are the token, the settings of TLS and the addresses of names.
+    /// are the token, the settings of TLS, the addresses of names, and which endpoints have failed of late.
     fn clone(&self) -> Client {
         let clone = Client::with(
             self.endpoints.clone(),
@@ -82,7 +86,10 @@ impl Clone for Client {
             self.session.clone(),
             self.resolver.clone(),
         );
-        let clone = clone.counting(self.metrics.clone());
+        let clone = Client {
+            reach: self.reach.clone(),
+            ..clone.counting(self.metrics.clone())
+        };
         clone
             .preferred
             .store(self.preferred.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -144,6 +151,7 @@ impl Client {
         Client {
             agent: Agent::with_parts(config, tls::connector(tls.clone()), resolver.clone()),
             resolver,
+            reach: Arc::new(Reach::new(endpoints.len())),
             endpoints,
             preferred: AtomicUsize::new(0),
             timeout,
@@ -161,6 +169,21 @@ impl Client {
     /// The client, with another time for each call.
     pub fn within(self, timeout: Duration) -> Client {
         Client { timeout, ..self }
+    }
+
+    /// How many endpoints there are.
+    pub fn endpoint_count(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Which endpoint has answered this client last: an index.
+    pub fn endpoint_in_use(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed)
+    }
+
+    /// Each endpoint that stops answering from now on, this client or any of its clones: its index.
+    pub fn failures(&self) -> Receiver<usize> {
+        self.reach.failures()
     }
 
     /// All keys that begin with `prefix` as of one revision, linearizable, however many: a call for
@@ -336,7 +359,8 @@ impl Client {
         self.each_endpoint(call, body, None, |at, reply| parse(&at.body(reply)?))
     }
 
-    /// Tries the endpoints in turn, the one that answered last first, until one answers; each once.
+    /// Tries the endpoints in turn, the one that answered last first and those that have failed of late last, until
+    /// one answers; each once.
     fn each_endpoint<T>(
         &self,
         call: &'static str,
@@ -345,9 +369,8 @@ impl Client {
         read: impl Fn(&Attempt, Response<Body>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let first = self.preferred.load(Ordering::Relaxed);
-        let count = self.endpoints.len();
         let mut failure = Error::NoEndpoint;
-        for index in (0..count).map(|offset| (first + offset) % count) {
+        for index in self.reach.order(first) {
             let begun = clock::now();
             let attempt = Attempt {
                 call,
@@ -365,9 +388,11 @@ impl Client {
                     if let (Error::Tls { .. }, Some(tls)) = (&error, &self.tls) {
                         tls.renew();
                     }
+                    self.reach.failed(index);
                     failure = error;
                 }
                 result => {
+                    self.reach.answered(index);
                     self.preferred.store(index, Ordering::Relaxed);
                     return result;
                 }

@@ -6,6 +6,7 @@ use crate::Failure;
 use crate::host::factory::HostFactory;
 use crate::model::frr::EvpnFilter;
 use crate::model::types::VniRange;
+use crate::sys::realtime;
 use crate::telemetry::logging;
 use std::thread::Builder;
 use std::time::Duration;
@@ -29,7 +30,8 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
         EvpnFilter::List
     };
     let host = HostFactory::open(mock == "mock", range.ok_or_else(usage)?, filter)?;
-    process::settle_in(!host.is_mock());
+    let is_real = !host.is_mock();
+    process::settle_in(is_real);
     let guard = Process::bind(
         &Address::from_argument(address),
         margin,
@@ -39,7 +41,13 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
     // A thread of its own for its name in the log, where the lines of the daemon stand as well.
     Builder::new()
         .name("guard".to_owned())
-        .spawn(|| guard.run())?
+        .spawn(move || {
+            if is_real {
+                // The daemon has said so if it cannot be had.
+                let _ = realtime::raise();
+            }
+            guard.run();
+        })?
         .join()
         .expect("a thread that panics takes the process with it");
     Ok(())

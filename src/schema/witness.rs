@@ -154,20 +154,52 @@ fn vote_bytes(revision: Revision, lease: LeaseId, run: Run) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The transaction that publishes a node's contact, while it is registered under that lease.
+/// The transaction that publishes the contact of a gateway, while it is registered under that lease.
 pub fn publish_contact(me: &NodeName, lease: LeaseId, contact: &Contact) -> Txn {
-    Txn {
-        compares: vec![Compare::LeaseIs {
-            key: Key::Node(me.clone()).bytes(),
-            lease,
-        }],
-        then: vec![Op::Put {
-            key: Key::Contact(me.clone()).bytes(),
-            value: contact_bytes(contact),
-            lease: Some(lease),
-        }],
+    let is_registered = Compare::LeaseIs {
+        key: Key::Node(me.clone()).bytes(),
+        lease,
+    };
+    put_contact(me, lease, contact, is_registered)
+}
+
+/// The transaction that publishes the contact of a witness that serves nothing, if no gateway has its name.
+pub fn publish_witness(me: &NodeName, lease: LeaseId, contact: &Contact) -> Txn {
+    let is_no_gateway = Compare::CreateRevisionIs {
+        key: Key::Node(me.clone()).bytes(),
+        revision: Revision(0),
+    };
+    put_contact(me, lease, contact, is_no_gateway)
+}
+
+/// A contact stays on its lease until that ends: other nodes count a witness as gone whose contact is not on the lease
+/// that they have named.
+fn put_contact(me: &NodeName, lease: LeaseId, contact: &Contact, condition: Compare) -> Txn {
+    let key = Key::Contact(me.clone()).bytes();
+    let put = Op::Put {
+        key: key.clone(),
+        value: contact_bytes(contact),
+        lease: Some(lease),
+    };
+    let is_absent = Compare::CreateRevisionIs {
+        key: key.clone(),
+        revision: Revision(0),
+    };
+    let again = Txn {
+        compares: vec![condition.clone(), Compare::LeaseIs { key, lease }],
+        then: vec![put.clone()],
         otherwise: Vec::new(),
+    };
+    Txn {
+        compares: vec![condition, is_absent],
+        then: vec![put],
+        otherwise: vec![Op::Txn(again)],
     }
+}
+
+/// Whether a [`publish_contact`] or [`publish_witness`] did so.
+pub fn contact_published(reply: &TxnReply) -> bool {
+    super::registered(reply)
 }
 
 /// The transaction that puts an epoch in place, if the key was last changed at `condition` (0: is absent). Sent twice
@@ -238,7 +270,7 @@ pub fn write_vote(me: &NodeName, ballot: &Ballot) -> Txn {
     });
     let gone = others.filter(|it| ballot.gone.contains(&it.name));
     let gone = gone.map(|it| Compare::LeaseIsNot {
-        key: Key::Node(it.name.clone()).bytes(),
+        key: Key::Contact(it.name.clone()).bytes(),
         lease: it.lease,
     });
     // With up to three witnesses, one other vote is the most that is needed: any of these will do.
@@ -261,7 +293,7 @@ pub fn write_vote(me: &NodeName, ballot: &Ballot) -> Txn {
                 revision: ballot.revision,
             },
             Compare::LeaseIs {
-                key: Key::Node(me.clone()).bytes(),
+                key: Key::Contact(me.clone()).bytes(),
                 lease: ballot.lease,
             },
             Compare::ModRevisionIs {

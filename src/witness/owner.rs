@@ -220,7 +220,7 @@ impl Owner {
         }
     }
 
-    /// The other nodes that are registered and have a contact.
+    /// The other nodes that have a contact.
     pub fn candidates(&mut self, candidates: BTreeMap<NodeName, Candidate>) {
         self.candidates = candidates;
     }

@@ -32,7 +32,7 @@ pub struct Ballot {
     pub run: Run,
     /// The revision of the voter's own epoch key; 0 if it has none.
     pub own: Revision,
-    /// The other witnesses that count as one vote each, if their registration is not on the named lease any more.
+    /// The other witnesses that count as one vote each, if their contact is not on the named lease any more.
     pub gone: Vec<NodeName>,
 }
 
@@ -61,8 +61,6 @@ pub enum Act {
 /// A change in etcd, as far as it matters here. All of one revision come together, in the order of revisions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// A node's registration, with its lease.
-    Registered(NodeName, Option<LeaseId>),
     /// A node's contact, with its lease.
     Contact(NodeName, Option<(LeaseId, Contact)>),
     /// An epoch key: its revision, its lease, what it holds. `None` if it is deleted; what cannot be read has no
@@ -109,12 +107,11 @@ pub struct Voter {
     lease: Option<LeaseId>,
     proof_until: Time,
     own: Revision,
-    registered: BTreeMap<NodeName, LeaseId>,
     contacts: BTreeMap<NodeName, (LeaseId, Contact)>,
     watched: BTreeMap<NodeName, Watched>,
     memory: BTreeMap<LeaseId, Memory>,
-    /// Of each epoch that was read, by its owner: since when this node has known that a witness is not registered any
-    /// more under the lease that the epoch names.
+    /// Of each epoch that was read, by its owner: since when this node has known that the contact of a witness is not
+    /// on the lease any more that the epoch names.
     gone: BTreeMap<(NodeName, Witness), Time>,
     /// From when on an owner is certainly silent whose lease ended without an eviction.
     silent_from: BTreeMap<NodeName, Time>,
@@ -130,7 +127,6 @@ impl Voter {
             lease: None,
             proof_until: Time::default(),
             own: Revision(0),
-            registered: BTreeMap::new(),
             contacts: BTreeMap::new(),
             watched: BTreeMap::new(),
             memory: BTreeMap::new(),
@@ -139,11 +135,16 @@ impl Voter {
         }
     }
 
-    /// The lease that this node is registered under; `None` before it ends it, for whatever reason: from then on
+    /// The lease that this node's contact is on; `None` before it ends it, for whatever reason: from then on
     /// nothing is acknowledged under it.
     pub fn set_lease(&mut self, lease: Option<LeaseId>) {
         self.lease = lease;
         self.proof_until = Time::default();
+    }
+
+    /// Another run begins: what names the one before is not acknowledged any more, nor voted on.
+    pub fn begin_run(&mut self, run: Run) {
+        self.run = run;
     }
 
     /// Until when this node has proof itself, and the revision of its own epoch key.
@@ -152,13 +153,10 @@ impl Voter {
         self.own = own;
     }
 
-    /// The nodes that can be named or beaten: registered, with a contact on the same lease.
+    /// The nodes that can be named or beaten.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, LeaseId, &Contact)> {
-        self.contacts.iter().filter_map(|(name, (lease, contact))| {
-            let is_other = *name != self.me;
-            let is_registered = self.registered.get(name) == Some(lease);
-            (is_other && is_registered).then_some((name, *lease, contact))
-        })
+        let others = self.contacts.iter().filter(|(name, _)| **name != self.me);
+        others.map(|(name, (lease, contact))| (name, *lease, contact))
     }
 
     /// What a node has published, and on which lease.
@@ -173,8 +171,6 @@ impl Voter {
         }
         for change in changes {
             match change {
-                Change::Registered(name, Some(lease)) => drop(self.registered.insert(name, lease)),
-                Change::Registered(name, None) => drop(self.registered.remove(&name)),
                 Change::Contact(name, Some(contact)) => drop(self.contacts.insert(name, contact)),
                 Change::Contact(name, None) => drop(self.contacts.remove(&name)),
                 Change::Epoch(name, held) => self.read_epoch(now, name, held),
@@ -186,17 +182,15 @@ impl Voter {
     }
 
     fn forget_absent(&mut self, now: Time, changes: &[Change]) {
-        let mut named: [BTreeSet<&NodeName>; 3] = Default::default();
+        let mut named: [BTreeSet<&NodeName>; 2] = Default::default();
         for change in changes {
             match change {
-                Change::Registered(name, _) => named[0].insert(name),
-                Change::Contact(name, _) => named[1].insert(name),
-                Change::Epoch(name, _) => named[2].insert(name),
+                Change::Contact(name, _) => named[0].insert(name),
+                Change::Epoch(name, _) => named[1].insert(name),
             };
         }
-        self.registered.retain(|name, _| named[0].contains(name));
-        self.contacts.retain(|name, _| named[1].contains(name));
-        let absent = self.watched.keys().filter(|name| !named[2].contains(name));
+        self.contacts.retain(|name, _| named[0].contains(name));
+        let absent = self.watched.keys().filter(|name| !named[1].contains(name));
         for name in absent.cloned().collect::<Vec<_>>() {
             self.read_epoch(now, name, None);
         }
@@ -269,7 +263,7 @@ impl Voter {
     }
 
     /// Notes since when a witness of an epoch is gone. All changes of this revision are known, those of the
-    /// epoch among them: what is not registered now was gone after the epoch was written.
+    /// epoch among them: a contact that is not there now was gone after the epoch was written.
     fn note_the_gone(&mut self, now: Time) {
         let mut gone = BTreeMap::new();
         for (owner, watched) in &self.watched {
@@ -277,7 +271,8 @@ impl Voter {
                 continue;
             };
             for witness in &epoch.witnesses {
-                if self.registered.get(&witness.name) != Some(&witness.lease) {
+                let contact = self.contacts.get(&witness.name);
+                if contact.map(|(lease, _)| *lease) != Some(witness.lease) {
                     let key = (owner.clone(), witness.clone());
                     let since = self.gone.get(&key).copied().unwrap_or(now);
                     gone.insert(key, since);

@@ -19,6 +19,8 @@ static ONE: Mutex<()> = Mutex::new(());
 pub struct Lab {
     dir: tempdir::Dir,
     vnis: u32,
+    /// Where etcd answers, as `--etcd` takes it, and a node in which it is asked.
+    etcd: (String, &'static str),
     _one: MutexGuard<'static, ()>,
 }
 
@@ -45,9 +47,21 @@ impl Lab {
             return None;
         }
         let one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let given = |option: &str| options.iter().position(|it| *it == option);
+        let members = given("--etcd").is_some_and(|at| options[at + 1] == "members");
+        let gateways = given("--gateways").map_or(3, |at| options[at + 1].parse().unwrap());
+        let of_gateway = |number: u32| format!("http://10.0.3.{}:2379", 10 + number);
         let lab = Lab {
             dir: tempdir::Dir::new(test),
             vnis,
+            // (gw1 is the one that loses power.)
+            etcd: match members {
+                true => (
+                    (1..=gateways).map(of_gateway).collect::<Vec<_>>().join(","),
+                    "gw2",
+                ),
+                false => ("http://10.0.3.100:2379".to_owned(), "etcd1"),
+            },
             _one: one,
         };
         let fixed = ["up", "--vnis", &vnis.to_string()];
@@ -57,6 +71,12 @@ impl Lab {
             .unwrap();
         assert!(output.status.success(), "lab up: {}", text(&output));
         Some(lab)
+    }
+
+    /// Where etcd answers, as `--etcd` takes it.
+    #[allow(dead_code)]
+    pub fn etcd(&self) -> String {
+        self.etcd.0.clone()
     }
 
     /// Where it keeps its state and its logs; removed with it. Of those who share this file, the benchmark asks.
@@ -133,7 +153,7 @@ impl Lab {
             "--maxvni",
             &vnis,
             "--etcd",
-            "http://10.0.3.100:2379",
+            &self.etcd.0,
         ];
         let (child, log) = self.background(node, "wmgwd", &[&fixed, options].concat());
         Daemon {
@@ -161,7 +181,7 @@ impl Lab {
             "--prefix",
             "/wmgwd/vni/",
         ];
-        let printed = self.ask("etcd1", &command);
+        let printed = self.ask(self.etcd.1, &command);
         let lines: Vec<&str> = printed.lines().collect();
         let value = |key: &str| {
             let at = lines.iter().position(|line| *line == key)?;

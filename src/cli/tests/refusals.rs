@@ -78,6 +78,9 @@ fn errors_name_the_option_and_what_it_takes() {
         (&["drain", "gw1", "gw2"], &["\"gw2\" is too much: only one <name> is taken"]),
         (&["undrain", "gw1", "--", "-h"], &["\"-h\" is too much", "<name>"]),
         (&["drain", "gw1", "--force", "true"], &["\"true\" is too much", "after \"=\""]),
+        (&["witness", "--name=x"], &["--beat-address", "(required)"]),
+        (&["witness", "--beat-address=192.0.2.1"], &["--name", "(required)"]),
+        (&["witness", "--name=x", "--beat-address=::1", "--minvni=1"], &["no option \"--minvni\""]),
         (&["withdraw", "--name=x"], &["no option \"--name\""]),
         (&["withdraw", "--minvni=7", "--maxvni=6"], &["--minvni 7", "--maxvni 6"]),
     ];

@@ -92,13 +92,14 @@ fn a_bad_variable_is_named() {
 #[test]
 fn every_option_of_every_command_has_its_variable() {
     use std::os::unix::ffi::OsStringExt;
-    let commands: [(&[&str], _); 6] = [
+    let commands: [(&[&str], _); 7] = [
         (&[], Args::get_args_info().flags),
         (&["withdraw"], WithdrawArgs::get_args_info().flags),
         (&["check"], CheckArgs::get_args_info().flags),
         (&["status"], StatusArgs::get_args_info().flags),
         (&["drain", "gw1"], DrainArgs::get_args_info().flags),
         (&["undrain", "gw1"], UndrainArgs::get_args_info().flags),
+        (&["witness"], WitnessArgs::get_args_info().flags),
     ];
     for (command, flags) in commands {
         let mut variables = 0;

@@ -2,6 +2,7 @@
 
 use super::database::{Database, Registered, Trial};
 use super::links::{self, Links};
+use super::look_beats::look_at_beats;
 use super::look_passage::look_at_passage;
 use super::refusal::Refusal;
 use super::system::{self, System};
@@ -37,7 +38,13 @@ pub fn look(config: &CheckConfig) -> Facts {
         true => Facts::default(),
         false => host(&config.purpose),
     };
-    facts.etcd = Some(database(config));
+    let (etcd, client) = database(config);
+    facts.etcd = Some(etcd);
+    let me = config.purpose.name.as_ref();
+    // That the keys cannot be read is said of etcd.
+    facts.beats = me
+        .zip(client)
+        .and_then(|(me, client)| look_at_beats(me, &client).ok()?);
     facts
 }
 
@@ -75,6 +82,7 @@ fn host(purpose: &Purpose) -> Facts {
             .to_vec(),
         links: Some(links),
         etcd: None,
+        beats: None,
     }
 }
 
@@ -149,8 +157,8 @@ fn number(path: &Path) -> Option<u32> {
 }
 
 /// Looks at etcd through `client`, and at each member by itself through one of `members`. `timeout` is how long
-/// one call may take.
-fn database(config: &CheckConfig) -> Database {
+/// one call may take. With a client, if etcd answers.
+fn database(config: &CheckConfig) -> (Database, Option<Client>) {
     let (purpose, timeout) = (&config.purpose, config.timing.etcd_timeout);
     let mut database = Database {
         timeout,
@@ -168,19 +176,21 @@ fn database(config: &CheckConfig) -> Database {
         });
         database.members.push((endpoint.to_string(), status));
     }
-    let Ok(client) = &client else { return database };
+    let Ok(client) = client else {
+        return (database, None);
+    };
     // Each of these would take all endpoints' deadlines to say the same again.
     if database.members.iter().all(|(_, status)| status.is_err()) {
-        return database;
+        return (database, None);
     }
-    database.lease = Some(try_lease(purpose, client).map_err(|error| Refusal::from(&error)));
+    database.lease = Some(try_lease(purpose, &client).map_err(|error| Refusal::from(&error)));
     database.voters = client.voters().ok();
     database.write = client
         .txn(&never(purpose))
         .err()
         .map(|error| Refusal::from(&error));
-    database.nodes = Some(nodes(client).map_err(|error| Refusal::from(&error)));
-    database
+    database.nodes = Some(nodes(&client).map_err(|error| Refusal::from(&error)));
+    (database, Some(client))
 }
 
 /// Gets a lease as the node would, renews it once, and gives it back.

@@ -3,12 +3,13 @@
 //! What was found (`Facts`) is collected by [`look`], which only looks; the one thing that it leaves anywhere is
 //! a lease in etcd, for the moment until it is revoked. Pure functions judge it, one module a
 //! part of the host: [`links`], [`system`], [`passage`] (with [`ruleset`]), [`routing`], [`startup`], [`signs`],
-//! [`database`] (with [`refusal`]). [`show`]
-//! writes it down.
+//! [`database`] (with [`refusal`]), [`beats`]. [`show`] writes it down.
 
+pub mod beats;
 pub mod database;
 pub mod links;
 pub mod look;
+mod look_beats;
 mod look_passage;
 pub mod passage;
 pub mod refusal;
@@ -168,6 +169,8 @@ pub struct Facts {
     pub signs: Vec<(Sign, SignState)>,
     /// etcd.
     pub etcd: Option<database::Database>,
+    /// The beats of early detection.
+    pub beats: Option<beats::Beats>,
 }
 
 /// What the facts mean, in the order in which they are best repaired.
@@ -196,6 +199,9 @@ pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
     findings.extend(signs::findings(&facts.signs));
     if let Some(etcd) = &facts.etcd {
         findings.extend(database::findings(purpose, etcd, guarded));
+    }
+    if let Some(beats) = &facts.beats {
+        findings.extend(beats::findings(beats));
     }
     findings
 }

@@ -7,7 +7,9 @@ use crate::model::ring::{Member, Ring};
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::{self, KernelHold, Key, Meta, Value};
 use crate::telemetry::log_text::{self, spans};
+use crate::witness::{Epoch, Standing};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// More unreadable keys than this are counted, not named.
 const NAMED: usize = 5;
@@ -18,6 +20,9 @@ struct Read {
     nodes: BTreeMap<NodeName, Registered>,
     metas: BTreeMap<NodeName, Meta>,
     drains: BTreeSet<NodeName>,
+    /// Who receives beats.
+    contacts: BTreeSet<NodeName>,
+    epochs: BTreeMap<NodeName, Epoch>,
     rows: BTreeMap<Vni, Row>,
     foreign: Vec<String>,
 }
@@ -51,6 +56,7 @@ pub fn report(snapshot: &Snapshot, marks: &mut Marks) -> Report {
         revision: snapshot.revision,
         time: snapshot.time,
         nodes,
+        witnesses: read.witnesses().cloned().collect(),
         vnis,
         warnings,
     }
@@ -97,6 +103,10 @@ fn read(snapshot: &Snapshot, marks: &mut Marks) -> Read {
                 read.metas.insert(name, meta);
             }
             (Key::Drain(name), _) => drop(read.drains.insert(name)),
+            (Key::Contact(name), Value::Contact(_)) => drop(read.contacts.insert(name)),
+            (Key::Epoch(name), Value::Standing(Standing::Epoch(epoch))) => {
+                read.epochs.insert(name, epoch);
+            }
             _ => {}
         }
     }
@@ -114,6 +124,19 @@ impl Read {
             unable: self.metas.get(name).and_then(|meta| meta.unable.as_ref()),
             rank: self.fitness(name).map(|it| it.rank),
         }))
+    }
+
+    /// Those that receive beats and serve nothing.
+    fn witnesses(&self) -> impl Iterator<Item = &NodeName> {
+        let serves_nothing = |name: &&NodeName| !self.nodes.contains_key(*name);
+        self.contacts.iter().filter(serves_nothing)
+    }
+
+    /// Who proves a node, and its window.
+    fn proof(&self, name: &NodeName) -> Option<(Vec<NodeName>, Duration)> {
+        let epoch = self.epochs.get(name)?;
+        let witnesses = epoch.witnesses.iter().map(|it| it.name.clone());
+        Some((witnesses.collect(), epoch.window))
     }
 
     /// How well a node says that it can forward.
@@ -224,6 +247,7 @@ impl Read {
                     gains: 0,
                     loses: 0,
                     fitness: self.fitness(name),
+                    proof: self.proof(name),
                 };
                 (name, node)
             })
@@ -298,6 +322,17 @@ impl Read {
                 warnings.push(format!(
                     "the kernel of {} does not hold the lease: {why}; if daemon and guard are killed at once there, \
                      it goes on answering ARP",
+                    node.name
+                ));
+            }
+        }
+        for node in nodes {
+            let is_alone = |(witnesses, _): &(Vec<NodeName>, Duration)| witnesses.is_empty();
+            let has_others = self.contacts.iter().any(|name| *name != node.name);
+            if node.proof.as_ref().is_some_and(is_alone) && has_others {
+                warnings.push(format!(
+                    "no other node acknowledges the beats of {}, so that only the end of its lease tells that it is \
+                     dead; see wmgwd check on it",
                     node.name
                 ));
             }

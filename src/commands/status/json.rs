@@ -2,7 +2,7 @@
 
 use super::{Report, Since, VniReport, VniState};
 use crate::model::fitness::Sign;
-use crate::model::types::Vni;
+use crate::model::types::{NodeName, Vni};
 use crate::schema::KernelHold;
 use serde_json::{Map, Value, json};
 
@@ -27,6 +27,8 @@ pub fn json(report: &Report, asked: &[VniReport]) -> String {
                 "gains": node.gains,
                 "loses": node.loses,
                 "rank": node.fitness.map(|it| it.rank.number()),
+                "witnesses": node.proof.as_ref().map(|(names, _)| texts(names)),
+                "window": node.proof.as_ref().map(|(_, window)| window.as_secs_f64()),
                 "bad_signs": node.fitness.map(|it| it.bad.iter().map(Sign::name).collect::<Vec<_>>()),
             })
         })
@@ -47,12 +49,17 @@ pub fn json(report: &Report, asked: &[VniReport]) -> String {
         "revision": report.revision.0,
         "time": report.time,
         "nodes": nodes,
+        "witnesses": texts(&report.witnesses),
         "states": states,
         "vnis": rows,
         "warnings": report.warnings,
     })
     .to_string()
         + "\n"
+}
+
+fn texts(names: &[NodeName]) -> Vec<&str> {
+    names.iter().map(NodeName::as_str).collect()
 }
 
 fn kernel_hold(hold: &KernelHold) -> Value {

@@ -49,6 +49,8 @@ pub struct Report {
     pub time: u64,
     /// The registered nodes, by name.
     pub nodes: Vec<Node>,
+    /// Those that serve nothing and are witnesses, by name.
+    pub witnesses: Vec<NodeName>,
     /// The VNIs that should be served, and those whose rows name a node.
     pub vnis: Vec<VniReport>,
     /// What an operator should know, each in one line.
@@ -110,6 +112,8 @@ pub struct Node {
     pub loses: usize,
     /// How well it says that it can forward; `None` if it is of a version that does not say.
     pub fitness: Option<Fitness>,
+    /// Who proves it beside its lease, by name, and its window; `None` if it has named no witness, ever.
+    pub proof: Option<(Vec<NodeName>, Duration)>,
 }
 
 /// How a node is, as far as etcd can tell.

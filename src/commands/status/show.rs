@@ -3,7 +3,7 @@
 use super::{Health, Node, Report, VniReport, VniState};
 use crate::model::types::{Vni, VniRange};
 use crate::schema::KernelHold;
-use crate::telemetry::log_text::spans;
+use crate::telemetry::log_text::{self, spans};
 use std::time::Duration;
 
 /// More nodes, warnings or single VNIs than this are counted, not shown.
@@ -134,6 +134,7 @@ fn nodes(report: &Report) -> Vec<Line> {
             node.owns.to_string(),
             node.gains.to_string(),
             node.loses.to_string(),
+            witnesses(node),
         ];
         let tone = match node.health {
             Health::Unfit | Health::NoLease => Tone::Bad,
@@ -144,17 +145,47 @@ fn nodes(report: &Report) -> Vec<Line> {
         (tone, cells)
     };
     let head = [
-        "NODE", "STATE", "VERSION", "VNIS", "POINTS", "SHARE", "LEASE", "KERNEL", "OWNS", "GAINS",
+        "NODE",
+        "STATE",
+        "VERSION",
+        "VNIS",
+        "POINTS",
+        "SHARE",
+        "LEASE",
+        "KERNEL",
+        "OWNS",
+        "GAINS",
         "LOSES",
+        "WITNESSES",
     ];
     // Numbers stand right, so that their digits stand below each other.
     let right = [
-        false, false, false, false, true, true, true, false, true, true, true,
+        false, false, false, false, true, true, true, false, true, true, true, false,
     ];
     let rows: Vec<_> = report.nodes.iter().take(SHOWN).map(row).collect();
     let mut lines = table(head, right, &rows);
     lines.extend(more(report.nodes.len(), "nodes"));
+    if !report.witnesses.is_empty() {
+        let names: Vec<&str> = report.witnesses.iter().map(|it| it.as_str()).collect();
+        let names = log_text::names(&names);
+        lines.push(line(
+            Tone::Plain,
+            format!("serving nothing, as a witness: {names}"),
+        ));
+    }
     lines
+}
+
+/// Who proves a node beside its lease, and for how long each of its beats does.
+fn witnesses(node: &Node) -> String {
+    match &node.proof {
+        None => "-".to_owned(),
+        Some((names, _)) if names.is_empty() => "none".to_owned(),
+        Some((names, window)) => {
+            let names: Vec<&str> = names.iter().map(|it| it.as_str()).collect();
+            format!("{} ({}s)", names.join(","), window.as_secs_f64())
+        }
+    }
 }
 
 fn kernel_hold(hold: &KernelHold) -> &'static str {

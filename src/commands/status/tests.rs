@@ -80,14 +80,53 @@ fn all_served() {
         "\
 2 nodes, 6 VNIs: all served   (revision 1000)
 
-NODE  STATE      VERSION  VNIS  POINTS  SHARE  LEASE  KERNEL  OWNS  GAINS  LOSES
-gw1   ok         0.1.0    1-6        1   100%     4s  -          6      0      0
-gw2   no points  0.1.0    1-6        0     0%     4s  -          0      0      0
+NODE  STATE      VERSION  VNIS  POINTS  SHARE  LEASE  KERNEL  OWNS  GAINS  LOSES  WITNESSES
+gw1   ok         0.1.0    1-6        1   100%     4s  -          6      0      0  -
+gw2   no points  0.1.0    1-6        0     0%     4s  -          0      0      0  -
 
 STATE   VNIS  LONGEST  WHICH
 served     6        -  1-6
 "
     );
+}
+
+/// Input: a node with two witnesses, one with none; a witness that serves nothing. Output: who proves whom, and a warning
+/// of the one that is alone.
+#[test]
+fn witnesses_are_shown() {
+    let epoch = |witnesses: &str| {
+        format!(
+            r#"{{"lease":"0000000000000001","number":"0000000000000001","window":500000,"witnesses":[{witnesses}]}}"#
+        )
+    };
+    let witness = |name: &str| {
+        format!(r#"{{"name":"{name}","lease":"0000000000000002","run":"0000000000000003"}}"#)
+    };
+    let contact = r#"{"run":"0000000000000003","key":"00000000000000000000000000000000","address":"192.0.2.1:14789"}"#;
+    let mut keys = pair();
+    (1..=6).for_each(|vni| keys.extend(row(vni, 1, "gw1", "", 20)));
+    for (name, lease) in [("gw1", 1), ("gw2", 2), ("third", 3)] {
+        keys.push(kv(&format!("meta/beat/{name}"), contact, 30, lease));
+    }
+    let two = [witness("gw2"), witness("third")].join(",");
+    keys.push(kv("meta/witness/gw1", &epoch(&two), 40, 1));
+    keys.push(kv("meta/witness/gw2", &epoch(""), 40, 2));
+    let report = reported(keys);
+    let text = text(&report);
+    for part in [
+        "gw1   ok         0.1.0    1-6        1   100%     4s  -          6      0      0  gw2,third (0.5s)\n",
+        "gw2   no points  0.1.0    1-6        0     0%     4s  -          0      0      0  none\n",
+        "serving nothing, as a witness: third\n",
+        "warning: no other node acknowledges the beats of gw2, so",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!text.contains("beats of gw1"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&json(&report, &[])).unwrap();
+    let of = |at: usize| json["nodes"][at]["witnesses"].to_string();
+    assert_eq!([of(0), of(1)], [r#"["gw2","third"]"#, "[]"]);
+    assert_eq!(json["nodes"][0]["window"], 0.5);
+    assert_eq!(json["witnesses"][0], "third");
 }
 
 #[test]
@@ -110,9 +149,9 @@ fn what_is_amiss_comes_first() {
         "\
 2 nodes, 6 VNIs: 3 NOT SERVED (4-6)   (revision 1000)
 
-NODE  STATE     VERSION  VNIS  POINTS  SHARE  LEASE  KERNEL  OWNS  GAINS  LOSES
-gw1   ok        0.1.0    1-6        1   100%     4s  -          1      2      0
-gw2   draining  0.1.0    1-6        0     0%     4s  -          2      0      1
+NODE  STATE     VERSION  VNIS  POINTS  SHARE  LEASE  KERNEL  OWNS  GAINS  LOSES  WITNESSES
+gw1   ok        0.1.0    1-6        1   100%     4s  -          1      2      0  -
+gw2   draining  0.1.0    1-6        0     0%     4s  -          2      0      1  -
 
 STATE         VNIS  LONGEST  WHICH
 orphaned         2        -  5-6

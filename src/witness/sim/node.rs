@@ -518,7 +518,6 @@ impl Daemon {
         let key = Place::read(key).ok()?;
         let value = value.map(|bytes| schema::read_value(&key, bytes).0);
         Some(match key {
-            Place::Node(name) => Change::Registered(name, value.and(lease)),
             Place::Contact(name) => {
                 let contact = match value {
                     Some(Value::Contact(contact)) => lease.map(|lease| (lease, contact)),
