@@ -104,7 +104,7 @@ impl Recorder {
         calls
     }
 
-    /// SIGKILL to daemon and guard: FRR stays as it is, and nobody tells it anything any more.
+    /// SIGKILL to daemon and guard: FRR stays as it is, and no process orders it anything any more.
     pub fn kill_daemon(&self, lab: &Lab) {
         lab.verb(&["signal", &self.node, "KILL", "wmgwd"]);
     }

@@ -117,7 +117,7 @@ pub fn publish(figures: &[Figure], path: &Path) {
     println!("\nwritten to {}", path.display());
 }
 
-/// Where the JSON of a benchmark goes if nothing else is said.
+/// Where the JSON of a benchmark goes by default.
 pub fn default_path(name: &str) -> PathBuf {
     // `target/tmp`, wherever `target` is.
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));

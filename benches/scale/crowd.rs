@@ -1,4 +1,4 @@
-//! Far more than anybody runs: what many VNIs on many gateways do to etcd and to one daemon.
+//! Far more than any network has: what many VNIs on many gateways do to etcd and to one daemon.
 //!
 //! One daemon is real. The others are registrations, leases and rows that this program writes for them; they
 //! never act, so that what is measured is the one daemon and etcd.
@@ -27,7 +27,7 @@ const BATCH: usize = 125;
 const LEASE: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A gateway that only stands in etcd.
+/// A gateway that exists only as keys in etcd.
 struct Extra {
     name: NodeName,
     points: Vec<u64>,

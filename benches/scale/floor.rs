@@ -1,4 +1,4 @@
-//! How fast etcd takes puts from somebody who does nothing else: what no daemon can go below.
+//! How fast etcd takes puts from a client that does nothing else: no daemon can be faster.
 
 use crate::cluster::cpu_seconds;
 use crate::common::etcd::Etcd;

@@ -1,8 +1,8 @@
 //! How fast a cluster is with many VNIs: three daemons with mock hosts, one etcd in memory.
 //!
-//! `cargo bench --bench scale`, with options after `--`: see [`Options`]. Each time stands beside a floor,
+//! `cargo bench --bench scale`, with options after `--`: see [`Options`]. The table shows each time beside a floor,
 //! measured right after it, as a shared machine is not equally fast for long: the same number of puts, sent to the
-//! same etcd by nobody but this program, in the best batches it could find.
+//! same etcd by this program alone, in the best batches it could find.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../tests/common/mod.rs"]
@@ -136,7 +136,7 @@ fn main() {
     report::publish(&figures, &path);
 }
 
-/// A step, and what stands beside it.
+/// A step, and its floor.
 struct Timed {
     /// Of its figure.
     index: usize,

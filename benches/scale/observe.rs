@@ -2,7 +2,7 @@
 //!
 //! Registrations are watched as they happen, with a thread and a connection of their own; rows too, or they are
 //! read when it is over (see `replay`). Made to cost little beside what it watches: a line is searched for the
-//! few parts that count instead of being parsed, and whoever waits is told after each line.
+//! few parts that count instead of being parsed, and each waiting thread is woken after each line.
 
 #[path = "replay.rs"]
 mod replay;
@@ -80,7 +80,7 @@ pub struct Observer {
     replay: Option<Mutex<Replay>>,
 }
 
-/// Below this prefix stands every key that a node writes.
+/// The prefix of every key that a node writes.
 const ALL: &str = "/wmgwd/";
 const NODES: &str = "/wmgwd/node/";
 const ROWS: &str = "/wmgwd/vni/";

@@ -14,7 +14,7 @@ use wmgwd::etcd::Endpoint;
 const STEP: Duration = Duration::from_millis(10);
 /// The revision stands still for this long only when a step is over, or waits.
 const STILL: Duration = Duration::from_millis(300);
-/// The past is read when it is this long, still or not, so that whoever waits sees how far things are.
+/// The past is read when it is this long, still or not, so that a waiting thread sees the progress.
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// When each revision was first seen, oldest first.

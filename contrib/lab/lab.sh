@@ -357,29 +357,34 @@ signal_processes() { # NODE SIGNAL NAME
 	kill -"$2" $pids 2>/dev/null || :
 }
 
+# Names a node's ports at the switch, of the named networks or of all, as far as they exist. Sets `netns` to the
+# switch's namespace: call it in the same shell, not in a substitution.
+find_ports() { # NODE [NETWORK...]
+	local node=$1 network
+	shift
+	namespace switch
+	[ $# -gt 0 ] || set -- uplink underlay mgmt
+	found=()
+	for network in "$@"; do
+		! ip -n "$netns" link show dev "$network-$node" >/dev/null 2>&1 || found+=("$network-$node")
+	done
+}
+
 # The state of a node's switch ports: 0 = drop everything, 3 = forward. Unlike `link set down` it changes no
 # carrier, and one batch takes microseconds, so that the node cannot say goodbye on another port.
 ports() { # NODE STATE [NETWORK...]
-	local node=$1 port_state=$2 netns network port
-	shift 2
-	namespace switch
-	[ $# -gt 0 ] || set -- uplink underlay mgmt
-	for network in "$@"; do
-		port=$network-$node
-		ip -n "$netns" link show dev "$port" >/dev/null 2>&1 || continue
+	local port_state=$2 netns port found
+	find_ports "$1" "${@:3}"
+	for port in "${found[@]}"; do
 		echo "link set dev $port state $port_state"
 	done | bridge -n "$netns" -batch -
 }
 
 # One direction of a node's switch ports: `ingress` is what the node sends, `egress` what it is sent.
 drop_at_switch() { # NODE ingress|egress [NETWORK...]
-	local node=$1 hook=$2 netns network port
-	shift 2
-	namespace switch
-	[ $# -gt 0 ] || set -- uplink underlay mgmt
-	for network in "$@"; do
-		port=$network-$node
-		ip -n "$netns" link show dev "$port" >/dev/null 2>&1 || continue
+	local hook=$2 netns port found
+	find_ports "$1" "${@:3}"
+	for port in "${found[@]}"; do
 		ip netns exec "$netns" nft "
 			add table netdev $port
 			add chain netdev $port $hook { type filter hook $hook device $port priority 0; policy drop; }"
@@ -387,24 +392,19 @@ drop_at_switch() { # NODE ingress|egress [NETWORK...]
 }
 
 pass_at_switch() { # NODE [NETWORK...]
-	local node=$1 netns network
-	shift
-	namespace switch
-	[ $# -gt 0 ] || set -- uplink underlay mgmt
-	for network in "$@"; do
+	local netns port found
+	find_ports "$@"
+	for port in "${found[@]}"; do
 		# (`add` first: there may be nothing to delete.)
-		ip netns exec "$netns" nft "add table netdev $network-$node; delete table netdev $network-$node"
+		ip netns exec "$netns" nft "add table netdev $port; delete table netdev $port"
 	done
 }
 
 cables_at_switch() { # NODE up|down [NETWORK...]
-	local node=$1 direction=$2 netns network
-	shift 2
-	namespace switch
-	[ $# -gt 0 ] || set -- uplink underlay mgmt
-	for network in "$@"; do
-		! ip -n "$netns" link show dev "$network-$node" >/dev/null 2>&1 ||
-			ip -n "$netns" link set dev "$network-$node" "$direction"
+	local netns port found
+	find_ports "$1" "${@:3}"
+	for port in "${found[@]}"; do
+		ip -n "$netns" link set dev "$port" "$2"
 	done
 }
 

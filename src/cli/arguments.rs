@@ -38,7 +38,7 @@ impl Spelled {
     }
 }
 
-/// Brings `arguments` into argh's spelling; `command` says what there is. Options and operands may stand in
+/// Brings `arguments` into argh's spelling; `command` says what there is. Options and operands may come in
 /// any order; what follows `--` is an operand.
 pub(super) fn normalise(
     arguments: &[String],

@@ -59,29 +59,29 @@ pub enum Error {
         operand: &'static str,
         /// What it takes.
         takes: &'static str,
-        /// What stands there.
+        /// What was given.
         value: String,
     },
-    /// An operand stands there behind the last one that is taken.
+    /// There is an operand behind the last one that is taken.
     TooMany {
         /// The last operand.
         operand: String,
-        /// What stands there.
+        /// What was given.
         argument: String,
     },
-    /// Something stands there that is no option.
+    /// An argument is no option.
     Unexpected {
-        /// What stands there.
+        /// What was given.
         argument: String,
     },
-    /// The option stands there without its value.
+    /// The option is given without its value.
     NoValue {
         /// The option.
         option: &'static str,
         /// What it takes.
         takes: &'static str,
     },
-    /// The option stands there twice.
+    /// The option is given twice.
     Twice {
         /// The option.
         option: &'static str,
@@ -118,7 +118,7 @@ pub enum Error {
         /// What it needs.
         needs: &'static str,
     },
-    /// The password of `--user` stands there twice.
+    /// The password of `--user` is given twice.
     TwoPasswords {
         /// `--user`, or its variable.
         user: Given,

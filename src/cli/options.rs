@@ -65,7 +65,7 @@ pub(super) fn fill<T: FromArgs + ArgsInfo>(
     let mut from_environment = Vec::new();
     let texts = match arguments::normalise(arguments, &info)? {
         Normal::Arguments(mut spelled) => {
-            // Who asks for the version gets it, whatever stands in the environment.
+            // A user who asks for the version gets it, whatever is in the environment.
             if !spelled.texts.iter().any(|text| text == "--version") {
                 from_environment = environment::complete(&mut spelled, flags, environment)?;
             }

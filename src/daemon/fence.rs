@@ -206,7 +206,7 @@ impl Fence {
         proof.report(report);
         let now = clock::now();
         let is_back = self.suspended.load(Ordering::Acquire) && proof.is_witnessed(now);
-        // At once, by the thread that stands at the fence: that may take a while.
+        // At once, by the thread `fence`: that may take a while.
         self.alarm.set(match is_back {
             true => now,
             false => proof.ends(now, self.margin),

@@ -290,7 +290,7 @@ impl Gate {
         }
     }
 
-    /// Of a table that stands, only what is wrong for longer: that it is full.
+    /// Of a table that is in place, only what is wrong for longer: that it is full.
     fn note_hold(&mut self, trouble: Option<&Error>) {
         if self.stands() {
             self.hold = Some(match self.full {

@@ -1,6 +1,6 @@
 //! The lease: granted, renewed and at the end revoked by the thread `watchdog`, the only one that sets it.
 //!
-//! Beside it the thread `fence` stands ready to switch ARP off when the lease may end, whatever the worker,
+//! Beside it the thread `fence` waits to switch ARP off when the lease may end, whatever the worker,
 //! etcd or FRR are doing, and the thread `guard_check` looks after the guard. Each acts first and logs then.
 
 use crate::cli::Timing;
@@ -82,7 +82,7 @@ impl LeaseKeeper {
         // Before the worker looks: one that found no lease would withdraw what is to be kept.
         fence.set_lease(adopted);
         let (orders, inbox) = channel();
-        // Both end with the process: while there is one, they stand.
+        // Both threads run until the process ends.
         let standing = fence.clone();
         Builder::new()
             .name("fence".to_owned())

@@ -357,7 +357,7 @@ fn gate(config: &Config) -> Gate {
     Gate::new(config.range, config.timing.gate_margin, Arc::new(opener))
 }
 
-/// How long the worker may stand still: it waits for etcd, endpoint after endpoint, and for nothing else.
+/// How long the worker may do nothing: it waits for etcd, endpoint after endpoint, and for nothing else.
 fn stillness(config: &Config) -> Duration {
     const LEAST: Duration = Duration::from_secs(10);
     let endpoints = u32::try_from(config.etcd.endpoints.len()).unwrap_or(u32::MAX);

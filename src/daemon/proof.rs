@@ -238,7 +238,7 @@ mod tests {
     }
 
     /// Input: a lease, then an epoch that the guard counts. Output: there is proof while both prove the node; a new
-    /// lease begins without witnesses, and what is said of the old one does not count.
+    /// lease begins without witnesses, and reports of the old one do not count.
     #[test]
     fn lease_and_witnesses_prove_together() {
         let mut proof = Proof::default();
@@ -267,7 +267,7 @@ mod tests {
     }
 
     /// Input: an epoch in place, one that is unanswered, and what the guard says. Output: a new guard begins with all
-    /// of it; once the lease is said to be ended, nothing proves the node.
+    /// of it; once the guard reports that the lease has ended, nothing proves the node.
     #[test]
     fn a_new_guard_learns_what_its_predecessor_knew() {
         let mut proof = Proof::default();

@@ -133,7 +133,7 @@ pub enum Compare {
         /// Its lease.
         lease: LeaseId,
     },
-    /// The key does not exist, or hangs on another lease than `lease`.
+    /// The key does not exist, or has another lease than `lease`.
     LeaseIsNot {
         /// The key.
         key: Vec<u8>,

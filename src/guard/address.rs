@@ -136,7 +136,7 @@ impl Address {
     }
 }
 
-/// The addresses of real guards in `/proc/net/unix`, where abstract names stand behind an `@` (proc_net(5)). The
+/// The addresses of real guards in `/proc/net/unix`, where abstract names begin with `@` (proc_net(5)). The
 /// sockets of a guard's connections have the same name as the one that listens, which alone counts.
 fn addresses(sockets: &[u8]) -> Vec<Address> {
     /// `__SO_ACCEPTCON` of the kernel's include/linux/net.h, which net/unix/af_unix.c writes as the flags.

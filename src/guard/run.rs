@@ -38,7 +38,7 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
         host.kernel(),
         host.router(),
     )?;
-    // A thread of its own for its name in the log, where the lines of the daemon stand as well.
+    // A thread of its own for its name in the log, which has the lines of the daemon as well.
     Builder::new()
         .name("guard".to_owned())
         .spawn(move || {

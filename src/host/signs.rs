@@ -195,7 +195,7 @@ pub fn bad(states: &[(Sign, SignState)]) -> SignSet {
     bad.map(|(sign, _)| *sign).collect()
 }
 
-/// Of interfaces that share the load, or stand in for each other: one that can carry frames is enough.
+/// Of interfaces that share the load, or replace each other: one that can carry frames is enough.
 fn judge_links<'a>(names: impl Iterator<Item = &'a str>) -> SignState {
     let mut dead = Vec::new();
     let mut alive = Vec::new();

@@ -24,7 +24,7 @@ pub use commit::{Batch, Bundle, Commit, CommitResult, commit, committed};
 /// The prefix of every key that wmgwd reads.
 pub const PREFIX: &[u8] = b"/wmgwd/";
 
-/// The live nodes and their points stand below this prefix.
+/// The prefix of the live nodes and their points.
 pub const NODES: &[u8] = b"/wmgwd/node/";
 
 /// Nodes of this program (not Go nodes) publish what they know of themselves below this prefix.
@@ -322,7 +322,7 @@ fn read_name(bytes: &[u8]) -> Result<Option<NodeName>, &'static str> {
     text.parse().map(Some).map_err(|_| "holds no node name")
 }
 
-/// A node's points as they stand in etcd.
+/// A node's points in etcd's bytes.
 pub fn points_bytes(points: &[u64]) -> Vec<u8> {
     json!(points).to_string().into_bytes()
 }

@@ -1,4 +1,4 @@
-//! Keys and values as they really stand in etcd, and as they must not.
+//! Keys and values as etcd has them, and as they must not be.
 
 #![allow(clippy::unwrap_used)]
 use super::*;

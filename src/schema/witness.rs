@@ -43,7 +43,7 @@ fn read_hex(json: &Json, name: &str) -> Option<u64> {
     is_plain.then(|| u64::from_str_radix(text, 16).ok())?
 }
 
-/// A node's contact as it stands in etcd.
+/// A node's contact in etcd's bytes.
 pub fn contact_bytes(contact: &Contact) -> Vec<u8> {
     let (high, low) = contact.key.0.split_at(8);
     let word = |bytes: &[u8]| {
@@ -76,7 +76,7 @@ pub(super) fn read_contact(bytes: &[u8]) -> Result<Contact, &'static str> {
     read().ok_or(WHY)
 }
 
-/// What an epoch key holds, as it stands in etcd.
+/// The value of an epoch key in etcd's bytes.
 pub fn standing_bytes(standing: &Standing) -> Vec<u8> {
     let epoch = match standing {
         Standing::Epoch(epoch) => epoch,
@@ -144,7 +144,7 @@ fn read_epoch(json: &Json) -> Option<Epoch> {
     (is_countable && is_meant).then_some(epoch)
 }
 
-/// A vote as it stands in etcd: compared byte by byte, so written in one way only.
+/// A vote in etcd's bytes: compared byte by byte, so written in one way only.
 fn vote_bytes(revision: Revision, lease: LeaseId, run: Run) -> Vec<u8> {
     let lease = hex(bits(lease));
     format!(

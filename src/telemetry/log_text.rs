@@ -1,4 +1,4 @@
-//! How things are said in the log: error chains, many VNIs in one line, and each complaint once.
+//! Texts of the log: error chains, many VNIs in one line, and each complaint once.
 
 use crate::model::types::Vni;
 use std::borrow::Cow;

@@ -111,7 +111,7 @@ impl Epoch {
         self.window + self.margin()
     }
 
-    /// Whether this run of this node, under this lease, stands in it.
+    /// Whether it names this run of this node under this lease.
     pub fn names(&self, name: &NodeName, lease: LeaseId, run: Run) -> bool {
         let is_it = |it: &Witness| it.name == *name && it.lease == lease && it.run == run;
         self.witnesses.iter().any(is_it)

@@ -26,7 +26,7 @@ pub struct Ballot {
     pub revision: Revision,
     /// The epoch.
     pub epoch: Epoch,
-    /// Whose vote: it names the run and lease that stand in the epoch.
+    /// Whose vote: it names the run and lease that the epoch names.
     pub lease: LeaseId,
     /// The run.
     pub run: Run,

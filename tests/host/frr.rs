@@ -332,7 +332,7 @@ fn daemons_that_stop_and_start() {
         let start = Instant::now();
         let failures = frr.apply(&[release(1), claim(3)], &|| true);
         assert!(
-            start.elapsed() < Duration::from_secs(6),
+            start.elapsed() < Duration::from_secs(60),
             "{:?}",
             start.elapsed()
         );

@@ -170,7 +170,7 @@ fn a_password_is_never_shown() {
     assert_eq!(password, etcd::Password::Variable(String::from("s3cret")));
 }
 
-/// Random arguments from a fixed seed: whatever stands there, the answer is a command or one line.
+/// Random arguments from a fixed seed: whatever they are, the answer is a command or one line.
 #[test]
 fn no_arguments_make_it_panic() {
     const PIECES: &[&str] = &[

@@ -77,7 +77,7 @@ struct WithOperands {
     others: Vec<String>,
 }
 
-/// Contract: options and operands may stand in any order; behind `--`, and without a dash, are operands.
+/// Contract: options and operands may come in any order; behind `--`, and without a dash, are operands.
 #[test]
 fn operands_stand_among_the_options() {
     type Words = &'static [&'static str];

@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(levels(&well(), false), []);
     }
 
-    /// Contract: what several members have in common is said once, and of whom; also where the reason names one.
+    /// Contract: a finding of several members is one line that names them; also where the reason names one.
     #[test]
     fn what_members_have_in_common_is_said_once() {
         let refused = |reason: &str| {

@@ -29,7 +29,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// Where the kernel's switches for IPv4 stand.
+/// Where the kernel's switches for IPv4 are.
 const IPV4: &str = "/proc/sys/net/ipv4";
 
 /// Looks at what `config` says: this host, unless it is left out, and etcd.

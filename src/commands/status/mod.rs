@@ -1,6 +1,6 @@
 //! What the cluster does, as etcd tells it: `wmgwd status`.
 //!
-//! Pure but for `look`, which reads: the keys as they stand (a [`Snapshot`]) become a [`Report`] (`analyse`),
+//! Pure but for `look`, which reads: the keys as etcd has them (a [`Snapshot`]) become a [`Report`] (`analyse`),
 //! which becomes lines for people (`show`) or JSON (`json`). Etcd knows revisions, not times; how long something
 //! has been so is bounded by marks, at which a revision and a time were seen together (`since`).
 

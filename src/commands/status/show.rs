@@ -158,7 +158,7 @@ fn nodes(report: &Report) -> Vec<Line> {
         "LOSES",
         "WITNESSES",
     ];
-    // Numbers stand right, so that their digits stand below each other.
+    // Numbers are aligned to the right, so that their digits are below each other.
     let right = [
         false, false, false, false, true, true, true, false, true, true, true, false,
     ];

@@ -278,7 +278,7 @@ impl Cluster {
         }
     }
 
-    /// A node that runs must let go of what is not its own, whatever else is broken: asked every second.
+    /// A node that runs must withdraw what is not its own, whatever else is broken: asked every second.
     pub fn check_leftovers(&mut self, n: usize) {
         // FRR is compared every 30 s with what it was given, and a VNI may fail before it does as it is told.
         const PATIENCE: Duration = Duration::from_secs(70);

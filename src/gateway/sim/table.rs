@@ -1,4 +1,4 @@
-//! Rows as they stand in etcd, and which row may follow which.
+//! Rows in etcd, and which row may follow which.
 
 use super::etcd::ModelEtcd;
 use crate::etcd::{Op, Txn};

@@ -23,7 +23,7 @@ const LINES: &[&[(&str, usize)]] = &[
     &[("on-match", 2), ("goto", 1), ("*", 0)],
 ];
 
-/// Commands that begin a part of their own, wherever they stand.
+/// Commands that begin a part of their own, wherever they are.
 const PARTS: &[&[(&str, usize)]] = &[
     &[("interface", 3), ("*", 0)],
     &[("route-map", 7), ("*", 0), ("permit", 1), ("*", 0)],

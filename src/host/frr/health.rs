@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Looks for the daemons whose pid files stand in one of `run_dirs` (the first that has one counts).
+/// Looks for the daemons whose pid files are in one of `run_dirs` (the first that has one counts).
 pub fn look(run_dirs: &[PathBuf]) -> Health {
     let [bgpd, ospfd, zebra] = ["bgpd", "ospfd", "zebra"].map(|daemon| process(run_dirs, daemon));
     Health {

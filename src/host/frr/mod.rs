@@ -68,7 +68,7 @@ pub struct FrrConfig {
     pub timeout_per_line: Duration,
     /// How many VNIs go into one run.
     pub batch: usize,
-    /// Where FRR's pid files may stand.
+    /// Where FRR's pid files may be.
     pub run_dirs: Vec<PathBuf>,
     /// Where the runs of vtysh are counted.
     pub metrics: Arc<Metrics>,

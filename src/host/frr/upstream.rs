@@ -42,7 +42,7 @@ impl AreaRange {
 /// What is configured.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Upstream {
-    /// Networks that stand for what is in them towards other areas.
+    /// Networks that summarise their parts towards other areas.
     pub ranges: Vec<AreaRange>,
     /// Lines that filter between areas, by lists that are not read here.
     pub filters: Vec<String>,

@@ -27,7 +27,7 @@ pub enum Verdict {
     Locked,
     /// Something was refused.
     Refused {
-        /// What was said about single lines of the script, by number from 1. Empty if nothing was.
+        /// vtysh's messages about single lines of the script, by number from 1. Empty if there are none.
         lines: BTreeMap<usize, String>,
         /// All of it, shortened.
         summary: String,

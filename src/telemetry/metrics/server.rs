@@ -44,7 +44,7 @@ struct Server {
 struct Desk {
     metrics: Arc<Metrics>,
     about: About,
-    /// How long the worker may stand still and still be alive.
+    /// How long the worker may do nothing and still count as alive.
     stillness: Duration,
 }
 
