@@ -84,16 +84,22 @@ pub fn links(bytes: &[u8]) {
 /// What the kernel tells of nf_tables: a table that is read as whole is, and names that are read can be written.
 pub fn nft(bytes: &[u8]) {
     let mut found = Vec::new();
-    let end = nft_wire::take_dump(bytes, &mut found);
+    let asked = bytes.get(8..12).and_then(|it| it.try_into().ok());
+    let asked = asked.map_or(0, u32::from_ne_bytes);
+    let end = nft_wire::take_dump(bytes, asked, &mut found);
     assert!(found.iter().map(Vec::len).sum::<usize>() <= bytes.len());
     if let nft_wire::Dump::Refused(code) = end {
         assert_ne!(code, 0);
     }
     assert!(nft_wire::verdicts(bytes).len() <= bytes.len() / 20);
-    let _ = nft_wire::concerns(bytes, table::NAME);
+    let _ = table::concerns(bytes, asked);
+    let _ = nft_wire::is_for_list(bytes);
     let _ = table::lease_left(&found);
     let _ = (table::has_sets(&found), table::has_rules(&found));
+    let _ = table::has_chain(&found);
     let _ = found.iter().any(|it| table::has_comment(it));
+    let _ = found.iter().any(|it| table::has_no_flags(it));
+    let _ = found.iter().filter_map(|it| table::handle(it)).count();
     let all = VniRange::new(Vni::MIN, Vni::MAX).expect("they are in order");
     let names = table::names(&found);
     let (vnis, others) = gate::vnis_of(&names, all);
@@ -103,7 +109,8 @@ pub fn nft(bytes: &[u8]) {
     }
     let mut batch = nft_wire::Batch::default();
     table::remove_names(&mut batch, &names);
-    let (sent, _) = batch.finish();
+    let (sent, last) = batch.finish(asked);
+    assert!(last.wrapping_sub(asked) <= sent.len() as u32);
     assert!(sent.len() >= 40 + 56 * names.len());
 }
 

@@ -14,8 +14,8 @@ use crate::gateway::ArpOutcome;
 use crate::guard::protocol::Gated;
 use crate::guard::supervisor::Line;
 use crate::guard::{self, Guard, Guards, Standing};
-use crate::host::{ArpAudit, Error, Kernel};
-use crate::model::types::{Lease, LeaseId, Time, Vni};
+use crate::host::{ArpAudit, Error, Kernel, nft};
+use crate::model::types::{Lease, LeaseId, Time, Vni, VniRange};
 use crate::schema::KernelHold;
 use crate::sys::clock::{self, Alarm};
 use crate::telemetry::metrics::{Metrics, Repair};
@@ -63,6 +63,8 @@ struct State {
     guarded: FnvHashMap<Vni, u32>,
     /// What the kernel keeps from answering when the lease ends, by itself.
     gate: Gate,
+    /// What the guard was told of the table last.
+    gate_told: Option<Gated>,
     dismissed: bool,
     /// Of those that answer: whom the loss of the witnesses' part has silenced.
     suspended: BTreeSet<Vni>,
@@ -124,6 +126,7 @@ impl Fence {
             guarded: FnvHashMap::default(),
             switched: BTreeSet::new(),
             gate: Gate::none(),
+            gate_told: None,
             dismissed: false,
             suspended: BTreeSet::new(),
             proved: false,
@@ -148,9 +151,28 @@ impl Fence {
     }
 
     /// The fence, with the kernel's hold on the lease. The table is made if it can be; what became of it.
-    pub fn gated_by(self, gate: Gate) -> (Fence, TableStatus) {
-        self.state().gate = gate;
+    ///
+    /// Bridges of `range` may answer, as a run before has left them. With a lease, which is that run's, they go on;
+    /// without one they are silenced at once, and are in the table until they are: the kernel's hold on that lease may
+    /// be all that keeps them from answering.
+    pub fn gated_by(self, gate: Gate, range: VniRange) -> (Fence, TableStatus) {
+        {
+            let mut state = self.state();
+            state.gate = gate;
+            // What the kernel does not tell is in the table, or else is silenced by the worker.
+            let left = state.kernel.answering(range).unwrap_or_default();
+            state.answering.extend(left);
+        }
         let tended = self.tend_gate(true);
+        let mut state = self.state();
+        // Also while the witnesses have not said that they prove it: the guard silences what they do not.
+        let holds = self.proof().lease_holds(clock::now(), self.margin);
+        if holds {
+            state.tell_answering();
+        } else {
+            state.silence();
+        }
+        drop(state);
         (self, tended)
     }
 
@@ -164,7 +186,8 @@ impl Fence {
         lock(&self.proof)
     }
 
-    /// Sets the lease that proves what this node may claim. Called by the lease keeper alone, the thread `watchdog`.
+    /// Sets the lease that proves what this node may claim. Called by the lease keeper alone, the thread `watchdog`,
+    /// and before there is one with the lease of a run before.
     pub fn set_lease(&self, lease: Option<Lease>) {
         let mut state = self.state();
         let is_same = self.lease().map(|lease| lease.id) == lease.map(|lease| lease.id);
@@ -295,13 +318,9 @@ impl Fence {
         // Under the same lease as each switch below: what may not answer is not gated, either.
         if state.permits_under(under, self.margin) {
             let on = switches.iter().filter(|(_, answer)| *answer);
-            let before = state.gate.gated();
-            state.gate.admit(on.map(|&(vni, _)| vni));
-            let gated = state.gate.gated();
-            if gated != before {
-                // Before one answers that the kernel does not hold.
-                state.guard.gate(gated);
-            }
+            state.gate.admit(on.map(|&(vni, _)| vni), clock::now());
+            // Before one answers that the kernel does not hold.
+            state.tell_gate();
         }
         let outcomes: Vec<(Vni, ArpOutcome, Option<Error>)> = switches
             .iter()
@@ -391,32 +410,30 @@ impl Fence {
 
     /// Sees to it that the table of the kernel lease is there; `look` says that it may not be.
     pub fn tend_gate(&self, look: bool) -> TableStatus {
-        let (before, opener) = {
-            let gate = &mut self.state().gate;
-            (gate.gated(), gate.look(look, clock::now()))
-        };
+        let opener = self.state().gate.look(look, clock::now());
         // Without the lock: it may load a module.
         let opened = opener.map(|open| open());
         let mut state = self.state();
         let now = clock::now();
         let State {
-            gate,
-            guard,
-            answering,
-            ..
+            gate, answering, ..
         } = &mut *state;
         // Held meanwhile: what the kernel is granted here must not come after an epoch that proves less.
         let proof = self.proof();
         let proved = proof
             .lease_for_kernel(gate.margin())
             .filter(|_| proof.holds(now, self.margin));
-        let tended = gate.tend(opened, proved, answering, now);
-        let gated = gate.gated();
-        if gated != before || tended.made.is_some() {
-            guard.gate(gated);
+        let mut tended = gate.tend(opened, proved, answering, now);
+        if tended.made.is_some() {
+            state.silence_strangers();
+            tended.gated = state.gate.count();
+            // It opens the table anew, and grants.
+            state.gate_told = None;
         }
+        state.tell_gate();
         drop(proof);
-        self.count_one_by_one(gate, answering.len());
+        let gate = &state.gate;
+        self.count_one_by_one(gate, state.answering.len());
         if tended.made == Some(Made::PutBack) {
             self.metrics.gate_lost();
         }
@@ -436,6 +453,11 @@ impl Fence {
     pub fn silencing(&self) -> Duration {
         let count = self.one_by_one.load(Ordering::Relaxed);
         guard::SWITCH.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// See [`Gate::port`].
+    pub fn gate_port(&self) -> u32 {
+        self.state().gate.port()
     }
 
     /// Looks after the guard, and starts another if it is not well. Takes time then.
@@ -480,7 +502,8 @@ impl Fence {
                 gate.grant_if_due(lease, now);
             }
         }
-        self.metrics.gate(gate.held_until(now));
+        state.tell_gate();
+        self.metrics.gate(state.gate.held_until(now));
     }
 
     fn replace_lost_guard(&self) -> Result<GuardCheck, guard::Error> {
@@ -504,8 +527,8 @@ impl Fence {
         let guard = guards.relieve()?;
         let mut state = self.state();
         state.guard = guard;
-        let gated = state.gate.gated();
-        state.guard.gate(gated);
+        state.gate_told = None;
+        state.tell_gate();
         {
             let proof = self.proof();
             if let Some(begin) = proof.begin() {
@@ -516,20 +539,7 @@ impl Fence {
             }
         }
         self.guard_count.fetch_add(1, Ordering::Release);
-        let State {
-            answering,
-            guarded,
-            guard,
-            kernel,
-            ..
-        } = &mut *state;
-        let mut index = |vni| guarded.get(&vni).copied().or_else(|| kernel.bridge(vni));
-        let answering: Vec<(Vni, u32)> = answering
-            .iter()
-            .filter_map(|&vni| Some((vni, index(vni)?)))
-            .collect();
-        *guarded = answering.iter().copied().collect();
-        guard.serves(&answering);
+        state.tell_answering();
         Ok(GuardCheck::Replaced(why))
     }
 
@@ -539,16 +549,21 @@ impl Fence {
             .expect("a thread that panics takes the process with it")
     }
 
-    /// Everything is withdrawn: the guard is not needed any more.
-    pub fn dismiss_guard(&self) {
+    /// Everything is withdrawn: the guard is not needed any more, nor is the table of the kernel lease.
+    ///
+    /// # Errors
+    /// The table is still there: the kernel refused.
+    pub fn dismiss_guard(&self) -> Result<(), nft::Error> {
         let mut guards = self.guards();
-        {
+        let dismissed = {
             let mut state = self.state();
             state.dismissed = true;
-            state.gate.dismiss();
+            let dismissed = state.gate.dismiss();
             state.guard.dismiss();
-        }
+            dismissed
+        };
         guards.dismiss();
+        dismissed
     }
 
     /// Waits until the lease may end, then silences; for a thread of its own, so that neither a stuck worker
@@ -689,6 +704,48 @@ impl State {
             }
             Err(error) => (vni, ArpOutcome::Failed, Some(error)),
         }
+    }
+
+    /// Tells the guard whether the table is there, if that is news.
+    fn tell_gate(&mut self) {
+        let gated = self.gate.gated();
+        let told = self.gate_told.replace(gated);
+        // A guard of its own knows of none; that of a run before goes on granting while this run tries.
+        if told != Some(gated) && (gated != Gated::None || told.is_some()) {
+            self.guard.gate(gated);
+        }
+    }
+
+    /// Tells the guard of all that answer.
+    fn tell_answering(&mut self) {
+        let State {
+            answering,
+            guarded,
+            guard,
+            kernel,
+            ..
+        } = self;
+        let mut index = |vni| guarded.get(&vni).copied().or_else(|| kernel.bridge(vni));
+        let answering: Vec<(Vni, u32)> = answering
+            .iter()
+            .filter_map(|&vni| Some((vni, index(vni)?)))
+            .collect();
+        *guarded = answering.iter().copied().collect();
+        guard.serves(&answering);
+    }
+
+    /// Silences the bridges that are in the table and of which nothing is known, and takes them out: they are of a run
+    /// before that had another range, or something else on this host has put them there.
+    fn silence_strangers(&mut self) {
+        let mut silent = Vec::new();
+        for vni in self.gate.strangers(&self.answering) {
+            match self.kernel.silence(vni) {
+                Ok(()) => silent.push(vni),
+                // Tried again when the fence comes down, and gated until then.
+                Err(_) => drop(self.answering.insert(vni)),
+            }
+        }
+        self.gate.release(silent.into_iter());
     }
 
     fn silence(&mut self) -> Silenced {

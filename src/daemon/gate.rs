@@ -23,8 +23,10 @@ use std::time::Duration;
 
 /// How often the thread looks up if nothing happens, in milliseconds.
 const EVERY: u16 = 1000;
-/// How soon a table that could not be made is tried again.
+/// How soon a table is tried again that this host cannot have, and names that had no room.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How soon what the kernel refused otherwise is tried again.
+const SOON: Duration = Duration::from_secs(1);
 /// An element that ends so soon and cannot be renewed is in the way.
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -33,24 +35,29 @@ pub type Opener = Arc<dyn Fn() -> Result<KernelLease, Error> + Send + Sync>;
 
 /// The table, and what of it is in use.
 pub struct Gate {
-    range: VniRange,
     /// How long before the lease ends the kernel's hold does.
     margin: Duration,
     opener: Option<Opener>,
     /// The table, while it is there.
     table: Option<KernelLease>,
+    /// A table of wmgwd's that could not be removed.
+    leftover: Option<KernelLease>,
     /// The VNIs whose bridges are in it.
     gated: BTreeSet<Vni>,
+    /// The VNIs that answer and whose bridges should be in it, and are not: the kernel refused.
+    missing: BTreeSet<Vni>,
+    /// Why it did.
+    refusal: String,
+    /// When the missing are tried again.
+    missing_again: Time,
+    /// A change failed, so that what is in the table may differ from what is known of it.
+    doubtful: bool,
     /// Until when the kernel holds the lease at most, as far as is known.
     granted: Time,
     /// What went wrong since the thread looked last.
     trouble: Option<Error>,
     /// The table was lost, and is not put back yet.
     lost: bool,
-    /// That it is full was told.
-    full: bool,
-    /// A bridge that answers may be missing in it.
-    partial: bool,
     next: Time,
     /// What this node publishes of it.
     hold: Option<KernelHold>,
@@ -78,31 +85,43 @@ pub struct TableStatus {
     pub stands: bool,
     /// How many bridges are in it.
     pub gated: usize,
+    /// How many should be in it, and are not.
+    pub missing: usize,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Changed {
+    Done,
+    /// There was no time left, or no table.
+    Skipped,
+    Refused,
 }
 
 impl Gate {
     /// A gate that is not there: what a mock host has.
     pub fn none() -> Gate {
         Gate {
-            range: VniRange::new(Vni::MIN, Vni::MAX).expect("they are in order"),
             margin: Duration::ZERO,
             opener: None,
             table: None,
+            leftover: None,
             gated: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            refusal: String::new(),
+            missing_again: Time::default(),
+            doubtful: false,
             granted: Time::default(),
             trouble: None,
             lost: false,
-            full: false,
-            partial: false,
             next: Time::default(),
             hold: None,
         }
     }
 
-    /// A gate for the bridges of `range`, whose hold on the lease ends `margin` before the lease. Not there yet.
-    pub fn new(range: VniRange, margin: Duration, opener: Opener) -> Gate {
+    /// A gate whose hold on the lease ends `margin` before the lease. Not there yet.
+    pub fn new(margin: Duration, opener: Opener) -> Gate {
         Gate {
-            range,
             margin,
             opener: Some(opener),
             ..Gate::none()
@@ -126,10 +145,10 @@ impl Gate {
 
     /// What of the bridges that answer it holds.
     pub fn gated(&self) -> Gated {
-        match (self.stands(), self.partial) {
+        match (self.stands(), self.missing.is_empty()) {
             (false, _) => Gated::None,
-            (true, true) => Gated::Some,
-            (true, false) => Gated::All,
+            (true, false) => Gated::Some,
+            (true, true) => Gated::All,
         }
     }
 
@@ -149,38 +168,60 @@ impl Gate {
         self.granted = until;
     }
 
+    /// How many bridges are in the table.
+    pub fn count(&self) -> usize {
+        self.gated.len()
+    }
+
+    /// The port of the socket that changes the table; 0 without one.
+    pub fn port(&self) -> u32 {
+        self.table.as_ref().map_or(0, KernelLease::port)
+    }
+
+    /// The VNIs whose bridges are in the table and of which `answering` knows nothing.
+    pub fn strangers(&self, answering: &BTreeSet<Vni>) -> Vec<Vni> {
+        self.gated.difference(answering).copied().collect()
+    }
+
     /// These VNIs are about to answer.
-    pub fn admit(&mut self, vnis: impl Iterator<Item = Vni>) {
-        if self.table.is_none() {
-            return;
-        }
+    pub fn admit(&mut self, vnis: impl Iterator<Item = Vni>, now: Time) {
         let new: Vec<Vni> = vnis.filter(|vni| !self.gated.contains(vni)).collect();
         let names: Vec<String> = new.iter().map(|vni| vni.bridge()).collect();
-        if self.change(|table| table.add_names(&names)) {
-            self.full &= names.is_empty();
-            self.gated.extend(new);
-        } else {
-            self.partial = true;
+        match self.change(|table| table.add_names(&names)) {
+            Changed::Done => {
+                for vni in new {
+                    self.missing.remove(&vni);
+                    self.gated.insert(vni);
+                }
+            }
+            // One that is put back has all in it.
+            Changed::Skipped => {}
+            Changed::Refused if self.table.is_none() => {}
+            Changed::Refused => {
+                self.missing.extend(new);
+                self.refusal = self.trouble.as_ref().map_or(String::new(), |it| chain(it));
+                let is_full = matches!(self.trouble, Some(Error::Full));
+                self.missing_again = now + if is_full { AGAIN } else { SOON };
+            }
         }
     }
 
     /// These VNIs do not answer any more.
     pub fn release(&mut self, vnis: impl Iterator<Item = Vni>) {
-        if self.table.is_none() {
-            return;
-        }
-        let gone: Vec<Vni> = vnis.filter(|vni| self.gated.contains(vni)).collect();
-        let names: Vec<String> = gone.iter().map(|vni| vni.bridge()).collect();
-        if self.change(|table| table.remove_names(&names)) {
-            for vni in gone {
-                self.gated.remove(&vni);
+        let mut gone = Vec::new();
+        for vni in vnis {
+            self.missing.remove(&vni);
+            // Before it is: a removal that fails half-way leaves none that is believed to be there.
+            if self.gated.remove(&vni) {
+                gone.push(vni.bridge());
             }
         }
+        self.change(|table| table.remove_names(&gone));
     }
 
     /// None of the VNIs in the table may answer, from this moment on.
     pub fn revoke(&mut self) {
-        if self.change(KernelLease::revoke) {
+        if self.change(KernelLease::revoke) == Changed::Done {
             self.granted = Time::default();
         }
     }
@@ -188,70 +229,92 @@ impl Gate {
     /// Has the kernel hold `lease`, where the guard has not done so, or not for long.
     pub fn grant_if_due(&mut self, lease: Lease, now: Time) {
         let (left, all) = (self.granted.since(now), lease.valid_until.since(now));
-        if self.table.is_none() || left * 2 >= all {
-            return;
-        }
-        self.grant(lease);
-        if self.granted.since(now) < SHORT && self.trouble.is_some() {
+        if left * 2 < all && self.grant(lease) == Changed::Refused && left < SHORT {
             self.close();
         }
     }
 
-    fn grant(&mut self, lease: Lease) {
+    fn grant(&mut self, lease: Lease) -> Changed {
         let end = lease.valid_until - self.margin;
-        if self.change(|table| table.grant(end).map(drop)) {
+        let changed = self.change(|table| table.grant(end).map(drop));
+        if changed == Changed::Done {
             self.granted = end;
         }
+        changed
     }
 
-    /// Does something to the table; says whether it was done.
-    fn change(&mut self, act: impl FnOnce(&mut KernelLease) -> Result<(), Error>) -> bool {
+    /// Does something to the table, if it is there.
+    fn change(&mut self, act: impl FnOnce(&mut KernelLease) -> Result<(), Error>) -> Changed {
         let Some(table) = &mut self.table else {
-            return false;
+            return Changed::Skipped;
         };
         match act(table) {
-            Ok(()) => return true,
-            Err(Error::Over) => {}
-            Err(error) => match error {
-                Error::Lost => self.lose(),
-                Error::Full if std::mem::replace(&mut self.full, true) => {}
-                error => self.trouble = Some(error),
-            },
+            Ok(()) => return Changed::Done,
+            Err(Error::Over) => return Changed::Skipped,
+            Err(Error::Lost) => self.lose(),
+            Err(error) => {
+                if matches!(error, Error::Late) {
+                    // What was granted before may have been taken back.
+                    self.granted = Time::default();
+                }
+                self.doubtful |= !matches!(error, Error::Full | Error::Late);
+                self.trouble = Some(error);
+            }
         }
-        false
+        Changed::Refused
     }
 
     /// Removes the table: `arp_ignore` decides alone.
-    pub fn close(&mut self) {
-        if let Some(mut table) = self.table.take() {
-            // What cannot be removed is replaced when it can be made again.
-            let _ = table.remove();
+    fn close(&mut self) {
+        if let Some(mut table) = self.table.take()
+            && let Err(error) = table.remove_own()
+        {
+            self.trouble.get_or_insert(error);
+            self.leftover = Some(table);
         }
-        self.gated.clear();
-        self.granted = Time::default();
+        self.forget();
     }
 
     /// Removes the table for good.
-    pub fn dismiss(&mut self) {
-        self.close();
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn dismiss(&mut self) -> Result<(), Error> {
         self.opener = None;
+        let table = self.table.take().or(self.leftover.take());
+        self.forget();
+        match table {
+            Some(mut table) => table.remove_own().map(drop),
+            None => Ok(()),
+        }
     }
 
     fn lose(&mut self) {
         self.table = None;
-        self.gated.clear();
-        self.granted = Time::default();
+        self.forget();
         self.lost = true;
     }
 
-    /// Looks whether the table is whole, if it is there and `look` says that it may not be. Returns what to open a way
-    /// to nf_tables with, if it is to be made.
+    fn forget(&mut self) {
+        self.gated.clear();
+        self.missing.clear();
+        self.granted = Time::default();
+    }
+
+    /// Looks whether the table is whole and has in it what is known of it, if it is there and `look` says that it may
+    /// not be. Returns what to open a way to nf_tables with, if it is to be made.
     pub fn look(&mut self, look: bool, now: Time) -> Option<Opener> {
-        if look && let Some(table) = &mut self.table {
+        let is_doubtful = std::mem::take(&mut self.doubtful);
+        if (look || is_doubtful)
+            && let Some(table) = &mut self.table
+        {
             match table.find() {
-                Ok(Found::Whole { .. }) => {}
+                Ok(Found::Whole { names, .. }) if self.has_just(&names) => {}
                 Ok(_) => self.lose(),
-                Err(error) => self.trouble = Some(error),
+                Err(error) => {
+                    self.doubtful = true;
+                    self.trouble.get_or_insert(error);
+                }
             }
         }
         let is_due = look || self.lost || now >= self.next;
@@ -260,7 +323,13 @@ impl Gate {
             .filter(|_| self.table.is_none() && is_due)
     }
 
-    /// Makes the table through `opened`, with all who answer in it. Returns how it is with the table.
+    fn has_just(&self, names: &[String]) -> bool {
+        let (vnis, others) = vnis_of(names, every());
+        vnis == self.gated && others.is_empty()
+    }
+
+    /// Makes the table through `opened`, with all who answer in it, and does what could not be done before. Returns how
+    /// it is with the table.
     pub fn tend(
         &mut self,
         opened: Option<Result<KernelLease, Error>>,
@@ -269,16 +338,25 @@ impl Gate {
         now: Time,
     ) -> TableStatus {
         let mut made = None;
+        if let Some(mut leftover) = self.leftover.take()
+            && leftover.remove_own().is_err()
+        {
+            self.leftover = Some(leftover);
+        }
         if let Some(opened) = opened.filter(|_| self.opener.is_some()) {
-            self.next = now + AGAIN;
-            match opened.and_then(|table| self.make(table, lease, answering)) {
+            match opened.and_then(|table| self.make(table, lease, answering, now)) {
                 Ok(how) => made = Some(how),
                 Err(error) => {
+                    let is_ours = matches!(error, Error::Refused { .. } | Error::Late);
+                    self.next = now + if is_ours { SOON } else { AGAIN };
                     self.close();
                     self.lost = false;
                     self.trouble = Some(error);
                 }
             }
+        } else if !self.missing.is_empty() && now >= self.missing_again {
+            let missing = self.missing.clone();
+            self.admit(missing.intersection(answering).copied(), now);
         }
         let trouble = self.trouble.take();
         self.note_hold(trouble.as_ref());
@@ -287,15 +365,16 @@ impl Gate {
             trouble,
             stands: self.stands(),
             gated: self.gated.len(),
+            missing: self.missing.len(),
         }
     }
 
-    /// Of a table that is in place, only what is wrong for longer: that it is full.
+    /// Of a table that is in place, only what is wrong for longer: what is missing in it.
     fn note_hold(&mut self, trouble: Option<&Error>) {
         if self.stands() {
-            self.hold = Some(match self.full {
-                true => KernelHold::Missing(Error::Full.to_string()),
-                false => KernelHold::Held,
+            self.hold = Some(match self.missing.is_empty() {
+                true => KernelHold::Held,
+                false => KernelHold::Missing(self.refusal.clone()),
             });
         } else if let Some(error) = trouble {
             self.hold = Some(KernelHold::Missing(chain(error)));
@@ -307,40 +386,51 @@ impl Gate {
         mut table: KernelLease,
         lease: Option<Lease>,
         answering: &BTreeSet<Vni>,
+        now: Time,
     ) -> Result<Made, Error> {
-        let mut made = Made::New;
-        match table.find()? {
-            Found::Whole {
-                left: Some(_),
-                names,
-            } => {
-                let (gated, others) = vnis_of(&names, self.range);
-                table.remove_names(&others)?;
-                self.gated = gated;
-                made = Made::Kept;
+        let found = table.find()?;
+        let (gated, left, made) = match &found {
+            // Also if its lease is over: what is in it may not answer, and would without it.
+            Found::Whole { left, names } => {
+                let (gated, others) = vnis_of(names, every());
+                // They are no bridges of VNIs. What fails here is tried again after the next look.
+                self.doubtful |= table.remove_names(&others).is_err();
+                (gated, left.unwrap_or_default(), Made::Kept)
             }
-            found => table.make(&found)?,
-        }
-        self.full = false;
-        self.partial = false;
-        // Before there is anything in it that the kernel would keep from answering.
-        if let Some(lease) = lease {
-            let end = lease.valid_until - self.margin;
-            table.grant(end)?;
-            self.granted = end;
-        }
+            found => {
+                // Without a lease, none of them may answer for a moment.
+                let gated = match lease {
+                    Some(_) => BTreeSet::new(),
+                    None => answering.clone(),
+                };
+                let names: Vec<String> = gated.iter().map(|vni| vni.bridge()).collect();
+                table.make(found, &names)?;
+                (gated, Duration::ZERO, Made::New)
+            }
+        };
+        self.forget();
+        self.gated = gated;
+        self.granted = now + left;
+        self.leftover = None;
         self.table = Some(table);
-        if lease.is_some() {
-            self.admit(answering.iter().copied());
-        } else {
-            // They are silenced one by one while there is no proof.
-            self.partial = !answering.is_empty();
+        // Before there is anything more in it that the kernel would keep from answering.
+        if let Some(lease) = lease
+            && self.grant(lease) != Changed::Done
+            && left < SHORT
+        {
+            return Err(self.trouble.take().unwrap_or(Error::Over));
         }
+        self.admit(answering.iter().copied(), now);
         match std::mem::take(&mut self.lost) {
             true => Ok(Made::PutBack),
             false => Ok(made),
         }
     }
+}
+
+/// All VNIs: a run before may have had another range.
+fn every() -> VniRange {
+    VniRange::new(Vni::MIN, Vni::MAX).expect("they are in order")
 }
 
 /// Starts the thread `gate`, which keeps the table there. It ends with the process.
@@ -390,7 +480,7 @@ impl Keeper {
         if poll(&mut fds, PollTimeout::from(EVERY)).is_err() {
             sleep(Duration::from_millis(10));
         }
-        match watch.look() {
+        match watch.look(self.fence.gate_port()) {
             Ok(concerns) => concerns,
             Err(error) => {
                 debug!("gate: cannot hear of nf_tables: {error}");
@@ -404,22 +494,19 @@ impl Keeper {
 /// Logs what became of the table.
 pub fn report(tended: TableStatus, complaint: &mut Complaint) {
     let count = tended.gated;
-    match tended.trouble {
-        Some(error @ Error::Full) => {
-            warn!(
-                "gate: {error}; if daemon and guard are killed at once, the others go on answering ARP"
-            );
-        }
-        Some(error) => {
-            let reason = chain(&error);
-            if complaint.raise(&reason) {
-                warn!(
-                    "gate: the kernel does not hold the lease: {reason}; if daemon and guard are killed at once, this \
-                     host goes on answering ARP"
-                );
-            }
-        }
-        None if tended.stands && complaint.settle() => {
+    let missing = tended.missing;
+    match tended.trouble.map(|error| chain(&error)) {
+        Some(reason) if complaint.raise(&reason) => match tended.stands && missing > 0 {
+            true => warn!(
+                "gate: {reason}; if daemon and guard are killed at once, count={missing} VNIs go on answering ARP"
+            ),
+            false => warn!(
+                "gate: the kernel does not hold the lease: {reason}; if daemon and guard are killed at once, this host \
+                 goes on answering ARP"
+            ),
+        },
+        Some(_) => {}
+        None if tended.stands && missing == 0 && complaint.settle() => {
             info!("gate: the kernel holds the lease again, count={count} bridges are gated");
         }
         None => {}

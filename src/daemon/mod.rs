@@ -187,15 +187,19 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         Box::new(guards),
     )?;
     let fence = fence.counting(metrics.clone());
-    // Before anything answers, and before what a run before has in the table is switched.
-    let mut complaint = Complaint::default();
-    let (fence, tended) = fence.gated_by(gate(&config));
-    gate::report(tended, &mut complaint);
-    let fence = Arc::new(fence);
     let known = taken_over.as_ref().and_then(|it| it.known.as_ref());
     if let Some(known) = known {
         fence.take_over(known);
     }
+    if adopted.is_some() {
+        // What the run before serves goes on.
+        fence.set_lease(adopted);
+    }
+    // Before anything answers, and before what a run before has in the table is switched.
+    let mut complaint = Complaint::default();
+    let (fence, tended) = fence.gated_by(gate(&config), config.range);
+    gate::report(tended, &mut complaint);
+    let fence = Arc::new(fence);
     let has_epochs = known.is_some_and(|it| it.in_place.is_some() || it.unanswered.is_some());
     if !config.mock {
         gate::spawn(fence.clone(), complaint)?;
@@ -299,8 +303,10 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         }
         lease_keeper.revoke();
     }
-    if exit != Exit::Unfinished {
-        fence.dismiss_guard();
+    if exit != Exit::Unfinished
+        && let Err(error) = fence.dismiss_guard()
+    {
+        warn!("cannot remove the table `arp wmgwd`: {}", chain(&error));
     }
     notifier.finish();
     match exit {
@@ -354,7 +360,7 @@ fn gate(config: &Config) -> Gate {
         Some(other) => Err(nft::Error::Shared(other)),
         None => KernelLease::open(),
     };
-    Gate::new(config.range, config.timing.gate_margin, Arc::new(opener))
+    Gate::new(config.timing.gate_margin, Arc::new(opener))
 }
 
 /// How long the worker may do nothing: it waits for etcd, endpoint after endpoint, and for nothing else.

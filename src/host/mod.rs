@@ -21,7 +21,7 @@ pub mod route;
 pub mod signs;
 
 pub use crate::model::frr::{Cost, FrrDaemons, Health, RouteChange};
-use crate::model::types::Vni;
+use crate::model::types::{Vni, VniRange};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -64,6 +64,14 @@ pub enum ArpAudit {
 pub trait Kernel: Send {
     /// The index of the interface (netdevice(7)) that is the bridge of `vni`; `None` if there is none.
     fn bridge(&mut self, vni: Vni) -> Option<u32>;
+
+    /// The VNIs of `range` that answer now, as this run or another has left them.
+    ///
+    /// # Errors
+    /// [`Error::Links`] if the kernel does not tell.
+    fn answering(&mut self, _range: VniRange) -> Result<Vec<Vni>, Error> {
+        Ok(Vec::new())
+    }
 
     /// Another process makes the interface `index` answer for `vni`. Later that is to be silenced here, whatever its
     /// name.

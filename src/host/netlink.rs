@@ -46,30 +46,65 @@ pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The messages of a datagram: the type of each, and what follows its header. One that is cut off ends them.
-pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// The header of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Its type.
+    pub kind: u16,
+    /// NLM_F_*.
+    pub flags: u16,
+    /// Its sequence number: an answer has that of the question.
+    pub number: u32,
+    /// The port of the socket that has asked, or whose request this tells of.
+    pub port: u32,
+}
+
+impl Header {
+    /// Reads the header that `bytes` begin with.
+    pub fn read(bytes: &[u8]) -> Option<Header> {
+        Some(Header {
+            kind: u16::from_ne_bytes(number(bytes, 4)?),
+            flags: u16::from_ne_bytes(number(bytes, 6)?),
+            number: u32::from_ne_bytes(number(bytes, 8)?),
+            port: u32::from_ne_bytes(number(bytes, 12)?),
+        })
+    }
+}
+
+/// The messages of a datagram with their headers. One that is cut off ends them.
+pub fn messages_with_headers(mut datagram: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(number(datagram, 0)?);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let message = datagram.get(HEADER..length)?;
-        let kind = u16::from_ne_bytes(number(datagram, 4)?);
+        let header = Header::read(datagram)?;
         // Messages and attributes begin at multiples of 4 (NLMSG_ALIGNTO, RTA_ALIGNTO).
         datagram = datagram
             .get(length.next_multiple_of(4)..)
             .unwrap_or_default();
-        Some((kind, message))
+        Some((header, message))
+    })
+}
+
+/// The messages of a datagram: the type of each, and what follows its header. One that is cut off ends them.
+pub fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    messages_with_headers(datagram).map(|(header, message)| (header.kind, message))
+}
+
+/// The attributes that `bytes` hold: type, with its flags, and value of each. One that is cut off ends them.
+pub fn attributes_with_flags(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(number(bytes, 0)?));
+        let value = bytes.get(ATTRIBUTE..length)?;
+        let kind = u16::from_ne_bytes(number(bytes, 2)?);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
     })
 }
 
 /// The attributes that `bytes` hold: type and value of each. One that is cut off ends them.
-pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(number(bytes, 0)?));
-        let value = bytes.get(ATTRIBUTE..length)?;
-        let kind = u16::from_ne_bytes(number(bytes, 2)?) & TYPE;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    attributes_with_flags(bytes).map(|(kind, value)| (kind & TYPE, value))
 }
 
 /// The text of an attribute.

@@ -10,7 +10,7 @@ use super::bridges::Bridge;
 use super::garp::Announcer;
 use super::links::Bridges;
 use super::{ArpAudit, Error, Kernel};
-use crate::model::types::Vni;
+use crate::model::types::{Vni, VniRange};
 use fnv::{FnvHashMap, FnvHashSet};
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
@@ -107,6 +107,13 @@ struct Look {
 impl Kernel for ProcKernel {
     fn bridge(&mut self, vni: Vni) -> Option<u32> {
         Some(self.look(vni).ok()?.found.ok()?.0)
+    }
+
+    fn answering(&mut self, range: VniRange) -> Result<Vec<Vni>, Error> {
+        let told = self.bridges.arp_ignore(range);
+        let told = told.map_err(|source| Error::Links { source })?;
+        let answers = told.into_iter().filter(|(_, value)| *value != SILENT);
+        Ok(answers.map(|(vni, _)| vni).collect())
     }
 
     fn hold(&mut self, vni: Vni, index: u32) {

@@ -114,9 +114,12 @@ fn look_at_links() -> Links {
 
 /// Whether the kernel can hold the lease. The table that would do so is not made for that.
 fn kernel_lease() -> Result<(), nft::Error> {
-    match KernelLease::open()?.find()? {
+    let mut table = KernelLease::open()?;
+    match table.find()? {
         nft::Found::Foreign => Err(nft::Error::Foreign),
-        _ => Ok(()),
+        // A kernel without nf_tables for ARP has no such table, like any other.
+        nft::Found::Absent => table.try_to_make(),
+        nft::Found::Damaged | nft::Found::Whole { .. } => Ok(()),
     }
 }
 

@@ -33,7 +33,7 @@ pub fn findings(purpose: &Purpose, system: &System) -> Vec<Finding> {
     let mut findings = rights(system);
     findings.extend(other_runs(purpose, system));
     findings.extend(switches(system));
-    findings.extend(kernel_lease(system));
+    findings.extend(kernel_lease(purpose, system));
     findings
 }
 
@@ -58,11 +58,16 @@ fn rights(system: &System) -> Vec<Finding> {
 }
 
 /// What makes the fence independent of daemon, guard and disk.
-fn kernel_lease(system: &System) -> Vec<Finding> {
+fn kernel_lease(purpose: &Purpose, system: &System) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.push(match &system.gate {
-        None => Finding::ok("kernel lease", "nf_tables can silence ARP by itself"),
-        Some((reason, remedy)) => {
+    let (_, others) = guards(purpose, system);
+    findings.push(match (&system.gate, others.first()) {
+        (None, Some(other)) => {
+            let text = format!("the kernel can hold one, and holds that of {other}");
+            Finding::warn("kernel lease", text, STOP)
+        }
+        (None, None) => Finding::ok("kernel lease", "nf_tables can silence ARP by itself"),
+        (Some((reason, remedy)), _) => {
             let text = format!(
                 "if daemon and guard are killed at once, this host goes on answering ARP: {reason}"
             );
@@ -79,17 +84,25 @@ fn kernel_lease(system: &System) -> Vec<Finding> {
     findings
 }
 
-fn other_runs(purpose: &Purpose, system: &System) -> Vec<Finding> {
-    const ABOUT: &str = "other runs";
-    let (own, others): (Vec<&String>, Vec<&String>) = system.guards.iter().partition(|name| {
+/// What ends another node on this host.
+const STOP: &str = "stop it: systemctl stop wmgwd";
+
+/// The guards on this host: those of this node, and those of others.
+fn guards<'a>(purpose: &Purpose, system: &'a System) -> (Vec<&'a String>, Vec<&'a String>) {
+    system.guards.iter().partition(|name| {
         let own = purpose.name.as_ref();
         own.is_none_or(|own| own.as_str() == name.as_str())
-    });
+    })
+}
+
+fn other_runs(purpose: &Purpose, system: &System) -> Vec<Finding> {
+    const ABOUT: &str = "other runs";
+    let (own, others) = guards(purpose, system);
     if let Some(other) = others.first() {
         let text = format!(
             "a wmgwd named {other} runs on this host, or its guard does: two would switch the same bridges"
         );
-        return vec![Finding::fail(ABOUT, text, "stop it: systemctl stop wmgwd")];
+        return vec![Finding::fail(ABOUT, text, STOP)];
     }
     let text = match own.first() {
         Some(name) => format!("wmgwd runs here as {name}, or has just ended: its guard is there"),
@@ -212,7 +225,8 @@ mod tests {
         system.guards.push("gw2".into());
         let found = findings(&purpose(1, 3), &system);
         let text = "a wmgwd named gw2 runs on this host, or its guard does: two would switch the same bridges";
-        assert_eq!(said(&found), [(Level::Fail, text)]);
+        let shared = "the kernel can hold one, and holds that of gw2";
+        assert_eq!(said(&found), [(Level::Fail, text), (Level::Warn, shared)]);
     }
 
     #[test]

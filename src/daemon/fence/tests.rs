@@ -5,9 +5,10 @@ use super::*;
 use crate::guard::NoGuard;
 use crate::host::nft::wire::Batch;
 use crate::host::nft::{self, Channel, KernelLease};
-use crate::model::types::VniRange;
+use crate::telemetry::log_text::chain;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -40,6 +41,12 @@ impl FakeKernel {
 impl Kernel for FakeKernel {
     fn bridge(&mut self, vni: Vni) -> Option<u32> {
         Some(vni.get())
+    }
+
+    fn answering(&mut self, range: VniRange) -> Result<Vec<Vni>, Error> {
+        let told = self.0.lock().unwrap();
+        let answers = told.answers.iter().copied();
+        Ok(answers.filter(|vni| range.contains(*vni)).collect())
     }
 
     fn put_back(&mut self, vni: Vni, answer: bool) -> Result<ArpAudit, Error> {
@@ -246,7 +253,7 @@ fn a_guard_that_was_dismissed_is_not_replaced() {
         Box::new(NoGuard),
     )
     .unwrap();
-    fence.dismiss_guard();
+    fence.dismiss_guard().unwrap();
     assert_eq!(fence.check_guard().unwrap(), GuardCheck::Well);
 }
 
@@ -262,9 +269,10 @@ fn a_decision_does_not_outlive_its_lease() {
     assert_eq!(kernel.answers(), [0; 0]);
 }
 
-/// A guard that remembers what it was told: on (`true`) or released. It has fenced if the test says so.
+/// A guard that remembers what it was told: on (`true`) or released, and of the table. It has fenced if the test says
+/// so.
 #[derive(Clone, Default)]
-struct Hears(Arc<Mutex<Heard>>);
+struct Hears(Arc<Mutex<Heard>>, Arc<Mutex<Option<Gated>>>);
 
 type Heard = (Vec<(u32, bool)>, bool);
 
@@ -278,6 +286,11 @@ impl Hears {
     fn told(&self) -> Vec<(u32, bool)> {
         std::mem::take(&mut self.0.lock().unwrap().0)
     }
+
+    /// What of those that answer the kernel holds, as far as it was told.
+    fn gate(&self) -> Option<Gated> {
+        *self.1.lock().unwrap()
+    }
 }
 
 impl Guard for Hears {
@@ -288,6 +301,9 @@ impl Guard for Hears {
     }
     fn released(&mut self, vnis: &[Vni]) {
         self.hear(vnis, false);
+    }
+    fn gate(&mut self, gated: Gated) {
+        *self.1.lock().unwrap() = Some(gated);
     }
     fn standing(&mut self) -> Standing {
         match std::mem::take(&mut self.0.lock().unwrap().1) {
@@ -307,13 +323,15 @@ fn guarded() -> (Fence, FakeKernel, Hears) {
 }
 
 /// The table of the kernel lease as its batches are sent: what the last change of each is, whether it has the name of a
-/// bridge, and which VNIs answered then. Grants may be refused.
-#[derive(Clone)]
+/// bridge, and which VNIs answered then. Grants, names and the table's end may be refused.
+#[derive(Clone, Default)]
 struct FakeTable {
     kernel: FakeKernel,
     sent: Arc<Mutex<Vec<Sent>>>,
     refuses: Arc<Mutex<bool>>,
-    full: Arc<Mutex<bool>>,
+    made: Arc<AtomicBool>,
+    names: Arc<Mutex<Option<Errno>>>,
+    removal: Arc<Mutex<Option<Errno>>>,
 }
 
 /// The type of the last change (nf_tables.h), whether a bridge is named, and who answered.
@@ -322,10 +340,13 @@ type Sent = (u16, bool, Vec<u32>);
 const NEW_RULE: u16 = 0xa06;
 const NEW_ELEMENTS: u16 = 0xa0c;
 const DELETE_ELEMENTS: u16 = 0xa0e;
+const DELETE_TABLE: u16 = 0xa02;
+/// The table of an answer: its handle alone (NFTA_TABLE_HANDLE).
+const TOLD: [u8; 12] = [12, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 9];
 
 impl Channel for FakeTable {
     fn transact(&mut self, batch: Batch) -> io::Result<()> {
-        let (bytes, _) = batch.finish();
+        let (bytes, _) = batch.finish(1);
         let has = |what: &[u8]| bytes.windows(what.len()).any(|it| it == what);
         let word = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
         let (mut at, mut kinds) = (0, Vec::new());
@@ -338,8 +359,18 @@ impl Channel for FakeTable {
         let sent = (last, has(b"br"), self.kernel.answers());
         self.sent.lock().unwrap().push(sent);
         let is_grant = has(b"token\0") && last != NEW_RULE;
-        if last == NEW_ELEMENTS && has(b"br") && *self.full.lock().unwrap() {
-            return Err(Errno::ENFILE.into());
+        let refusal = match last {
+            NEW_ELEMENTS if has(b"br") => *self.names.lock().unwrap(),
+            DELETE_TABLE => *self.removal.lock().unwrap(),
+            _ => None,
+        };
+        if let Some(errno) = refusal {
+            return Err(errno.into());
+        }
+        match last {
+            NEW_RULE => self.made.store(true, Ordering::Relaxed),
+            DELETE_TABLE => self.made.store(false, Ordering::Relaxed),
+            _ => {}
         }
         match is_grant && *self.refuses.lock().unwrap() {
             true => Err(Errno::ENOMEM.into()),
@@ -347,32 +378,44 @@ impl Channel for FakeTable {
         }
     }
 
-    fn ask(&mut self, _: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        Err(Errno::ENOENT.into())
+    /// There is a table once it was made, but a closer look finds that it is being changed.
+    fn ask(&mut self, question: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        const GET_TABLE: [u8; 2] = [1, 10];
+        let is_made = self.made.load(Ordering::Relaxed);
+        match (is_made, question[4..6] == GET_TABLE) {
+            (false, _) => Err(Errno::ENOENT.into()),
+            (true, true) => Ok(vec![TOLD.to_vec()]),
+            (true, false) => Err(Errno::EAGAIN.into()),
+        }
     }
 }
 
 impl FakeTable {
+    fn gate(&self) -> Gate {
+        let channel = self.clone();
+        let opener = move || Ok(KernelLease::through(Box::new(channel.clone())));
+        Gate::new(MARGIN / 4, Arc::new(opener))
+    }
+
     /// What was sent since this was asked last.
     fn sent(&self) -> Vec<Sent> {
         std::mem::take(&mut self.sent.lock().unwrap())
     }
 }
 
+fn every() -> VniRange {
+    VniRange::new(Vni::MIN, Vni::MAX).unwrap()
+}
+
 fn gated() -> (Fence, FakeKernel, FakeTable) {
     let kernel = FakeKernel::default();
     let table = FakeTable {
         kernel: kernel.clone(),
-        sent: Arc::default(),
-        refuses: Arc::default(),
-        full: Arc::default(),
+        ..FakeTable::default()
     };
-    let channel = table.clone();
-    let opener = Arc::new(move || Ok(KernelLease::through(Box::new(channel.clone()))));
-    let range = VniRange::new(Vni::MIN, Vni::MAX).unwrap();
     let (host, none) = (Box::new(kernel.clone()), || Box::new(NoGuard));
     let fence = Fence::new(MARGIN, host, none(), none()).unwrap();
-    let (fence, tended) = fence.gated_by(Gate::new(range, MARGIN / 4, opener));
+    let (fence, tended) = fence.gated_by(table.gate(), every());
     assert_eq!((tended.made, tended.gated), (Some(Made::New), 0));
     assert_eq!(table.sent(), [(NEW_RULE, false, vec![])]);
     (fence, kernel, table)
@@ -421,32 +464,134 @@ fn ten_thousand_vnis_are_fenced_by_one_message() {
     assert_eq!(shape(table.sent()), fenced);
 }
 
-/// Input: a set that has no room, and later has. Output: what is to answer does; told once, and published as long as it
-/// is so; gated when there is room.
+/// Input: a set that has no room, or a kernel that refuses names for another reason; later it takes them. Output: what
+/// is to answer does; it is published as long as it is so, also when others get in meanwhile; and the rest gets in by
+/// itself.
 #[test]
-fn a_full_table_costs_no_service() {
-    let (fence, kernel, table) = gated();
-    assert_eq!(fence.kernel_hold(), Some(KernelHold::Held));
-    *table.full.lock().unwrap() = true;
+fn names_that_are_refused_cost_no_service() {
+    for errno in [Errno::ENFILE, Errno::ENOMEM] {
+        let (fence, kernel, table) = gated();
+        assert_eq!(fence.kernel_hold(), Some(KernelHold::Held));
+        *table.names.lock().unwrap() = Some(errno);
+        fence.set_lease(lease(Duration::from_secs(60)));
+        fence.switch(ID, &vnis(1..=3));
+        assert_eq!(kernel.answers(), [1, 2, 3]);
+        let tended = fence.tend_gate(false);
+        let trouble = chain(&tended.trouble.unwrap());
+        assert_eq!((tended.stands, tended.gated, tended.missing), (true, 0, 3));
+        let is_published = || fence.kernel_hold() == Some(KernelHold::Missing(trouble.clone()));
+        assert!(is_published(), "{errno}");
+        *table.names.lock().unwrap() = None;
+        fence.switch(ID, &vnis(4..=4));
+        let tended = fence.tend_gate(false);
+        assert_eq!((tended.gated, tended.missing), (1, 3), "{errno}");
+        assert!(is_published(), "{errno}");
+        let begun = clock::now();
+        while fence.tend_gate(false).missing > 0 {
+            assert!(clock::now().since(begun) < DEADLINE, "{errno}");
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(fence.tend_gate(false).gated, 4);
+        assert_eq!(fence.kernel_hold(), Some(KernelHold::Held));
+    }
+}
+
+/// Input: names that are refused; their VNIs are silent later. Output: then none is missing any more.
+#[test]
+fn what_is_silent_is_not_missing() {
+    let (fence, _, table) = gated();
+    *table.names.lock().unwrap() = Some(Errno::ENOMEM);
     fence.set_lease(lease(Duration::from_secs(60)));
     fence.switch(ID, &vnis(1..=3));
-    assert_eq!(kernel.answers(), [1, 2, 3]);
-    let tended = fence.tend_gate(false);
-    assert!(
-        matches!(tended.trouble, Some(nft::Error::Full)),
-        "{tended:?}"
-    );
-    assert!(tended.stands);
-    for _ in 0..3 {
-        fence.switch(ID, &vnis(1..=3));
-        assert!(fence.tend_gate(false).trouble.is_none(), "told once");
-    }
-    let missing = Some(KernelHold::Missing(nft::Error::Full.to_string()));
-    assert_eq!(fence.kernel_hold(), missing);
-    *table.full.lock().unwrap() = false;
-    fence.switch(ID, &vnis(1..=3));
-    assert_eq!(fence.tend_gate(false).gated, 3);
+    assert_eq!(fence.tend_gate(false).missing, 3);
+    fence.silence();
+    assert_eq!(fence.tend_gate(false).missing, 0);
     assert_eq!(fence.kernel_hold(), Some(KernelHold::Held));
+}
+
+/// Input: bridges that answer as a run before has left them, and no lease. Output: in the table while they answer, and
+/// silenced before anything else.
+#[test]
+fn what_a_run_before_left_is_silenced_without_a_lease() {
+    let kernel = FakeKernel::default();
+    kernel.0.lock().unwrap().answers = vnis(5..=6).into_iter().map(|(vni, _)| vni).collect();
+    let table = FakeTable {
+        kernel: kernel.clone(),
+        ..FakeTable::default()
+    };
+    let (host, none) = (Box::new(kernel.clone()), || Box::new(NoGuard));
+    let fence = Fence::new(MARGIN, host, none(), none()).unwrap();
+    let (fence, tended) = fence.gated_by(table.gate(), every());
+    assert_eq!(tended.gated, 2);
+    assert_eq!(kernel.answers(), [0; 0]);
+    let sent = [
+        (NEW_ELEMENTS, true, vec![5, 6]),
+        (DELETE_ELEMENTS, false, vec![5, 6]),
+        (DELETE_ELEMENTS, true, vec![]),
+    ];
+    assert_eq!(table.sent(), sent);
+    assert_eq!(fence.answering(), BTreeSet::new());
+}
+
+/// Input: the same, with the lease of that run. Output: they go on, are in the table, and the guard knows them.
+#[test]
+fn what_a_run_before_left_goes_on_with_its_lease() {
+    let (kernel, guard) = (FakeKernel::default(), Hears::default());
+    kernel.0.lock().unwrap().answers = vnis(5..=6).into_iter().map(|(vni, _)| vni).collect();
+    let table = FakeTable {
+        kernel: kernel.clone(),
+        ..FakeTable::default()
+    };
+    let (host, line) = (Box::new(kernel.clone()), Box::new(guard.clone()));
+    let fence = Fence::new(MARGIN, host, line, Box::new(NoGuard)).unwrap();
+    fence.set_lease(lease(Duration::from_secs(60)));
+    let (fence, tended) = fence.gated_by(table.gate(), every());
+    assert_eq!((tended.gated, tended.missing), (2, 0));
+    assert_eq!(kernel.answers(), [5, 6]);
+    assert_eq!(guard.told(), [(5, true), (6, true)]);
+    fence.set_lease(None);
+    fence.silence();
+    assert_eq!(kernel.answers(), [0; 0]);
+}
+
+/// Input: a kernel that does not grant, while something else changes nf_tables all the time, so that no look at it
+/// succeeds; then one that does not remove the table, either. Output: the table is removed, as soon as the kernel does
+/// so, and the guard hears that there is none.
+#[test]
+fn a_table_that_grants_nothing_is_removed_without_a_look() {
+    let (kernel, guard) = (FakeKernel::default(), Hears::default());
+    let table = FakeTable {
+        kernel: kernel.clone(),
+        ..FakeTable::default()
+    };
+    let (host, line) = (Box::new(kernel.clone()), Box::new(guard.clone()));
+    let fence = Fence::new(MARGIN, host, line, Box::new(NoGuard)).unwrap();
+    let (fence, _) = fence.gated_by(table.gate(), every());
+    assert_eq!(guard.gate(), Some(Gated::All));
+    fence.set_lease(lease(Duration::from_secs(60)));
+    fence.switch(ID, &vnis(1..=1));
+    *table.refuses.lock().unwrap() = true;
+    *table.removal.lock().unwrap() = Some(Errno::ENOMEM);
+    fence.check_guard().unwrap();
+    assert_eq!(guard.gate(), Some(Gated::None));
+    let is_made = || table.made.load(Ordering::Relaxed);
+    assert!(!fence.is_gated() && is_made());
+    fence.tend_gate(false);
+    assert!(!fence.is_gated() && is_made());
+    *table.removal.lock().unwrap() = None;
+    fence.tend_gate(false);
+    assert!(!is_made());
+    // It is made again, and again, and each is removed at once.
+    for _ in 0..2 {
+        fence.tend_gate(true);
+        assert!(!fence.is_gated() && !is_made());
+    }
+    assert_eq!(kernel.answers(), [1]);
+    *table.refuses.lock().unwrap() = false;
+    assert_eq!(fence.tend_gate(true).made, Some(Made::New));
+    assert_eq!(guard.gate(), Some(Gated::All));
+    *table.removal.lock().unwrap() = Some(Errno::ENOMEM);
+    assert!(fence.dismiss_guard().is_err(), "said");
 }
 
 /// Input: a guard that does not grant; then a kernel that does not, either. Output: the daemon grants; then the table
@@ -458,8 +603,11 @@ fn a_kernel_that_grants_nothing_costs_no_service() {
     fence.switch(ID, &vnis(1..=1));
     table.sent();
     fence.check_guard().unwrap();
-    let granted = (NEW_ELEMENTS, false, vec![1]);
-    assert_eq!(table.sent(), [granted.clone(), granted]);
+    let granted = [
+        (NEW_ELEMENTS, false, vec![1]),
+        (DELETE_ELEMENTS, false, vec![1]),
+    ];
+    assert_eq!(table.sent(), granted);
     fence.check_guard().unwrap();
     assert_eq!(table.sent(), [], "it holds for long enough");
 
@@ -487,8 +635,8 @@ fn a_kernel_that_grants_nothing_costs_no_service() {
 fn a_host_without_nf_tables_serves() {
     let (fence, kernel, _) = guarded();
     let missing = || Err(nft::Error::Unsupported(Errno::EPROTONOSUPPORT.into()));
-    let range = VniRange::new(Vni::MIN, Vni::MAX).unwrap();
-    let (fence, tended) = fence.gated_by(Gate::new(range, MARGIN / 4, Arc::new(missing)));
+    let gate = Gate::new(MARGIN / 4, Arc::new(missing));
+    let (fence, tended) = fence.gated_by(gate, every());
     assert!(matches!(tended.trouble, Some(nft::Error::Unsupported(_))));
     assert!(
         matches!(fence.kernel_hold(), Some(KernelHold::Missing(why)) if why.contains("no nf_tables"))

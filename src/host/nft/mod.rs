@@ -46,6 +46,11 @@ pub trait Channel: Send {
     /// # Errors
     /// The kernel refused: `ENOENT` if there is no such table.
     fn ask(&mut self, question: &[u8]) -> io::Result<Vec<Vec<u8>>>;
+
+    /// The port of its socket, by which the kernel tells who has changed something; 0 if it has none.
+    fn port(&self) -> u32 {
+        0
+    }
 }
 
 /// What there is under the name of wmgwd's table.
@@ -71,6 +76,8 @@ pub struct KernelLease {
     channel: Box<dyn Channel>,
     /// The key of the last token.
     token: u32,
+    /// How the kernel knows the table, once it was found to be wmgwd's, or made.
+    handle: Option<u64>,
 }
 
 impl KernelLease {
@@ -87,7 +94,16 @@ impl KernelLease {
     pub fn through(channel: Box<dyn Channel>) -> KernelLease {
         // Daemon and guard grant: neither must renew the other's token. 22 bits are a process id (proc(5)).
         let token = std::process::id() << 10;
-        KernelLease { channel, token }
+        KernelLease {
+            channel,
+            token,
+            handle: None,
+        }
+    }
+
+    /// The port of the socket through which this process changes the table.
+    pub fn port(&self) -> u32 {
+        self.channel.port()
     }
 
     /// Looks what there is.
@@ -95,21 +111,21 @@ impl KernelLease {
     /// # Errors
     /// The kernel refused.
     pub fn find(&mut self) -> Result<Found, Error> {
-        let found = self.channel.ask(&table::ask_table());
-        let found = match found {
-            Err(error) if code(&error) == Some(Errno::ENOENT) => return Ok(Found::Absent),
-            // No such subsystem of nfnetlink.
-            Err(error) if code(&error) == Some(Errno::EINVAL) => {
-                return Err(Error::Unsupported(error));
-            }
-            found => found.map_err(Error::of(LOOK))?,
+        self.handle = None;
+        let Some(found) = self.ask_table()? else {
+            return Ok(Found::Absent);
         };
         let sets = self.look(&table::ask_sets())?;
-        let is_ours = found.iter().any(|table| table::has_comment(table)) || table::has_sets(&sets);
-        if !is_ours {
+        let is_whole = table::has_no_flags(&found)
+            && table::has_sets(&sets)
+            && table::has_chain(&self.look(&table::ask_chains())?)
+            && table::has_rules(&self.look(&table::ask_rules())?);
+        // Linux before 5.10 keeps no comment: then it is wmgwd's if nothing about it differs.
+        if !is_whole && !table::has_comment(&found) {
             return Ok(Found::Foreign);
         }
-        if !table::has_sets(&sets) || !table::has_rules(&self.look(&table::ask_rules())?) {
+        self.handle = table::handle(&found);
+        if !is_whole {
             return Ok(Found::Damaged);
         }
         Ok(Found::Whole {
@@ -118,29 +134,81 @@ impl KernelLease {
         })
     }
 
+    /// What the kernel tells of the table of that name; `None` if there is none.
+    fn ask_table(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        match self.channel.ask(&table::ask_table()) {
+            Ok(found) => Ok(found.into_iter().next()),
+            Err(error) if code(&error) == Some(Errno::ENOENT) => Ok(None),
+            // No such subsystem of nfnetlink.
+            Err(error) if code(&error) == Some(Errno::EINVAL) => Err(Error::Unsupported(error)),
+            Err(error) => Err(Error::of(LOOK)(error)),
+        }
+    }
+
     fn look(&mut self, question: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         self.channel.ask(question).map_err(Error::of(LOOK))
     }
 
-    /// Makes the table, empty, in the place of what was found there; until there are names in it, it drops nothing.
+    /// Makes the table, with these names in it, in the place of what was found there.
     ///
     /// # Errors
     /// The kernel refused; or the table is [foreign](Error::Foreign).
-    pub fn make(&mut self, found: &Found) -> Result<(), Error> {
+    pub fn make(&mut self, found: &Found, names: &[String]) -> Result<(), Error> {
         let mut batch = Batch::default();
-        match found {
-            Found::Foreign => return Err(Error::Foreign),
-            Found::Absent => {}
-            Found::Damaged | Found::Whole { .. } => table::remove(&mut batch),
+        match (found, self.handle) {
+            (Found::Foreign, _) => return Err(Error::Foreign),
+            (Found::Damaged | Found::Whole { .. }, Some(handle)) => {
+                table::remove(&mut batch, handle);
+            }
+            _ => {}
         }
         table::make(&mut batch);
+        table::add_names(&mut batch, names);
         self.channel.transact(batch).map_err(|error| {
             match code(&error) {
                 // A part of nf_tables, and not of the table.
                 Some(Errno::ENOENT) => Error::Unsupported(error),
                 _ => Error::of("make the table")(error),
             }
-        })
+        })?;
+        // Without it the table is looked for when it is to go.
+        let made = self.ask_table().ok().flatten();
+        self.handle = made.and_then(|found| table::handle(&found));
+        Ok(())
+    }
+
+    /// Whether this kernel can have the table. Nothing is made.
+    ///
+    /// # Errors
+    /// The kernel lacks something, or refused.
+    pub fn try_to_make(&mut self) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        table::try_to_make(&mut batch);
+        match self.channel.transact(batch) {
+            Err(error) if code(&error) == Some(Errno::EEXIST) => Ok(()),
+            Err(error) if code(&error) == Some(Errno::ENOENT) => Err(Error::Unsupported(error)),
+            outcome => outcome.map_err(Error::of("make the table")),
+        }
+    }
+
+    /// Removes the table that [`KernelLease::find`] found to be wmgwd's, or [`KernelLease::make`] made: without a look,
+    /// which fails while something else on this host goes on changing nf_tables. Says whether there was one.
+    ///
+    /// # Errors
+    /// The kernel refused. Then this can be called again.
+    pub fn remove_own(&mut self) -> Result<bool, Error> {
+        let Some(handle) = self.handle else {
+            return self.remove();
+        };
+        let mut batch = Batch::default();
+        table::remove(&mut batch, handle);
+        let is_removed = match self.transact(batch, "remove the table") {
+            Ok(()) => true,
+            Err(Error::Lost) => false,
+            Err(error) => return Err(error),
+        };
+        self.handle = None;
+        Ok(is_removed)
     }
 
     /// Removes the table, if it is wmgwd's; returns whether there was one.
@@ -148,15 +216,11 @@ impl KernelLease {
     /// # Errors
     /// The kernel refused; or the table is [foreign](Error::Foreign).
     pub fn remove(&mut self) -> Result<bool, Error> {
-        match self.find()? {
-            Found::Absent => return Ok(false),
-            Found::Foreign => return Err(Error::Foreign),
-            Found::Damaged | Found::Whole { .. } => {}
+        match (self.find()?, self.handle) {
+            (Found::Foreign, _) => Err(Error::Foreign),
+            (Found::Damaged | Found::Whole { .. }, Some(_)) => self.remove_own(),
+            _ => Ok(false),
         }
-        let mut batch = Batch::default();
-        table::remove(&mut batch);
-        self.transact(batch, "remove the table")?;
-        Ok(true)
     }
 
     /// Has the bridges of these names answer only while the lease holds.
@@ -196,13 +260,24 @@ impl KernelLease {
         }
     }
 
-    /// Has the lease hold until `end` at the latest, however long this process is held up; says how often a token
-    /// ran out before that was done.
+    /// Has the lease hold until `end` at the latest, however long this process is held up; says how often a grant took
+    /// too long before that was done.
     ///
     /// # Errors
-    /// [`Error::Over`] if there is no time left, [`Error::Late`] if tokens run out again and again, [`Error::Lost`]
-    /// without a table, or the kernel refused. Then it holds as long as was granted before.
+    /// [`Error::Over`] if there is no time left, [`Error::Late`] if grants take too long again and again,
+    /// [`Error::Lost`] without a table, or the kernel refused. Then it holds no longer than was granted before.
     pub fn grant(&mut self, end: Time) -> Result<u32, Error> {
+        let mut is_doubtful = false;
+        let outcome = self.try_to_grant(end, &mut is_doubtful);
+        if is_doubtful {
+            self.revoke()?;
+        }
+        outcome
+    }
+
+    /// Sets `is_doubtful` while the lease may hold for longer: a batch was done, and took so long that the kernel may
+    /// have been held up in the midst of it.
+    fn try_to_grant(&mut self, end: Time, is_doubtful: &mut bool) -> Result<u32, Error> {
         for tries in 0..TRIES {
             let token = self.next_token();
             let runs = (end.since(clock::now()) / 8).clamp(SHORT_TOKEN, TOKEN);
@@ -210,16 +285,20 @@ impl KernelLease {
             table::put_token(&mut batch, token, runs);
             self.transact(batch, GRANT)?;
             // The token began to run out before that.
-            let lasts = end.since(clock::now()).saturating_sub(runs);
+            let begun = clock::now();
+            let lasts = end.since(begun).saturating_sub(runs);
             if lasts.as_millis() == 0 {
                 return Err(Error::Over);
             }
             let mut batch = Batch::default();
             table::grant(&mut batch, token, lasts);
             match self.channel.transact(batch) {
-                Ok(()) => return Ok(tries),
-                Err(error) if code(&error) == Some(Errno::ENOENT) => {}
+                Ok(()) => *is_doubtful = clock::now().since(begun) > runs,
+                Err(error) if code(&error) == Some(Errno::ENOENT) => continue,
                 Err(error) => return Err(Error::of(GRANT)(error)),
+            }
+            if !*is_doubtful {
+                return Ok(tries);
             }
         }
         Err(Error::Late)

@@ -16,8 +16,8 @@
 //!
 //! Only the bridges in `owned` are gated: a request that is dropped here teaches the kernel nothing of its sender.
 
-use super::wire::{Attributes, Batch, Kind, question};
-use crate::host::netlink::{attributes, number, text};
+use super::wire::{self, Attributes, Batch, GENERIC, Kind, NESTED, question};
+use crate::host::netlink::{attributes, attributes_with_flags, messages, number, text};
 use std::time::Duration;
 
 /// The name of the table.
@@ -48,6 +48,7 @@ const VERDICT: u32 = 0;
 /// Attributes of tables, chains, sets, elements, rules and expressions (nf_tables.h).
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
+const TABLE_HANDLE: u16 = 4;
 const TABLE_USERDATA: u16 = 6;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
@@ -207,9 +208,18 @@ pub fn make(batch: &mut Batch) {
     });
 }
 
-/// Removes the table.
-pub fn remove(batch: &mut Batch) {
+/// Removes the table that the kernel knows by this handle, and no other of its name.
+pub fn remove(batch: &mut Batch, handle: u64) {
     batch.add(Kind::DeleteTable, |table| {
+        table.bytes(TABLE_HANDLE, &handle.to_be_bytes());
+    });
+}
+
+/// Makes the table, and then another of its name, which the kernel refuses (`EEXIST`), and with it all the rest. What
+/// it refuses before, it does not have.
+pub fn try_to_make(batch: &mut Batch) {
+    make(batch);
+    batch.add(Kind::NewTable, |table| {
         table.text(TABLE_NAME, NAME);
     });
 }
@@ -267,20 +277,22 @@ pub fn put_token(batch: &mut Batch, token: u32, lasts: Duration) {
     });
 }
 
-/// The second half: if the token is still there, the lease holds for `lasts`. The element is taken away and put
-/// anew, because Linux before 6.12 cannot refresh one; nothing that looks at the set sees it gone.
+/// The second half: if the token is still there, the lease holds for `lasts`. The element is taken away and put anew,
+/// because Linux before 6.12 cannot refresh one; nothing that looks at the set sees it gone. The token comes last,
+/// because a kernel that looks at the clock for each element then finds it gone if it was held up before; Linux since
+/// 6.9 looks once, at the start of the batch (`tstamp` in net/netfilter/nf_tables_api.c).
 pub fn grant(batch: &mut Batch, token: u32, lasts: Duration) {
     let lease = |batch: &mut Batch, kind, lasts| {
         elements(batch, kind, Set::Lease, |list| {
             element(list, 1, &REQUEST, lasts)
         });
     };
-    elements(batch, Kind::DeleteElements, Set::Token, |list| {
-        element(list, 1, &token.to_ne_bytes(), None);
-    });
     lease(batch, Kind::NewElements, Some(lasts));
     lease(batch, Kind::DeleteElements, None);
     lease(batch, Kind::NewElements, Some(lasts));
+    elements(batch, Kind::DeleteElements, Set::Token, |list| {
+        element(list, 1, &token.to_ne_bytes(), None);
+    });
 }
 
 /// Puts names into `owned`; those that are there already stay.
@@ -343,6 +355,13 @@ pub fn ask_table() -> Vec<u8> {
     })
 }
 
+/// Asks for its chains, and those of others.
+pub fn ask_chains() -> Vec<u8> {
+    question(Kind::GetChain, |it| {
+        it.text(CHAIN_TABLE, NAME);
+    })
+}
+
 /// Asks for its sets.
 pub fn ask_sets() -> Vec<u8> {
     question(Kind::GetSet, |it| {
@@ -370,6 +389,46 @@ pub fn has_comment(table: &[u8]) -> bool {
     comment.and_then(text) == Some(COMMENT)
 }
 
+/// How the kernel knows the table, as told in answer to [`ask_table`].
+pub fn handle(table: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(number(find(table, TABLE_HANDLE)?, 0)?))
+}
+
+/// Whether nothing of the table, as told in answer to [`ask_table`], is switched off, and no other process owns it.
+pub fn has_no_flags(table: &[u8]) -> bool {
+    let flags = find(table, TABLE_FLAGS).and_then(|it| number(it, 0));
+    flags.is_none_or(|flags: [u8; 4]| flags == [0; 4])
+}
+
+/// Whether these chains, as told in answer to [`ask_chains`], are those of wmgwd's table: one, at its hook.
+pub fn has_chain(told: &[Vec<u8>]) -> bool {
+    let made = made(Kind::NewChain);
+    let ours: Vec<&Vec<u8>> = told.iter().filter(|chain| is_of_table(chain)).collect();
+    matches!((&made[..], &ours[..]), ([made], [told]) if tells(told, made))
+}
+
+/// What [`make`] says of each thing of a kind.
+fn made(kind: Kind) -> Vec<Vec<u8>> {
+    let mut batch = Batch::default();
+    make(&mut batch);
+    let (bytes, _) = batch.finish(0);
+    messages(&bytes)
+        .filter(|(it, _)| *it == kind.number())
+        .map(|(_, message)| message.get(GENERIC..).unwrap_or_default().to_vec())
+        .collect()
+}
+
+/// Whether all of the attributes `made` are among those that the kernel tells, which has more to tell.
+fn tells(told: &[u8], made: &[u8]) -> bool {
+    attributes_with_flags(made).all(|(kind, value)| {
+        let is_nested = kind & NESTED != 0;
+        find(told, kind & !NESTED).is_some_and(|told| match is_nested {
+            true => tells(told, value),
+            false => told == value,
+        })
+    })
+}
+
 /// Whether these sets, as told in answer to [`ask_sets`], are those of wmgwd's table.
 pub fn has_sets(told: &[Vec<u8>]) -> bool {
     let is_ours = |told: &Vec<u8>, set: Set| {
@@ -383,24 +442,40 @@ pub fn has_sets(told: &[Vec<u8>]) -> bool {
         .all(|set| told.iter().any(|told| is_ours(told, *set)))
 }
 
-/// Whether these rules, as told in answer to [`ask_rules`], are those of wmgwd's table.
+/// Whether these rules, as told in answer to [`ask_rules`], are those of wmgwd's table, to the last byte that matters.
 pub fn has_rules(told: &[Vec<u8>]) -> bool {
-    const RULES: [&[&str]; 4] = [
-        &["payload", "cmp", "immediate"],
-        &["meta", "lookup", "immediate"],
-        &["payload", "lookup", "immediate"],
-        &["counter", "immediate"],
-    ];
-    let ours: Vec<Vec<&str>> = told
-        .iter()
-        .filter(|rule| is_of_table(rule))
-        .map(|rule| {
-            let expressions = find(rule, RULE_EXPRESSIONS).unwrap_or_default();
-            let names = attributes(expressions).map(|(_, it)| find(it, 1).and_then(text));
-            names.map(Option::unwrap_or_default).collect()
-        })
-        .collect();
-    ours == RULES
+    let made = made(Kind::NewRule);
+    let ours: Vec<&Vec<u8>> = told.iter().filter(|rule| is_of_table(rule)).collect();
+    made.len() == ours.len()
+        && made
+            .iter()
+            .zip(ours)
+            .all(|(made, told)| is_rule(told, made))
+}
+
+/// Whether the kernel tells of the rule that was made so.
+fn is_rule(told: &[u8], made: &[u8]) -> bool {
+    /// Of the expression `lookup`: the set's name, the register, the flags. The kernel tells flags of 0, and not the
+    /// id.
+    const LOOKUP: [u16; 3] = [1, 2, 5];
+    let [told, made] = [told, made].map(|rule| expressions(rule).collect::<Vec<_>>());
+    let is_same = |((told_name, told), (name, made)): ((_, &[u8]), (_, &[u8]))| {
+        let value = |of, kind| find(of, kind).unwrap_or(&[0; 4]).to_vec();
+        told_name == name
+            && match name {
+                // It counts.
+                Some("counter") => true,
+                Some("lookup") => LOOKUP.iter().all(|it| value(told, *it) == value(made, *it)),
+                _ => tells(told, made),
+            }
+    };
+    told.len() == made.len() && told.into_iter().zip(made).all(is_same)
+}
+
+/// The expressions of a rule: the name of each, and what it says.
+fn expressions(rule: &[u8]) -> impl Iterator<Item = (Option<&str>, &[u8])> {
+    attributes(find(rule, RULE_EXPRESSIONS).unwrap_or_default())
+        .map(|(_, it)| (find(it, 1).and_then(text), find(it, 2).unwrap_or_default()))
 }
 
 /// How long the lease still holds, from its elements; `None` if it does not.
@@ -419,6 +494,11 @@ pub fn names(told: &[Vec<u8>]) -> Vec<String> {
     each_element(told)
         .filter_map(|element| text(key(element)?).map(str::to_owned))
         .collect()
+}
+
+/// See [`wire::concerns`]: of this table, and the names in `owned`.
+pub fn concerns(datagram: &[u8], own: u32) -> bool {
+    wire::concerns(datagram, NAME, Set::Owned.name(), own)
 }
 
 fn each_element(told: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {

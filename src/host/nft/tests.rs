@@ -12,6 +12,10 @@ struct Script {
     sent: Arc<Mutex<Vec<usize>>>,
     /// The process is held up after each batch.
     stall: Duration,
+    /// It is held up after these batches alone, if there are such; and the time from the first element of each, if it
+    /// ends the lease.
+    stalled: Arc<Mutex<Vec<usize>>>,
+    revoked: Arc<Mutex<usize>>,
 }
 
 impl Script {
@@ -32,8 +36,14 @@ impl Script {
 
 impl Channel for Script {
     fn transact(&mut self, batch: Batch) -> io::Result<()> {
-        self.sent.lock().unwrap().push(batch.finish().0.len());
-        sleep(self.stall);
+        let bytes = batch.finish(1).0;
+        let has = |what: &[u8]| bytes.windows(what.len()).any(|it| it == what);
+        let mut sent = self.sent.lock().unwrap();
+        let is_stalled = self.stalled.lock().unwrap().contains(&sent.len());
+        sent.push(bytes.len());
+        *self.revoked.lock().unwrap() += usize::from(has(b"lease") && !has(b"token"));
+        drop(sent);
+        sleep(if is_stalled { TOKEN * 2 } else { self.stall });
         match self.answers.lock().unwrap().pop_front().flatten() {
             Some(errno) => Err(errno.into()),
             None => Ok(()),
@@ -62,16 +72,17 @@ fn what_a_kernel_lacks_is_told() {
     ] {
         let error = Script::answering(&[Some(errno)])
             .lease()
-            .make(&Found::Absent)
+            .make(&Found::Absent, &[])
             .unwrap_err();
         assert!(error.to_string().contains(expected), "{errno}: {error}");
     }
     let script = Script::default();
     assert_eq!(script.lease().find().unwrap(), Found::Absent);
     assert!(matches!(
-        script.lease().make(&Found::Foreign),
+        script.lease().make(&Found::Foreign, &[]),
         Err(Error::Foreign)
     ));
+    assert!(!script.lease().remove_own().unwrap());
     assert!(!script.lease().remove().unwrap());
     assert_eq!(script.sent(), 0, "nothing is touched");
 }
@@ -138,4 +149,35 @@ fn names_that_are_no_bridge_of_the_range_are_told_apart() {
     let (vnis, others) = vnis_of(&names, range);
     assert_eq!(vnis, [Vni::new(7).unwrap()].into());
     assert_eq!(others, &names[1..]);
+}
+
+/// Input: grants that the kernel is held up with, once and always. Output: what it may have granted for too long is
+/// replaced by a grant that was quick, or else taken back.
+#[test]
+fn a_grant_that_was_held_up_in_the_kernel_does_not_last() {
+    let script = Script::default();
+    *script.stalled.lock().unwrap() = vec![1];
+    assert_eq!(script.lease().grant(soon()).unwrap(), 1);
+    assert_eq!((script.sent(), *script.revoked.lock().unwrap()), (4, 0));
+    let script = Script::default();
+    *script.stalled.lock().unwrap() = vec![1, 3, 5];
+    assert!(matches!(script.lease().grant(soon()), Err(Error::Late)));
+    assert_eq!((script.sent(), *script.revoked.lock().unwrap()), (7, 1));
+    // The time is over meanwhile.
+    let script = Script::default();
+    *script.stalled.lock().unwrap() = vec![1];
+    let end = clock::now() + TOKEN * 2;
+    assert!(matches!(script.lease().grant(end), Err(Error::Over)));
+    assert_eq!(*script.revoked.lock().unwrap(), 1);
+}
+
+/// Input: kernels that lack something, and one that lacks nothing. Output: told apart, by what is refused first.
+#[test]
+fn a_kernel_is_tried() {
+    let with = |errno| Script::answering(&[Some(errno)]).lease().try_to_make();
+    assert!(with(Errno::EEXIST).is_ok());
+    for errno in [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT] {
+        assert!(matches!(with(errno), Err(Error::Unsupported(_))), "{errno}");
+    }
+    assert!(matches!(with(Errno::EPERM), Err(Error::Refused { .. })));
 }

@@ -4,7 +4,10 @@
 //! Changes travel in a batch, which the kernel carries out as a whole or not at all. Numbers in attributes are big
 //! endian; headers are in the order of the machine.
 
-use crate::host::netlink::{HEADER, NLMSG_DONE, NLMSG_ERROR, attributes, messages, number, text};
+use crate::host::netlink::{
+    HEADER, Header, NLMSG_DONE, NLMSG_ERROR, attributes, messages, messages_with_headers, number,
+    text,
+};
 
 /// NFPROTO_ARP.
 pub const ARP: u8 = 3;
@@ -25,7 +28,7 @@ const APPEND: u16 = 0x800;
 /// Set in a message of a dump during which something changed, NLM_F_DUMP_INTR.
 const INTERRUPTED: u16 = 0x10;
 /// NLA_F_NESTED: the attribute holds attributes.
-const NESTED: u16 = 0x8000;
+pub const NESTED: u16 = 0x8000;
 
 /// What a message is about, the lower half of its type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +42,8 @@ pub enum Kind {
     DeleteTable = 2,
     /// NFT_MSG_NEWCHAIN.
     NewChain = 3,
+    /// NFT_MSG_GETCHAIN.
+    GetChain = 4,
     /// NFT_MSG_DELCHAIN.
     DeleteChain = 5,
     /// NFT_MSG_NEWRULE.
@@ -62,7 +67,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn number(self) -> u16 {
+    /// The type of a message.
+    pub fn number(self) -> u16 {
         u16::from_be_bytes([SUBSYSTEM, self as u8])
     }
 
@@ -72,7 +78,7 @@ impl Kind {
             Kind::NewTable => REQUEST | CREATE | EXCLUSIVE,
             Kind::NewChain | Kind::NewSet | Kind::NewElements => REQUEST | CREATE,
             Kind::NewRule => REQUEST | CREATE | APPEND,
-            Kind::GetRule | Kind::GetSet | Kind::GetElements => REQUEST | DUMP,
+            Kind::GetChain | Kind::GetRule | Kind::GetSet | Kind::GetElements => REQUEST | DUMP,
             _ => REQUEST,
         }
     }
@@ -145,15 +151,17 @@ impl Batch {
         self
     }
 
-    /// The bytes to send. The last change asks for an answer, which has the returned number.
-    pub fn finish(mut self) -> (Vec<u8>, u32) {
+    /// The bytes to send: messages that are numbered from `first` on. The last change asks for an answer, which has the
+    /// returned number.
+    pub fn finish(mut self, first: u32) -> (Vec<u8>, u32) {
         let flags = self.last + 6;
         if let Some(old) = number(&self.bytes, flags).map(u16::from_ne_bytes) {
             self.bytes[flags..flags + 2].copy_from_slice(&(old | ACK).to_ne_bytes());
         }
-        let number = self.next - 1;
+        let last = first.wrapping_add(self.next - 1);
         self.bracket(BATCH_END);
-        (self.bytes, number)
+        set_numbers(&mut self.bytes, first);
+        (self.bytes, last)
     }
 
     fn bracket(&mut self, kind: u16) {
@@ -183,6 +191,31 @@ fn write(
     to.extend([0; 4]);
     to.extend(generic);
     to.extend(attributes);
+}
+
+/// Numbers messages from `first` on.
+fn set_numbers(messages: &mut [u8], first: u32) {
+    const NUMBER: usize = 8;
+    let (mut at, mut next) = (0, first);
+    while let Some(length) = number(messages, at).map(u32::from_ne_bytes) {
+        if let Some(place) = messages.get_mut(at + NUMBER..at + NUMBER + 4) {
+            place.copy_from_slice(&next.to_ne_bytes());
+        }
+        next = next.wrapping_add(1);
+        at += (length as usize).next_multiple_of(4).max(HEADER);
+    }
+}
+
+/// A [`question`], as it is sent: with its number.
+pub fn numbered(question: &[u8], number: u32) -> Vec<u8> {
+    let mut bytes = question.to_vec();
+    set_numbers(&mut bytes, number);
+    bytes
+}
+
+/// Whether the answer to a [`question`] is a list, which has an end.
+pub fn is_for_list(question: &[u8]) -> bool {
+    Header::read(question).is_some_and(|it| it.flags & DUMP == DUMP)
 }
 
 /// A question in the family ARP: one answer to [`Kind::GetTable`], a list to the others.
@@ -237,17 +270,16 @@ pub enum Dump {
     Refused(i32),
 }
 
-/// Reads one datagram of the answer to a [`question`]: what follows the headers of each message of the family ARP
-/// is appended to `found`.
-pub fn take_dump(datagram: &[u8], found: &mut Vec<Vec<u8>>) -> Dump {
+/// Reads one datagram of the answer to the [`question`] that has the number `asked`: what follows the headers of each
+/// message of the family ARP is appended to `found`. What answers another question is left out.
+pub fn take_dump(datagram: &[u8], asked: u32, found: &mut Vec<Vec<u8>>) -> Dump {
     let mut torn = false;
-    let mut rest = datagram;
-    while let Some(flags) = number(rest, 6).map(u16::from_ne_bytes) {
-        torn |= flags & INTERRUPTED != 0;
-        let Some((kind, message)) = messages(rest).next() else {
-            break;
-        };
-        match kind {
+    for (header, message) in messages_with_headers(datagram) {
+        if header.number != asked {
+            continue;
+        }
+        torn |= header.flags & INTERRUPTED != 0;
+        match header.kind {
             NLMSG_DONE if torn => return Dump::Torn,
             NLMSG_DONE => return Dump::Done,
             NLMSG_ERROR => {
@@ -262,15 +294,14 @@ pub fn take_dump(datagram: &[u8], found: &mut Vec<Vec<u8>>) -> Dump {
             }
             _ => {}
         }
-        let length = (HEADER + message.len()).next_multiple_of(4);
-        rest = rest.get(length..).unwrap_or_default();
     }
     if torn { Dump::Torn } else { Dump::More }
 }
 
 /// Whether a datagram of the group NFNLGRP_NFTABLES tells that the table of that name came or went, or something
-/// in it did. The elements of its sets do not matter.
-pub fn concerns(datagram: &[u8], table: &str) -> bool {
+/// in it did. Of the elements of its sets only those of `set` matter, and only what another socket than that at the
+/// port `own` has done to them.
+pub fn concerns(datagram: &[u8], table: &str, set: &str, own: u32) -> bool {
     const THERE: [Kind; 8] = [
         Kind::NewTable,
         Kind::DeleteTable,
@@ -281,12 +312,19 @@ pub fn concerns(datagram: &[u8], table: &str) -> bool {
         Kind::NewSet,
         Kind::DeleteSet,
     ];
-    /// The attribute that holds the table's name is the first of each of these.
+    const ELEMENTS: [Kind; 2] = [Kind::NewElements, Kind::DeleteElements];
+    /// The attribute that holds the table's name is the first of each of these; that of the set's, the second.
     const TABLE: u16 = 1;
-    messages(datagram).any(|(kind, message)| {
-        THERE.iter().any(|it| it.number() == kind)
-            && message.first() == Some(&ARP)
-            && attributes(message.get(GENERIC..).unwrap_or_default())
-                .any(|(kind, value)| kind == TABLE && text(value) == Some(table))
+    const SET: u16 = 2;
+    messages_with_headers(datagram).any(|(header, message)| {
+        let is_one_of = |kinds: &[Kind]| kinds.iter().any(|it| it.number() == header.kind);
+        let names = |wanted: u16, name: &str| {
+            attributes(message.get(GENERIC..).unwrap_or_default())
+                .any(|(kind, value)| kind == wanted && text(value) == Some(name))
+        };
+        let is_by_others = || is_one_of(&ELEMENTS) && header.port != own && names(SET, set);
+        message.first() == Some(&ARP)
+            && names(TABLE, table)
+            && (is_one_of(&THERE) || is_by_others())
     })
 }

@@ -2,12 +2,18 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(target_endian = "little")]
 use super::*;
-use crate::host::netlink::{HEADER, messages};
-use crate::host::nft::wire::{Dump, GENERIC, Verdict, concerns, take_dump, verdicts};
+use crate::host::netlink::{HEADER, Header, messages_with_headers};
+use crate::host::nft::wire::{Dump, Verdict, take_dump, verdicts};
 
 fn seed(name: &str) -> Vec<u8> {
     let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds/nft/");
     std::fs::read(format!("{seeds}{name}")).unwrap()
+}
+
+/// Reads a datagram as the answer to the question that it answers.
+fn take(datagram: &[u8], found: &mut Vec<Vec<u8>>) -> Dump {
+    let asked = u32::from_ne_bytes(number(datagram, 8).unwrap());
+    take_dump(datagram, asked, found)
 }
 
 /// A message: its type, and the type and value of each attribute.
@@ -31,7 +37,7 @@ fn said(batch: &[u8]) -> Vec<Message> {
 fn ours(fill: impl FnOnce(&mut Batch)) -> Vec<u8> {
     let mut batch = Batch::default();
     fill(&mut batch);
-    batch.finish().0
+    batch.finish(0).0
 }
 
 /// Input: what nft was told in its own language: the table as it stands at the top of the module, and both halves
@@ -46,7 +52,10 @@ fn batches_are_those_of_nft() {
         grant(batch, 7, Duration::from_secs(5));
         add_names(batch, &names);
     });
-    assert_eq!(said(&granted), said(&seed("nft-grant")));
+    // nft was told to take the token first.
+    let mut theirs = said(&seed("nft-grant"));
+    theirs[1..5].rotate_left(1);
+    assert_eq!(said(&granted), theirs);
 }
 
 /// Input: the flags of a batch of ours. Output: it makes no table where one is, and its last change alone is
@@ -77,7 +86,7 @@ fn a_grant_is_never_for_ever() {
 
 fn told(name: &str) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
-    take_dump(&seed(name), &mut found);
+    take(&seed(name), &mut found);
     found
 }
 
@@ -110,7 +119,7 @@ fn another_table_is_not_ours() {
     let mut found = Vec::new();
     let mut bridge = seed("sets");
     bridge[HEADER] = 7;
-    take_dump(&bridge, &mut found);
+    take(&bridge, &mut found);
     assert_eq!(found.len(), 2);
 }
 
@@ -118,13 +127,13 @@ fn another_table_is_not_ours() {
 #[test]
 fn the_end_of_a_dump_is_known() {
     let mut found = Vec::new();
-    assert_eq!(take_dump(&seed("sets"), &mut found), Dump::Done);
+    assert_eq!(take(&seed("sets"), &mut found), Dump::Done);
     assert_eq!(found.len(), 3);
-    assert_eq!(take_dump(&seed("table"), &mut found), Dump::More);
+    assert_eq!(take(&seed("table"), &mut found), Dump::More);
     let mut torn = seed("sets");
     torn[6] |= 0x10;
-    assert_eq!(take_dump(&torn, &mut found), Dump::Torn);
-    assert_eq!(take_dump(&seed("refused"), &mut found), Dump::Refused(2));
+    assert_eq!(take(&torn, &mut found), Dump::Torn);
+    assert_eq!(take(&seed("refused"), &mut found), Dump::Refused(2));
 }
 
 /// Input: a batch for a table that is gone. Output: ENOENT for its first message, which counts.
@@ -138,7 +147,115 @@ fn a_refusal_is_read() {
 /// concerns the table.
 #[test]
 fn a_flush_is_heard() {
-    assert!(concerns(&seed("flushed"), NAME));
-    assert!(!concerns(&seed("flushed"), "other"));
-    assert!(!concerns(&seed("nft-grant"), NAME));
+    assert!(concerns(&seed("flushed"), 0));
+    assert!(!wire::concerns(&seed("flushed"), "other", "owned", 0));
+    let [token, granted] = ["nft-token", "nft-grant"].map(seed);
+    assert!(!concerns(&token, 1));
+    // It has names, too: of the socket at port 0, as the batch is still to be sent.
+    assert!(concerns(&granted, 1) && !concerns(&granted, 0));
+}
+
+/// Input: a batch and a question, with a number each. Output: what answers another is not taken for their answer.
+#[test]
+fn answers_are_to_the_last_question() {
+    let mut batch = Batch::default();
+    make(&mut batch);
+    let (bytes, last) = batch.finish(u32::MAX);
+    let numbers: Vec<u32> = messages_with_headers(&bytes)
+        .map(|(header, _)| header.number)
+        .collect();
+    assert_eq!(numbers[..3], [u32::MAX, 0, 1]);
+    assert_eq!(numbers[numbers.len() - 2..], [last, last + 1]);
+    let asked = wire::numbered(&ask_rules(), 7);
+    let header = Header::read(&asked).unwrap();
+    assert_eq!(header.number, 7);
+    assert_eq!(asked.len(), ask_rules().len());
+    let mut found = Vec::new();
+    let told = seed("sets");
+    let number = Header::read(&told).unwrap().number;
+    assert_eq!(take_dump(&told, number ^ 1, &mut found), Dump::More);
+    assert!(found.is_empty());
+}
+
+/// Input: all questions. Output: the answer to the one for the table has no end of its own, those to the others do.
+#[test]
+fn lists_are_asked_for_as_such() {
+    assert!(!wire::is_for_list(&ask_table()));
+    let lists = [ask_chains(), ask_sets(), ask_rules()];
+    let elements = [Set::Owned, Set::Lease].map(ask_elements);
+    assert!(
+        lists
+            .iter()
+            .chain(&elements)
+            .all(|it| wire::is_for_list(it))
+    );
+}
+
+/// Input: what the kernel tells of a table that was switched off, that another process owns; of a rule with another
+/// verdict, another comparison, another set; of chains at another hook, and of one more. Output: each is noticed.
+#[test]
+fn a_table_that_differs_is_noticed() {
+    let table = &told("table")[0];
+    assert!(has_no_flags(table) && handle(table).is_some());
+    let at = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|it| it == what);
+    let with = |bytes: &[u8], what: &[u8], other: &[u8]| {
+        let at = at(bytes, what).unwrap();
+        let mut bytes = bytes.to_vec();
+        bytes[at..at + other.len()].copy_from_slice(other);
+        bytes
+    };
+    for flags in [1, 2] {
+        let flags = [8, 0, TABLE_FLAGS as u8, 0, 0, 0, 0, flags];
+        assert!(!has_no_flags(&with(
+            table,
+            &[8, 0, TABLE_FLAGS as u8, 0],
+            &flags
+        )));
+    }
+    let rules = told("rules");
+    let differ = |which: usize, what: &[u8], other: &[u8]| {
+        let mut rules = rules.clone();
+        rules[which] = with(&rules[which], what, other);
+        !has_rules(&rules)
+    };
+    // NFTA_VERDICT_CODE: accept, drop; NFTA_CMP_OP: not equal, equal; NFTA_LOOKUP_FLAGS: inverted or not.
+    assert!(differ(
+        0,
+        &[8, 0, 1, 0, 0, 0, 0, 1],
+        &[8, 0, 1, 0, 0, 0, 0, 0]
+    ));
+    assert!(differ(
+        3,
+        &[8, 0, 1, 0, 0, 0, 0, 0],
+        &[8, 0, 1, 0, 0, 0, 0, 1]
+    ));
+    assert!(differ(
+        0,
+        &[8, 0, 2, 0, 0, 0, 0, 1],
+        &[8, 0, 2, 0, 0, 0, 0, 0]
+    ));
+    assert!(differ(
+        1,
+        &[8, 0, 5, 0, 0, 0, 0, 1],
+        &[8, 0, 5, 0, 0, 0, 0, 0]
+    ));
+    assert!(differ(
+        2,
+        &[8, 0, 5, 0, 0, 0, 0, 0],
+        &[8, 0, 5, 0, 0, 0, 0, 1]
+    ));
+    assert!(differ(2, b"lease", b"owned"));
+    let mut swapped = rules.clone();
+    swapped.swap(0, 1);
+    assert!(!has_rules(&swapped));
+    let chains = told("chains");
+    assert!(has_chain(&chains));
+    assert!(!has_chain(&[]) && !has_chain(&[&chains[..], &chains[..]].concat()));
+    // NF_ARP_OUT; a policy of drop.
+    for (what, other) in [
+        ([8, 0, 1, 0, 0, 0, 0, 0], [8, 0, 1, 0, 0, 0, 0, 1]),
+        ([8, 0, 5, 0, 0, 0, 0, 1], [8, 0, 5, 0, 0, 0, 0, 0]),
+    ] {
+        assert!(!has_chain(&[with(&chains[0], &what, &other)]));
+    }
 }
