@@ -160,8 +160,10 @@ impl Fence {
             let mut state = self.state();
             state.gate = gate;
             // What the kernel does not tell is in the table, or else is silenced by the worker.
-            let left = state.kernel.answering(range).unwrap_or_default();
-            state.answering.extend(left);
+            match state.kernel.answering(range) {
+                Ok(left) => state.answering.extend(left),
+                Err(_) => state.gate.note_unknown(),
+            }
         }
         let tended = self.tend_gate(true);
         let mut state = self.state();
@@ -317,8 +319,16 @@ impl Fence {
         }
         // Under the same lease as each switch below: what may not answer is not gated, either.
         if state.permits_under(under, self.margin) {
-            let on = switches.iter().filter(|(_, answer)| *answer);
-            state.gate.admit(on.map(|&(vni, _)| vni), clock::now());
+            let on: Vec<Vni> = switches
+                .iter()
+                .filter(|(_, answer)| *answer)
+                .map(|&(vni, _)| vni)
+                .collect();
+            if !on.is_empty() {
+                // What is in the table and not granted is silent, and a guard may be late.
+                self.see_to_grants(&mut state);
+            }
+            state.gate.admit(on.into_iter(), clock::now());
             // Before one answers that the kernel does not hold.
             state.tell_gate();
         }
@@ -486,7 +496,10 @@ impl Fence {
 
     /// Takes in what the guard has granted, and grants in its place if it has not.
     fn look_after_grants(&self) {
-        let mut state = self.state();
+        self.see_to_grants(&mut self.state());
+    }
+
+    fn see_to_grants(&self, state: &mut State) {
         let State { gate, guard, .. } = &mut *state;
         let grants = guard.grants();
         if let Some(until) = grants.until {
@@ -518,6 +531,7 @@ impl Fence {
                 Standing::Fenced => {
                     // It has forgotten what it has silenced.
                     state.guarded.clear();
+                    state.gate.was_revoked();
                     return Ok(GuardCheck::Fenced);
                 }
                 Standing::Lost(why) => why,
@@ -748,14 +762,8 @@ impl State {
         self.gate.release(silent.into_iter());
     }
 
-    fn silence(&mut self) -> Silenced {
-        let mut outcome = Silenced::default();
-        let vnis: Vec<Vni> = self.answering.iter().copied().collect();
-        if !vnis.is_empty() {
-            // All that are gated, by one message.
-            self.gate.revoke();
-        }
-        for &vni in &vnis {
+    fn silence_by_switch(&mut self, vnis: &[Vni], outcome: &mut Silenced) {
+        for &vni in vnis {
             // What cannot be written now is tried again by the next call: it stays in the set.
             match self.kernel.silence(vni) {
                 Ok(()) => {
@@ -770,6 +778,20 @@ impl State {
                 }
             }
         }
+    }
+
+    fn silence(&mut self) -> Silenced {
+        let mut outcome = Silenced::default();
+        let vnis: Vec<Vni> = self.answering.iter().copied().collect();
+        let (gated, others): (Vec<Vni>, Vec<Vni>) =
+            vnis.iter().partition(|vni| self.gate.holds(**vni));
+        // Nf_tables may be busy with another program's rules for seconds: what it does not keep silent must not wait.
+        self.silence_by_switch(&others, &mut outcome);
+        if !gated.is_empty() {
+            // All of them, by one message.
+            self.gate.revoke();
+        }
+        self.silence_by_switch(&gated, &mut outcome);
         let silent = vnis.iter().filter(|vni| !self.answering.contains(vni));
         self.gate.release(silent.copied());
         self.suspended.clear();

@@ -48,6 +48,8 @@ pub struct Gate {
     missing: BTreeSet<Vni>,
     /// Why it did.
     refusal: String,
+    /// What answered when this run began is not known, so that some of it may be missing.
+    unknown: bool,
     /// When the missing are tried again.
     missing_again: Time,
     /// A change failed, so that what is in the table may differ from what is known of it.
@@ -109,6 +111,7 @@ impl Gate {
             gated: BTreeSet::new(),
             missing: BTreeSet::new(),
             refusal: String::new(),
+            unknown: false,
             missing_again: Time::default(),
             doubtful: false,
             granted: Time::default(),
@@ -145,7 +148,7 @@ impl Gate {
 
     /// What of the bridges that answer it holds.
     pub fn gated(&self) -> Gated {
-        match (self.stands(), self.missing.is_empty()) {
+        match (self.stands(), self.missing.is_empty() && !self.unknown) {
             (false, _) => Gated::None,
             (true, false) => Gated::Some,
             (true, true) => Gated::All,
@@ -161,6 +164,21 @@ impl Gate {
     /// in the same turn is no news to other machines. `None` on a mock host.
     pub fn hold(&self) -> Option<&KernelHold> {
         self.hold.as_ref()
+    }
+
+    /// Whether the bridge of this VNI is in the table.
+    pub fn holds(&self, vni: Vni) -> bool {
+        self.gated.contains(&vni)
+    }
+
+    /// What answers as a run before has left it is not known.
+    pub fn note_unknown(&mut self) {
+        self.unknown = true;
+    }
+
+    /// The guard has ended the kernel's hold, or may have.
+    pub fn was_revoked(&mut self) {
+        self.granted = Time::default();
     }
 
     /// The guard has granted until then.

@@ -42,6 +42,8 @@ const ARP_AGAIN: Duration = Duration::from_millis(20);
 /// How much earlier than a proof ends the guard begins to silence, at most: witnesses wait longer than it lasts by two
 /// margins.
 const LONGEST_SILENCING: Duration = Duration::from_millis(100);
+/// How often the removal of the table is tried again at the end.
+const REMOVALS: usize = 50;
 /// How soon after a failure the guard tries FRR again, and how long after it began to withdraw it stops trying, if
 /// the daemon is gone.
 const FRR_AGAIN: Duration = Duration::from_secs(2);
@@ -82,8 +84,6 @@ pub struct Process {
     gate: Option<KernelLease>,
     /// What of the bridges that answer it holds.
     gated: Gated,
-    /// The daemon before had bridges answer that may be missing in it, and the next does not know which.
-    may_miss: bool,
     /// Until when the kernel was granted the lease at most, and when it is to be prolonged.
     granted: Time,
     grant_at: Time,
@@ -145,7 +145,6 @@ impl Process {
             gate_margin: margin / 2,
             gate: None,
             gated: Gated::None,
-            may_miss: false,
             granted: UNKNOWN,
             grant_at: now,
             grant_failed: false,
@@ -288,13 +287,10 @@ impl Process {
     /// The lease ends: ARP first, always and at once; then FRR.
     fn fence(&mut self, now: Time) {
         let before = self.answering.len();
-        if !self.fenced
-            && let Some(gate) = &mut self.gate
-        {
-            // All that are gated, by one message. What fails runs out by itself.
-            if gate.revoke().is_ok() {
-                self.granted = Time::default();
-            }
+        // All that are gated, by one message. What fails runs out by itself.
+        let is_first = !self.fenced;
+        if is_first && self.gated == Gated::All {
+            self.revoke();
         }
         let mut refused = None;
         let kernel = &mut self.kernel;
@@ -305,7 +301,11 @@ impl Process {
                 true
             }
         });
-        if !self.fenced {
+        // Nf_tables may be busy with another program's rules for seconds: what it does not keep silent must not wait.
+        if is_first && self.gated != Gated::All {
+            self.revoke();
+        }
+        if is_first {
             self.fenced = true;
             // One that has ended its lease itself knows.
             self.untold = !self.is_ended_by_daemon();
@@ -339,6 +339,14 @@ impl Process {
         }
     }
 
+    fn revoke(&mut self) {
+        if let Some(gate) = &mut self.gate
+            && gate.revoke().is_ok()
+        {
+            self.granted = Time::default();
+        }
+    }
+
     /// FRR may show something, and the daemon does not see to it: one that ends its lease itself does.
     fn may_withdraw(&self) -> bool {
         self.routes && (self.daemon.is_none() || !self.is_ended_by_daemon())
@@ -352,7 +360,11 @@ impl Process {
     /// Has the kernel hold the lease as long as it is proved, and no longer, whatever becomes of this process; tells
     /// the daemon. A proof that has become shorter is cut at once, and only then are its epochs said to be noted.
     fn keep_granting(&mut self, now: Time) {
-        let until = self.provable_until();
+        // What is fenced stays so until the next lease, although there is some time left.
+        let until = match self.fenced {
+            true => Time::default(),
+            false => self.provable_until(),
+        };
         let is_told = self.beats.prover.lease().is_some();
         if self.gate.is_some() && is_told {
             let is_too_long = self.granted > until && self.granted > now;
@@ -417,11 +429,10 @@ impl Process {
 
     /// The table is there, or is not.
     fn set_gate(&mut self, said: Gated) {
-        let gated = gated_as(said, &mut self.may_miss);
-        self.gated = gated;
+        self.gated = said;
         self.granted = UNKNOWN;
         self.gate = None;
-        if gated == Gated::None {
+        if said == Gated::None {
             return;
         }
         match KernelLease::open() {
@@ -438,9 +449,19 @@ impl Process {
 
     /// What is left behind by a daemon that is gone drops what its successor on another host answers.
     fn remove_gate(&mut self) {
-        if let Some(mut gate) = self.gate.take().filter(|_| self.answering.is_empty())
-            && let Err(error) = gate.remove()
-        {
+        let Some(mut gate) = self.gate.take().filter(|_| self.answering.is_empty()) else {
+            return;
+        };
+        let mut outcome = gate.remove();
+        for _ in 0..REMOVALS {
+            if !matches!(outcome, Err(nft::Error::Refused { .. })) {
+                break;
+            }
+            // Something else is changing nf_tables all the time.
+            sleep(ARP_AGAIN);
+            outcome = gate.remove();
+        }
+        if let Err(error) = outcome {
             warn!("cannot remove the table `arp wmgwd`: {}", chain(&error));
         }
     }
@@ -600,7 +621,6 @@ impl Process {
         }
         if greeting != Greeting::Busy {
             self.daemon = Some(peer);
-            self.may_miss |= self.gated == Gated::Some && !self.answering.is_empty();
             self.lines.clear();
             self.beats.prover.forget_told();
             self.served = true;
@@ -631,16 +651,6 @@ impl Process {
             self.daemon = None;
             warn!("the daemon does not listen, holding on until its lease ends: {error}");
         }
-    }
-}
-
-/// What of the bridges that answer the kernel holds, by what the daemon says.
-fn gated_as(said: Gated, may_miss: &mut bool) -> Gated {
-    // A table that was away has all in it when it is back.
-    *may_miss &= said != Gated::None;
-    match said {
-        Gated::All if *may_miss => Gated::Some,
-        said => said,
     }
 }
 

@@ -208,21 +208,3 @@ fn a_late_daemon_is_silenced() {
     );
     scene.guard.join().unwrap();
 }
-
-/// Input: a daemon whose predecessor had bridges answer that may be missing in the kernel's table says that all are in
-/// it; later the table is away, and is put back. Output: some may be missing until then.
-#[test]
-fn what_a_run_before_missed_in_the_table_is_still_missing() {
-    let mut may_miss = true;
-    for (said, taken) in [
-        (Gated::All, Gated::Some),
-        (Gated::Some, Gated::Some),
-        (Gated::All, Gated::Some),
-        (Gated::None, Gated::None),
-        (Gated::All, Gated::All),
-        (Gated::Some, Gated::Some),
-    ] {
-        assert_eq!(gated_as(said, &mut may_miss), taken);
-    }
-    assert_eq!(gated_as(Gated::All, &mut false), Gated::All);
-}
