@@ -25,7 +25,7 @@ use nix::sys::signal::{SigSet, Signal};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::thread::sleep;
@@ -646,6 +646,11 @@ impl Process {
         if !lines.is_empty()
             && let Err(error) = daemon.stream().write_all(lines.as_bytes())
         {
+            if [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind()) {
+                // Its last words are still to be heard, and its end behind them.
+                self.untold = self.fenced;
+                return;
+            }
             // It has not read for minutes, or is gone. A part of a line may have got through.
             self.untold = self.fenced;
             self.daemon = None;
@@ -714,7 +719,7 @@ impl Listener {
         let now = clock::now();
         let stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
             Err(error) => {
                 self.shut_until = now + GLANCE;
                 self.complain(&error);
