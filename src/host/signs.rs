@@ -119,9 +119,9 @@ impl SignReader {
         let fabric_link = self.fabric_link();
         let mut uplink_link = self.uplink_link();
         let evpn = self.bgpd.ask("show bgp l2vpn evpn summary json", PATIENCE);
-        let evpn = evpn.ok().map(|answer| established(&answer));
+        let evpn = evpn.ok().map(|answer| established(&answer.text));
         let ospf = self.ospfd.ask("show ip ospf neighbor json", PATIENCE);
-        let ospf = ospf.ok().map(|answer| full(&answer));
+        let ospf = ospf.ok().map(|answer| full(&answer.text));
         let uplinks = ospf.iter().flatten();
         let uplinks = uplinks.filter(|name| Vni::of_bridge(name).is_none());
         let known = self.uplinks.len();

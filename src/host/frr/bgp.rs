@@ -466,7 +466,7 @@ impl Filter {
     }
 
     fn read_config(&mut self, vtysh: &Vtysh, bgpd: Option<u64>) -> Result<(), Error> {
-        let text = vtysh.command(Daemon::Bgpd, "show running-config", None)?;
+        let text = vtysh.show(Daemon::Bgpd, "show running-config")?;
         self.config = parse_bgp(&text);
         let listed = self.config.list.iter();
         self.listed = listed
@@ -484,7 +484,7 @@ impl Filter {
     /// # Errors
     /// Only if bgpd does not answer at all: without its word the derived targets are used.
     fn read_targets(&mut self, vtysh: &Vtysh) -> Result<(), Error> {
-        let text = match vtysh.command(Daemon::Bgpd, "show bgp l2vpn evpn vni json", None) {
+        let text = match vtysh.show(Daemon::Bgpd, "show bgp l2vpn evpn vni json") {
             Ok(text) => text,
             Err(Error::Refused { output, .. }) => output,
             Err(error) => return Err(error),

@@ -39,7 +39,7 @@ pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
         let mut texts = Vec::new();
         for command in commands {
             let text = match answer {
-                Answer::Answers => vtysh.command(daemon, command, None),
+                Answer::Answers => vtysh.show(daemon, command),
                 _ => break,
             };
             match text {

@@ -1,9 +1,9 @@
-//! FRR of this machine, spoken to through vtysh: the outbound EVPN filter in bgpd, the costs of the bridges
-//! in ospfd.
+//! FRR of this machine, changed through vtysh and asked over its vty sockets: the outbound EVPN filter in bgpd, the
+//! costs of the bridges in ospfd.
 //!
 //! What is to be said is built and what comes back is read by pure modules (`script`, `config`, `targets`,
-//! `vtysh_output`, `route_map`); `run` starts vtysh, `push` corners what FRR refuses. [`Frr`] itself owns what it
-//! remembers of bgpd's filter, which holds for one run of bgpd and is read anew after it.
+//! `vtysh_output`, `route_map`); `run` starts vtysh and `vty` asks, `push` corners what FRR refuses. [`Frr`] itself owns
+//! what it remembers of bgpd's filter, which holds for one run of bgpd and is read anew after it.
 //!
 //! Nothing is ever saved to FRR's startup configuration: it would survive the lease.
 
@@ -160,9 +160,7 @@ impl Frr {
     }
 
     fn read_costs(&self) -> Result<BTreeMap<Vni, Cost>, Error> {
-        let text = self
-            .vtysh
-            .command(Daemon::Ospfd, "show running-config", None)?;
+        let text = self.vtysh.show(Daemon::Ospfd, "show running-config")?;
         Ok(config::parse_ospf(&text))
     }
 
@@ -308,7 +306,7 @@ impl Router for Frr {
         let answer = self.ospfd.ask(&question, GLANCE);
         let found = answer
             .ok()
-            .and_then(|answer| config::interface_cost(&answer));
+            .and_then(|answer| config::interface_cost(&answer.text));
         // OSPF does not run on each bridge, and not each bridge exists: where there is no cost, the next one is asked.
         self.glance_from = match found {
             Some(_) => vni,

@@ -1,8 +1,10 @@
-//! Runs vtysh, with a deadline.
+//! Speaks to FRR's daemons: runs vtysh, with a deadline, for what changes something; asks over their vty sockets for
+//! what only shows something, without a process and without what PAM logs of each run of vtysh by a user.
 //!
 //! Owns the child process while it runs. Script and output go through anonymous memory.
 
 use super::FrrConfig;
+use super::vty::Vty;
 use super::vtysh_output::{Output, Remarks, Verdict, judge};
 use crate::host::Error;
 use crate::model::types::Time;
@@ -87,7 +89,18 @@ impl Run<'_> {
     }
 }
 
-/// How to run vtysh.
+/// What was printed, unless it is a refusal of `command`.
+fn said(daemon: Daemon, command: &str, verdict: Verdict, output: Output) -> Result<String, Error> {
+    match verdict {
+        Verdict::Refused { summary, .. } => Err(Error::Refused {
+            daemon: daemon.name(),
+            output: format!("{command}: {summary}"),
+        }),
+        _ => Ok(output.stdout),
+    }
+}
+
+/// How FRR's daemons are spoken to.
 #[derive(Debug)]
 pub struct Vtysh {
     /// The program; looked up in `PATH` if it has no slash.
@@ -102,6 +115,10 @@ pub struct Vtysh {
     remarks: RefCell<Remarks>,
     /// When it was asked for that.
     remarks_read: Cell<Option<Time>>,
+    /// Where the daemons' sockets may stand.
+    run_dirs: Vec<PathBuf>,
+    /// The ways to the daemons that were asked something.
+    vtys: RefCell<Vec<(Daemon, Vty)>>,
 }
 
 impl Vtysh {
@@ -114,6 +131,8 @@ impl Vtysh {
             metrics: config.metrics.clone(),
             remarks: RefCell::default(),
             remarks_read: Cell::new(None),
+            run_dirs: config.run_dirs.clone(),
+            vtys: RefCell::default(),
         }
     }
 
@@ -172,7 +191,7 @@ impl Vtysh {
         .map(|(verdict, _)| verdict)
     }
 
-    /// Runs one command that is not configuration and returns what it prints.
+    /// Runs one command that is neither configuration nor a `show`.
     ///
     /// # Errors
     /// As of [`Vtysh::feed`], and [`Error::Refused`].
@@ -181,30 +200,41 @@ impl Vtysh {
         daemon: Daemon,
         command: &str,
         permit: Option<&dyn Fn() -> bool>,
-    ) -> Result<String, Error> {
-        let (verdict, output) = self.until_unlocked(&Run {
-            daemon,
-            arguments: &["-c", command],
-            stdin: "",
-            after: self.timeout,
-            keep: SHOW_OUTPUT,
-            permit,
-        })?;
-        match verdict {
-            Verdict::Refused { summary, .. } => Err(Error::Refused {
-                daemon: daemon.name(),
-                output: format!("{command}: {summary}"),
-            }),
-            _ => Ok(output.stdout),
-        }
+    ) -> Result<(), Error> {
+        let (verdict, output) = self.run_command(daemon, command, permit)?;
+        said(daemon, command, verdict, output).map(drop)
     }
 
-    /// Runs `commands` that only show something in one go and returns what they print, one after the other;
-    /// a `%` remark is an answer like any other.
+    /// What `daemon` answers to a command that only shows something.
+    ///
+    /// # Errors
+    /// As of [`Vtysh::command`].
+    pub fn show(&self, daemon: Daemon, command: &str) -> Result<String, Error> {
+        let (verdict, output) = match self.ask(daemon, command, self.timeout)? {
+            Some(output) => (judge(&output), output),
+            None => self.run_command(daemon, command, None)?,
+        };
+        said(daemon, command, verdict, output)
+    }
+
+    /// Asks `commands` that only show something and returns what comes back, one after the other; a `%` remark is an
+    /// answer like any other.
     ///
     /// # Errors
     /// As of [`Vtysh::feed`].
     pub fn questions(&self, daemon: Daemon, commands: &[String]) -> Result<String, Error> {
+        let deadline = clock::now() + self.deadline(commands.len());
+        let mut answers = String::new();
+        for command in commands {
+            match self.ask(daemon, command, deadline.since(clock::now()))? {
+                Some(output) => answers += &output.stdout,
+                None => return self.questions_by_vtysh(daemon, commands),
+            }
+        }
+        Ok(answers)
+    }
+
+    fn questions_by_vtysh(&self, daemon: Daemon, commands: &[String]) -> Result<String, Error> {
         let mut arguments = Vec::with_capacity(2 * commands.len());
         for command in commands {
             arguments.extend(["-c", command]);
@@ -223,6 +253,57 @@ impl Vtysh {
             }),
             _ => Ok(output.stdout),
         }
+    }
+
+    /// What `daemon` answers over its socket, as vtysh would print it. `None` if there is no socket that lets this
+    /// process in: vtysh knows where its FRR has it, or says what is wrong.
+    fn ask(
+        &self,
+        daemon: Daemon,
+        command: &str,
+        patience: Duration,
+    ) -> Result<Option<Output>, Error> {
+        let mut vtys = self.vtys.borrow_mut();
+        if !vtys.iter().any(|(of, _)| *of == daemon) {
+            vtys.push((daemon, Vty::new(self.run_dirs.clone(), daemon.name())));
+        }
+        let Some((_, vty)) = vtys.iter_mut().find(|(of, _)| *of == daemon) else {
+            return Ok(None);
+        };
+        let daemon = daemon.name();
+        match vty.ask(command, patience) {
+            Ok(answer) => Ok(Some(Output {
+                status: Some(i32::from(answer.status)),
+                stdout: answer.text,
+                stderr: String::new(),
+            })),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotConnected => Ok(None),
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                    let after = patience;
+                    Err(Error::TimedOut { daemon, after })
+                }
+                // It ended while it was asked.
+                _ => Err(Error::Down { daemon }),
+            },
+        }
+    }
+
+    /// Runs one command.
+    fn run_command(
+        &self,
+        daemon: Daemon,
+        command: &str,
+        permit: Option<&dyn Fn() -> bool>,
+    ) -> Result<(Verdict, Output), Error> {
+        self.until_unlocked(&Run {
+            daemon,
+            arguments: &["-c", command],
+            stdin: "",
+            after: self.timeout,
+            keep: SHOW_OUTPUT,
+            permit,
+        })
     }
 
     /// The deadline of a run of `lines` lines.

@@ -10,8 +10,20 @@ use std::time::Duration;
 use super::health::connect_at_once;
 use crate::sys::clock;
 
-/// An answer is not read beyond this: a thousand neighbours take less.
-const MOST: usize = 4 << 20;
+/// An answer is not read beyond this: a configuration of 10 000 VNIs takes about 2 MB.
+const MOST: usize = 32 << 20;
+
+/// What FRR's shows of the configuration need; over this socket FRR asks for no password (`enable_cmd` in lib/vty.c).
+const ENABLE: &str = "enable";
+
+/// What a daemon answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// Its words.
+    pub text: String,
+    /// FRR's result of the command, 0 for success; vtysh ends with it.
+    pub status: u8,
+}
 
 /// The way to one daemon.
 #[derive(Debug)]
@@ -34,8 +46,9 @@ impl Vty {
     /// What the daemon answers to `command`, within `patience`.
     ///
     /// # Errors
-    /// It does not run, or does not answer in time. The next question is asked over another connection.
-    pub fn ask(&mut self, command: &str, patience: Duration) -> io::Result<String> {
+    /// It has no socket that lets this process in ([`io::ErrorKind::NotConnected`]), or does not answer in time. The
+    /// next question is asked over another connection.
+    pub fn ask(&mut self, command: &str, patience: Duration) -> io::Result<Answer> {
         // A daemon that has ended since has closed the connection: its successor is asked at once.
         let kept = self.stream.take();
         if let Some(stream) = kept
@@ -49,7 +62,10 @@ impl Vty {
         let found = paths.find_map(|path| connect_at_once(&path).ok());
         let stream = UnixStream::from(found.ok_or(io::ErrorKind::NotConnected)?);
         stream.set_nonblocking(false)?;
-        self.ask_over(stream, command, patience)
+        let deadline = clock::now() + patience;
+        self.ask_over(stream, ENABLE, patience)?;
+        let stream = self.stream.take().ok_or(io::ErrorKind::NotConnected)?;
+        self.ask_over(stream, command, deadline.since(clock::now()))
     }
 
     fn ask_over(
@@ -57,7 +73,10 @@ impl Vty {
         mut stream: UnixStream,
         command: &str,
         patience: Duration,
-    ) -> io::Result<String> {
+    ) -> io::Result<Answer> {
+        if patience.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let deadline = clock::now() + patience;
         stream.set_write_timeout(Some(patience))?;
         stream.write_all(command.as_bytes())?;
@@ -78,8 +97,12 @@ impl Vty {
             }
         }
         self.stream = Some(stream);
+        let status = answer.last().copied().unwrap_or_default();
         answer.truncate(answer.len() - END);
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        Ok(Answer {
+            text: String::from_utf8_lossy(&answer).into_owned(),
+            status,
+        })
     }
 }
 
@@ -121,6 +144,8 @@ mod tests {
         let daemon = thread::spawn(move || {
             for answers in [2, 1] {
                 let (mut stream, _) = listener.accept().unwrap();
+                assert_eq!(command(&mut stream), ENABLE);
+                stream.write_all(&[0; 4]).unwrap();
                 for _ in 0..answers {
                     let asked = command(&mut stream);
                     stream.write_all(b"you said ").unwrap();
@@ -135,7 +160,8 @@ mod tests {
         let mut vty = Vty::new(vec!["/nonexistent".into(), dir.clone()], "bgpd");
         for question in ["one", "two", "three"] {
             let answer = vty.ask(question, PATIENCE).unwrap();
-            assert_eq!(answer, format!("you said {question}"));
+            let text = format!("you said {question}");
+            assert_eq!(answer, Answer { text, status: 1 });
         }
         let _silent = daemon.join().unwrap();
         let error = vty.ask("four", Duration::from_millis(20)).unwrap_err();

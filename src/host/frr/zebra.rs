@@ -36,7 +36,7 @@ impl Missed {
         if wanted.is_empty() {
             return Ok(());
         }
-        let text = match vtysh.command(Daemon::Zebra, "show interface brief json", None) {
+        let text = match vtysh.show(Daemon::Zebra, "show interface brief json") {
             Ok(text) => text,
             // This version has no such command.
             Err(Error::Refused { .. }) => return Ok(()),
