@@ -2,6 +2,9 @@
 //! package. Each test says so and passes where a program that it needs is missing.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::etcd::Etcd;
 use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -123,21 +126,26 @@ fn completes(complete: impl Fn(&str) -> BTreeSet<String>) {
     assert_eq!(complete("check --evpn-filter l"), words("list"));
 }
 
-#[test]
-fn bash_completes_what_the_help_lists() {
-    if !has("bash_completes_what_the_help_lists", &["bash"]) {
-        return;
-    }
+/// What bash offers behind `wmgwd ` and `line`.
+fn in_bash(line: &str, environment: &[(&str, &str)]) -> BTreeSet<String> {
     const SCRIPT: &str = r#"
         . contrib/completions/wmgwd.bash
         read -ra COMP_WORDS <<<"wmgwd $1"
         case $1 in '' | *' ') COMP_WORDS+=('') ;; esac
         COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
         complete -p wmgwd >/dev/null && _wmgwd && printf '%s\n' "${COMPREPLY[@]}""#;
-    let complete = |line: &str| {
-        let (_, said) = run(Command::new("bash").args(["-c", SCRIPT, "bash", line]));
-        words(&said)
-    };
+    let mut bash = Command::new("bash");
+    bash.args(["-c", SCRIPT, "bash", line])
+        .envs(environment.iter().copied());
+    words(&run(&mut bash).1)
+}
+
+#[test]
+fn bash_completes_what_the_help_lists() {
+    if !has("bash_completes_what_the_help_lists", &["bash"]) {
+        return;
+    }
+    let complete = |line: &str| in_bash(line, &[]);
     completes(complete);
     // As bash cuts it.
     assert_eq!(complete("--mock = f"), words("false"));
@@ -149,33 +157,33 @@ fn bash_completes_what_the_help_lists() {
     assert!(complete("--etcd contri").contains("contrib"));
 }
 
+/// What fish offers behind `wmgwd ` and `line`.
+fn in_fish(line: &str, environment: &[(&str, &str)]) -> BTreeSet<String> {
+    let home = Directory::new("fish");
+    let script = format!(
+        "source contrib/completions/wmgwd.fish; complete -C 'wmgwd {line}' | string replace -r '\\t.*' ''"
+    );
+    let mut fish = Command::new("fish");
+    fish.args(["--no-config", "-c", &script])
+        .env("HOME", &home.0)
+        .envs(environment.iter().copied());
+    words(&run(&mut fish).1)
+}
+
 #[test]
 fn fish_completes_what_the_help_lists() {
     if !has("fish_completes_what_the_help_lists", &["fish"]) {
         return;
     }
-    let home = Directory::new("fish");
-    let complete = |line: &str| {
-        let script = format!(
-            "source contrib/completions/wmgwd.fish; complete -C 'wmgwd {line}' | string replace -r '\\t.*' ''"
-        );
-        let mut fish = Command::new("fish");
-        fish.args(["--no-config", "-c", &script])
-            .env("HOME", &home.0);
-        words(&run(&mut fish).1)
-    };
+    let complete = |line: &str| in_fish(line, &[]);
     completes(complete);
     assert_eq!(complete("--mock=f"), words("--mock=false"));
     assert!(complete("--mock --").contains("--debug"));
     assert!(complete("--etcd contri").contains("contrib/"));
 }
 
-/// A zsh at a pseudo-terminal: completion works nowhere else.
-#[test]
-fn zsh_completes_what_the_help_lists() {
-    if !has("zsh_completes_what_the_help_lists", &["zsh"]) {
-        return;
-    }
+/// What zsh offers behind `wmgwd ` and `line`, at a pseudo-terminal: completion works nowhere else.
+fn in_zsh(line: &str, environment: &[(&str, &str)]) -> BTreeSet<String> {
     // `compadd` with -O keeps the matches instead of showing them; they are printed between marks.
     const SCRIPT: &str = r#"
         zmodload zsh/zpty
@@ -189,13 +197,49 @@ fn zsh_completes_what_the_help_lists() {
         zpty -r z said '*<<*>>*'
         said=${said##*<<}
         print -r -- ${said%%>>*}"#;
-    let complete = |line: &str| {
-        let mut zsh = Command::new("timeout");
-        zsh.args(["60", "zsh", "-f", "-c", SCRIPT, "zsh", line]);
-        words(&run(&mut zsh).1)
-    };
+    let mut zsh = Command::new("timeout");
+    zsh.args(["60", "zsh", "-f", "-c", SCRIPT, "zsh", line])
+        .envs(environment.iter().copied());
+    words(&run(&mut zsh).1)
+}
+
+#[test]
+fn zsh_completes_what_the_help_lists() {
+    if !has("zsh_completes_what_the_help_lists", &["zsh"]) {
+        return;
+    }
+    let complete = |line: &str| in_zsh(line, &[]);
     completes(complete);
     assert_eq!(complete("--mock=f"), words("false"));
+}
+
+/// Input: an etcd with two nodes. Output: each shell offers their names to drain and undrain, and to no other command.
+#[test]
+fn names_of_nodes_are_completed() {
+    if !has(
+        "names_of_nodes_are_completed",
+        &["etcd", "etcdctl", "bash", "fish", "zsh"],
+    ) {
+        return;
+    }
+    let etcd = Etcd::start();
+    let url = etcd.endpoint().to_string();
+    for name in ["gw-a", "gw-b"] {
+        let mut etcdctl = Command::new("etcdctl");
+        let key = format!("/wmgwd/node/{name}");
+        etcdctl.args(["--endpoints", &url, "put", &key, "[1]"]);
+        let (success, said) = run(etcdctl.env("ETCDCTL_API", "3"));
+        assert!(success, "{said}");
+    }
+    let environment = [("WMGWD_ETCD", &*url)];
+    for complete in [in_bash, in_fish, in_zsh] as [fn(&str, &[(&str, &str)]) -> _; 3] {
+        for command in ["drain", "undrain"] {
+            let offered = complete(&format!("{command} g"), &environment);
+            assert_eq!(offered, words("gw-a gw-b"), "{command}");
+        }
+        // fish offers options that hold a "g".
+        assert!(!complete("status g", &environment).contains("gw-a"));
+    }
 }
 
 #[test]
@@ -241,7 +285,7 @@ fn systemd_takes_the_units() {
     }
     let directory = Directory::new("unit");
     // Of the first, 2 are real-time priority.
-    for (name, threshold) in [("wmgwd.service", 27), ("wmgwd-witness.service", 15)] {
+    for (name, threshold) in [("wmgwd.service", 25), ("wmgwd-witness.service", 15)] {
         let unit = std::fs::read_to_string(format!("contrib/{name}")).unwrap();
         let file = directory.0.join(name);
         std::fs::write(&file, unit.replace("/usr/local/sbin/wmgwd", WMGWD)).unwrap();

@@ -38,7 +38,14 @@ _wmgwd() {
 		mapfile -t COMPREPLY < <(compgen -W "$values" -- "$cur")
 		return 0
 	fi
-	local words=''
+	local words='' file=/etc/default/wmgwd
+	case $command:$cur in
+	drain:[!-]* | undrain:[!-]* | drain: | undrain:)
+		# The names of the nodes: those that etcd has, with the options of the service where they can be read.
+		words=$("$program" status --json $([ ! -r "$file" ] || echo --env-file "$file") 2>/dev/null |
+			grep -o '"name":"[^"\\]*"' | cut -d '"' -f 4)
+		;;
+	esac
 	[ "$COMP_CWORD" -gt 1 ] || words=$commands
 	words+=" $(sed -n 's/^  \(-[a-z], \)\{0,1\}\(--[a-z-]*\).*/\2/p' <<<"$help")"
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

@@ -33,6 +33,12 @@ function __wmgwd_complete
             return
         end
     end
+    # The names of the nodes: those that etcd has, with the options of the service where they can be read.
+    if contains -- "$typed[2]" drain undrain; and not string match -q -- '-*' $current
+        set -l file
+        test -r /etc/default/wmgwd; and set file --env-file /etc/default/wmgwd
+        $program status --json $file 2>/dev/null | grep -o '"name":"[^"\\]*"' | string split -f 4 '"'
+    end
     string replace -rf -- '^  (?:-[a-z], )?(--[a-z-]+) *(.*)' '$1\t$2' $help | string replace -- '\t' \t
 end
 

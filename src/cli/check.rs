@@ -27,7 +27,7 @@ with_etcd! {
 #[argh(
     help_triggers("-h", "--help"),
     usage = "[options]",
-    note = "Give it the options of the daemon. Options may come from the environment: --maxvni as WMGWD_MAXVNI, and so on for all but --help. The command line wins.",
+    note = "Give it the options of the daemon. Options may come from the environment: --maxvni as WMGWD_MAXVNI, and so on for all but --env-file and --help. The command line wins.",
     note = "Exit status: 0 this host may serve, 1 it may not, 2 it cannot be told."
 )]
 pub(super) struct CheckArgs {

@@ -5,12 +5,13 @@
 
 use super::access::HIDDEN;
 use super::arguments::{Spelled, switch};
+use super::env_file::OPTION;
 use super::error::{Error, Given};
 use argh::{FlagInfo, FlagInfoKind};
 use std::ffi::OsString;
 
 /// Asked by a person, not set for a service: a `WMGWD_VERSION` of an image is not meant for this program.
-const NOT_THERE: [&str; 3] = ["--help", "--version", "--check-config"];
+const NOT_THERE: [&str; 4] = ["--help", "--version", "--check-config", OPTION];
 
 /// The variable of an option: `WMGWD_LEASE_TTL` of `--lease-ttl`. `None` if it has none.
 pub(super) fn variable(option: &str) -> Option<String> {

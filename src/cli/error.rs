@@ -4,6 +4,7 @@ use super::environment;
 use crate::etcd::EndpointError;
 use crate::model::types::Vni;
 use std::fmt;
+use std::path::PathBuf;
 
 /// Where the value of an option comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,6 +133,13 @@ pub enum Error {
         /// `--maxvni`, as well.
         last: (Given, Vni),
     },
+    /// The file of `--env-file` is not as it should be.
+    EnvFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// argh refused the arguments.
     Argh {
         /// In its words.
@@ -152,6 +160,11 @@ impl fmt::Display for Error {
             Error::Unknown { option } => {
                 write!(f, "there is no option {}; see wmgwd --help", Quoted(option))
             }
+            Error::EnvFile { file, reason } => write!(
+                f,
+                "--env-file {}: {reason}; it takes a file of lines such as WMGWD_MAXVNI=1000",
+                file.display()
+            ),
             Error::NoCommand { command } => write!(
                 f,
                 "there is no command {}; see wmgwd --help",

@@ -13,6 +13,7 @@ mod access;
 mod arguments;
 mod check;
 mod daemon;
+mod env_file;
 mod environment;
 mod error;
 mod operate;
@@ -35,6 +36,7 @@ use witness::WitnessArgs;
 
 pub use check::CheckConfig;
 pub use daemon::Config;
+pub use env_file::{file as env_file, variables};
 pub use environment::Stranger;
 pub use error::{Error, Given};
 pub use operate::{DrainConfig, StatusConfig, UndrainConfig};

@@ -55,7 +55,7 @@ with_etcd! {
     usage = "[options] [<vni>...]",
     note = "A <vni> may be a range, or several with commas: wmgwd status 5-7 12,15",
     note = "Exit status: 0 all VNIs (or those asked for) are served, 1 some are not, 2 it cannot be told.",
-    note = "Options may come from the environment: --etcd as WMGWD_ETCD, and so on for all but --help. The command line wins."
+    note = "Options may come from the environment: --etcd as WMGWD_ETCD, and so on for all but --env-file and --help. The command line wins."
 )]
 pub(super) struct StatusArgs {
     /// the VNIs to show, from 1 to 16777215, or ranges of them such as 5-7, and no others
@@ -79,7 +79,7 @@ with_etcd! {
     help_triggers("-h", "--help"),
     usage = "[options] <name>",
     note = "Exit status: 0 the node has no VNI any more (with --no-wait: it was told), 1 it has, or cannot be drained, 2 etcd could not be asked.",
-    note = "Options may come from the environment: --etcd as WMGWD_ETCD, and so on for all but --help. The command line wins."
+    note = "Options may come from the environment: --etcd as WMGWD_ETCD, and so on for all but --env-file and --help. The command line wins."
 )]
 pub(super) struct DrainArgs {
     /// the name of the node
@@ -103,7 +103,7 @@ with_etcd! {
     help_triggers("-h", "--help"),
     usage = "[options] <name>",
     note = "Exit status: 0 the node is not drained any more, 1 there is no such node, 2 etcd could not be asked.",
-    note = "Options may come from the environment: --etcd as WMGWD_ETCD, and so on for all but --help. The command line wins."
+    note = "Options may come from the environment: --etcd as WMGWD_ETCD, and so on for all but --env-file and --help. The command line wins."
 )]
 pub(super) struct UndrainArgs {
     /// the name of the node

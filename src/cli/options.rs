@@ -34,6 +34,10 @@ macro_rules! with_etcd {
             /// a file whose first line is the password of --user (default: none)
             #[argh(option, default = "String::new()")]
             password_file: String,
+            /// a file with variables, such as the options of the service in /etc/default/wmgwd; they win over the environment (default: none)
+            #[argh(option)]
+            #[allow(dead_code, reason = "read before all others, by env_file")]
+            env_file: Option<String>,
         }
 
         impl $name {

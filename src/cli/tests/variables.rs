@@ -106,7 +106,7 @@ fn every_option_of_every_command_has_its_variable() {
         for flag in flags {
             let Some(variable) = environment::variable(flag.long) else {
                 assert!(
-                    ["--help", "--version", "--check-config"].contains(&flag.long),
+                    ["--help", "--version", "--check-config", "--env-file"].contains(&flag.long),
                     "{}",
                     flag.long
                 );

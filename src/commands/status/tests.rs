@@ -420,3 +420,37 @@ fn a_sentence_goes_on_in_the_next_line() {
     let texts: Vec<&str> = said.iter().map(|line| line.text.as_str()).collect();
     assert_eq!(texts, ["wmgwd: n", "o connec", "tion"]);
 }
+
+/// Contract: every key of the JSON object is in SEEING THE CLUSTER of wmgwd(8), and every state with its word.
+#[test]
+fn the_manual_has_each_key_of_the_json() {
+    fn keys(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(object) => {
+                for (key, value) in object {
+                    found.insert(key.clone());
+                    keys(value, found);
+                }
+            }
+            serde_json::Value::Array(array) => array.iter().for_each(|value| keys(value, found)),
+            _ => {}
+        }
+    }
+    let mut cluster: Vec<KeyValue> = node("gw1", "[1]", (1, 2), 7).into();
+    cluster.extend(row(1, 1, "gw1", "", 20));
+    let report = reported(cluster);
+    let asked = report.pick(&[Vni::new(1).unwrap(), Vni::new(2).unwrap()]);
+    let json: serde_json::Value = serde_json::from_str(&json(&report, &asked)).unwrap();
+    let mut found = BTreeSet::new();
+    keys(&json, &mut found);
+    assert!(found.len() > 30, "{found:?}");
+    let manual = include_str!("../../../man/wmgwd.8");
+    let (_, section) = manual.split_once(".Sh SEEING THE CLUSTER").unwrap();
+    let (section, _) = section.split_once(".Sh TAKING").unwrap();
+    let words: BTreeSet<&str> = section.split([' ', '\n']).collect();
+    let lacks: Vec<&String> = found
+        .iter()
+        .filter(|key| !words.contains(key.as_str()))
+        .collect();
+    assert!(lacks.is_empty(), "the manual lacks {lacks:?}");
+}
