@@ -139,7 +139,7 @@ if [ "$1" = configure ]; then
 	if [ -z "$2" ]; then
 		echo "wmgwd: set its options in /etc/default/wmgwd, run wmgwd check, then: systemctl enable --now wmgwd"
 	else
-		echo "wmgwd: upgraded; restart it, one gateway after the other: systemctl restart wmgwd"
+		echo "wmgwd: upgraded; restart it, one gateway after the other, see /usr/share/doc/wmgwd/upgrading.md"
 	fi
 fi
 SCRIPT

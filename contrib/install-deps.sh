@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what the lab (contrib/lab), the demo (contrib/demo.sh) and the tests with real FRR and etcd need,
+# Installs what the lab (contrib/lab), the machines (contrib/machines.sh), the demo (contrib/demo.sh) and the tests with real FRR and etcd need,
 # on Debian 12 or 13. Installs only what is missing, and leaves no service running that was not there before:
 # the lab starts its own FRR and etcd in namespaces.
 
@@ -35,11 +35,13 @@ packages=(
 	lintian         # checks the Debian package
 	man-db          # man --warnings
 	mandoc          # checks and shows the manual page
+	mmdebstrap      # root file systems of contrib/machines.sh
 	mount           # a disk that stalls
 	nftables        # packet loss for tests
 	procps          # sysctl
 	prometheus      # promtool: checks the alerts and the metrics
 	systemd         # systemd-analyze: checks the unit
+	systemd-container # systemd-nspawn: boots the machines of contrib/machines.sh
 	tcpdump         # looking at packets
 	util-linux      # nsenter, unshare, setpriv
 	zsh             # its completion

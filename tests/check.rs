@@ -11,7 +11,8 @@ use serde_json::Value;
 
 const ETCD: &str = "--etcd=http://10.0.3.100:2379,http://10.0.3.100:2379";
 
-const ONE_MEMBER: &str = "a cluster of one member: when it fails, every gateway is fenced";
+const ONE_MEMBER: &str = "this etcd is a cluster of one: when it fails, every gateway is fenced, and a gateway with another etcd owns \
+    every VNI as well";
 
 /// What a check says that is not `ok`: level, text, remedy; and its exit status.
 struct Said {

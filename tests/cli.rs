@@ -193,7 +193,7 @@ fn options_can_be_looked_at_before_a_restart() {
         log.contains("the options can be taken: name=a vnis=1-7"),
         "{log}"
     );
-    assert_eq!(log.lines().count(), 1, "{log}");
+    assert_eq!(log.lines().count(), 2, "{log}");
     let (status, log) = run(&["--maxvni=0"]);
     assert_eq!(status, Some(2), "{log}");
     let (status, log) = run(&["--cacert=/nowhere/to/be/found"]);
@@ -301,7 +301,7 @@ fn from_readme() -> Options {
 #[test]
 fn help_man_page_and_readme_agree() {
     let run = from_help(&["--help"]);
-    assert_eq!(run.len(), 28, "{run:?}");
+    assert_eq!(run.len(), 29, "{run:?}");
     assert_eq!(from_readme(), run);
 
     let mut both = run;

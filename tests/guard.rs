@@ -502,6 +502,43 @@ fn a_guard_that_is_stopped_is_replaced() {
     assert!(log.contains("everything is withdrawn"), "{log}");
 }
 
+/// Input: a look at the options while a daemon runs, with its options, more of the log, and another range. Output: the
+/// next run would keep the VNIs with the first two; and it does, after a kill.
+#[test]
+fn the_look_at_the_options_says_whether_the_next_run_keeps_the_vnis() {
+    let etcd = Etcd::start();
+    let name = format!("kept-{}", std::process::id());
+    let mut served = Served::start(&name, &etcd, HostDir::dark());
+    served.serves();
+    let guard = served.guard();
+    let endpoint = etcd.endpoint().to_string();
+    let said = |more: &[&str]| {
+        let output = common::program::wmgwd()
+            .args(["--check-config", "--name", &name, "--etcd", &endpoint])
+            .args(["--mock", "--lease-ttl", "5"])
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let kept = "a run that is killed is followed by one that keeps its VNIs";
+    for (more, expected) in [
+        (&["--maxvni", "5"][..], true),
+        (&["--maxvni", "5", "--debug"], true),
+        (&["--maxvni", "6"], false),
+        (&["--maxvni", "5", "--evpn-filter=entries"], false),
+    ] {
+        let log = said(more);
+        assert_eq!(log.contains(kept), expected, "{more:?}: {log}");
+    }
+    served.daemon.kill().unwrap();
+    served.daemon.wait().unwrap();
+    let next = Served::start(&name, &etcd, HostDir::dark());
+    next.serves();
+    assert_eq!(next.guard(), guard);
+}
+
 /// Input: the daemon is killed and its guard stopped; then the daemon is started again.
 /// Output: the new run does not wait for the guard for ever: it serves.
 #[test]

@@ -74,7 +74,7 @@ with_etcd! {
     note = "wmgwd status shows nodes and VNIs; wmgwd drain takes a node out for maintenance, wmgwd undrain brings it back; each has its --help.",
     note = "wmgwd witness serves nothing, but tells dead gateways from living ones; see wmgwd witness --help.",
     note = "An option may have one dash or two, and its value may follow a space or \"=\".",
-    note = "Options may come from the environment: --lease-ttl as WMGWD_LEASE_TTL, and so on for all but --help, --version and --check-config. The command line wins.",
+    note = "Options may come from the environment: --lease-ttl as WMGWD_LEASE_TTL, and so on for all but --help, --version, --check-config and --env-file. The command line wins.",
     note = "wmgwd(8) explains it all."
 )]
 pub(super) struct Args {

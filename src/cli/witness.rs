@@ -29,7 +29,7 @@ with_etcd! {
 #[argh(
     help_triggers("-h", "--help"),
     usage = "--name <name> --beat-address <address> [options]",
-    note = "Options may come from the environment: --beat-address as WMGWD_BEAT_ADDRESS, and so on for all but --help. The command line wins.",
+    note = "Options may come from the environment: --beat-address as WMGWD_BEAT_ADDRESS, and so on for all but --env-file and --help. The command line wins.",
     note = "EARLY DETECTION in wmgwd(8) explains it."
 )]
 pub(super) struct WitnessArgs {

@@ -105,6 +105,14 @@ pub fn check_config(config: &Config) -> Result<(), Failure> {
         config.range.first(),
         config.range.last()
     );
+    match GuardSupervisor::is_kept(&guard_arguments(config)) {
+        true => info!(
+            "a run that is killed is followed by one that keeps its VNIs: see RESTARTING in wmgwd(8)"
+        ),
+        false => info!(
+            "a new run does not keep the VNIs of one that is killed: no guard of its kind runs here"
+        ),
+    }
     Ok(())
 }
 

@@ -156,15 +156,19 @@ impl GuardSupervisor {
         let Some(Found { pid, .. }) = self.found else {
             return false;
         };
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let mut words = line.split(|byte| *byte == 0).skip(2);
-        let wanted = self
-            .arguments
-            .split_last()
-            .map_or(&[][..], |(_, rest)| rest);
-        wanted
-            .iter()
-            .all(|argument| words.next() == Some(argument.as_bytes()))
+        was_started_with(pid, &self.arguments)
+    }
+
+    /// Whether a guard runs that [`attach`](Self::attach) with `arguments` would take over: then a new run goes on with
+    /// what the one before serves. Looks without connecting.
+    pub fn is_kept(arguments: &[OsString]) -> bool {
+        let Ok(processes) = fs::read_dir("/proc") else {
+            return false;
+        };
+        let mut pids = processes
+            .flatten()
+            .filter_map(|process| process.file_name().to_str()?.parse().ok());
+        pids.any(|pid| was_started_with(Pid::from_raw(pid), arguments))
     }
 
     /// Has the guard that was found withdraw, by its own range, all that it guards, and waits for its end. What goes on
@@ -321,6 +325,17 @@ fn reap(child: &mut Child) -> bool {
             Ok(Some(_)) | Err(_) => return true,
         }
     }
+}
+
+/// Whether the process is a guard that was started with `arguments`. The last one, how much it logs, does not matter.
+fn was_started_with(pid: Pid, arguments: &[OsString]) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0).skip(1);
+    let wanted = arguments.split_last().map_or(&[][..], |(_, rest)| rest);
+    words.next() == Some(b"guard")
+        && wanted
+            .iter()
+            .all(|argument| words.next() == Some(argument.as_bytes()))
 }
 
 /// There is no guard, or it was just about to end.

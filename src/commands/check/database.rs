@@ -133,8 +133,10 @@ fn members(etcd: &Database) -> Vec<Finding> {
     }
     if let Some(few @ 1..=2) = etcd.voters {
         let text = match few {
-            1 => "a cluster of one member: when it fails, every gateway is fenced",
-            _ => "a cluster of two members: when either fails, every gateway is fenced",
+            1 => {
+                "this etcd is a cluster of one: when it fails, every gateway is fenced, and a gateway with another etcd owns every VNI as well"
+            }
+            _ => "this etcd is a cluster of two: when either member fails, every gateway is fenced",
         };
         findings.push(Finding::warn(
             ABOUT,

@@ -4,6 +4,7 @@
 use super::since::span;
 use super::*;
 use crate::schema;
+use std::collections::BTreeSet;
 
 const NOW: u64 = 1_000_000;
 
