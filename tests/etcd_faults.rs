@@ -344,6 +344,38 @@ fn a_member_that_refuses_for_itself_is_left_for_another() {
     }
 }
 
+/// Input: the first endpoint confirms each watch; then what it sends is none of etcd's, or an error, or ends. Output:
+/// the watch ends with an error, the next one is opened at the other endpoint, and brings what happened.
+#[test]
+fn an_endpoint_that_spoils_a_watch_is_left_for_another() {
+    let etcd = Etcd::start();
+    let revision = etcd
+        .client()
+        .txn(&then(vec![put("k", "")]))
+        .unwrap()
+        .revision;
+    let confirmed = r#"{"result":{"header":{"revision":"1"},"created":true}}"#;
+    for rest in [
+        "<!DOCTYPE html><title>Welcome</title>\n",
+        "{\"error\":{\"grpc_code\":14,\"message\":\"transport is closing\"}}\n",
+        "",
+    ] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let first = server(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Some(reply("200 OK", &format!("{confirmed}\n{rest}")))
+        });
+        let endpoints = vec![endpoint(first), etcd.endpoint()];
+        let client = Client::new(endpoints, Duration::from_secs(5));
+        let mut watch = client.watch(b"k", revision, LONG).unwrap();
+        watch.next().expect("no clean end").unwrap_err();
+        let mut watch = client.watch(b"k", revision, LONG).unwrap();
+        assert_eq!(watch.next().unwrap().unwrap().revision, revision);
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "{rest}");
+    }
+}
+
 /// Input: a member that closes the connection where it would refuse a token that has expired, of a read and of a watch.
 /// Output: one new login, and the call is answered; with a member that closes each connection, an error.
 #[test]

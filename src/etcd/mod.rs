@@ -66,8 +66,7 @@ pub struct Client {
     agent: Agent,
     resolver: AddressResolver,
     endpoints: Vec<Endpoint>,
-    /// Index of the endpoint that answered last.
-    preferred: AtomicUsize,
+    preferred: Arc<Preferred>,
     reach: Arc<Reach>,
     timeout: Duration,
     tls: Option<Arc<Tls>>,
@@ -90,9 +89,7 @@ impl Clone for Client {
             reach: self.reach.clone(),
             ..clone.counting(self.metrics.clone())
         };
-        clone
-            .preferred
-            .store(self.preferred.load(Ordering::Relaxed), Ordering::Relaxed);
+        clone.preferred.set(self.preferred.get());
         clone
     }
 }
@@ -152,8 +149,8 @@ impl Client {
             agent: Agent::with_parts(config, tls::connector(tls.clone()), resolver.clone()),
             resolver,
             reach: Arc::new(Reach::new(endpoints.len())),
+            preferred: Arc::new(Preferred::new(endpoints.len())),
             endpoints,
-            preferred: AtomicUsize::new(0),
             timeout,
             tls,
             session,
@@ -178,7 +175,7 @@ impl Client {
 
     /// Which endpoint has answered this client last: an index.
     pub fn endpoint_in_use(&self) -> usize {
-        self.preferred.load(Ordering::Relaxed)
+        self.preferred.get()
     }
 
     /// Each endpoint that stops answering from now on, this client or any of its clones: its index.
@@ -263,7 +260,7 @@ impl Client {
         if term != keepalive.term {
             return Ok(Renewal::LeaderChanged);
         }
-        if let Some(endpoint) = self.endpoints.get(self.preferred.load(Ordering::Relaxed)) {
+        if let Some(endpoint) = self.endpoints.get(self.preferred.get()) {
             let took = clock::now().since(begun);
             self.metrics.renewed(took, endpoint.to_string());
         }
@@ -341,7 +338,8 @@ impl Client {
 
     fn open_watch(&self, request: &[u8], bound: Duration) -> Result<Watch, Error> {
         self.each_endpoint(WATCH, request, Some(bound), |at, reply| {
-            let mut watch = Watch::new(reply.into_body().into_reader());
+            let lines = reply.into_body().into_reader();
+            let mut watch = Watch::new(lines, at.index, self.preferred.clone());
             match watch.confirm() {
                 Err(Error::Disconnected) => Err(at.cut()),
                 result => result.map(|()| watch),
@@ -368,12 +366,13 @@ impl Client {
         bound: Option<Duration>,
         read: impl Fn(&Attempt, Response<Body>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let first = self.preferred.load(Ordering::Relaxed);
+        let first = self.preferred.get();
         let mut failure = Error::NoEndpoint;
         for index in self.reach.order(first) {
             let begun = clock::now();
             let attempt = Attempt {
                 call,
+                index,
                 endpoint: &self.endpoints[index],
                 timeout: self.timeout,
                 bound,
@@ -393,7 +392,7 @@ impl Client {
                 }
                 result => {
                     self.reach.answered(index);
-                    self.preferred.store(index, Ordering::Relaxed);
+                    self.preferred.set(index);
                     return result;
                 }
             }
@@ -471,10 +470,45 @@ impl Client {
     }
 }
 
+/// Which endpoint of a client is asked first: the one that answered last.
+#[derive(Debug)]
+struct Preferred {
+    index: AtomicUsize,
+    count: usize,
+}
+
+impl Preferred {
+    fn new(count: usize) -> Preferred {
+        Preferred {
+            index: AtomicUsize::new(0),
+            count,
+        }
+    }
+
+    fn get(&self) -> usize {
+        self.index.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, index: usize) {
+        self.index.store(index, Ordering::Relaxed);
+    }
+
+    /// Puts the next endpoint first, if `index` is.
+    fn leave(&self, index: usize) {
+        let next = (index + 1) % self.count.max(1);
+        // Another call may have found a better one meanwhile.
+        let _ = self
+            .index
+            .compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
 /// One call at one endpoint.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
     call: &'static str,
+    /// Which of the client's endpoints.
+    index: usize,
     endpoint: &'a Endpoint,
     timeout: Duration,
     /// How long a stream may last; `None` for a call that ends within the timeout.

@@ -3,9 +3,10 @@
 //! Owns one connection and blocks on it. Never decides what to do about an end: its reader does.
 
 use super::ops::WatchBatch;
-use super::{Error, connect, wire};
+use super::{Error, Preferred, connect, wire};
 use std::io::{BufRead, BufReader};
 use std::iter;
+use std::sync::Arc;
 use ureq::BodyReader;
 
 /// Large enough for a line of a few hundred changes to come in one read.
@@ -16,12 +17,17 @@ const BUFFER: usize = 64 * 1024;
 pub struct Watch {
     /// `None` after the end.
     lines: Option<BufReader<BodyReader<'static>>>,
+    /// The endpoint that it is open at.
+    at: usize,
+    preferred: Arc<Preferred>,
 }
 
 impl Watch {
-    pub(super) fn new(body: BodyReader<'static>) -> Watch {
+    pub(super) fn new(body: BodyReader<'static>, at: usize, preferred: Arc<Preferred>) -> Watch {
         Watch {
             lines: Some(BufReader::with_capacity(BUFFER, body)),
+            at,
+            preferred,
         }
     }
 
@@ -59,6 +65,12 @@ impl Iterator for Watch {
     fn next(&mut self) -> Option<Self::Item> {
         // Lines without changes are etcd's own business.
         let batch = iter::from_fn(|| self.line()).find_map(Result::transpose);
+        // What stands there confirms a watch, and then ends or spoils it: the next one is opened elsewhere.
+        if let Some(Err(error)) = &batch
+            && (error.is_of_endpoint() || matches!(error, Error::Disconnected))
+        {
+            self.preferred.leave(self.at);
+        }
         if !matches!(batch, Some(Ok(_))) {
             // Closes the connection.
             self.lines = None;
