@@ -6,7 +6,7 @@ use super::table::{Row, collect_vnis, judge, row};
 use crate::etcd::Txn;
 use crate::gateway::Exit;
 use crate::model::fitness::{Fitness, Rank};
-use crate::model::ring::{Member, Points, Ring};
+use crate::model::ring::{Member, Points, Ring, Unable};
 use crate::model::types::{NodeName, Time, Vni};
 use crate::schema::{self, Key, Meta, Value};
 use std::collections::BTreeSet;
@@ -653,12 +653,39 @@ impl Cluster {
         (waits && row.number == Some(1)).then_some(node.name())
     }
 
+    /// Whether each node that says something of itself says for which VNIs it has no bridge, and for no others.
+    pub fn tell_what_is_absent(&self) -> Result<(), String> {
+        for node in self.staying() {
+            // One whose FRR has never answered is not registered.
+            let Some(unable) = self.unable(node) else {
+                continue;
+            };
+            for vni in node.config.range.iter() {
+                let bridge = node.host.bridge(vni);
+                if unable.absent.contains(vni) == bridge.present {
+                    return Err(format!("{} says {unable:?} with {bridge:?}", node.name()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes of ours that run and were not told to leave.
+    fn staying(&self) -> impl Iterator<Item = &super::node::Node> {
+        let staying = |node: &&super::node::Node| !node.go && node.runs() && !node.drained;
+        self.nodes.iter().filter(staying)
+    }
+
+    /// What a node says that it cannot serve.
+    fn unable(&self, node: &super::node::Node) -> Option<Unable> {
+        self.meta(node.name())?.unable
+    }
+
     /// Whether what the nodes say that they cannot serve is true, and they hold nothing back any more.
     pub fn told_truly(&self) -> Result<(), String> {
-        let running = |node: &&super::node::Node| !node.go && node.runs() && !node.drained;
-        for node in self.nodes.iter().filter(running) {
-            let unable = self.meta(node.name()).and_then(|meta| meta.unable);
-            let Some(unable) = unable else {
+        self.tell_what_is_absent()?;
+        for node in self.staying() {
+            let Some(unable) = self.unable(node) else {
                 return Err(format!("{} says nothing of itself", node.name()));
             };
             let fitness = self.meta(node.name()).and_then(|meta| meta.fitness);
@@ -668,8 +695,7 @@ impl Cluster {
             for vni in node.config.range.iter() {
                 let bridge = node.host.bridge(vni);
                 let refuses = bridge.refuses_arp || bridge.refuses_routes;
-                let (absent, failing) = (unable.absent.contains(vni), unable.failing.contains(vni));
-                if absent == bridge.present || failing && !refuses {
+                if unable.failing.contains(vni) && !refuses {
                     return Err(format!("{} says {unable:?} with {bridge:?}", node.name()));
                 }
             }

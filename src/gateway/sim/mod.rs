@@ -208,6 +208,9 @@ fn unable(cluster: &mut Cluster, rng: &mut Rng) {
         }
     }
     cluster.run_for(rng.millis(100_000, 400_000));
+    let bound = faults::bound(&cluster.settings, false);
+    let what = "what nodes say of their bridges";
+    cluster.run_until_done(bound, what, Cluster::tell_what_is_absent);
 }
 
 /// Each gateway gets the other program, one after the other: drained, started, at rest. Perhaps back again.
