@@ -6,6 +6,8 @@
 
 #[path = "common/flood.rs"]
 mod flood;
+#[path = "lab/frr.rs"]
+mod frr;
 #[path = "lab/network.rs"]
 #[allow(dead_code)]
 mod network;
@@ -619,6 +621,12 @@ fn twenty_double_kills_are_silent_in_time() {
     double_kills("twenty_double_kills_are_silent_in_time", 20);
 }
 
+/// Sends a signal to an FRR daemon of gw1.
+fn frr_process(lab: &Lab, daemon: &str, signal: &str) {
+    let command = format!("kill -{signal} $(cat /run/frr/{daemon}.pid)");
+    lab.ask("gw1", &["sh", "-c", &command]);
+}
+
 /// Input: an FRR daemon of the owner is stopped (SIGSTOP), and the owner's daemon is told to end. Output: what is
 /// stopped goes on showing what it showed: the daemon ends with an error, the VNIs are another's, and the guard stays,
 /// until FRR goes on and it has withdrawn.
@@ -632,10 +640,7 @@ fn stopped_at_a_drain(test: &str, daemon: &str) {
     eventually("gw2 is registered", || {
         second.log().contains("registered name=gw2")
     });
-    let frr = |signal: &str| {
-        let command = format!("kill -{signal} $(cat /run/frr/{daemon}.pid)");
-        lab.ask("gw1", &["sh", "-c", &command]);
-    };
+    let frr = |signal: &str| frr_process(&lab, daemon, signal);
     let guards = || lab.ask("gw1", &["pgrep", "-x", "wmgwd-guard"]);
     frr("STOP");
     lab.signal(&first, "TERM");

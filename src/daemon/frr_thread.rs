@@ -279,7 +279,7 @@ impl FrrThread<'_> {
             .look(&mut *self.router, &|| fence.permits(under));
     }
 
-    /// Compares FRR with what it was given. What it covers:
+    /// Compares FRR with what it was given. What this and the host monitor's audit of the kernel cover:
     ///
     /// | in FRR | compared with | when it differs |
     /// |---|---|---|
@@ -291,11 +291,19 @@ impl FrrThread<'_> {
     /// | the gateway's own type-2 routes | the VNIs that were claimed | brought back ([`Readvertise`]) |
     /// | neighbours, route-maps, instance | what wmgwd relies on | logged |
     ///
+    /// | in the kernel | compared with | when it differs |
+    /// |---|---|---|
+    /// | `arp_ignore` of bridges | what was told | put back; logged |
+    /// | `all.arp_ignore` | what lets a bridge answer | logged |
+    /// | bridges: there, up, their names | the bridges known | the gateway is told; a renamed one is silenced |
+    /// | `neigh_suppress` of VXLAN ports | off | logged |
+    /// | the table `arp wmgwd` | what was put into it | put back; logged ([`gate`](crate::daemon::gate)) |
+    ///
     /// One audit takes four runs of vtysh, whatever the number of VNIs: the running configurations of bgpd and ospfd,
     /// bgpd's route targets (if a VNI is advertised and the filter is a list) and zebra's addresses; a fifth asks for
     /// the type-2 routes. Besides, ospfd is asked for one cost each second over its vty socket: a reload of FRR changes
-    /// it, and brings an audit at once ([`Router::is_suspect`]). What the kernel shows is compared by the host monitor
-    /// ([`host_monitor`](crate::daemon::host_monitor)).
+    /// it, and brings an audit at once ([`Router::is_suspect`]). No order puts an audit off ([`Audits`]), and the
+    /// kernel's has a thread of its own ([`host_monitor`](crate::daemon::host_monitor)).
     fn audit(&mut self) -> Vec<Vni> {
         self.readvertise.due = Some(clock::now());
         let (fence, under) = (self.fence, self.claimed_under);
@@ -339,6 +347,87 @@ impl FrrThread<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::NoGuard;
+    use crate::host::mock::Mock;
+    use crate::host::{Error, Health, RouteFailure};
+    use crate::model::types::VniRange;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// How long a refusal takes.
+    const REFUSAL: Duration = Duration::from_millis(20);
+    /// How long the test waits for what must happen.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A router that refuses one VNI, and counts how often it is compared with what it was given.
+    struct Refusing(Arc<AtomicU32>);
+
+    impl Router for Refusing {
+        fn withdraw(
+            &mut self,
+            _: FrrDaemons,
+            _: &BTreeSet<Vni>,
+            _: &dyn Fn() -> bool,
+        ) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn apply(&mut self, changes: &[RouteChange], _: &dyn Fn() -> bool) -> Vec<RouteFailure> {
+            let error = || Error::Refused {
+                daemon: "bgpd",
+                output: String::new(),
+            };
+            let refuse = |change: &RouteChange| RouteFailure {
+                vni: change.vni,
+                error: error(),
+            };
+            std::thread::sleep(REFUSAL);
+            changes.iter().map(refuse).collect()
+        }
+
+        fn health(&mut self) -> Health {
+            Health::default()
+        }
+
+        fn drifted(&mut self, _: &dyn Fn() -> bool) -> Result<Vec<Vni>, Error> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(Vec::new())
+        }
+    }
+
+    /// Input: a VNI that FRR always refuses, so that the next order is there before the last one is carried out.
+    /// Output: FRR is compared with what it was given all the same.
+    #[test]
+    fn orders_do_not_put_an_audit_off() {
+        let vni = Vni::new(1).expect("a VNI");
+        let range = VniRange::new(vni, vni).expect("a range");
+        let mock = Box::new(Mock::new(range).expect("a mock"));
+        let margin = Duration::from_millis(400);
+        let fence = Fence::new(margin, mock, Box::new(NoGuard), Box::new(NoGuard));
+        let compared = Arc::new(AtomicU32::new(0));
+        let router = Box::new(Refusing(compared.clone()));
+        let (events, told) = channel();
+        let frr = spawn(router, Arc::new(fence.expect("a fence")), events).expect("a thread");
+        let (parts, keep) = (FrrDaemons::ALL, BTreeSet::new());
+        frr.send(Order::Reset { parts, keep }).expect("it runs");
+        let change = RouteChange {
+            vni,
+            evpn: Some(true),
+            cost: None,
+        };
+        // More than it can carry out while the test waits.
+        for _ in 0..PATIENCE.as_millis() / REFUSAL.as_millis() {
+            let changes = vec![change];
+            let under = None;
+            frr.send(Order::Change { changes, under }).expect("it runs");
+        }
+        let begun = clock::now();
+        while compared.load(Ordering::Relaxed) == 0 {
+            assert!(clock::now().since(begun) < PATIENCE);
+            std::thread::sleep(REFUSAL);
+        }
+        // The thread ends with it.
+        drop(told);
+    }
 
     /// Input: a reset, then the passing of time. Output: audits 1, 3 and 10 s after it and then every 30 s, each due
     /// once, whatever is ordered meanwhile.

@@ -144,12 +144,17 @@ impl Lab {
 
     /// Starts wmgwd in a gateway, for VNIs 1 to `last`.
     pub fn start_for(&self, node: &str, last: u32, options: &[&str]) -> Daemon {
+        self.start_as(node, node, last, options)
+    }
+
+    /// Starts wmgwd in a gateway under another name, for VNIs 1 to `last`.
+    pub fn start_as(&self, node: &str, name: &str, last: u32, options: &[&str]) -> Daemon {
         let vnis = last.to_string();
         let exe = env!("CARGO_BIN_EXE_wmgwd");
         let fixed = [
             exe,
             "--name",
-            node,
+            name,
             "--maxvni",
             &vnis,
             "--etcd",
