@@ -225,6 +225,14 @@ pub fn spawn(parts: Parts) -> io::Result<Handle> {
     Ok(Handle { post })
 }
 
+/// What there is to read.
+#[derive(Clone, Copy)]
+struct Ready {
+    woken: bool,
+    beats: bool,
+    guard: bool,
+}
+
 struct Thread {
     parts: Parts,
     owner: Owner,
@@ -274,27 +282,34 @@ impl Thread {
             self.begin(adopted.lease, adopted.epochs);
         }
         loop {
-            self.wait();
-            let mut bytes = [0; 256];
-            while matches!(self.woken.read(&mut bytes), Ok(read) if read == bytes.len()) {}
-            while let Ok(input) = self.inbox.try_recv() {
-                self.take(input);
+            let ready = self.wait();
+            if ready.woken {
+                let mut bytes = [0; 256];
+                while matches!(self.woken.read(&mut bytes), Ok(read) if read == bytes.len()) {}
+                while let Ok(input) = self.inbox.try_recv() {
+                    self.take(input);
+                }
             }
-            self.turn();
+            self.turn(ready);
         }
     }
 
     /// All but what comes from other threads.
-    fn turn(&mut self) {
-        self.follow_guard();
+    fn turn(&mut self, ready: Ready) {
+        let is_another = self.guard_count != self.parts.fence.guard_count();
+        if ready.guard || is_another || self.line.as_ref().is_none_or(Line::has_news) {
+            self.follow_guard();
+        }
         self.follow_lease();
         self.look_at_proof();
-        self.answer();
+        if ready.beats {
+            self.answer();
+        }
         self.act();
         self.look_at_proof();
     }
 
-    fn wait(&self) {
+    fn wait(&self) -> Ready {
         let now = clock::now();
         let due = self
             .owner
@@ -308,15 +323,32 @@ impl Thread {
         if let Some((socket, _)) = &self.socket {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         }
+        let line = fds.len();
         if let Some(line) = &self.line_fd {
             fds.push(PollFd::new(line.as_fd(), PollFlags::POLLIN));
         }
         let millis = (wait + Duration::from_micros(999)).as_millis();
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::ZERO);
         match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            // Short of memory.
-            Err(_) => sleep(Duration::from_millis(10)),
+            Ok(_) => {
+                let is_ready = |fds: &[PollFd]| fds.iter().any(|fd| fd.any().unwrap_or(true));
+                Ready {
+                    woken: is_ready(&fds[..1]),
+                    beats: is_ready(&fds[1..line]),
+                    guard: is_ready(&fds[line..]),
+                }
+            }
+            Err(error) => {
+                if error != nix::errno::Errno::EINTR {
+                    // Short of memory.
+                    sleep(Duration::from_millis(10));
+                }
+                Ready {
+                    woken: true,
+                    beats: true,
+                    guard: true,
+                }
+            }
         }
     }
 

@@ -19,11 +19,17 @@ use std::time::Duration;
 /// How many datagrams are read in a row: a flood must not delay what else is due.
 const GULP: usize = 256;
 
+/// How long after it has sent beats the guard reads the answers: most of them have come by then. An answer counts from
+/// when its beat was sent.
+const TOGETHER: Duration = Duration::from_millis(4);
+
 /// The proof, and the way to the witnesses.
 pub struct Beats {
     pub prover: Prover,
     from: Option<IpAddr>,
     socket: Option<UdpSocket>,
+    /// Answers to the last beats are read then, together: each wake-up costs CPU time.
+    read_at: Time,
     complaint: Complaint,
 }
 
@@ -36,6 +42,7 @@ impl Beats {
             prover: Prover::new(margin, seed),
             from: None,
             socket: None,
+            read_at: Time::default(),
             complaint: Complaint::default(),
         }
     }
@@ -71,15 +78,17 @@ impl Beats {
         self.prover.order(now, order)
     }
 
-    /// What becomes readable when an answer has come.
-    pub fn fd(&self) -> Option<PollFd<'_>> {
-        let socket = self.socket.as_ref()?;
+    /// What becomes readable when an answer has come, unless it is not to be read yet.
+    pub fn fd(&self, now: Time) -> Option<PollFd<'_>> {
+        let socket = self.socket.as_ref().filter(|_| now >= self.read_at)?;
         Some(PollFd::new(socket.as_fd(), PollFlags::POLLIN))
     }
 
-    /// When [`Beats::beat`] is to be called next.
-    pub fn next(&self) -> Option<Time> {
-        self.socket.as_ref().map(|_| self.prover.next_tick())
+    /// When [`Beats::receive`] or [`Beats::beat`] is to be called next.
+    pub fn next(&self, now: Time) -> Option<Time> {
+        let tick = self.socket.as_ref().map(|_| self.prover.next_tick());
+        let read = (now < self.read_at).then_some(self.read_at);
+        tick.into_iter().chain(read).min()
     }
 
     /// Counts the answers that have come.
@@ -104,7 +113,12 @@ impl Beats {
         let Some(socket) = &self.socket else {
             return;
         };
-        for (address, datagram) in self.prover.tick(clock::now()) {
+        let now = clock::now();
+        let datagrams = self.prover.tick(now);
+        if datagrams.len() > 1 {
+            self.read_at = now + TOGETHER;
+        }
+        for (address, datagram) in datagrams {
             // One that is lost is followed by the next.
             let _ = socket.send_to(&datagram, address);
         }

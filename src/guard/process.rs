@@ -172,15 +172,21 @@ impl Process {
     /// Guards until it is dismissed, or has nothing left to guard.
     pub fn run(mut self) {
         loop {
-            self.wait(clock::now());
+            let ready = self.wait(clock::now());
             // The time first, then what the daemon says: a guard that is stopped in between fences early, not late.
             let now = clock::now();
-            if self.hear(now) {
+            // Before something is done that cannot be taken back, all that there is is read: it may have come while this
+            // process was held up, and an answer counts from when its beat was sent.
+            let is_late = self.is_due(now) || now >= self.silence_at();
+            if (ready.daemon || is_late) && self.hear(now) {
                 return;
             }
-            self.answer_the_door();
-            // Before the proof is judged: what has come while this process was held up counts from when it was sent.
-            self.beats.receive();
+            if ready.door || self.listener.has_guest() {
+                self.answer_the_door();
+            }
+            if ready.beats || is_late {
+                self.beats.receive();
+            }
             if self.is_due(now) {
                 self.fence(now);
             } else {
@@ -492,8 +498,8 @@ impl Process {
         }
     }
 
-    /// Until a message comes or something is due.
-    fn wait(&self, now: Time) {
+    /// Until a message comes or something is due; what there is to read.
+    fn wait(&self, now: Time) -> Ready {
         let mut until = now + GLANCE;
         if self.is_due(now) {
             if !self.answering.is_empty() {
@@ -515,20 +521,39 @@ impl Process {
         if self.gate.is_some() && !self.noted.is_empty() {
             until = until.min(now + ARP_AGAIN);
         }
-        if let Some(next) = self.beats.next() {
+        if let Some(next) = self.beats.next(now) {
             until = until.min(next);
         }
         self.alarm.set(until);
-        let mut fds = self.listener.fds(now);
-        fds.push(PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN));
-        if let Some(daemon) = &self.daemon {
-            fds.push(PollFd::new(daemon.as_fd(), PollFlags::POLLIN));
+        let mut fds = vec![PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.beats.fd(now));
+        let door = fds.len();
+        fds.extend(self.listener.fds(now));
+        let daemon = fds.len();
+        if let Some(peer) = &self.daemon {
+            fds.push(PollFd::new(peer.as_fd(), PollFlags::POLLIN));
         }
-        fds.extend(self.beats.fd());
         match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            // Short of memory: no reason to leave anything on show.
-            Err(_) => sleep(Duration::from_millis(10)),
+            Ok(_) => {
+                let is_ready = |fds: &[PollFd]| fds.iter().any(|fd| fd.any().unwrap_or(true));
+                Ready {
+                    // What is not waited for, so that answers are read together, is read then.
+                    beats: door == 1 || is_ready(&fds[1..door]),
+                    door: is_ready(&fds[door..daemon]),
+                    daemon: is_ready(&fds[daemon..]),
+                }
+            }
+            Err(error) => {
+                if error != nix::errno::Errno::EINTR {
+                    // Short of memory: no reason to leave anything on show.
+                    sleep(Duration::from_millis(10));
+                }
+                Ready {
+                    beats: true,
+                    door: true,
+                    daemon: true,
+                }
+            }
         }
     }
 
@@ -636,7 +661,7 @@ impl Process {
             self.lines.clear();
             return;
         };
-        if let Some(news) = self.beats.prover.news() {
+        if let Some(news) = self.beats.prover.news(clock::now()) {
             self.lines.push_str(&Report::Witness(news).line());
         }
         if std::mem::take(&mut self.untold) {
@@ -657,6 +682,14 @@ impl Process {
             warn!("the daemon does not listen, holding on until its lease ends: {error}");
         }
     }
+}
+
+/// What there is to read.
+#[derive(Clone, Copy)]
+struct Ready {
+    beats: bool,
+    door: bool,
+    daemon: bool,
 }
 
 fn is_quiet(peer: &Peer) -> bool {

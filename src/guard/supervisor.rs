@@ -449,6 +449,12 @@ impl Line {
         conn.peer.as_ref().map(|_| heard)
     }
 
+    /// Whether another thread has read what [`Line::hear`] has not returned yet.
+    pub fn has_news(&self) -> bool {
+        let conn = lock(&self.0);
+        !conn.heard.reports.is_empty() || conn.heard.silenced
+    }
+
     /// Tells the guard what concerns the proof.
     pub fn tell(&self, order: &message::Order) {
         lock(&self.0).tell(&Order::Witness(order.clone()));

@@ -461,8 +461,9 @@ impl Cluster {
     }
 
     fn tell_news(&mut self, node: usize) {
+        let local = self.local(node);
         let guard = self.nodes[node].guard.as_mut();
-        if let Some(report) = guard.and_then(|it| it.prover.news()) {
+        if let Some(report) = guard.and_then(|it| it.prover.news(local)) {
             self.send_said(node, Said::Report(report));
         }
     }
