@@ -466,7 +466,11 @@ fn the_kernel_stops_answering_by_itself() {
     let Some(lab) = Lab::up(test, 1, 1, "example") else {
         return;
     };
-    let options = ["--settle", "0.5", "--join-hold", "0", "--lease-ttl", "3"];
+    let options = [
+        &["--settle", "0.5", "--join-hold", "0", "--lease-ttl", "3"][..],
+        &["--metrics", "127.0.0.1:9100"],
+    ]
+    .concat();
     let shell = |command: &str| lab.ask("gw1", &["sh", "-c", command]);
     let table = || shell("nft list table arp wmgwd 2>&1");
     let holds = || table().contains("expires");
@@ -516,6 +520,16 @@ fn the_kernel_stops_answering_by_itself() {
     let published = |hold: &str| shell(&status).contains(&format!(r#""kernel_lease":{hold}"#));
     let is_held = || published(r#"{"held":true,"why":null}"#);
     eventually("status shows that the kernel holds the lease", is_held);
+    let metric = |name: &str| -> f64 {
+        let page = shell("curl -s http://127.0.0.1:9100/metrics");
+        let name = format!("wmgwd_kernel_lease_{name} ");
+        let line = page.lines().find_map(|it| it.strip_prefix(&name));
+        line.expect("it is there").parse().unwrap()
+    };
+    eventually("the metrics know it", || metric("held") == 1.0);
+    let left = metric("remaining_seconds");
+    assert!(left > 0.0 && left < 5.0, "{left}");
+    assert_eq!(metric("tables_lost_total"), 0.0);
     let before = daemon.log().matches("gate: the table").count();
     // What Debian's nftables.service does on a reload.
     shell(&format!("nft -f - <<'END'\n{DEBIAN}END"));
@@ -523,12 +537,15 @@ fn the_kernel_stops_answering_by_itself() {
     assert!(answers());
     let told = || daemon.log().matches("gate: the table").count() - before;
     eventually("the daemon logs it once", || told() == 1);
+    assert_eq!(metric("tables_lost_total"), 1.0);
     let foreign =
         "delete table arp wmgwd; add table arp wmgwd; add set arp wmgwd mine { type mark; }";
     shell(&format!("nft '{foreign}'"));
     eventually("status shows that it does not", || {
         published(r#"{"held":false,"why":"there is a table"#)
     });
+    eventually("so do the metrics", || metric("held") == 0.0);
+    assert_eq!(metric("remaining_seconds"), 0.0);
     assert!(answers());
     shell("nft delete table arp wmgwd");
     eventually("status shows that it does again", is_held);
