@@ -1,12 +1,13 @@
 //! The lease as all threads see it, and the ARP switch that obeys it.
 //!
-//! Everything that claims a VNI (ARP on, gratuitous ARP, routes, rows) asks [`Fence::permits`] right before
-//! it acts. ARP itself goes through [`Fence::switch`], which checks and acts under one lock, so that once
-//! [`Fence::silence`] has run nothing is switched on behind it.
+//! Each thread that claims a VNI (gratuitous ARP, routes, rows) asks [`Fence::permits`] right before it acts. Only the
+//! fence switches ARP on ([`Fence::switch`], [`Fence::put_back`], and [`Fence::stand`] when lost proof is back). It
+//! checks the proof and switches under one lock. So once [`Fence::silence`] has run at the end of a lease, ARP stays
+//! off until the node has proof again.
 //!
-//! Owns the ARP half of the host, with the kernel lease ([`Gate`]), and the connection to the guard process. What is
-//! done under its lock is a message to the kernel or to the guard's socket, and nothing that may take long or block:
-//! no log, no process.
+//! The fence owns the ARP switches of the host, the kernel lease ([`Gate`]) and the connection to the guard process.
+//! Under its lock it only writes to the kernel and to the guard's socket. It does not log, start a process, or do
+//! anything else that may block.
 
 use super::gate::{Gate, Made, TableStatus};
 use super::proof::Proof;
@@ -38,12 +39,12 @@ pub struct Fence {
     state: Mutex<State>,
     /// Locked after `state`, and never for long.
     proof: Arc<Mutex<Proof>>,
-    /// Goes off when the fence has to come down. Set under the lock of `proof`: a proof that is prolonged puts it
-    /// off, and wakes no thread.
+    /// Wakes the thread `fence` when it has to silence ARP. It is set under the lock of `proof`. When the proof is
+    /// prolonged, the alarm moves to a later time without waking the thread.
     alarm: Alarm,
-    /// The witnesses' part of the proof was lost, and what answered is silent for that.
+    /// The witnesses' part of the proof is lost, and the VNIs that answered are silent until it is back.
     suspended: AtomicBool,
-    /// How many VNIs answer that have to be silenced one by one: the kernel does not hold the lease of all.
+    /// How many VNIs that answer have to be silenced one by one, because not all of them are in the kernel lease.
     one_by_one: AtomicUsize,
     /// How many guards there have been.
     guard_count: AtomicU64,
@@ -55,23 +56,25 @@ pub struct Fence {
 struct State {
     proof: Arc<Mutex<Proof>>,
     kernel: Box<dyn Kernel>,
+    /// The VNIs that this daemon has switched on.
     answering: BTreeSet<Vni>,
-    /// The VNIs that have a bridge whose switch was set: what another run left is not known before.
+    /// The VNIs whose bridge this run has switched on or off. How an earlier run left the others is not known.
     switched: BTreeSet<Vni>,
     guard: Box<dyn Guard>,
-    /// What the guard was told to silence in time, and not to forget since: the interface of each VNI.
+    /// The VNIs that the guard will silence when the lease ends, with the interface index of each.
     guarded: FnvHashMap<Vni, u32>,
-    /// What the kernel keeps from answering when the lease ends, by itself.
+    /// The kernel lease: it silences the VNIs in it by itself when the lease ends.
     gate: Gate,
-    /// What the guard was told of the table last.
+    /// What the guard was last sent about the table.
     gate_told: Option<Gated>,
+    /// The daemon has withdrawn everything: a lost guard is not replaced any more.
     dismissed: bool,
-    /// Of those that answer: whom the loss of the witnesses' part has silenced.
+    /// The VNIs in `answering` that are silent because the witnesses' part of the proof is lost.
     suspended: BTreeSet<Vni>,
-    /// The lease could be proved when it was looked at last.
+    /// At the last look there was proof.
     proved: bool,
-    /// That it could not be proved is counted, and the guard, which withdraws at that time as well, has not said so
-    /// yet.
+    /// The loss of the proof is counted. The guard withdraws at about the same time; its report of that loss is still
+    /// to come, and must not be counted again.
     guard_follows: bool,
 }
 
@@ -107,7 +110,7 @@ pub enum GuardCheck {
 }
 
 impl Fence {
-    /// A fence that comes down `margin` before the lease can end.
+    /// A fence that silences ARP `margin` before the lease can end.
     ///
     /// # Errors
     /// The kernel has no timer for it.
@@ -225,13 +228,13 @@ impl Fence {
         self.alarm.set(proof.ends(now, self.margin));
     }
 
-    /// Takes what the guard has said of the proof; `silenced` if it has silenced what answers meanwhile.
+    /// Takes the guard's report of the proof. If the witnesses prove the node again, the thread `fence` resumes ARP.
     pub fn prove(&self, report: &message::Proof) {
         let mut proof = self.proof();
         proof.report(report);
         let now = clock::now();
         let is_back = self.suspended.load(Ordering::Acquire) && proof.is_witnessed(now);
-        // At once, by the thread `fence`: that may take a while.
+        // The thread `fence` resumes ARP, and at once. This thread must not: switching many VNIs takes a while.
         self.alarm.set(match is_back {
             true => now,
             false => proof.ends(now, self.margin),
@@ -273,7 +276,7 @@ impl Fence {
             return;
         }
         state.guard_follows = true;
-        // The guard fences before the lease ends: a daemon that looks up later was late, and its guard in its place.
+        // The guard fences before the lease ends. If the daemon notices only after that, the guard fenced in its place.
         let is_late = self
             .lease()
             .is_some_and(|lease| clock::now() >= lease.valid_until);
@@ -302,7 +305,7 @@ impl Fence {
         switches: &[(Vni, bool)],
     ) -> Vec<(Vni, ArpOutcome, Option<Error>)> {
         let mut state = self.state();
-        // What the guard knows already, as most of what is only written again, it is not told once more.
+        // The guard is sent only VNIs that it does not know yet. Most switches repeat what it knows.
         let State {
             kernel, guarded, ..
         } = &mut *state;
@@ -313,11 +316,12 @@ impl Fence {
             .filter(|(vni, index)| guarded.get(vni) != Some(index))
             .collect();
         if !on.is_empty() {
-            // Before the first of them answers: a guard that knows too much silences what is silent.
+            // The guard must know a VNI before it answers. A guard that knows a VNI too many only silences a silent
+            // one.
             state.guard.serves(&on);
             state.guarded.extend(on);
         }
-        // Under the same lease as each switch below: what may not answer is not gated, either.
+        // The same check as for each switch below: a VNI that may not answer does not go into the kernel lease either.
         if state.permits_under(under, self.margin) {
             let on: Vec<Vni> = switches
                 .iter()
@@ -375,8 +379,8 @@ impl Fence {
         after.chain(around).take(count).copied().collect()
     }
 
-    /// Looks whether each of `vnis` whose switch was set still does as it was told, and has it do so; a bridge of
-    /// another name than `br<VNI>` has to be silent. A VNI does not begin to answer once the lease may be over.
+    /// Reads the ARP switch of each of `vnis` that this run has switched, and sets it again if it differs. Silences a
+    /// bridge of the VNI that has lost the name `br<VNI>`. Does not switch a VNI on without proof.
     pub fn put_back(&self, vnis: &[Vni]) -> PutBack {
         let mut outcome = PutBack::default();
         let mut state = self.state();
@@ -428,7 +432,8 @@ impl Fence {
         let State {
             gate, answering, ..
         } = &mut *state;
-        // Held meanwhile: what the kernel is granted here must not come after an epoch that proves less.
+        // This thread holds the proof's lock until the kernel has its new end. Otherwise an epoch that proves less
+        // could be announced in between, and the kernel would answer for longer than the proof.
         let proof = self.proof();
         let proved = proof
             .lease_for_kernel(gate.margin())
@@ -508,7 +513,8 @@ impl Fence {
         self.metrics.grants_refused(grants.refused);
         let now = clock::now();
         {
-            // Held meanwhile, as in `tend_gate`. What witnesses prove the guard alone grants, beat by beat.
+            // The proof's lock is held as in `tend_gate`. If the node names witnesses, only the guard prolongs the
+            // kernel lease: it alone knows each acknowledgement.
             let proof = self.proof();
             let is_due = proof.is_lease_alone() && proof.lease_holds(now, self.margin);
             if let Some(lease) = proof.lease().filter(|_| is_due) {
@@ -537,7 +543,7 @@ impl Fence {
                 Standing::Lost(why) => why,
             }
         };
-        // Without the state's lock: meanwhile the fence must be able to come down.
+        // Without the lock of `state`: the thread `fence` must be able to silence ARP meanwhile.
         let guard = guards.relieve()?;
         let mut state = self.state();
         state.guard = guard;
@@ -580,8 +586,9 @@ impl Fence {
         dismissed
     }
 
-    /// Waits until the lease may end, then silences; for a thread of its own, so that neither a stuck worker
-    /// nor a slow etcd can delay it. Returns what it silenced, nothing if the lease was renewed meanwhile.
+    /// One turn of the thread `fence`: silences ARP if the lease may end; suspends ARP if the witnesses' part of the
+    /// proof is lost, or resumes it if that is back; then waits for the alarm. It has a thread of its own, so that
+    /// neither a blocked worker nor a slow etcd delays it. Returns what it silenced for the end of the lease.
     pub fn stand(&self) -> Silenced {
         /// How often it looks up while there is no lease.
         const GLANCE: Duration = Duration::from_millis(250);
@@ -657,8 +664,9 @@ impl State {
         lock(&self.proof).holds(now, margin)
     }
 
-    /// The witnesses' part of the proof is lost: silences what the kernel does not by itself. Says whether the kernel
-    /// refused. They stay among those that answer, and answer again with [`State::resume`].
+    /// Silences ARP because the witnesses' part of the proof is lost, unless the kernel lease silences all VNIs by
+    /// itself. The VNIs stay in `answering`, and [`State::resume`] switches them on again. Returns whether the kernel
+    /// refused a switch.
     fn suspend(&mut self) -> bool {
         if self.gate.gated() == Gated::All {
             return false;

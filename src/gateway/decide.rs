@@ -17,13 +17,14 @@ use std::time::Duration;
 
 /// A node gives a VNI up after its host has failed to apply it for this long.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// After this long the owner hands over although FRR has not confirmed the withdrawal: it cannot advertise much then.
+/// After this long the owner hands over although FRR has not confirmed the withdrawal. An FRR that has not answered for
+/// so long is stopped or overloaded, and sends few new routes.
 pub const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
-/// After a row loses the name of an owner or a successor, this node waits this long before it shows more of the VNI,
-/// if it does not know better from the holder's epochs (see `Nodes::silence_after`). The former holder may be alive:
-/// etcd may end a lease that its holder has renewed (a leader that was stopped and goes on does so, seen with 3.4.23),
-/// and then the holder withdraws when it hears of that. A Go wmgwd may write 0 over a broken migration although the
-/// owner is alive, which hears of that when this node does.
+/// After a row has lost the name of an owner or a successor, this node waits this long before it shows more of the VNI.
+/// If the epochs of the former holder give a time, that time counts instead (see `Nodes::silence_after`). The reason:
+/// the former holder may be alive. etcd can end a lease that its holder has renewed: an etcd leader that was stopped
+/// and goes on does so (seen with 3.4.23). The former holder then withdraws when its watch reports the loss. A Go wmgwd
+/// may also write 0 over a broken migration whose owner is alive. That owner learns of it when this node does.
 const RELEASE_GRACE: Duration = Duration::from_millis(100);
 /// How long the ring owner waits for a Go wmgwd to repair a broken migration.
 const REPAIR_PATIENCE: Duration = Duration::from_secs(5);
@@ -125,8 +126,8 @@ impl Context<'_> {
         if write == Some(Write::Vacate) && role == Role::Owner {
             local.start_vacating();
         }
-        // Only a VNI that is taken by writing rows may pause the watch: a node that waits for its host with a paused
-        // watch would not see its own lease revoked.
+        // The watch may pause only while this node has rows of a takeover to write. A node that waits for its host
+        // while the watch is paused would not see that its own lease was revoked.
         let takes = case.is_failing_over() && write == Some(Write::Own);
         decision.status.taken = takes || write == Some(Write::Claim);
         decision.status.pending |= decision.has_something_to_do();
@@ -146,8 +147,9 @@ impl Context<'_> {
         let elsewhere = case.is_elsewhere;
         let must_leave = case.is_outranked || local.is_vacating();
         let may_give_up = match state {
-            // Without a bridge the owner serves no station, nor without its links, and another node may take the VNI
-            // at once. etcd may have taken a vacancy that it did not confirm: another node may serve the VNI by now.
+            // An owner without a bridge, or without its links, serves no station: another node may take the VNI at
+            // once. An owner that has sent `Write::Vacate` must not serve again before it knows the outcome: etcd may
+            // have written it, and another node may serve the VNI by now.
             State::Idle { .. } => *role == Role::Owner && (absent || must_leave),
             State::Migrating { phase, owner, .. } => {
                 let owner_follows = self.mirror.nodes().is_of_our_kind(owner);
@@ -156,8 +158,8 @@ impl Context<'_> {
             State::FailingOver { .. } => *role == Role::Successor && (elsewhere || absent),
             _ => false,
         };
-        // Later than this the owner has made itself unattractive and relies on the successor: this node takes the VNI
-        // over, and hands it on from there.
+        // From phase 4 on the owner has the worst OSPF cost and relies on the successor. A successor that drains then
+        // completes the migration, and hands the VNI on as its owner.
         let may_turn_back =
             matches!(state, State::Migrating { phase, .. } if !phase.relies_on_successor());
         let is_unable = absent || failing || must_leave;
@@ -166,9 +168,9 @@ impl Context<'_> {
         suspects_frr
     }
 
-    /// When this node may show a VNI that a row named another node for: the former holder, should it live, has had the
-    /// time to hear of that. An owner that has given the row back was silent before; only the owner writes 0, unless a
-    /// Go wmgwd is there.
+    /// When this node may show a VNI whose row has lost the name of another node. By then that node, if it is alive,
+    /// has had the time to learn of the loss. If its owner gave the row back, there is no wait: an owner silences its
+    /// bridge before it writes 0. That does not hold beside a Go wmgwd, which writes 0 over the rows of other nodes.
     fn is_released_at(&self, local: &VniState) -> Time {
         match local.was_given_back() && self.uniform {
             true => local.freed(),
@@ -337,8 +339,9 @@ impl Context<'_> {
         }
     }
 
-    /// Whether another node may take the VNI. The routes of a node that cannot forward draw no packet that was not lost
-    /// already.
+    /// Whether this node shows so little of the VNI that another node may take it: its bridge is silent, and FRR has
+    /// withdrawn the routes. A node that cannot forward need not wait for FRR: the packets that its routes draw are
+    /// lost in any case.
     fn has_left(&self, case: &Case, local: &VniState) -> bool {
         let draws_nothing = case.is_outranked || local.is_vacating();
         let is_silent = local.arp().answers() == Some(false);
@@ -352,8 +355,8 @@ impl Context<'_> {
         // An owner that left the ring wants to be rid of its VNIs now.
         let in_ring = self.mirror.ring().has(owner);
         let may_ask = self.stable || !in_ring;
-        // An owner that cannot forward gives the VNI back by itself, and one that can again publishes so soon. A node
-        // that cannot forward asks for nothing that another serves.
+        // An owner that cannot forward gives the VNI back by itself. If it can forward again, it publishes that soon.
+        // In both cases this node waits. A node that cannot forward pulls no VNI that another node serves.
         let is_outranked = self.mirror.nodes().outranks(&self.config.me, owner);
         if in_ring && (!self.is_fit || is_outranked) {
             return false;
@@ -376,11 +379,12 @@ impl Context<'_> {
         }
     }
 
-    /// A foreign write made the row unreadable, or deleted a part of it: what repairs it, and when.
+    /// The write that repairs a row which another program made unreadable or deleted in part, and when this node may
+    /// send it.
     fn repair(&self, case: &Case, local: &VniState) -> Option<(Write, Time)> {
         let at_once = |write| Some((write, Time::default()));
         match &case.state {
-            // A successor that got further does its part once more.
+            // The owner writes the phase that it knows. If the successor was further, it repeats its part.
             State::Migrating { phase, .. } if case.role == Role::Owner => {
                 let lost = case.row.has_unreadable_kind();
                 at_once(Write::Advance(*phase)).filter(|_| lost)
@@ -393,10 +397,12 @@ impl Context<'_> {
         }
     }
 
-    /// When a row that seems to name no node may be claimed. One that cannot be read may have an owner that other
-    /// nodes remember: if the owner lives it repairs the row, and if it does not its lease ends. One that had an
-    /// owner until now is claimed at once, and shown later (see [`RELEASE_GRACE`]). Beside a Go wmgwd, which would
-    /// write over the claim without having read it, it is left alone for that long.
+    /// When this node may claim a row that seems to name no node.
+    /// - An unreadable row may have an owner that only other nodes remember. A live owner repairs the row; the lease of
+    ///   a dead one ends. This node waits for either.
+    /// - A row that has just lost its owner is claimed at once; this node shows the VNI later (see [`RELEASE_GRACE`]).
+    /// - Beside a Go wmgwd this node waits that long before it claims: a Go wmgwd would write over the claim without
+    ///   having read it.
     fn free_at(&self, case: &Case, local: &VniState) -> Time {
         match case.state {
             State::Vacant if case.row.is_spoiled() => local.entered() + self.config.max_lease_life,
@@ -429,8 +435,9 @@ impl Context<'_> {
             .any(|since| self.now.since(since) >= patience)
     }
 
-    /// Whether FRR shows `wanted`, as far as it can be told: an FRR that does not answer must not keep a node
-    /// from giving a VNI away. A daemon that is down shows nothing, but the other one may.
+    /// Whether FRR shows `wanted`, or has failed for so long that the node no longer waits for it: an FRR that does not
+    /// answer must not keep a node from handing a VNI over. If one daemon (bgpd or ospfd) is down, only the other
+    /// counts.
     fn has_released(&self, local: &VniState, wanted: Exposure) -> bool {
         let is_known_to_fail =
             local.capability() == Capability::Failing && local.is_refused_by_frr();
@@ -463,8 +470,8 @@ impl Context<'_> {
         }
         let releases = case.role == Role::Owner;
         let routes = local.routes_are(wanted) || (releases && self.has_released(local, wanted));
-        // An owner without a bridge, or whose bridge cannot be made to answer, serves no station any more: it must
-        // not keep the successor from it. One that cannot be silenced does.
+        // An owner whose bridge is gone, or cannot be made to answer, serves no station: the migration goes on without
+        // its ARP. An owner whose bridge cannot be silenced holds the migration up: both would answer.
         let cannot_answer = releases && wanted.arp && self.cannot_answer(local);
         let arp = local.arp().answers() == Some(wanted.arp) || cannot_answer;
         if !arp || !routes {
@@ -490,9 +497,9 @@ impl Context<'_> {
         settled_from.map(|from| from + settle)
     }
 
-    /// Whether a successor that cannot serve the VNI has to go on all the same: a Go owner that has silenced its
-    /// bridge does not serve any more, whatever the row says next. At the end the VNI is the successor's own, to
-    /// give away.
+    /// Whether a successor must complete the migration although it cannot serve the VNI. A Go owner that has silenced
+    /// its bridge does not answer again, even if the successor cancels. So the successor becomes the owner, and then
+    /// gives the VNI back.
     fn must_go_on(&self, case: &Case, local: &VniState) -> bool {
         let State::Migrating { phase, owner, .. } = &case.state else {
             return false;

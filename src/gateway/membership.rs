@@ -19,11 +19,11 @@ pub struct Membership {
     join_hold: Duration,
     max_lease_life: Duration,
     lease: Option<Lease>,
-    /// Nothing is shown before then: other nodes may not have noticed yet that etcd went back.
+    /// Until then this node serves nothing: other nodes may not have noticed yet that etcd was set back.
     distrust_until: Time,
     in_ring_since: Option<Time>,
     was_registered: bool,
-    /// etcd said that this node is not registered, whatever the mirror says.
+    /// etcd refused a write because this node is not registered. The mirror may not show that yet.
     must_register: bool,
     name_taken_since: Option<Time>,
     retry: Backoff,
@@ -76,7 +76,8 @@ impl Membership {
         self.in_ring_since = in_ring.then(|| self.in_ring_since.unwrap_or(now));
     }
 
-    /// etcd went back: this node is not registered, and the other nodes are given the time to notice.
+    /// etcd was set back. This node forgets since when it has been in the ring, and serves nothing until the other
+    /// nodes have had the time to notice. The mirror is empty now, so that this node registers again.
     pub fn rewind(&mut self, now: Time) {
         self.must_register = false;
         self.in_ring_since = None;
@@ -106,8 +107,8 @@ impl Membership {
         self.retry.fail(now, 0);
     }
 
-    /// Another live lease holds the name. Returns whether this node gives up. A node that was registered before waits
-    /// for its name for ever.
+    /// The name is registered under another lease. Returns whether this daemon must end, because it has waited for the
+    /// longest life of a lease. A run that was registered before waits without a limit.
     pub fn name_is_taken(&mut self, now: Time) -> bool {
         self.retry.fail(now, 0);
         let since = *self.name_taken_since.get_or_insert(now);
@@ -124,12 +125,12 @@ impl Membership {
         self.lease.map(|lease| lease.id)
     }
 
-    /// Whether the lease proves that no other node serves what etcd says is this node's.
+    /// Whether the lease is valid, so that no other node serves a VNI that etcd says is owned by this node.
     pub fn is_serving(&self, now: Time) -> bool {
         now >= self.distrust_until && self.fence_at().is_some_and(|fence_at| now < fence_at)
     }
 
-    /// When everything is withdrawn if the lease is not renewed before.
+    /// When this node withdraws everything, unless it renews the lease before.
     pub fn fence_at(&self) -> Option<Time> {
         self.lease
             .map(|lease| lease.valid_until - self.fence_margin)
@@ -149,7 +150,7 @@ impl Membership {
         registered.is_some() && registered == self.lease()
     }
 
-    /// The same, and etcd has not said otherwise.
+    /// Whether the mirror shows this node as registered, and etcd has refused no write for lack of a registration.
     pub fn is_surely_registered(&self, mirror: &Mirror) -> bool {
         self.is_registered(mirror) && !self.must_register
     }
@@ -170,13 +171,13 @@ impl Membership {
             .is_some_and(|since| now.since(since) >= self.join_hold)
     }
 
-    /// When it is, if it is in the ring.
+    /// When the node has been in the ring for long enough; `None` if it is not in the ring.
     pub fn stable_at(&self) -> Option<Time> {
         self.in_ring_since.map(|since| since + self.join_hold)
     }
 
-    /// A node that draws its points keeps those that it drew at its first start. A predecessor that wrote down none
-    /// is registered with them; its run goes on where that ended.
+    /// A node that draws its points keeps those of its first start, which etcd stores. An earlier version did not store
+    /// them: if this run has taken over the lease of such a run, it keeps the points of that registration.
     fn keep_drawn(&mut self, mirror: &Mirror, lease: LeaseId) {
         let Points::Drawn(points) = &mut self.points else {
             return;
@@ -195,7 +196,8 @@ impl Membership {
         }
     }
 
-    /// The points that the node drew, if etcd does not have them. What cannot be read there is another program's.
+    /// The points that the node drew, if it must still write them to etcd. It does not overwrite a value that it cannot
+    /// read: another program wrote that.
     fn unwritten(&self, mirror: &Mirror) -> Option<&Vec<u64>> {
         let Points::Drawn(points) = &self.points else {
             return None;
@@ -206,7 +208,8 @@ impl Membership {
         (!is_written).then_some(points)
     }
 
-    /// The next registration, or when to ask again. Without `takes` the node registers without ring points.
+    /// The registration to send now, or when to call this again. If `takes` is false, the node takes no VNIs and
+    /// registers without ring points.
     pub fn plan(
         &mut self,
         now: Time,
@@ -231,7 +234,7 @@ impl Membership {
             if mirror.nodes().unable(&self.me, lease) == Some(unable) && told == Some(fitness) {
                 return (None, None);
             }
-            // VNIs move with the rank.
+            // A changed rank moves VNIs between nodes, so it does not wait for the pause between two publications.
             let is_urgent = told.is_none_or(|told| told.rank != fitness.rank);
             if !is_urgent && self.publication.next() > now {
                 return (None, Some(self.publication.next()));

@@ -50,7 +50,7 @@ use vni_table::VniTable;
 use watch_pause::WatchPause;
 use writer::Writer;
 
-/// What a node is told at its start.
+/// The configuration of a node. It does not change while the node runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     /// Its name.
@@ -59,21 +59,22 @@ pub struct Config {
     pub range: VniRange,
     /// Its ring points.
     pub points: Points,
-    /// How long before the lease can end everything is withdrawn.
+    /// The node withdraws everything this long before its lease can end.
     pub fence_margin: Duration,
-    /// How long routes and ARP caches take to follow between two phases of a migration.
+    /// How long the node waits between two phases of a migration, so that routes and ARP caches converge.
     pub settle: Duration,
     /// How long the node must have been registered before it takes VNIs from living owners.
     pub join_hold: Duration,
     /// How long a drain may take.
     pub drain_timeout: Duration,
-    /// How long the node waits at its start for an earlier run's lease to end.
+    /// How long a lease can live that no node renews any more. The node waits this long for the lease of an earlier
+    /// run, after etcd was set back, and for an owner that may repair an unreadable row.
     pub max_lease_life: Duration,
     /// The OSPF cost of a VNI in the first time after a failover (see `--takeover-cost`).
     pub takeover_cost: Cost,
     /// The signs by which the node judges whether it can forward.
     pub track: SignSet,
-    /// How long they must be good, after they were bad, before it takes VNIs again.
+    /// After a sign was bad, all signs must be good for this long. Then the node takes VNIs again.
     pub fit_hold: Duration,
 }
 
@@ -143,7 +144,8 @@ impl Gateway {
             Event::Rewound => self.rewind(now),
             Event::Lease(lease) => self.observe_lease(now, lease),
             Event::GuardFenced => {
-                // Without a lease that is proved, everything is forgotten when there is one.
+                // A node that does not serve needs nothing here: `observe_lease` forgets the host's state as soon as
+                // the node has a valid lease again.
                 if self.membership.is_serving(now) {
                     self.forget_host();
                 }
@@ -198,12 +200,13 @@ impl Gateway {
         self.lifecycle.is_leaving()
     }
 
-    /// The VNIs whose rows changed since this was asked last, for those who count them.
+    /// The VNIs whose rows changed since the last call. The worker counts them for the metrics.
     pub fn take_changed(&mut self) -> Vec<Vni> {
         self.mirror.take_changed()
     }
 
-    /// The lease, and whether it proves at `now` that no other node serves what etcd gives to this one.
+    /// The lease, and whether it is valid at `now`: then no other node serves a VNI that etcd says is this node's. The
+    /// witnesses' part of the proof is not in this: the fence checks it.
     pub fn proof(&self, now: Time) -> (Option<LeaseId>, bool) {
         (self.membership.lease(), self.membership.is_serving(now))
     }
@@ -256,8 +259,8 @@ impl Gateway {
         }
     }
 
-    /// etcd went back. Begin anew, as a node that has just started: the rows may give what this node serves to another
-    /// node, and what another node serves to this one. First, every node withdraws.
+    /// etcd was set back to an older state. The rows may now name another node for a VNI that this node serves, or
+    /// this node for a VNI that another node serves. So every node withdraws everything first, and begins anew.
     fn rewind(&mut self, now: Time) {
         self.mirror.rewind();
         self.membership.rewind(now);
@@ -266,8 +269,8 @@ impl Gateway {
         }
     }
 
-    /// The node takes over from a run before it that died with `lease`: the VNIs that etcd
-    /// has under that lease have never stopped being served, and stay served. To be called before anything else.
+    /// The node takes `lease` over from an earlier run, which died. This host has served the VNIs of that lease all the
+    /// time, and goes on. The worker calls this before any other method.
     pub fn adopt(&mut self, lease: Lease) {
         self.membership.adopt(lease);
         self.lifecycle.adopt();
@@ -280,8 +283,8 @@ impl Gateway {
         }
     }
 
-    /// Nothing that was known of the host need still hold: the fence or the guard may have withdrawn it, also after
-    /// what is under way was carried out.
+    /// Forgets what the host shows: the fence or the guard may have withdrawn it. The outcomes of effects that are
+    /// under way do not count either, because the withdrawal may have come after them.
     fn forget_host(&mut self) {
         for (_, local) in self.vnis.mark_all_dirty() {
             local.forget();

@@ -2,21 +2,23 @@
 //! row comes next.
 //!
 //! ```text
-//!                 ring owner claims               taken
-//!   unassigned ----------------------> failover -----------------------+
-//!       ^  ^     (also from any row      (10)                          |
-//!       |  |      without a live node)                                 v
-//!       |  +---- claimer gives up ------+                            idle (1)
-//!       |                                                              |
-//!       |                              the ring owner is another node  |
-//!       |                                                              v
-//!   owner or successor died      successor: 3 -> 4, 5 -> 6, 7 -> 8, 9 -> 1
-//!   (see `State::of`)            owner:     2 -> 3, 4 -> 5, 6 -> 7, 8 -> 9
+//!                   ring owner claims               successor serves
+//!   unassigned (0) -------------------> failover (10) -------------> idle (1)
+//!      ^   ^                             |      ^                     |  |  ^
+//!      |   +----- successor gives up ----+      |                     |  |  | 9 -> 1, or the successor
+//!      |                                        | owner died          |  |  | cancels or died
+//!      +------- owner gives the VNI back -------|---------------------+  |  |
+//!                                               |                        v  |
+//!                                               +------------ migration (2 to 9)
 //! ```
 //!
-//! A migration is make before break: at every moment at least one of the two gateways answers ARP and
-//! forwards. Each row is written by the one node whose turn it is, after its host has reached what
-//! [`wanted`] says for that row.
+//! A row that names no live node counts as unassigned, whatever its number. A migration begins when the ring owner
+//! is another node than the owner: the ring owner writes 2. Then the owner writes 2 -> 3, 4 -> 5, 6 -> 7 and
+//! 8 -> 9, and the successor writes 3 -> 4, 5 -> 6, 7 -> 8 and 9 -> 1.
+//!
+//! A migration is make before break: at every moment at least one of the two gateways answers ARP and forwards. The
+//! node whose turn it is first brings its host to what [`wanted`] says for the present row. Then it writes the next
+//! row.
 
 use crate::model::frr::Cost;
 use crate::model::types::NodeName;
@@ -98,7 +100,8 @@ impl Phase {
         }
     }
 
-    /// Whether the owner may have begun to turn traffic away from itself.
+    /// Whether the owner may have set the worst OSPF cost: from phase 4 on. From then on it needs the successor to
+    /// forward the traffic from upstream.
     pub fn relies_on_successor(self) -> bool {
         self > Phase::Confirmed
     }
@@ -194,13 +197,14 @@ pub enum State {
         /// Who still owns the VNI.
         owner: NodeName,
     },
-    /// Of an unknown kind, with a live node in it that may serve the VNI: left alone.
+    /// `type` cannot be read, and the row names a live node that may serve the VNI. Each node withdraws the VNI, and no
+    /// node claims it.
     Unknown,
 }
 
 impl State {
-    /// The meaning of a row. `current` and `next` are `None` where the key is missing or empty, or where
-    /// no live node can have written it.
+    /// The meaning of a row. `current` and `next` are `None` if the key is missing or empty, or if its node is not
+    /// alive.
     pub fn of(kind: Kind, current: Option<&NodeName>, next: Option<&NodeName>) -> State {
         match (kind, current, next) {
             (Kind::Unassigned, _, _) => State::Vacant,
@@ -208,7 +212,8 @@ impl State {
                 owner: owner.clone(),
             },
             (Kind::Idle, None, _) => State::Vacant,
-            // Asked for under an etcd that went back meanwhile: the successor had become the owner before.
+            // etcd was set back between the read and the write of a pull. In the older row, the node that pulled was
+            // the owner already.
             (Kind::Migration(phase), Some(owner), Some(successor)) if owner == successor => {
                 State::SuccessorLost {
                     phase,
@@ -316,7 +321,8 @@ pub fn wanted(state: &State, role: Role) -> Exposure {
     match (state, role) {
         (_, Role::Bystander) | (State::Vacant | State::Unknown, _) => Exposure::NOTHING,
         (State::Idle { .. } | State::FailingOver { .. }, _) => Exposure::ALL,
-        // The survivor of a broken migration stays as it is until the row says that the VNI is its own.
+        // A migration is broken if one of its two nodes has lost its lease. The other node shows the same as before
+        // until the row names it as the owner.
         (State::Migrating { phase, .. } | State::SuccessorLost { phase, .. }, Role::Owner) => {
             match phase {
                 Decided | Confirmed => Exposure::ALL,
@@ -361,10 +367,11 @@ pub struct RowView<'a> {
     pub successor: Option<&'a NodeName>,
 }
 
-/// A new row, always written under the condition that the row is still the one it was decided on.
+/// A new row. etcd takes it only if the row has not changed since the node that writes it read it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Write {
-    /// `type=0, current="", next=""`: the claimer or the owner gives the VNI back, or no live node is in the row.
+    /// `type=0, current="", next=""`: the owner, or the successor of a failover, gives the VNI back. Or the ring owner
+    /// resets a migration that lost its owner and that the successor, a Go wmgwd, has not repaired.
     Vacate,
     /// `type=10, current="", next=me`: take a VNI that no node serves.
     Claim,
@@ -396,25 +403,26 @@ impl Write {
 pub struct View {
     /// The ring gives the VNI to this node, and this node may take VNIs (not draining, FRR is there).
     pub ours: bool,
-    /// This node may take the VNI from its living owner: it is stable, and can serve the VNI.
+    /// This node may take the VNI from its living owner: it has been in the ring for long enough, and can serve the
+    /// VNI.
     pub may_pull: bool,
-    /// The host shows what [`wanted`] says, and has done so for as long as the phase settles.
+    /// The host shows what [`wanted`] says. If the phase settles, the settle time is over, too.
     pub reached: bool,
-    /// This node gives the VNI up: its host fails to show it, and the row can do without this node.
+    /// This node gives the VNI up: it cannot or must not serve it, and the row lets it leave.
     pub gives_up: bool,
-    /// We have withdrawn the VNI wholly, to give it back.
+    /// This node shows so little of the VNI that another node may take it.
     pub withdrawn: bool,
-    /// A node whose name is gone from the row has had the time to hear of that, should it live.
+    /// The row lost the name of a node. If that node is alive, it has had the time to learn of the loss.
     pub let_go: bool,
-    /// The other node of a broken migration has had its time to repair it and has not: it is a Go wmgwd
-    /// (which leaves that to the ring owner).
+    /// The other node of a broken migration is a Go wmgwd, and the time for its repair is over. A Go wmgwd leaves the
+    /// repair to the ring owner.
     pub other_is_idle: bool,
 }
 
 /// The next row that `role` is to write in `state`, if it is its turn.
 pub fn propose(state: &State, role: Role, view: &View) -> Option<Write> {
     let gives_back = view.gives_up && view.withdrawn;
-    // A successor that cannot serve lets the owner go on.
+    // A successor that cannot serve cancels the migration, and the owner keeps the VNI.
     let cancels = role == Role::Successor && gives_back;
     match (state, role) {
         (State::Unknown, _) => None,
@@ -447,10 +455,10 @@ pub fn propose(state: &State, role: Role, view: &View) -> Option<Write> {
     }
 }
 
-/// Whether a successor that has withdrawn may make the row idle again. An owner that runs this program then serves
-/// wholly, however far the migration got. A Go owner does not undo what it did: it goes on answering ARP until phase 6,
-/// but with the worst OSPF cost from phase 4 on. There it is sent back only if another node, `elsewhere`, asks
-/// for the VNI then.
+/// Whether a successor that has withdrawn may cancel the migration, which makes the row idle. With `owner_follows` the
+/// owner runs this program: it shows all again, whatever the phase was. A Go owner does not undo what it did. It
+/// answers ARP up to phase 6, and has the worst OSPF cost from phase 4 on. In the phases 4 and 5 the successor
+/// therefore cancels only if the ring gives the VNI to another node (`elsewhere`), which then pulls it.
 pub fn can_cancel(phase: Phase, owner_follows: bool, elsewhere: bool) -> bool {
     let last = if elsewhere {
         Phase::OspfWithdrawn

@@ -1,11 +1,15 @@
-//! Early detection: a dead gateway is replaced long before its lease ends, and never two own a VNI.
+//! Early detection: other nodes replace a dead gateway long before its lease ends, and no VNI ever has two owners.
 //!
-//! An etcd lease lasts seconds. So an owner names up to three other nodes as its witnesses, in one key of etcd, its
-//! *epoch*, and sends them datagrams, its *beats*. While enough of them acknowledge the beats, and its lease holds,
-//! the owner has *proof* and may serve. Witnesses that have heard nothing for a while vote; enough votes write
-//! `evicted` over the epoch, and end the owner's lease. The two "enough" overlap in at least one witness, which
-//! stops acknowledging for ever before it votes, so they cannot both be true. etcd orders the epochs of an owner and
-//! its eviction: an owner that has named other witnesses in the meantime is not evicted by the former ones.
+//! In this module the *owner* is the node whose witnesses are counted, whether or not it serves a VNI. An etcd lease
+//! lasts seconds. So an owner names up to three other nodes as its witnesses in one etcd key, its *epoch*, and sends
+//! them datagrams, its *beats*. While at least half of the witnesses acknowledge the beats and the lease holds, the
+//! owner has *proof* and may serve. A witness that has acknowledged nothing for a while votes. Enough votes write
+//! `evicted` over the epoch, and the witnesses then end the owner's lease.
+//!
+//! Any set of witnesses that proves the owner and any set that evicts it have a witness in common. A witness votes only
+//! after it has acknowledged nothing for longer than the window, and never acknowledges that epoch again. So an owner
+//! that is evicted has no proof. etcd orders the epochs of an owner and its eviction: if the owner has named other
+//! witnesses meanwhile, etcd refuses the votes of the former ones.
 //!
 //! ```text
 //!            owner X                                                      witness P
@@ -61,8 +65,9 @@ const LEAST_MARGIN: Duration = Duration::from_millis(25);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Run(pub u64);
 
-/// One epoch of an owner: a number drawn at random for each transaction that is not the same. With it the owner's
-/// beats name an epoch whose revision the owner does not know yet.
+/// Identifies one epoch of an owner: the owner draws the number at random, and keeps it when it repeats the
+/// transaction. A beat carries it, because the owner sends beats for an epoch before it knows the epoch's revision in
+/// etcd.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Number(pub u64);
 
@@ -77,7 +82,7 @@ pub struct Witness {
     pub run: Run,
 }
 
-/// Who proves an owner, from one transaction to the next.
+/// The witnesses that prove an owner, until the owner writes its next epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Epoch {
     /// The owner's lease.
@@ -96,12 +101,13 @@ impl Epoch {
         self.witnesses.len().div_ceil(2)
     }
 
-    /// How many votes end the owner: one of them at least is of a witness without which there is no proof.
+    /// How many votes evict the owner. The witnesses that are left are too few to prove it.
     pub fn ending(&self) -> usize {
         self.witnesses.len() + 1 - self.proving()
     }
 
-    /// What the owner gives up of the window at its end, and its witnesses wait beyond it.
+    /// The owner counts an acknowledgement for this much less than the window. A witness waits this much longer than
+    /// the window before it votes.
     pub fn margin(&self) -> Duration {
         margin(self.window)
     }
@@ -131,7 +137,8 @@ pub enum Standing {
     Epoch(Epoch),
     /// The witnesses have ended the owner's lease.
     Evicted,
-    /// The owner was silent when it wrote this, and will be: it is about to revoke its lease.
+    /// The owner had silenced all VNIs when it wrote this, and does not answer again under this lease, which it is
+    /// about to revoke.
     Released,
 }
 

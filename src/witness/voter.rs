@@ -1,7 +1,7 @@
 //! The daemon's part for other nodes: acknowledging, voting, ending the leases of the evicted.
 //!
-//! Acknowledgements and votes are decided one at a time: this machine is owned by one thread, or lies under one lock.
-//! A witness that votes stops acknowledging that epoch first, and for as long as it runs; it remembers where.
+//! One thread owns the [`Voter`], so that it decides on acknowledgements and votes one after the other. Before a
+//! witness votes against an epoch, it stops acknowledging that epoch. It remembers that for as long as its run lasts.
 
 use super::datagram::{Datagram, Kind, LENGTH, Sealed, link_key};
 use super::siphash::Key;
@@ -12,40 +12,42 @@ use std::time::Duration;
 
 /// How soon a vote is repeated whose outcome is unknown, or that was refused.
 const AGAIN: Duration = Duration::from_millis(100);
-/// How long who did not evict leaves the lease to who did.
+/// The voter whose vote evicted an owner revokes the owner's lease at once. The other nodes wait this long before they
+/// do.
 const LEAVE: Duration = Duration::from_millis(100);
-/// How long what was seen of an ended lease is remembered, lest a recorded datagram or a late reading revive it.
+/// How long the voter remembers an ended lease. Until then it acknowledges no recorded datagram under that lease.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// A vote, as it is sent to etcd.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ballot {
-    /// Whom it is against, and which epoch.
+    /// The node that the vote is against.
     pub owner: NodeName,
-    /// The epoch's revision.
+    /// The revision of the epoch that the vote is against. etcd refuses the vote if the owner has a newer epoch.
     pub revision: Revision,
-    /// The epoch.
+    /// That epoch.
     pub epoch: Epoch,
-    /// Whose vote: it names the run and lease that the epoch names.
+    /// The voter's lease, as the epoch names it.
     pub lease: LeaseId,
-    /// The run.
+    /// The voter's run, as the epoch names it.
     pub run: Run,
-    /// The revision of the voter's own epoch key; 0 if it has none.
+    /// The revision of the voter's own epoch key; 0 if it has none. etcd refuses the vote if that key has changed.
     pub own: Revision,
-    /// The other witnesses that count as one vote each, if their contact is not on the named lease any more.
+    /// Other witnesses that have been gone for long enough. etcd counts each of them as a vote if the contact of the
+    /// witness is not on the lease that the epoch names.
     pub gone: Vec<NodeName>,
 }
 
 /// What became of a vote.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Voted {
-    /// It was put.
+    /// etcd stored it. More votes are needed.
     Put,
-    /// It was the last that was needed: the owner is evicted.
+    /// It was the last vote that was needed: the owner is evicted.
     Evicted,
-    /// One of its conditions did not hold.
+    /// etcd refused it, because one of its conditions did not hold.
     Refused,
-    /// Anything that is not etcd's own word.
+    /// The outcome is not known: a timeout, an error, or no leader.
     Unknown,
 }
 
@@ -77,20 +79,22 @@ struct Watched {
     revision: Revision,
     lease: Option<LeaseId>,
     standing: Option<Standing>,
-    /// When this node last acknowledged a beat of the epoch; before it did, when it first read the epoch.
+    /// When the voting timer began: when this node last acknowledged a beat of the epoch, or else when it read the
+    /// epoch, or when it postponed its vote.
     acknowledged: Time,
-    /// The timer was begun anew because this node itself had been late.
+    /// This node has postponed its vote once, because it was late itself.
     is_postponed: bool,
     is_in_flight: bool,
     vote_at: Time,
     revoke_at: Time,
 }
 
-/// Where this node has stopped, and what it has seen, under one lease of an owner.
+/// What this node remembers of one lease of an owner.
 #[derive(Clone, Debug, Default)]
 struct Memory {
+    /// The epochs that this node does not acknowledge any more, because it has voted against them.
     stopped: BTreeSet<Number>,
-    /// The key was deleted or evicted: nothing of this lease is acknowledged any more.
+    /// The epoch key was deleted, or does not hold an epoch any more: this node acknowledges nothing of this lease.
     is_over: bool,
     /// When the newest beat of an epoch was sent. A beat that is not newer is a copy, perhaps a recorded one.
     newest: BTreeMap<Number, Time>,
@@ -135,8 +139,8 @@ impl Voter {
         }
     }
 
-    /// The lease that this node's contact is on; `None` before it ends it, for whatever reason: from then on
-    /// nothing is acknowledged under it.
+    /// Sets the lease that this node's contact is on. The caller sets `None` before it ends that lease. From then on
+    /// this node acknowledges nothing, and does not vote.
     pub fn set_lease(&mut self, lease: Option<LeaseId>) {
         self.lease = lease;
         self.proof_until = Time::default();
@@ -153,7 +157,7 @@ impl Voter {
         self.own = own;
     }
 
-    /// The nodes that can be named or beaten.
+    /// The other nodes that have a contact: this node can name them as witnesses, and send datagrams to them.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, LeaseId, &Contact)> {
         let others = self.contacts.iter().filter(|(name, _)| **name != self.me);
         others.map(|(name, (lease, contact))| (name, *lease, contact))
@@ -282,9 +286,9 @@ impl Voter {
         self.gone = gone;
     }
 
-    /// What an owner left may be shown from then on: if its lease ended without an eviction, and the owner had not
-    /// said that it was silent, its witnesses may have proved it a moment before they read of the end. (etcd can end
-    /// a lease that its holder renewed.)
+    /// From this time on another node may show the VNIs of `owner`. It is later than now only if the owner's lease
+    /// ended without an eviction and the owner had not written `released`. Its witnesses may then have proved it a
+    /// moment before they read of the end: etcd can end a lease that its holder has renewed.
     pub fn silent_from(&self, owner: &NodeName) -> Time {
         self.silent_from.get(owner).copied().unwrap_or_default()
     }
@@ -311,11 +315,10 @@ impl Voter {
         self.lease == Some(beat.to) && beat.run == self.run
     }
 
-    /// Whether to acknowledge a beat; notes that it does. The owner says that this run under this lease stands in
-    /// the epoch, also where this node has not read that epoch yet, or has read a newer one: it acknowledges every
-    /// epoch of the owner's lease for which it has not stopped. (The first rules demanded that it had read it, unless
-    /// the owner called it unanswered. The model finds this safe as well; and a node that is late in reading, as all
-    /// are while they take over thousands of VNIs, costs no living owner its proof.)
+    /// Whether this node acknowledges a beat. If it does, this notes it. A beat says that the epoch names this run
+    /// under this lease, and this node believes that: it need not have read the epoch. It acknowledges every epoch of
+    /// the owner's lease that it has not stopped acknowledging. The model finds that safe. A node that reads etcd late,
+    /// as all nodes do while they take over thousands of VNIs, then takes no proof away from a living owner.
     fn acknowledges(
         &mut self,
         now: Time,
@@ -399,14 +402,15 @@ impl Voter {
         let due = watched.acknowledged + epoch.patience();
         let was_late = now.since(due) > epoch.margin();
         if was_late && !watched.is_postponed && !has_stopped {
-            // This node has slept, not the owner; what the owner sent meanwhile may still wait to be read.
+            // This node itself was late, so the owner may be alive: its beats may still be unread in the socket. This
+            // node waits once more before it votes.
             watched.acknowledged = now;
             watched.is_postponed = true;
             return None;
         }
         watched.is_in_flight = true;
         let revision = watched.revision;
-        // Before the vote is sent, and for ever.
+        // This node stops acknowledging the epoch before it sends the vote, and never begins again.
         self.memory(now, epoch.lease).stopped.insert(epoch.number);
         let gone = epoch.witnesses.iter().filter(|it| {
             let since = self.gone.get(&(owner.clone(), (*it).clone()));
@@ -428,7 +432,7 @@ impl Voter {
         let watched = self.watched.get_mut(&ballot.owner)?;
         if watched.revision == ballot.revision {
             watched.is_in_flight = false;
-            // Until the key has changed: another witness may be gone by then.
+            // The vote is repeated until the key changes. A later vote may count witnesses that have gone meanwhile.
             watched.vote_at = now + AGAIN;
         }
         (voted == Voted::Evicted).then_some(Act::Revoke(ballot.epoch.lease))

@@ -1,10 +1,12 @@
-//! Compares ARP on the host with what it was told to be: sysctl managers, network managers and operators switch it
-//! too, and the kernel sends no message about it. Nothing else in the daemon reads or writes ARP without a cause.
+//! Compares `arp_ignore` of the bridges with what the fence has set. sysctl managers, network managers and operators
+//! change it too, and the kernel sends no message about it. No other part of the daemon reads or writes it without a
+//! cause.
 //!
-//! Each second a part of the bridges is read, one after the other in turn, so that each is read within 30 s. A
-//! program that resets one usually resets all, which shows within a second. A list of
-//! all links takes the kernel 10 us a link. The audit asks for one as seldom as keeps that below a thousandth of a
-//! core, and at once when something differed or a bridge was gone. The core hears of what the kernel refuses.
+//! Each second the audit reads some of the bridges in turn, so that it reads each one within 30 s. A program that
+//! resets one bridge usually resets all, and the audit notices that within a second. A list of all links takes the
+//! kernel 10 us for each link. The audit asks for it so seldom that it takes less than a thousandth of one CPU, and at
+//! once when a bridge differed or was gone. If the kernel refuses a switch, the audit reports the bridge to the gateway
+//! code.
 
 use crate::commands::check::look::arp_ignore_of_all;
 use crate::daemon::fence::{Fence, PutBack};
@@ -18,24 +20,27 @@ use log::{debug, info, warn};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How often a few bridges are read.
+/// How long one turn takes. In each turn the audit reads some bridges.
 const EVERY: Duration = Duration::from_secs(1);
-/// How many bridges are read then at least, and within how many turns all of them are: about 15 us each.
+/// In a turn the audit reads at least so many bridges. Reading one takes about 15 us.
 const FEW: usize = 20;
+/// The audit reads all bridges within so many turns.
 const TURNS: usize = 30;
-/// How many times as long as a look at all links takes, the next is put off.
+/// After it has read the list of all links, the audit waits so many times as long as that took.
 const REST: u32 = 2000;
 
 /// When to look, and at what.
 pub struct Audit {
+    /// When the next turn begins.
     next: Time,
-    /// The list of all links is due.
+    /// When the list of all links is due.
     list: Time,
     /// The VNI that was read last.
     last: Option<Vni>,
+    /// What is logged of `conf/all/arp_ignore`.
     all: Complaint,
     refusals: Complaints,
-    /// The VNIs that the kernel refused when they were read last.
+    /// The VNIs whose switch the kernel refused at the last look.
     refused: BTreeSet<Vni>,
 }
 
@@ -53,8 +58,9 @@ impl Default for Audit {
 }
 
 impl Audit {
-    /// Looks at what is due. Returns the changes that the kernel sent no message of, and the bridges that it has begun
-    /// to refuse to switch: the core tries these again, and gives the VNI up if that goes on.
+    /// Does what is due. Returns the bridges that changed without a message of the kernel, and those that the kernel
+    /// has begun to refuse to switch. The core then switches them again, and gives the VNI up if the kernel keeps
+    /// refusing.
     pub fn look(&mut self, bridges: &Bridges, range: VniRange, fence: &Fence) -> Vec<Change> {
         let now = clock::now();
         if now < self.next {
@@ -82,7 +88,7 @@ impl Audit {
         changes
     }
 
-    /// `conf/all/arp_ignore` has a say for each interface.
+    /// Checks `conf/all/arp_ignore`: for each interface the kernel uses the greater one of this and its own value.
     fn look_at_all_interfaces(&mut self) {
         match arp_ignore_of_all() {
             Some(finding) if self.all.raise(&finding.text) => {
@@ -95,7 +101,8 @@ impl Audit {
         }
     }
 
-    /// Puts back, and logs what was different. Returns whether anything was, or was gone.
+    /// Sets the switches of `vnis` again where they differ, and logs them. Returns whether a switch differed or a
+    /// bridge was gone.
     fn put_back(&mut self, fence: &Fence, vnis: &[Vni], changes: &mut Vec<Change>) -> bool {
         let PutBack {
             differed,
@@ -117,8 +124,8 @@ impl Audit {
     }
 }
 
-/// The VNIs of which the list of links shows another `arp_ignore` than was told. It may have been told since the
-/// list was made.
+/// The VNIs whose `arp_ignore` in the list of links differs from what the fence has set. The fence may have set it
+/// after the list was made, so the caller reads each of them again.
 fn differing(bridges: &Bridges, range: VniRange, fence: &Fence) -> Vec<Vni> {
     let shown = bridges.arp_ignore(range).unwrap_or_default();
     let answering = fence.answering();
@@ -132,7 +139,7 @@ fn differing(bridges: &Bridges, range: VniRange, fence: &Fence) -> Vec<Vni> {
     vnis
 }
 
-/// Logs which VNIs did not do as they were told, and do now.
+/// Logs the VNIs whose ARP switch another program had changed and wmgwd has set again.
 pub fn log_put_back(differed: &[(Vni, bool)]) {
     let which = |answer| -> Vec<Vni> {
         let those = differed.iter().filter(|(_, it)| *it == answer);
@@ -141,15 +148,15 @@ pub fn log_put_back(differed: &[(Vni, bool)]) {
     let (silent, answering) = (which(true), which(false));
     if !answering.is_empty() {
         warn!(
-            "kernel: vnis={} answered ARP, though this gateway does not serve them: put back; something on this host \
-             writes arp_ignore",
+            "kernel: vnis={} answered ARP, though this gateway does not serve them: wmgwd has silenced them; another \
+             program on this host writes arp_ignore",
             spans(&answering)
         );
     }
     if !silent.is_empty() {
         warn!(
-            "kernel: vnis={} did not answer ARP, though this gateway serves them: put back; something on this host \
-             writes arp_ignore",
+            "kernel: vnis={} did not answer ARP, though this gateway serves them: wmgwd has switched ARP on; another \
+             program on this host writes arp_ignore",
             spans(&silent)
         );
     }

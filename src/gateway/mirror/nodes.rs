@@ -10,7 +10,7 @@ use crate::witness::Standing;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What a node that is not a Go wmgwd publishes of itself, as far as decisions depend on it.
+/// The part of a node's meta key that decisions depend on. A Go wmgwd has no meta key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Published {
     range: VniRange,
@@ -25,11 +25,12 @@ pub struct Nodes {
     metas: BTreeMap<NodeName, Cell<Published>>,
     drains: BTreeMap<NodeName, Cell<()>>,
     drawn: BTreeMap<NodeName, Cell<Vec<u64>>>,
-    /// Of each lease that has or had an epoch: how long its holder can have proof after it ended.
+    /// For each lease under which an epoch was seen: the revision of the last one, and how long after the end of the
+    /// lease its holder can still have proof.
     silences: BTreeMap<LeaseId, (Revision, Duration)>,
 }
 
-/// How many leases are remembered that had an epoch.
+/// `silences` holds at most so many leases.
 const REMEMBERED: usize = 1024;
 
 impl Nodes {
@@ -60,12 +61,12 @@ impl Nodes {
         cell.value().filter(|_| is_current)
     }
 
-    /// What the node published under `lease` that it cannot serve.
+    /// The VNIs that the node cannot serve, as it published them under `lease`.
     pub fn unable(&self, name: &NodeName, lease: LeaseId) -> Option<&Unable> {
         self.published_under(name, lease)?.unable.as_ref()
     }
 
-    /// How well the node published under `lease` that it can forward.
+    /// The fitness that the node published under `lease`.
     pub fn fitness(&self, name: &NodeName, lease: LeaseId) -> Option<Fitness> {
         self.published_under(name, lease)?.fitness
     }
@@ -140,9 +141,9 @@ impl Nodes {
             .all(|(name, _)| self.is_of_our_kind(name))
     }
 
-    /// How long after the end of `lease` its holder may still serve: none if its witnesses have evicted it, or if it
-    /// was silent before; a window and a margin if they had not, as they may have proved it up to the end. `None` if
-    /// it had no witnesses, or has not ended.
+    /// How long after the end of `lease` its holder may still serve. Zero if its witnesses evicted it, or if it wrote
+    /// that it was silent. The window and the margin of its last epoch otherwise: its witnesses may have proved it up
+    /// to the end. `None` if this node has seen no epoch under `lease`, or if `lease` has not ended.
     pub fn silence_after(&self, lease: LeaseId) -> Option<Duration> {
         let (_, silence) = self.silences.get(&lease)?;
         let lives = |cell: &Cell<Vec<u64>>| cell.value().is_some() && cell.lease() == Some(lease);
@@ -177,8 +178,8 @@ impl Nodes {
     /// its node dies, and the VNIs of a dead node would stay without service.
     pub fn ring(&self) -> Ring {
         Ring::new(self.points.iter().filter_map(|(name, cell)| {
-            // If a foreign write replaced this key with an unreadable value, it lost its lease. The other key of the
-            // node still has one.
+            // If another program replaced the node key with an unreadable value, the key lost its lease. The meta key
+            // of the node still has its lease, and shows whether the node is alive.
             let lives =
                 cell.lease().is_some() && (!cell.is_unreadable() || self.is_of_our_kind(name));
             let points = cell.value().filter(|_| lives)?;
@@ -197,9 +198,9 @@ impl Nodes {
 
     /// The name in a row's cell, if a living node can have written it.
     ///
-    /// This node's own name counts only with its own lease: with another lease an earlier run wrote it, which is
-    /// over (one run at a time holds the node key). Another node's name counts if it has a lease, or if the node is
-    /// registered.
+    /// This node's own name counts only if the key is on its present lease. On another lease, an earlier run wrote it,
+    /// and that run has ended: only one run at a time holds the node key. Another node's name counts if the key is on a
+    /// lease, or if that node is registered.
     pub fn living<'a>(
         &self,
         cell: &'a Cell<NodeName>,
@@ -239,7 +240,7 @@ impl Nodes {
                 };
                 let meta = self.metas.entry(name.clone()).or_default();
                 let before = meta.value().cloned();
-                // That a node marks the time changes nothing.
+                // A node rewrites its meta key with a new time. The time alone changes no decision.
                 meta.take(revision, lease, reading) && meta.value() != before.as_ref()
             }
             (Key::Drain(name), value) => {
@@ -255,7 +256,7 @@ impl Nodes {
                 // As above.
                 false
             }
-            // That it is deleted, with its lease, takes nothing away of what is known of that.
+            // etcd deletes an epoch key with its lease. `silences` keeps its entry: it is needed from then on.
             (Key::Epoch(_), Some(Value::Standing(standing))) => {
                 if let Some(lease) = lease {
                     self.note_epoch(lease, revision, standing);
@@ -268,8 +269,8 @@ impl Nodes {
 
     /// Forgets the nodes that a snapshot of `revision` does not have.
     pub fn retain(&mut self, revision: Revision, present: impl Fn(&Key) -> bool) {
-        // A node that is gone from a snapshot can only come back at a later revision, so nothing that is
-        // still on its way could bring it back to life; forgetting it bounds the maps.
+        // A node that a snapshot lacks can come back only at a later revision. The mirror ignores changes that are not
+        // newer than the snapshot (see `Mirror::take_changes`), so the maps need not keep the node.
         self.points
             .retain(|name, cell| cell.revision() > revision || present(&Key::Node(name.clone())));
         self.metas
