@@ -17,7 +17,7 @@ mod probe;
 #[path = "lab/traffic.rs"]
 mod traffic;
 
-use flood::{Flood, Load};
+use flood::{Flood, Load, Tally};
 use network::{Lab, eventually, points};
 use nix::sched::{CloneFlags, setns};
 use probe::{Flow, Probe, Way};
@@ -584,7 +584,7 @@ fn double_kills(test: &str, rounds: u32) {
     let key = ["env", "ETCDCTL_API=3", "etcdctl", "get", "/wmgwd/node/gw1"];
     let is_registered = || lab.ask("etcd1", &key).contains("/wmgwd/node/gw1");
     let _load = Load::start();
-    let (mut asked, mut answered, mut late, mut again, mut last) = (0, 0, 0, 0, Vec::new());
+    let mut tally = Tally::default();
     for round in 0..rounds {
         let mut daemon = lab.start("gw1", &options);
         lab.settled(&["gw1"]);
@@ -601,29 +601,13 @@ fn double_kills(test: &str, rounds: u32) {
         let requests = flood.end();
         let switch = "cat /proc/sys/net/ipv4/conf/br1/arp_ignore";
         assert_eq!(shell(switch), "0\n", "nothing else has silenced it");
-        asked += requests.len();
-        answered += requests.iter().filter(|it| it.answered).count();
-        late += requests
-            .iter()
-            .filter(|it| it.answered && it.sent >= end)
-            .count();
-        let after = requests.iter().filter(|it| it.sent >= killed);
-        again += after
-            .skip_while(|it| it.answered)
-            .filter(|it| it.answered)
-            .count();
-        let newest = requests.iter().rev().find(|it| it.answered);
-        last.push(end.since(newest.expect("it has answered").sent).as_millis());
+        tally.add(&requests, killed, end);
         assert!(!daemon.ended());
         eventually("its lease is over", || !is_registered());
     }
-    last.sort_unstable();
-    println!(
-        "{rounds} double kills: {asked} requests, {answered} answered, {late} late, {again} after one that was not; the \
-         last answered ones were asked so many ms before the end: {last:?}"
-    );
-    assert!(answered > 0);
-    assert_eq!((late, again), (0, 0));
+    println!("{rounds} double kills: {tally}");
+    assert!(tally.answered > 0);
+    assert_eq!((tally.late, tally.again), (0, 0));
 }
 
 #[test]

@@ -83,9 +83,7 @@ fn an_epoch_is_written_under_its_condition() {
     let client = etcd.client();
     let (x, p) = (register(&client, "x"), register(&client, "p"));
     let first = epoch(&x, 1, &[&p]);
-    let Answer::Written(revision) = write(&client, &x, &first, Revision(0)) else {
-        panic!("not written");
-    };
+    let revision = written(&client, &x, &first);
     let held = Some((
         revision,
         Some(x.lease),
@@ -110,9 +108,7 @@ fn the_second_vote_of_three_evicts() {
     let client = etcd.client();
     let [x, p, q, r] = ["x", "p", "q", "r"].map(|node| register(&client, node));
     let names = epoch(&x, 1, &[&p, &q, &r]);
-    let Answer::Written(revision) = write(&client, &x, &names, Revision(0)) else {
-        panic!("not written");
-    };
+    let revision = written(&client, &x, &names);
     let of = |it| ballot(&x, revision, &names, it);
     assert_eq!(vote(&client, &p, &of(&p)), Voted::Put);
     assert_eq!(
@@ -137,6 +133,14 @@ fn the_second_vote_of_three_evicts() {
     assert_eq!(vote(&client, &q, &of(&q)), Voted::Refused);
 }
 
+/// The revision of a node's first epoch, which etcd takes.
+fn written(client: &Client, owner: &Witness, epoch: &Epoch) -> Revision {
+    match write(client, owner, epoch, Revision(0)) {
+        Answer::Written(revision) => revision,
+        other => panic!("{other:?}"),
+    }
+}
+
 // Input: a vote against an older epoch's revision, of a witness whose lease has ended, and of one whose own epoch is
 // another than it knows. Output: all are refused.
 #[test]
@@ -145,9 +149,7 @@ fn a_vote_holds_under_its_conditions_only() {
     let client = etcd.client();
     let [x, p] = ["x", "p"].map(|node| register(&client, node));
     let names = epoch(&x, 1, &[&p]);
-    let Answer::Written(revision) = write(&client, &x, &names, Revision(0)) else {
-        panic!("not written");
-    };
+    let revision = written(&client, &x, &names);
     let right = ballot(&x, revision, &names, &p);
     let older = Ballot {
         revision: Revision(revision.0 - 1),
@@ -159,9 +161,7 @@ fn a_vote_holds_under_its_conditions_only() {
         ..right.clone()
     };
     assert_eq!(vote(&client, &p, &other_lease), Voted::Refused);
-    let Answer::Written(own) = write(&client, &p, &epoch(&p, 5, &[]), Revision(0)) else {
-        panic!("not written");
-    };
+    let own = written(&client, &p, &epoch(&p, 5, &[]));
     assert_eq!(vote(&client, &p, &right), Voted::Refused);
     let right = Ballot { own, ..right };
     assert_eq!(
@@ -179,9 +179,7 @@ fn a_witness_that_is_gone_counts_as_a_vote() {
     let client = etcd.client();
     let [x, p, q] = ["x", "p", "q"].map(|node| register(&client, node));
     let names = epoch(&x, 1, &[&p, &q]);
-    let Answer::Written(revision) = write(&client, &x, &names, Revision(0)) else {
-        panic!("not written");
-    };
+    let revision = written(&client, &x, &names);
     let of_q = Ballot {
         gone: vec![p.name.clone()],
         ..ballot(&x, revision, &names, &q)
@@ -200,9 +198,7 @@ fn a_released_epoch_stays_on_its_lease() {
     let client = etcd.client();
     let [x, p] = ["x", "p"].map(|node| register(&client, node));
     let names = epoch(&x, 1, &[&p]);
-    let Answer::Written(revision) = write(&client, &x, &names, Revision(0)) else {
-        panic!("not written");
-    };
+    let revision = written(&client, &x, &names);
     assert!(
         client
             .txn(&write_released(&x.name, revision))

@@ -5,6 +5,7 @@ use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto,
     setsockopt, socket, sockopt,
 };
+use std::fmt;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -23,6 +24,49 @@ pub struct Request {
     pub sent: Time,
     /// Whether it was answered.
     pub answered: bool,
+}
+
+/// What became of requests around ends of a lease.
+#[derive(Default)]
+pub struct Tally {
+    /// How many requests were sent.
+    pub asked: usize,
+    /// How many of them were answered.
+    pub answered: usize,
+    /// How many were answered although they were sent after the end.
+    pub late: usize,
+    /// How many were answered after a request that was not, since the kill.
+    pub again: usize,
+    /// How long before the end each round's last answered request was sent, in milliseconds.
+    pub last: Vec<u128>,
+}
+
+impl Tally {
+    /// Adds one round, in which the processes were `killed` and the lease had its `end`.
+    pub fn add(&mut self, requests: &[Request], killed: Time, end: Time) {
+        let answered = |it: &&Request| it.answered;
+        self.asked += requests.len();
+        self.answered += requests.iter().filter(answered).count();
+        let late = requests.iter().filter(|it| it.sent >= end);
+        self.late += late.filter(answered).count();
+        let after = requests.iter().filter(|it| it.sent >= killed);
+        self.again += after.skip_while(answered).filter(answered).count();
+        let newest = requests.iter().rfind(answered).expect("an answer");
+        self.last.push(end.since(newest.sent).as_millis());
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut last = self.last.clone();
+        last.sort_unstable();
+        write!(
+            f,
+            "{} requests, {} answered, {} late, {} after one that was not; the last answered ones were sent so many ms \
+             before the end: {last:?}",
+            self.asked, self.answered, self.late, self.again
+        )
+    }
 }
 
 /// ARP requests from the station, about one each millisecond.

@@ -222,6 +222,15 @@ fn part(cluster: &mut Cluster, one: usize, two: usize) {
     cluster.cut.extend([(one, two), (two, one)]);
 }
 
+/// Runs until a node is evicted.
+fn run_until_evicted(cluster: &mut Cluster, within: Duration) -> Result<(), String> {
+    let outcome = cluster.run(within, |it| !it.evicted.is_empty());
+    match outcome.map_err(|why| show(cluster, &why))? {
+        true => Ok(()),
+        false => Err(show(cluster, "not evicted")),
+    }
+}
+
 /// Input: X reaches neither etcd nor Q, which votes; P, which proves X, exits and revokes its lease. Output: X is
 /// evicted, but not before the acknowledgements of P have worn out.
 #[test]
@@ -238,11 +247,7 @@ fn a_witness_that_exits_proves_nothing_for_longer_than_others_wait() {
             return Err(show(&cluster, "no proof, though P acknowledges"));
         }
         cluster.leave(1);
-        let outcome = cluster.run(ms(2_500), |it| !it.evicted.is_empty());
-        match outcome.map_err(|why| show(&cluster, &why))? {
-            true => Ok(()),
-            false => Err(show(&cluster, "not evicted")),
-        }
+        run_until_evicted(&mut cluster, ms(2_500))
     });
 }
 
@@ -316,11 +321,7 @@ fn clocks_may_differ() {
         cluster.run(wait, |_| false)?;
         cluster.apart.insert(0);
         part(&mut cluster, 0, 1);
-        let outcome = cluster.run(ms(1_500), |it| !it.evicted.is_empty());
-        match outcome.map_err(|why| show(&cluster, &why))? {
-            true => Ok(()),
-            false => Err(show(&cluster, "not evicted")),
-        }
+        run_until_evicted(&mut cluster, ms(1_500))
     });
 }
 
