@@ -6,9 +6,10 @@ mod common;
 
 use common::etcd::Etcd;
 use common::node::{Node, refs};
+use common::proxy::Proxy;
 use common::rows::{cluster, table, until_settled, until_settled_without};
 use common::sampler::Sampler;
-use common::{eventually, then};
+use common::{eventually, loopback, then};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -400,6 +401,58 @@ fn dropped_datagrams_move_nothing() {
         let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
         assert!(!since(&client, EPOCHS, before).iter().any(is_evicted));
         sampler.finish().assert_unbroken();
+    });
+}
+
+/// Input: of three nodes with leases of two minutes, one is cut off from the others and from etcd, each way, and lives.
+/// Output: it stops answering before the others, which evict it, answer for its VNIs, and never does again while it is
+/// cut off; no two nodes ever answer for a VNI. Once it reaches them again, it takes part with a new lease.
+#[test]
+fn a_node_that_is_cut_off_is_silent_before_its_lease_ends() {
+    in_a_network(|| {
+        let etcd = Etcd::start();
+        let client = etcd.client();
+        let proxy = Proxy::start(loopback(etcd.port()));
+        let address = |i: u64| format!("127.0.0.{}", i + 10);
+        let node = |i| {
+            let endpoint = match i {
+                1 => format!("http://{}", proxy.addr()),
+                _ => etcd.endpoint().to_string(),
+            };
+            Node::new(i, endpoint)
+                .with("--lease-ttl", TTL)
+                .with("--beat-address", address(i))
+        };
+        let mut nodes: Vec<Node> = (1..=3).map(node).collect();
+        nodes.iter_mut().for_each(Node::start);
+        until_settled(&client, &refs(&nodes));
+        until_witnessed(&client, &refs(&nodes));
+        assert!(nodes[0].answering() > 0);
+        let before = now(&client);
+        let sampler = Sampler::start(etcd.client(), &refs(&nodes));
+        run("nft", "add table ip cut");
+        run(
+            "nft",
+            "add chain ip cut input { type filter hook input priority 0 ; }",
+        );
+        proxy.blackhole();
+        for direction in ["saddr", "daddr"] {
+            let match_it = format!("ip {direction} {} meta l4proto udp", address(1));
+            run("nft", &format!("add rule ip cut input {match_it} drop"));
+        }
+        eventually("it is silent", || (nodes[0].answering() == 0).then_some(()));
+        until_settled_without(&client, &refs(&nodes[1..]), &[]);
+        let events = since(&client, &key(&nodes[0]), before);
+        let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
+        assert!(events.iter().any(is_evicted), "{events:?}");
+        // Long enough for its daemon and its guard to try.
+        thread::sleep(Duration::from_secs(3));
+        assert_eq!(nodes[0].answering(), 0);
+        run("nft", "delete table ip cut");
+        proxy.pass();
+        until_settled(&client, &refs(&nodes));
+        until_witnessed(&client, &refs(&nodes));
+        sampler.finish().assert_never_two();
     });
 }
 

@@ -508,6 +508,7 @@ step_security() {
 step_purge() {
 	local victim said
 	victim=$(owner_of_1)
+	expect "before the removal: tables of nftables" '*wmgwd*' "$(in_machine "$victim" nft list tables)"
 	start_ping
 	said=$(in_machine "$victim" apt-get remove --yes wmgwd 2>&1)
 	expect "remove: packets" '0 lost' "$(stop_ping)"
@@ -515,5 +516,6 @@ step_purge() {
 	said+=$(in_machine "$victim" dpkg --purge wmgwd 2>&1)
 	expect "purge: remarks" '' "$(grep -i -E 'not empty|warning|error|failed' <<<"$said" || :)"
 	expect "purge: what is left" '' "$(script_in "$victim" "getent passwd wmgwd; ls -d /usr/sbin/wmgwd \
-		/etc/default/wmgwd /usr/lib/systemd/system/wmgwd.service /etc/systemd/system/*/wmgwd.service 2>/dev/null" || :)"
+		/etc/default/wmgwd /usr/lib/systemd/system/wmgwd.service /etc/systemd/system/*/wmgwd.service 2>/dev/null
+		nft list tables | grep wmgwd" || :)"
 }

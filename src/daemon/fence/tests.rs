@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::guard::NoGuard;
+use crate::guard::{Grants, NoGuard};
 use crate::host::nft::wire::Batch;
 use crate::host::nft::{self, Channel, KernelLease};
 use crate::telemetry::log_text::chain;
+use crate::telemetry::metrics::server::{About, page};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -277,7 +278,11 @@ fn a_decision_does_not_outlive_its_lease() {
 /// A guard that remembers what it was told: on (`true`) or released, and of the table. It has fenced if the test says
 /// so.
 #[derive(Clone, Default)]
-struct Hears(Arc<Mutex<Heard>>, Arc<Mutex<Option<Gated>>>);
+struct Hears(
+    Arc<Mutex<Heard>>,
+    Arc<Mutex<Option<Gated>>>,
+    Arc<Mutex<Grants>>,
+);
 
 type Heard = (Vec<(u32, bool)>, bool);
 
@@ -310,6 +315,9 @@ impl Guard for Hears {
     fn gate(&mut self, gated: Gated) {
         *self.1.lock().unwrap() = Some(gated);
     }
+    fn grants(&mut self) -> Grants {
+        std::mem::take(&mut *self.2.lock().unwrap())
+    }
     fn standing(&mut self) -> Standing {
         match std::mem::take(&mut self.0.lock().unwrap().1) {
             true => Standing::Fenced,
@@ -325,6 +333,25 @@ fn guarded() -> (Fence, FakeKernel, Hears) {
     let fence = Fence::new(MARGIN, host, line, Box::new(NoGuard)).unwrap();
     fence.set_lease(lease(Duration::from_secs(60)));
     (fence, kernel, guard)
+}
+
+/// Input: the guard reports twice that the kernel refused to hold the lease. Output: the metrics count all attempts.
+#[test]
+fn refused_grants_are_counted() {
+    let (fence, _, guard) = guarded();
+    let metrics = Arc::new(Metrics::default());
+    let fence = fence.counting(metrics.clone());
+    for refused in [2, 3] {
+        guard.2.lock().unwrap().refused = refused;
+        fence.check_guard().unwrap();
+    }
+    let about = About {
+        name: "gw1".parse().unwrap(),
+        range: VniRange::new(Vni::MIN, Vni::MAX).unwrap(),
+    };
+    let page = page(&metrics, &about, clock::now());
+    let line = "wmgwd_kernel_lease_grants_refused_total 5";
+    assert!(page.lines().any(|it| it == line), "{page}");
 }
 
 /// The table of the kernel lease as its batches are sent: what the last change of each is, whether it has the name of a

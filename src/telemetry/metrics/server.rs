@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 
-pub use super::text::About;
+pub use super::text::{About, page};
 
 /// How long one connection may take.
 const PATIENCE: Duration = Duration::from_secs(3);
