@@ -1,7 +1,7 @@
 //! The lease as all threads see it, and the ARP switch that obeys it.
 //!
 //! Each thread that claims a VNI (gratuitous ARP, routes, rows) asks [`Fence::permits`] right before it acts. Only the
-//! fence switches ARP on ([`Fence::switch`], [`Fence::put_back`], and [`Fence::stand`] when lost proof is back). It
+//! fence switches ARP on ([`Fence::switch`], [`Fence::put_back`], and [`Fence::keep_watch`] when lost proof is back). It
 //! checks the proof and switches under one lock. So once [`Fence::silence`] has run at the end of a lease, ARP stays
 //! off until the node has proof again.
 //!
@@ -589,7 +589,7 @@ impl Fence {
     /// One turn of the thread `fence`: silences ARP if the lease may end; suspends ARP if the witnesses' part of the
     /// proof is lost, or resumes it if that is back; then waits for the alarm. It has a thread of its own, so that
     /// neither a blocked worker nor a slow etcd delays it. Returns what it silenced for the end of the lease.
-    pub fn stand(&self) -> Silenced {
+    pub fn keep_watch(&self) -> Silenced {
         /// How often it looks up while there is no lease.
         const GLANCE: Duration = Duration::from_millis(250);
         /// How soon a switch that the kernel refused is tried again.

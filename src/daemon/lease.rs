@@ -130,7 +130,7 @@ impl LeaseKeeper {
 fn stand(fence: &Fence) {
     let mut complaint = Complaint::default();
     loop {
-        let outcome = fence.stand();
+        let outcome = fence.keep_watch();
         if outcome.silenced > 0 {
             warn!(
                 "fenced: count={} VNIs do not answer ARP any more",

@@ -232,7 +232,7 @@ impl Running {
     /// Has the counters note whether the lease is proved.
     fn look_at_proof(&mut self, now: Time) {
         let gateway = &self.worker.gateway;
-        let (lease, is_proved) = gateway.proof(now);
+        let (lease, is_proved) = gateway.valid_lease(now);
         self.unpublished |= self
             .counters
             .proves(lease, is_proved, |vni| gateway.owns(vni));
@@ -241,7 +241,7 @@ impl Running {
     /// Has the counters note that the lease was over, although no thread of this process has seen it end.
     fn note_fencing(&mut self) {
         let gateway = &self.worker.gateway;
-        let (lease, _) = gateway.proof(clock::now());
+        let (lease, _) = gateway.valid_lease(clock::now());
         self.unpublished |= self.counters.proves(lease, false, |vni| gateway.owns(vni));
     }
 
@@ -263,7 +263,7 @@ impl Running {
             supervisor.stopping();
         }
         let has_begun = supervisor.is_ready();
-        let (_, is_proved) = self.worker.gateway.proof(now);
+        let (_, is_proved) = self.worker.gateway.valid_lease(now);
         let (counters, metrics) = (&self.counters, &self.worker.metrics);
         supervisor.turn(now, || {
             status_line(&Situation {
@@ -442,7 +442,7 @@ impl Running {
                 let Some(each) = schema::committed(rows, &reply) else {
                     warn!("etcd has this node not registered any more: registering again");
                     self.worker.lease_doubts.send(LeaseDoubt::NotRegistered);
-                    return CommitOutcome::Fenced;
+                    return CommitOutcome::NotRegistered;
                 };
                 CommitOutcome::Done {
                     revision: reply.revision,

@@ -152,7 +152,7 @@ impl Context<'_> {
             // have written it, and another node may serve the VNI by now.
             State::Idle { .. } => *role == Role::Owner && (absent || must_leave),
             State::Migrating { phase, owner, .. } => {
-                let owner_follows = self.mirror.nodes().is_of_our_kind(owner);
+                let owner_follows = self.mirror.nodes().runs_this_program(owner);
                 *role == Role::Successor && fsm::can_cancel(*phase, owner_follows, elsewhere)
             }
             State::FailingOver { .. } => *role == Role::Successor && (elsewhere || absent),
@@ -171,7 +171,7 @@ impl Context<'_> {
     /// When this node may show a VNI whose row has lost the name of another node. By then that node, if it is alive,
     /// has had the time to learn of the loss. If its owner gave the row back, there is no wait: an owner silences its
     /// bridge before it writes 0. That does not hold beside a Go wmgwd, which writes 0 over the rows of other nodes.
-    fn is_released_at(&self, local: &VniState) -> Time {
+    fn former_is_silent_at(&self, local: &VniState) -> Time {
         match local.was_given_back() && self.uniform {
             true => local.freed(),
             false => {
@@ -184,22 +184,22 @@ impl Context<'_> {
 
     /// What the host is to show.
     fn wanted(&self, case: &Case, local: &VniState, wake: &mut Wake) -> Exposure {
-        let is_released_at = self.is_released_at(local);
+        let former_is_silent_at = self.former_is_silent_at(local);
         let waits = matches!(
             case.state,
             State::FailingOver { .. } | State::OwnerLost { .. } | State::SuccessorLost { .. }
         );
         if waits {
-            wake.wake_at(is_released_at);
+            wake.wake_at(former_is_silent_at);
         }
-        let too_early = case.is_failing_over() && is_released_at > self.now;
+        let too_early = case.is_failing_over() && former_is_silent_at > self.now;
         if !self.serving || self.stopping || local.is_giving_up() || too_early {
             return Exposure::NOTHING;
         }
         let wanted = fsm::wanted(&case.state, case.role);
-        let cheap_until = self.cheap_until(local, wanted);
-        wake.wake_at_any(cheap_until);
-        match cheap_until.is_some_and(|until| until > self.now) {
+        let takeover_cost_until = self.takeover_cost_until(local, wanted);
+        wake.wake_at_any(takeover_cost_until);
+        match takeover_cost_until.is_some_and(|until| until > self.now) {
             true => Exposure {
                 cost: self.config.takeover_cost,
                 ..wanted
@@ -209,9 +209,10 @@ impl Context<'_> {
     }
 
     /// Until when the owner's cost is lower after a failover, if the operator wants that.
-    fn cheap_until(&self, local: &VniState, wanted: Exposure) -> Option<Time> {
+    fn takeover_cost_until(&self, local: &VniState, wanted: Exposure) -> Option<Time> {
         let is_owner = wanted.cost == Cost::OWNER;
-        (is_owner && self.config.takeover_cost != Cost::OWNER).then_some(local.cheap_until())
+        (is_owner && self.config.takeover_cost != Cost::OWNER)
+            .then_some(local.takeover_cost_until())
     }
 
     /// What the host has to change to show `wanted`, and what it shows now.
@@ -324,7 +325,7 @@ impl Context<'_> {
     fn view(&self, case: &Case, local: &VniState, wanted: Exposure, wake: &mut Wake) -> View {
         let reached_at = self.reached_at(case, local, wanted);
         let reached = reached_at.is_some_and(|at| wake.is_due_or_wake(at));
-        let other_is_idle_at = self.other_is_idle_at(case, local);
+        let repair_is_overdue_at = self.repair_is_overdue_at(case, local);
         View {
             ours: self.may_take
                 && case.is_ours
@@ -334,8 +335,8 @@ impl Context<'_> {
             reached,
             gives_up: local.is_giving_up(),
             withdrawn: self.has_left(case, local),
-            let_go: self.is_released_at(local) <= self.now,
-            other_is_idle: other_is_idle_at.is_some_and(|at| wake.is_due_or_wake(at)),
+            former_is_silent: self.former_is_silent_at(local) <= self.now,
+            repair_is_overdue: repair_is_overdue_at.is_some_and(|at| wake.is_due_or_wake(at)),
         }
     }
 
@@ -406,19 +407,19 @@ impl Context<'_> {
     fn free_at(&self, case: &Case, local: &VniState) -> Time {
         match case.state {
             State::Vacant if case.row.is_spoiled() => local.entered() + self.config.max_lease_life,
-            State::Vacant if !self.uniform => self.is_released_at(local),
+            State::Vacant if !self.uniform => self.former_is_silent_at(local),
             _ => Time::default(),
         }
     }
 
     /// When the other node of a broken migration has had its time to repair it, if that is a Go wmgwd.
-    fn other_is_idle_at(&self, case: &Case, local: &VniState) -> Option<Time> {
+    fn repair_is_overdue_at(&self, case: &Case, local: &VniState) -> Option<Time> {
         let other = match &case.state {
             State::OwnerLost { successor, .. } => successor,
             State::SuccessorLost { owner, .. } => owner,
             _ => return None,
         };
-        let follows = self.mirror.nodes().is_of_our_kind(other);
+        let follows = self.mirror.nodes().runs_this_program(other);
         (!follows).then_some(local.entered() + REPAIR_PATIENCE)
     }
 
@@ -505,7 +506,7 @@ impl Context<'_> {
             return false;
         };
         let is_too_late =
-            *phase > fsm::Phase::OspfWithdrawn && !self.mirror.nodes().is_of_our_kind(owner);
+            *phase > fsm::Phase::OspfWithdrawn && !self.mirror.nodes().runs_this_program(owner);
         let absent = local.capability() == Capability::Absent;
         let cannot_serve = absent || self.fails_for(local, PATIENCE);
         case.role == Role::Successor && is_too_late && cannot_serve

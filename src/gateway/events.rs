@@ -83,7 +83,7 @@ pub enum CommitOutcome {
         each: Vec<(Vni, Write, CommitResult)>,
     },
     /// This node is not registered any more, so nothing was written.
-    Fenced,
+    NotRegistered,
     /// No answer, or a refusal: perhaps it was written, perhaps not. The VNIs that were in it.
     Failed(Vec<Vni>),
 }

@@ -207,7 +207,7 @@ impl Gateway {
 
     /// The lease, and whether it is valid at `now`: then no other node serves a VNI that etcd says is this node's. The
     /// witnesses' part of the proof is not in this: the fence checks it.
-    pub fn proof(&self, now: Time) -> (Option<LeaseId>, bool) {
+    pub fn valid_lease(&self, now: Time) -> (Option<LeaseId>, bool) {
         (self.membership.lease(), self.membership.is_serving(now))
     }
 
@@ -357,7 +357,7 @@ impl Gateway {
                     }
                 }
             }
-            CommitOutcome::Fenced => self.membership.registration_is_lost(),
+            CommitOutcome::NotRegistered => self.membership.registration_is_lost(),
             CommitOutcome::Failed(vnis) => self.writer.fail(now, &vnis),
         }
     }

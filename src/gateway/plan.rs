@@ -138,7 +138,7 @@ impl Gateway {
                 && self.routes.is_able()
                 && has_told_its_rank,
             stable: membership.is_stable(now),
-            uniform: self.mirror.nodes().are_of_our_kind(),
+            uniform: self.mirror.nodes().are_without_go(),
             routes: self.routes.view(now, [RELEASE_PATIENCE, PATIENCE]),
             is_fit: rank == Rank::Fit,
             gives_way,

@@ -188,7 +188,7 @@ fn what_the_guard_withdrew_is_told_again() {
 fn a_lost_registration_is_made_again() {
     let mut bench = Bench::ready(1);
     bench.settle();
-    bench.observe(Event::Committed(CommitOutcome::Fenced));
+    bench.observe(Event::Committed(CommitOutcome::NotRegistered));
     assert!(matches!(bench.next()[..], [Effect::Register(_)]));
 }
 

@@ -44,7 +44,7 @@ pub struct VniState {
     /// As the owner the node has asked etcd to take the VNI back, and has not seen the row change.
     vacating: bool,
     /// Until when the lower takeover cost is announced.
-    cheap_until: Time,
+    takeover_cost_until: Time,
     /// The row was in a bundle of which another node was faster on a row: it is written alone.
     alone: bool,
     write_retry: Backoff,
@@ -87,7 +87,7 @@ impl VniState {
     /// This node wrote the row.
     pub fn row_written(&mut self, now: Time, write: Write) {
         if write == Write::Claim {
-            self.cheap_until = now + CHEAP;
+            self.takeover_cost_until = now + CHEAP;
         }
         self.enter(now);
     }
@@ -245,8 +245,8 @@ impl VniState {
     }
 
     /// Until when the lower takeover cost is announced.
-    pub fn cheap_until(&self) -> Time {
-        self.cheap_until
+    pub fn takeover_cost_until(&self) -> Time {
+        self.takeover_cost_until
     }
 
     /// Whether the row is written alone.
@@ -416,9 +416,9 @@ mod tests {
         assert!(state.freed() == NOW + SECOND * 2 && state.was_given_back());
         assert_eq!(state.freed_by(), Some(LeaseId(5)));
         state.row_written(NOW, Write::Own);
-        assert_eq!(state.cheap_until(), Time::default());
+        assert_eq!(state.takeover_cost_until(), Time::default());
         state.row_written(NOW, Write::Claim);
-        assert_eq!(state.cheap_until(), NOW + CHEAP);
+        assert_eq!(state.takeover_cost_until(), NOW + CHEAP);
     }
 
     #[test]

@@ -413,10 +413,10 @@ pub struct View {
     /// This node shows so little of the VNI that another node may take it.
     pub withdrawn: bool,
     /// The row lost the name of a node. If that node is alive, it has had the time to learn of the loss.
-    pub let_go: bool,
+    pub former_is_silent: bool,
     /// The other node of a broken migration is a Go wmgwd, and the time for its repair is over. A Go wmgwd leaves the
     /// repair to the ring owner.
-    pub other_is_idle: bool,
+    pub repair_is_overdue: bool,
 }
 
 /// The next row that `role` is to write in `state`, if it is its turn.
@@ -445,12 +445,14 @@ pub fn propose(state: &State, role: Role, view: &View) -> Option<Write> {
             }
         }
         (State::FailingOver { .. }, _) => None,
-        (State::OwnerLost { .. }, Role::Successor) => view.let_go.then_some(Write::Claim),
-        (State::OwnerLost { .. }, _) => (view.ours && view.other_is_idle).then_some(Write::Vacate),
-        (State::SuccessorLost { .. }, Role::Owner) => view.let_go.then_some(Write::Own),
+        (State::OwnerLost { .. }, Role::Successor) => view.former_is_silent.then_some(Write::Claim),
+        (State::OwnerLost { .. }, _) => {
+            (view.ours && view.repair_is_overdue).then_some(Write::Vacate)
+        }
+        (State::SuccessorLost { .. }, Role::Owner) => view.former_is_silent.then_some(Write::Own),
         // The owner lives, so this node must not reset the VNI: it asks the owner again.
         (State::SuccessorLost { .. }, _) => {
-            (view.ours && view.other_is_idle).then_some(Write::Pull)
+            (view.ours && view.repair_is_overdue).then_some(Write::Pull)
         }
     }
 }

@@ -211,7 +211,7 @@ impl Voter {
         }
         let Some((revision, lease, standing)) = held else {
             if let Some(old) = self.watched.remove(&owner) {
-                self.is_over(now, old.lease);
+                self.end_lease(now, old.lease);
                 if let Some(Standing::Epoch(epoch)) = old.standing {
                     self.silent_from.insert(owner, now + epoch.patience());
                 }
@@ -226,7 +226,7 @@ impl Voter {
             return;
         }
         if !matches!(standing, Some(Standing::Epoch(_))) {
-            self.is_over(now, lease);
+            self.end_lease(now, lease);
         }
         self.gone.retain(|(of, _), _| *of != owner);
         // The timer of an epoch begins when the epoch is read, whatever was acknowledged before: the owner relies on
@@ -245,7 +245,7 @@ impl Voter {
     }
 
     /// Nothing of this lease is acknowledged any more.
-    fn is_over(&mut self, now: Time, lease: Option<LeaseId>) {
+    fn end_lease(&mut self, now: Time, lease: Option<LeaseId>) {
         if let Some(lease) = lease {
             self.memory(now, lease).is_over = true;
         }

@@ -150,7 +150,7 @@ fn the_fence_comes_down_before_the_lease_ends() {
     assert_eq!(kernel.answers().len(), 100);
     let begun = clock::now();
     let outcome = loop {
-        let outcome = fence.stand();
+        let outcome = fence.keep_watch();
         if outcome != Silenced::default() {
             break outcome;
         }
@@ -187,13 +187,13 @@ fn a_refused_switch_is_tried_again_without_spinning() {
     fence.set_lease(None);
     let begun = clock::now();
     for _ in 0..5 {
-        let outcome = fence.stand();
+        let outcome = fence.keep_watch();
         assert_eq!(outcome.silenced, 0);
         assert_eq!(outcome.refused.map(|(count, _)| count), Some(3));
     }
     assert!(clock::now().since(begun) >= Duration::from_millis(80));
     kernel.0.lock().unwrap().refuses = false;
-    assert_eq!(fence.stand().silenced, 3);
+    assert_eq!(fence.keep_watch().silenced, 3);
     assert_eq!(kernel.answers(), [0; 0]);
 }
 
@@ -239,7 +239,7 @@ fn a_guard_that_is_slow_to_start_does_not_hold_up_the_fence() {
     let supervisor = thread::spawn(move || checking.check_guard().unwrap());
     started.recv_timeout(DEADLINE).unwrap();
     fence.set_lease(None);
-    assert_eq!(fence.stand().silenced, 3);
+    assert_eq!(fence.keep_watch().silenced, 3);
     assert_eq!(kernel.answers(), [0; 0]);
     go.send(()).unwrap();
     assert_eq!(

@@ -180,7 +180,7 @@ impl Mirror {
     ) -> News {
         let nodes = self
             .nodes
-            .registered_as(me, self.range, registration, revision);
+            .take_registration(me, self.range, registration, revision);
         if nodes {
             self.ring = self.nodes.ring();
         }
@@ -361,7 +361,7 @@ mod tests {
             !register(&mut mirror).nodes,
             "the watch may have told first"
         );
-        assert!(mirror.nodes().is_of_our_kind(&me) && !mirror.has_heard_of(&me));
+        assert!(mirror.nodes().runs_this_program(&me) && !mirror.has_heard_of(&me));
         mirror.take_changes(&[node("gw2", 9)]);
         assert!(mirror.has_heard_of(&me));
     }

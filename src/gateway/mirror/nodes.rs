@@ -45,7 +45,7 @@ impl Nodes {
     }
 
     /// Whether the node is alive and runs this program, not the Go wmgwd.
-    pub fn is_of_our_kind(&self, name: &NodeName) -> bool {
+    pub fn runs_this_program(&self, name: &NodeName) -> bool {
         self.published(name).is_some()
     }
 
@@ -111,7 +111,7 @@ impl Nodes {
 
     /// etcd took the registration of `me`, which serves `range`, at `revision`. Returns whether the ring may have
     /// changed.
-    pub fn registered_as(
+    pub fn take_registration(
         &mut self,
         me: &NodeName,
         range: VniRange,
@@ -136,9 +136,9 @@ impl Nodes {
     }
 
     /// Whether no Go wmgwd is registered.
-    pub fn are_of_our_kind(&self) -> bool {
+    pub fn are_without_go(&self) -> bool {
         self.all_registered()
-            .all(|(name, _)| self.is_of_our_kind(name))
+            .all(|(name, _)| self.runs_this_program(name))
     }
 
     /// How long after the end of `lease` its holder may still serve. Zero if its witnesses evicted it, or if it wrote
@@ -181,7 +181,7 @@ impl Nodes {
             // If another program replaced the node key with an unreadable value, the key lost its lease. The meta key
             // of the node still has its lease, and shows whether the node is alive.
             let lives =
-                cell.lease().is_some() && (!cell.is_unreadable() || self.is_of_our_kind(name));
+                cell.lease().is_some() && (!cell.is_unreadable() || self.runs_this_program(name));
             let points = cell.value().filter(|_| lives)?;
             let published = self.published(name);
             Some(Member {

@@ -307,7 +307,7 @@ impl Cluster {
                         lease,
                         each,
                     },
-                    None => CommitOutcome::Fenced,
+                    None => CommitOutcome::NotRegistered,
                 })
             }
             (Reason::Commit { rows, .. }, _) => {

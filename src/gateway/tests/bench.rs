@@ -246,7 +246,7 @@ impl Bench {
     }
 
     /// A node says of itself what a Go wmgwd does not.
-    pub fn is_of_our_kind(&mut self, node: &str, lease: LeaseId) {
+    pub fn runs_this_program(&mut self, node: &str, lease: LeaseId) {
         self.says(node, lease, Some(Fitness::default()));
     }
 

@@ -133,10 +133,10 @@ fn a_reset_owner_is_given_a_blink_to_let_go() {
 #[test]
 fn an_orphan_is_claimed_at_once_and_shown_after_a_blink() {
     let mut bench = Bench::ready(1);
-    bench.is_of_our_kind("gw1", LEASE);
+    bench.runs_this_program("gw1", LEASE);
     let points = Value::Points(vec![(1 << 63) + 1]);
     bench.change(Key::Node(name("gw2")), Some(points), Some(OTHERS_LEASE));
-    bench.is_of_our_kind("gw2", OTHERS_LEASE);
+    bench.runs_this_program("gw2", OTHERS_LEASE);
     bench.row(vni(1), 1, "gw2");
     assert_eq!(bench.writes(), []);
     bench.change(Key::Current(vni(1)), None, None);
@@ -177,10 +177,10 @@ fn an_orphan_of_a_node_with_witnesses_is_shown_once_it_is_silent() {
         (epoch(2), 450),
     ] {
         let mut bench = Bench::ready(1);
-        bench.is_of_our_kind("gw1", LEASE);
+        bench.runs_this_program("gw1", LEASE);
         let points = Value::Points(vec![(1 << 63) + 1]);
         bench.change(Key::Node(name("gw2")), Some(points), Some(OTHERS_LEASE));
-        bench.is_of_our_kind("gw2", OTHERS_LEASE);
+        bench.runs_this_program("gw2", OTHERS_LEASE);
         let key = || Key::Epoch(name("gw2"));
         for standing in [epoch(1), last] {
             bench.change(key(), Some(Value::Standing(standing)), Some(OTHERS_LEASE));
@@ -213,7 +213,7 @@ fn an_orphan_of_a_node_with_witnesses_is_shown_once_it_is_silent() {
 #[test]
 fn an_orphan_that_was_found_is_shown_after_a_blink_too() {
     let mut bench = Bench::ready(1);
-    bench.is_of_our_kind("gw1", LEASE);
+    bench.runs_this_program("gw1", LEASE);
     bench.change(Key::Kind(vni(1)), Some(Value::Kind(Kind::Idle)), None);
     let rows = bench.settle();
     assert_eq!(rows[0].write, Write::Claim);

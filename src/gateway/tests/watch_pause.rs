@@ -7,12 +7,12 @@ const VNIS: u32 = 600;
 /// `gw1`, and `gw2` with all VNIs, which runs this program or is a Go wmgwd.
 fn pair(of_our_kind: bool) -> Bench {
     let mut bench = Bench::ready(VNIS);
-    bench.is_of_our_kind("gw1", LEASE);
+    bench.runs_this_program("gw1", LEASE);
     let node = Key::Node(name("gw2"));
     let points = Value::Points(vec![1 << 63]);
     bench.change(node, Some(points), Some(OTHERS_LEASE));
     if of_our_kind {
-        bench.is_of_our_kind("gw2", OTHERS_LEASE);
+        bench.runs_this_program("gw2", OTHERS_LEASE);
     }
     for number in 1..=VNIS {
         bench.row(vni(number), 1, "gw2");
@@ -117,7 +117,7 @@ fn the_watch_goes_on_where_a_rest_is_of_no_use() {
         let node = Key::Node(name("gw3"));
         bench.change(node, Some(Value::Points(points)), Some(LeaseId(9)));
         if of_our_kind {
-            bench.is_of_our_kind("gw3", LeaseId(9));
+            bench.runs_this_program("gw3", LeaseId(9));
         }
         bench.settle();
         ends(&mut bench, "gw2");

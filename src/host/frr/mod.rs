@@ -226,7 +226,7 @@ impl Router for Frr {
         let claimed = self
             .filter
             .claim(&self.vtysh, bgpd, self.batch, &wanted.show, permit);
-        self.svi.claimed(&wanted.show, self.filter.yields());
+        self.svi.note_claimed(&wanted.show, self.filter.yields());
         // Without its EVPN routes a VNI is unreachable here: do not draw its traffic.
         let failed: BTreeSet<Vni> = claimed.iter().map(|failure| failure.vni).collect();
         failures.extend(claimed);
@@ -267,7 +267,7 @@ impl Router for Frr {
     fn readvertise(&mut self, permit: &dyn Fn() -> bool) -> Result<Readvertised, Error> {
         if self.filter.take_was_open() {
             let existing = Bridges::default().vnis(self.range);
-            self.svi.was_open(existing.unwrap_or_default());
+            self.svi.filter_was_open(existing.unwrap_or_default());
         }
         let Some(asn) = self.filter.asn() else {
             return Ok(Readvertised::default());

@@ -128,7 +128,7 @@ impl Watched {
 impl Svi {
     /// The filter has just begun to let the routes of `vnis` out. With `doubtful`, bgpd may drop them soon, so the next
     /// look includes them. Without it, only the next audit of FRR does.
-    pub fn claimed(&mut self, vnis: &[Vni], doubtful: bool) {
+    pub fn note_claimed(&mut self, vnis: &[Vni], doubtful: bool) {
         let watched = Watched::new(clock::now(), doubtful);
         self.watched.extend(vnis.iter().map(|vni| (*vni, watched)));
     }
@@ -142,7 +142,7 @@ impl Svi {
 
     /// The filter was open, so bgpd may have advertised the routes of all `vnis`. If bgpd then dropped a route without
     /// a withdrawal, its peers still have it. The module brings such a route back, and the closed filter withdraws it.
-    pub fn was_open(&mut self, vnis: BTreeSet<Vni>) {
+    pub fn filter_was_open(&mut self, vnis: BTreeSet<Vni>) {
         self.stale = vnis;
     }
 

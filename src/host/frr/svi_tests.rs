@@ -133,7 +133,7 @@ fn an_inbound_filter_mends_it() {
 fn looks_become_rarer_and_end() {
     let mut svi = Svi::default();
     assert_eq!(svi.again(clock::now()), None);
-    svi.claimed(&[vni(1)], true);
+    svi.note_claimed(&[vni(1)], true);
     let at = |svi: &Svi, seconds| svi.again(clock::now() + Duration::from_secs(seconds));
     assert_eq!(at(&svi, 0), Some(LOOKS[0]));
     assert!(at(&svi, 12).is_some_and(|again| (3..4).contains(&again.as_secs())));

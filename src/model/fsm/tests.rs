@@ -17,8 +17,8 @@ fn reached() -> View {
         reached: true,
         gives_up: false,
         withdrawn: false,
-        let_go: true,
-        other_is_idle: false,
+        former_is_silent: true,
+        repair_is_overdue: false,
     }
 }
 
@@ -257,7 +257,7 @@ fn the_survivor_of_a_migration_mends_it() {
         );
         // The other may live, and show the VNI until it hears that its lease was ended.
         let early = View {
-            let_go: false,
+            former_is_silent: false,
             ..reached()
         };
         assert_eq!(propose(&owner_lost, Role::Successor, &early), None);
@@ -268,7 +268,7 @@ fn the_survivor_of_a_migration_mends_it() {
             ..reached()
         };
         let acts = View {
-            other_is_idle: true,
+            repair_is_overdue: true,
             ..patient
         };
         for (state, write) in [(owner_lost, Write::Vacate), (successor_lost, Write::Pull)] {
