@@ -299,9 +299,9 @@ impl FrrThread<'_> {
     /// | `neigh_suppress` of VXLAN ports | off | logged |
     /// | the table `arp wmgwd` | what was put into it | put back; logged ([`gate`](crate::daemon::gate)) |
     ///
-    /// One audit takes four runs of vtysh, whatever the number of VNIs: the running configurations of bgpd and ospfd,
-    /// bgpd's route targets (if a VNI is advertised and the filter is a list) and zebra's addresses; a fifth asks for
-    /// the type-2 routes. Besides, ospfd is asked for one cost each second over its vty socket: a reload of FRR changes
+    /// One audit asks four questions over FRR's vty sockets, whatever the number of VNIs: the running configurations of
+    /// bgpd and ospfd, bgpd's route targets (if a VNI is advertised and the filter is a list) and zebra's addresses; a
+    /// fifth asks for the type-2 routes. It runs vtysh only to repair. Besides, ospfd is asked for one cost each second over its vty socket: a reload of FRR changes
     /// it, and brings an audit at once ([`Router::is_suspect`]). No order puts an audit off ([`Audits`]), and the
     /// kernel's has a thread of its own ([`host_monitor`](crate::daemon::host_monitor)).
     fn audit(&mut self) -> Vec<Vni> {

@@ -188,8 +188,8 @@ pub trait Router: Send {
     }
 
     /// Looks whether FRR still has what [`Router::apply`] gave it: a reload of its configuration takes that
-    /// away without a restart. Returns the VNIs that have to be applied again. A few short runs of vtysh, so
-    /// meant for the audit. `permit` is asked before route targets that the operator changed are followed.
+    /// away without a restart. Returns the VNIs that have to be applied again. A few questions over FRR's vty
+    /// sockets, so meant for the audit. `permit` is asked before route targets that the operator changed are followed.
     ///
     /// # Errors
     /// A daemon did not say. What was found of the other is told by [`Router::take_lost`].

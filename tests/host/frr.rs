@@ -382,8 +382,8 @@ fn daemons_that_stop_and_start() {
 }
 
 /// Input: a zebra that is held up, with a small socket, while addresses are added to forty bridges, so that it loses
-/// some. Output: the next audit has it told of them; each has its OSPF network and its type-2 route. An audit takes
-/// four runs of vtysh, whatever the number of VNIs that are advertised.
+/// some. Output: the next audit has it told of them; each has its OSPF network and its type-2 route. An audit that
+/// finds nothing runs no vtysh, whatever the number of VNIs that are advertised.
 #[test]
 fn addresses_that_zebra_missed_are_made_up_for() {
     namespace::run(
@@ -433,8 +433,9 @@ fn addresses_that_zebra_missed_are_made_up_for() {
             applied(&mut frr, &claims);
             namespace::sh("rm /run/runs");
             frr.drifted(&|| true).unwrap();
-            let runs = std::fs::read_to_string("/run/runs").unwrap();
-            assert_eq!(runs, "bgpd\nbgpd\nospfd\nzebra\n");
+            // It asks over the vty sockets.
+            let runs = std::fs::read_to_string("/run/runs").unwrap_or_default();
+            assert_eq!(runs, "");
         },
     );
 }
