@@ -275,7 +275,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     // (The thread `frr` tells of FRR's daemons.)
     let needs_looks = config.track.iter().any(|sign| sign != Sign::Frr);
     if let Some(source) = host.signs(tracked).filter(|_| needs_looks) {
-        signs::spawn(source, events.clone())?;
+        signs::spawn(source, metrics.clone(), events.clone())?;
     }
     let worker = Worker {
         gateway,

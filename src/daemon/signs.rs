@@ -5,8 +5,10 @@ use crate::gateway::Event;
 use crate::host::news::News;
 use crate::host::signs::{Source, bad};
 use crate::model::fitness::{Sign, SignSet, SignState};
+use crate::telemetry::metrics::Metrics;
 use log::{info, warn};
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
@@ -23,7 +25,7 @@ const GATHER: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// The thread cannot be started.
-pub fn spawn(mut source: Source, events: Sender<Event>) -> io::Result<()> {
+pub fn spawn(mut source: Source, metrics: Arc<Metrics>, events: Sender<Event>) -> io::Result<()> {
     Builder::new().name("signs".to_owned()).spawn(move || {
         let news = match News::open() {
             Ok(news) => Some(news),
@@ -35,6 +37,7 @@ pub fn spawn(mut source: Source, events: Sender<Event>) -> io::Result<()> {
         let mut told = SignSet::NONE;
         loop {
             let states = source.look();
+            metrics.neighbours(source.neighbours());
             let found = bad(&states);
             if found != told {
                 tell(&states, told);

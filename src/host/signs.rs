@@ -63,6 +63,15 @@ impl Source {
         }
     }
 
+    /// How many EVPN sessions are established and on how many interfaces an OSPF adjacency is full, as the last look
+    /// found it; `None` where FRR did not answer.
+    pub fn neighbours(&self) -> [Option<usize>; 2] {
+        match self {
+            Source::Host(reader) => [reader.evpn.neighbours, reader.ospf.neighbours],
+            Source::File(_) => [None, None],
+        }
+    }
+
     /// Whether it has to be looked at again soon, to be sure.
     pub fn suspects(&self) -> bool {
         match self {
@@ -253,11 +262,14 @@ fn with_carrier(holders: BTreeSet<String>, all: &[Interface]) -> Found {
 struct Looks {
     was_good: bool,
     bad_in_a_row: u8,
+    /// How many neighbours the last look found; `None` if FRR did not answer.
+    neighbours: Option<usize>,
 }
 
 impl Looks {
     /// So many neighbours were found, or the daemon did not say.
     fn take(&mut self, neighbours: Option<usize>, what: &str) -> SignState {
+        self.neighbours = neighbours;
         match neighbours {
             None => {
                 self.bad_in_a_row = 0;

@@ -175,6 +175,8 @@ pub struct Metrics {
     grants_refused: Counter,
     gates_lost: Counter,
     witnesses: AtomicU64,
+    /// Of EVPN and OSPF, one more than there are; 0 if that is not known.
+    neighbours: [AtomicI64; 2],
     proofs_lost: Counter,
     beats_late: Counter,
     beats_answered: Counter,
@@ -206,6 +208,14 @@ impl Metrics {
     /// How well the node can forward, as it publishes it.
     pub fn fitness(&self, fitness: Fitness) {
         *self.fitness.lock().expect("no holder of this lock panics") = fitness;
+    }
+
+    /// So many EVPN sessions are established, and so many interfaces have a full OSPF adjacency.
+    pub fn neighbours(&self, found: [Option<usize>; 2]) {
+        for (kept, found) in self.neighbours.iter().zip(found) {
+            let found = found.and_then(|found| i64::try_from(found).ok());
+            kept.store(found.map_or(0, |found| found + 1), Ordering::Relaxed);
+        }
     }
 
     /// The daemon started at `started_at`, in seconds since 1970 (UTC), with the lease of a run before or without.

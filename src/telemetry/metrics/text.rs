@@ -415,6 +415,22 @@ fn about_etcd(page: &mut Page, metrics: &Metrics, now: Time) {
 }
 
 fn about_the_host(page: &mut Page, metrics: &Metrics) {
+    let counts = metrics
+        .neighbours
+        .iter()
+        .map(|it| it.load(Ordering::Relaxed) - 1);
+    let counts = ["evpn", "ospf"].into_iter().zip(counts);
+    let known: Vec<_> = counts.filter(|(_, count)| *count >= 0).collect();
+    if !known.is_empty() {
+        page.begin(
+            "neighbours",
+            "gauge",
+            "Established BGP sessions for EVPN, and interfaces with a full OSPF adjacency.",
+        );
+    }
+    for (protocol, count) in known {
+        page.sample("neighbours", &[("protocol", protocol)], count);
+    }
     let fitness = metrics.present_fitness();
     page.single(
         "fitness_rank",
@@ -517,6 +533,7 @@ mod tests {
         metrics.renewed(Duration::from_millis(3), "http://etcd1:2379".into());
         metrics.repaired(Repair::Frr, 2);
         metrics.frr_refused(4);
+        metrics.neighbours([Some(2), None]);
         let about = About {
             name: "a\"b\\c".parse().unwrap(),
             range: VniRange::new(Vni::MIN, Vni::new(50).unwrap()).unwrap(),
@@ -550,6 +567,7 @@ mod tests {
             r#"wmgwd_repairs_total{what="frr"} 2"#,
             "wmgwd_frr_refusals_total 4",
             "wmgwd_oldest_transition_seconds 0",
+            r#"wmgwd_neighbours{protocol="evpn"} 2"#,
             "wmgwd_vnis_without_owner 50",
         ] {
             assert!(
