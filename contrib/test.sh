@@ -48,15 +48,5 @@ if [[ $(etcd --version) != *" 3.5."* ]]; then
 	fi
 fi
 
-say "the package under systemd, on machines of Debian bookworm"
-contrib/deb.sh --binary target/debug/wmgwd --output target/machines
-status=0
-contrib/machines.sh --package target/machines/wmgwd_*.deb --dir "$work" || status=$?
-case $status in
-0) ;;
-3) echo "contrib/test.sh: SKIPPED: the machine's mirror of Debian does not have the packages" >&2 ;;
-*) exit "$status" ;;
-esac
-
 say "static binary"
 contrib/static.sh
