@@ -213,7 +213,7 @@ fn a_witness_that_serves_nothing_proves_the_survivor() {
         client.get(&contact.bytes()).unwrap().kvs.is_empty(),
         "its lease is revoked"
     );
-    eventually("the survivor names nobody", || {
+    eventually("the survivor names no witness", || {
         (named(&client, &nodes[1]) == Some(Vec::new())).then_some(())
     });
     assert_eq!(nodes[1].logged("is evicted"), 0);
@@ -291,7 +291,7 @@ fn a_dead_daemon_costs_nothing() {
 }
 
 /// Input: the guard of one of three is killed. Output: its daemon has another one at once, which goes on where the
-/// first ended: nobody is evicted, no VNI moves.
+/// first ended: no node is evicted, no VNI moves.
 #[test]
 fn a_dead_guard_costs_no_vni() {
     let etcd = Etcd::start();
@@ -332,7 +332,7 @@ fn who_leaves_says_so() {
     assert_eq!(last, [None, Some(Standing::Released)]);
     until_settled(&client, &[&nodes[1]]);
     // The last one is proved by its lease alone.
-    eventually("it names nobody", || {
+    eventually("it names no witness", || {
         (named(&client, &nodes[1]) == Some(Vec::new())).then_some(())
     });
 }
@@ -355,7 +355,7 @@ fn without_a_window_there_is_nothing_of_it() {
 }
 
 /// Input: of three nodes, all datagrams from one are dropped, then those to it, then both; each until it is proved
-/// otherwise. Output: it proves itself by its lease, or by who hears it; nobody is evicted, no VNI moves, none is
+/// otherwise. Output: it proves itself by its lease, or by the nodes that hear it; no node is evicted, no VNI moves, none is
 /// unserved for a moment; once datagrams pass, all name each other again.
 #[test]
 fn dropped_datagrams_move_nothing() {
@@ -386,7 +386,7 @@ fn dropped_datagrams_move_nothing() {
                 let match_it = format!("ip {direction} {} meta l4proto udp", address(1));
                 run("nft", &format!("add rule ip drops input {match_it} drop"));
             }
-            eventually("it names nobody, and nobody names it", || {
+            eventually("it names no witness, and no node names it", || {
                 let it = nodes[0].name.to_string();
                 let is_alone = named(&client, &nodes[0]) == Some(Vec::new());
                 let is_named = |node: &Node| named(&client, node).unwrap().contains(&it);

@@ -3,7 +3,7 @@
 use crate::etcd::{Client, Renewal};
 use crate::guard::supervisor::Predecessor;
 use crate::model::types::{Lease, NodeName};
-use crate::schema::{self, Key, Value};
+use crate::schema::{self, Key};
 use crate::sys::clock;
 use crate::telemetry::log_text::{Complaint, chain};
 use crate::witness::message::Known;
@@ -63,13 +63,7 @@ fn look(client: &Client, me: &NodeName, lease: Lease, known: &Known) -> Option<O
     while clock::now() < lease.valid_until {
         match client.get(&key.bytes()) {
             Ok(reply) => {
-                let held = reply.kvs.first().map(|kv| {
-                    let standing = match schema::read_value(&key, &kv.value).0 {
-                        Value::Standing(standing) => Some(standing),
-                        _ => None,
-                    };
-                    (kv.mod_revision, kv.lease, standing)
-                });
+                let held = reply.kvs.first().map(schema::witness::held);
                 return Some(owner::taken_over(known, held));
             }
             Err(error) => warn!("cannot read the epoch of the run before: {}", chain(&error)),

@@ -333,7 +333,7 @@ impl Fence {
                 self.see_to_grants(&mut state);
             }
             state.gate.admit(on.into_iter(), clock::now());
-            // Before one answers that the kernel does not hold.
+            // The guard must know that the kernel lease is not complete before a VNI outside of it answers.
             state.tell_gate();
         }
         let outcomes: Vec<(Vni, ArpOutcome, Option<Error>)> = switches
@@ -481,7 +481,7 @@ impl Fence {
     /// There is no guard and none could be started.
     pub fn check_guard(&self) -> Result<GuardCheck, guard::Error> {
         let check = self.replace_lost_guard();
-        self.look_after_grants();
+        self.see_to_grants(&mut self.state());
         self.metrics.guard(check.is_ok());
         if matches!(check, Ok(GuardCheck::Fenced)) {
             let mut state = self.state();
@@ -500,10 +500,6 @@ impl Fence {
     }
 
     /// Takes in what the guard has granted, and grants in its place if it has not.
-    fn look_after_grants(&self) {
-        self.see_to_grants(&mut self.state());
-    }
-
     fn see_to_grants(&self, state: &mut State) {
         let State { gate, guard, .. } = &mut *state;
         let grants = guard.grants();
@@ -681,7 +677,7 @@ impl State {
         refused
     }
 
-    /// There is proof again: who was silenced for lack of it answers. Says whether all do.
+    /// There is proof again: switches the VNIs on that were silenced for lack of it. Returns whether all answer.
     fn resume(&mut self, margin: Duration) -> bool {
         let silent = std::mem::take(&mut self.suspended);
         for &vni in silent.intersection(&self.answering) {
@@ -763,7 +759,7 @@ impl State {
         for vni in self.gate.strangers(&self.answering) {
             match self.kernel.silence(vni) {
                 Ok(()) => silent.push(vni),
-                // Tried again when the fence comes down, and gated until then.
+                // The thread `fence` tries again when it silences ARP. Until then the bridge stays in the table.
                 Err(_) => drop(self.answering.insert(vni)),
             }
         }

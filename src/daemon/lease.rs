@@ -86,7 +86,7 @@ impl LeaseKeeper {
         let standing = fence.clone();
         Builder::new()
             .name("fence".to_owned())
-            .spawn(move || stand(&standing))?;
+            .spawn(move || keep_watch(&standing))?;
         let (kept, told) = (fence.clone(), events.clone());
         Builder::new()
             .name("guard_check".to_owned())
@@ -127,7 +127,7 @@ impl LeaseKeeper {
 }
 
 /// Thread `fence`.
-fn stand(fence: &Fence) {
+fn keep_watch(fence: &Fence) {
     let mut complaint = Complaint::default();
     loop {
         let outcome = fence.keep_watch();
@@ -397,7 +397,7 @@ mod tests {
             .expect("a timer can be had");
         fence.set_lease(Some(Lease {
             id: LeaseId(1),
-            valid_until: Time::since_boot(Duration::MAX),
+            valid_until: Time::NEVER,
         }));
         let (events, inbox) = channel();
         let mut complaint = Complaint::default();
@@ -421,7 +421,7 @@ mod tests {
         let fence = Arc::new(fence.expect("a timer can be had"));
         let adopted = Some(Lease {
             id: LeaseId(1),
-            valid_until: Time::since_boot(Duration::MAX),
+            valid_until: Time::NEVER,
         });
         let (events, _inbox) = channel();
         let timing = Timing::new(Duration::from_secs(5)).expect("long enough");

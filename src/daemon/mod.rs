@@ -11,6 +11,7 @@ pub mod lease;
 pub mod observer;
 mod proof;
 pub mod readvertise;
+mod rewatch;
 pub mod signs;
 pub mod watch_pause;
 pub mod witness;

@@ -9,6 +9,7 @@
 //! not get there, it takes a snapshot itself.
 
 use crate::daemon::history::{History, Progress};
+use crate::daemon::rewatch::follow_failures;
 use crate::daemon::watch_pause::PauseSwitch;
 use crate::etcd::{Client, Error, KeyValue, WatchBatch, WatchEvent};
 use crate::gateway::Event;
@@ -30,8 +31,6 @@ use std::time::Duration;
 const BOUND: Duration = Duration::from_secs(10);
 /// How often etcd is asked how new it is.
 const POLL: Duration = Duration::from_secs(2);
-/// How soon after another watch was begun, since an endpoint did not answer, the next is.
-const AGAIN: Duration = Duration::from_secs(1);
 /// So many deletions at once mean that a node died that served many VNIs: those who take them over may wish that
 /// the watch pauses.
 const MASS_EXPIRY: usize = 256;
@@ -101,10 +100,9 @@ impl Observer {
 
     /// Thread `rewatch`.
     fn watch_again(&self) {
-        let failures = self.client.failures();
-        while let Ok(endpoint) = failures.recv() {
+        follow_failures(&self.client, |endpoint| {
             if endpoint != self.at.load(Ordering::Relaxed) {
-                continue;
+                return false;
             }
             let (generation, last) = {
                 let progress = self.history.lock();
@@ -119,10 +117,8 @@ impl Observer {
             if let Err(error) = self.clone().spawn_watch(generation, last) {
                 warn!("cannot start the thread `watch`: {error}");
             }
-            // An etcd that is slow everywhere must not make thread after thread.
-            sleep(AGAIN);
-            while failures.try_recv().is_ok() {}
-        }
+            true
+        });
     }
 
     fn is_current(&self, generation: u32) -> bool {

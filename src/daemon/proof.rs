@@ -9,9 +9,6 @@ use crate::witness::siphash::Key;
 use crate::witness::{Epoch, Number};
 use std::time::Duration;
 
-/// The end of what has none.
-const NEVER: Time = Time::since_boot(Duration::MAX);
-
 /// The proof, as far as the daemon knows it: never longer than the guard's.
 #[derive(Debug)]
 pub struct Proof {
@@ -31,7 +28,7 @@ impl Default for Proof {
     fn default() -> Proof {
         Proof {
             lease: None,
-            witnessed: NEVER,
+            witnessed: Time::NEVER,
             is_ended: false,
             key: None,
             in_place: None,
@@ -128,7 +125,7 @@ impl Proof {
         }
         self.epochs.clone_from(&report.epochs);
         let ends = self.epochs.iter().map(|(_, until)| *until);
-        self.witnessed = ends.min().unwrap_or(NEVER);
+        self.witnessed = ends.min().unwrap_or(Time::NEVER);
     }
 
     /// Whether the lease holds, up to `margin` before its end.
@@ -180,7 +177,7 @@ impl Proof {
                 .as_ref()
                 .is_some_and(|epoch| !epoch.witnesses.is_empty())
         };
-        self.witnessed == NEVER && !names(&self.in_place) && !names(&self.unanswered)
+        self.witnessed == Time::NEVER && !names(&self.in_place) && !names(&self.unanswered)
     }
 }
 

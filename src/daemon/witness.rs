@@ -22,7 +22,7 @@ use crate::witness::message::{Order, Peer, Report};
 use crate::witness::owner::{self, Answer, Candidate, Owner};
 use crate::witness::siphash::Key;
 use crate::witness::voter::{self, Ballot, Change, Voted, Voter};
-use crate::witness::{Contact, Number, Run, Standing};
+use crate::witness::{Contact, Epoch, Held, Number, Run};
 use log::{debug, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{BTreeMap, BTreeSet};
@@ -647,13 +647,11 @@ impl Thread {
         match act {
             owner::Act::Tell(order) => {
                 if let Order::Propose(epoch) = &order {
-                    let names = epoch.witnesses.iter().map(|it| value(it.name.as_str()));
-                    let names: Vec<_> = names.collect();
                     debug!(
                         "epoch={:016x} window={:?} witnesses={}",
                         epoch.number.0,
                         epoch.window,
-                        names.join(",")
+                        names(epoch)
                     );
                 }
                 self.tell(&order);
@@ -727,13 +725,11 @@ impl Thread {
         let Some(epoch) = epoch else {
             return;
         };
-        let names = epoch.witnesses.iter().map(|it| value(it.name.as_str()));
-        let names: Vec<_> = names.collect();
-        match names.is_empty() {
+        match epoch.witnesses.is_empty() {
             true => info!("no witness proves this node: its lease alone decides"),
             false => info!(
                 "witnesses={} window={:?}: they end this node's lease early if it is dead",
-                names.join(","),
+                names(epoch),
                 epoch.window
             ),
         }
@@ -762,11 +758,7 @@ impl Thread {
         self.follow_lease();
     }
 
-    fn see_own(
-        &mut self,
-        revision: Revision,
-        held: Option<(Revision, Option<LeaseId>, Option<Standing>)>,
-    ) {
+    fn see_own(&mut self, revision: Revision, held: Option<Held>) {
         let held = match &held {
             None => None,
             Some((_, lease, Some(standing))) => Some((*lease, standing)),
@@ -810,6 +802,12 @@ impl Thread {
     fn owner_has_proof(&self, lease: Option<LeaseId>) -> bool {
         self.owner.reported_until(lease) > Time::default()
     }
+}
+
+/// The names of an epoch's witnesses, as the log has them.
+fn names(epoch: &Epoch) -> String {
+    let names = epoch.witnesses.iter().map(|it| value(it.name.as_str()));
+    names.collect::<Vec<_>>().join(",")
 }
 
 /// How long a call to an endpoint of etcd may take, if others may take `longest`: all of it is repeated. Where there is

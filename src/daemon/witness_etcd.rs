@@ -1,5 +1,6 @@
 //! What thread `witness` has etcd do: the threads `witness_watch`, `witness_write` and `witness_vote`.
 
+use super::rewatch::follow_failures;
 use super::witness::{Input, Post};
 use crate::etcd::{Client, Error, KeyValue, Txn, WatchEvent};
 use crate::model::types::{LeaseId, Revision};
@@ -155,12 +156,11 @@ impl Writer {
 
     /// Thread `witness_rewatch`.
     fn watch_again(&self) {
-        let failures = self.client.failures();
-        while let Ok(endpoint) = failures.recv() {
+        follow_failures(&self.client, |endpoint| {
             let generation = {
                 let mut watch = self.state();
                 if watch.endpoint != endpoint {
-                    continue;
+                    return false;
                 }
                 watch.generation += 1;
                 watch.generation
@@ -168,10 +168,8 @@ impl Writer {
             if let Err(error) = self.spawn_watch(generation) {
                 warn!("cannot start the thread `witness_watch`: {error}");
             }
-            // An etcd that is slow everywhere must not make thread after thread.
-            sleep(LONGEST_PAUSE);
-            while failures.try_recv().is_ok() {}
-        }
+            true
+        });
     }
 
     fn follow_while_current(&self, generation: u32) {
@@ -275,22 +273,17 @@ impl Writer {
 /// What a key holds; `None` as the value if it was deleted.
 fn change(kv: &KeyValue, value: Option<&[u8]>) -> Option<Change> {
     let key = Key::read(&kv.key).ok()?;
+    if let Key::Epoch(name) = key {
+        let held = value.map(|_| schema::witness::held(kv));
+        return Some(Change::Epoch(name, held));
+    }
     let value = value.map(|bytes| schema::read_value(&key, bytes).0);
-    Some(match key {
-        Key::Contact(name) => {
-            let contact = match value {
-                Some(Value::Contact(contact)) => kv.lease.map(|lease| (lease, contact)),
-                _ => None,
-            };
-            Change::Contact(name, contact)
-        }
-        Key::Epoch(name) => {
-            let held = value.map(|value| match value {
-                Value::Standing(standing) => (kv.mod_revision, kv.lease, Some(standing)),
-                _ => (kv.mod_revision, kv.lease, None),
-            });
-            Change::Epoch(name, held)
-        }
-        _ => return None,
-    })
+    let Key::Contact(name) = key else {
+        return None;
+    };
+    let contact = match value {
+        Some(Value::Contact(contact)) => kv.lease.map(|lease| (lease, contact)),
+        _ => None,
+    };
+    Some(Change::Contact(name, contact))
 }

@@ -51,7 +51,7 @@ const GIVE_UP: Duration = Duration::from_secs(300);
 /// How often the kernel lease is prolonged at most: each change of a table restarts the dumps of other programs.
 const GRANTS: Duration = Duration::from_millis(250);
 /// What the kernel was granted by another guard is not known: it may be anything.
-const UNKNOWN: Time = Time::since_boot(Duration::MAX);
+const UNKNOWN: Time = Time::NEVER;
 
 /// Protects the guard from the OOM killer and from the end of the daemon's terminal, and names it in `ps`. Failures are
 /// ignored: a guard without this is better than none.

@@ -28,11 +28,10 @@
 //! ```
 
 use super::words;
-use crate::model::types::{Lease, LeaseId, Time, Vni};
+use crate::model::types::{Lease, Time, Vni};
 use crate::witness::message::{self, Known};
 use core::net::IpAddr;
 use std::fmt::{Display, Write};
-use std::time::Duration;
 
 /// Part of a guard's arguments: a daemon does not take over the guard of a version that says things otherwise.
 pub const VERSION: &str = "5";
@@ -131,7 +130,7 @@ impl Order {
         let mut words = line.split_ascii_whitespace();
         let order = match words.next()? {
             "hello" => Order::Hello,
-            "lease" => Order::Lease(read_lease(&mut words)?),
+            "lease" => Order::Lease(words::read_lease(&mut words)?),
             "serves" => {
                 return words
                     .map(read_served)
@@ -180,7 +179,7 @@ impl Greeting {
             "busy" => Greeting::Busy,
             "fresh" => Greeting::Fresh,
             "orphan" => {
-                let lease = read_lease(&mut words)?;
+                let lease = words::read_lease(&mut words)?;
                 Greeting::Orphan(lease, words::read_known(lease, &mut words)?)
             }
             _ => return None,
@@ -193,9 +192,9 @@ impl Report {
     /// The line, with its end.
     pub fn line(&self) -> String {
         match self {
-            Report::Heard(until) => format!("heard {}\n", until.as_duration().as_nanos()),
+            Report::Heard(until) => format!("heard {}\n", words::time_word(*until)),
             Report::Granted { until, refused } => {
-                format!("granted {} {refused}\n", until.as_duration().as_nanos())
+                format!("granted {} {refused}\n", words::time_word(*until))
             }
             Report::Refused(reason) => words_line("refused", reason.split_ascii_whitespace()),
             Report::Fenced => "fenced\n".to_owned(),
@@ -208,9 +207,9 @@ impl Report {
     pub fn read(line: &str) -> Option<Report> {
         let mut words = line.split_ascii_whitespace();
         let report = match words.next()? {
-            "heard" => Report::Heard(read_time(&mut words)?),
+            "heard" => Report::Heard(words::read_time(words.next()?)?),
             "granted" => Report::Granted {
-                until: read_time(&mut words)?,
+                until: words::read_time(words.next()?)?,
                 refused: words.next()?.parse().ok()?,
             },
             "refused" => {
@@ -226,22 +225,7 @@ impl Report {
 }
 
 fn lease_line(word: &str, lease: Lease) -> String {
-    format!(
-        "{word} {} {}\n",
-        lease.id.0,
-        lease.valid_until.as_duration().as_nanos()
-    )
-}
-
-fn read_lease<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Lease> {
-    let id = LeaseId(words.next()?.parse().ok()?);
-    let valid_until = read_time(words)?;
-    Some(Lease { id, valid_until })
-}
-
-fn read_time<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Time> {
-    let nanos = words.next()?.parse().ok()?;
-    Some(Time::since_boot(Duration::from_nanos(nanos)))
+    format!("{word} {}\n", words::lease_words(lease))
 }
 
 fn words_line(word: &str, words: impl Iterator<Item = impl Display>) -> String {
@@ -263,7 +247,9 @@ fn read_served(word: &str) -> Option<(Vni, u32)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::model::types::LeaseId;
     use crate::witness::siphash::Key;
+    use std::time::Duration;
 
     #[test]
     fn lines_read_back() {

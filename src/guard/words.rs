@@ -14,7 +14,7 @@ use crate::witness::{Epoch, Number, Run, Witness};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Stands for what there is none of.
+/// The word for an absent part.
 const NONE: &str = "-";
 
 /// The line of an order, without its end.
@@ -29,7 +29,7 @@ pub fn order(order: &Order) -> String {
         } => format!(
             "begin {} {} {} {} {}",
             lease_words(*lease),
-            key_word(key),
+            key.hex(),
             some(in_place.as_ref().map(epoch_word)),
             time_word(*proved),
             some(unanswered.as_ref().map(epoch_word)),
@@ -42,7 +42,7 @@ pub fn order(order: &Order) -> String {
             let mut line = "peers".to_owned();
             for peer in peers {
                 let (lease, run, address) = (peer.lease.0, peer.run.0, peer.address);
-                let key = key_word(&peer.link);
+                let key = peer.link.hex();
                 // Writing to a string does not fail.
                 let _ = write!(
                     line,
@@ -61,7 +61,7 @@ pub fn read_order(line: &str) -> Option<Order> {
     let order = match words.next()? {
         "begin" => Order::Begin {
             lease: read_lease(&mut words)?,
-            key: read_key(words.next()?)?,
+            key: Key::read_hex(words.next()?)?,
             in_place: read_some(words.next()?, read_epoch)?,
             proved: read_time(words.next()?)?,
             unanswered: read_some(words.next()?, read_epoch)?,
@@ -121,7 +121,7 @@ pub fn read_report(line: &str) -> Option<Report> {
 pub fn known(known: &Known) -> String {
     format!(
         "{} {} {}",
-        key_word(&known.key),
+        known.key.hex(),
         some(known.in_place.as_ref().map(epoch_word)),
         some(known.unanswered.as_ref().map(epoch_word)),
     )
@@ -137,7 +137,7 @@ pub fn read_known<'a>(
     };
     Some(Some(Known {
         lease,
-        key: read_key(key)?,
+        key: Key::read_hex(key)?,
         in_place: read_some(words.next()?, read_epoch)?,
         unanswered: read_some(words.next()?, read_epoch)?,
     }))
@@ -168,33 +168,23 @@ fn read_list<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<(T, 
     Some(read_some(word, all)?.unwrap_or_default())
 }
 
-fn time_word(time: Time) -> u64 {
+pub(super) fn time_word(time: Time) -> u64 {
     u64::try_from(time.as_duration().as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn read_time(word: &str) -> Option<Time> {
+pub(super) fn read_time(word: &str) -> Option<Time> {
     Some(Time::since_boot(Duration::from_nanos(word.parse().ok()?)))
 }
 
-fn lease_words(lease: Lease) -> String {
+pub(super) fn lease_words(lease: Lease) -> String {
     format!("{} {}", lease.id.0, time_word(lease.valid_until))
 }
 
-fn read_lease<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Lease> {
+pub(super) fn read_lease<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Lease> {
     Some(Lease {
         id: LeaseId(words.next()?.parse().ok()?),
         valid_until: read_time(words.next()?)?,
     })
-}
-
-fn key_word(key: &Key) -> String {
-    format!("{:032x}", u128::from_be_bytes(key.0))
-}
-
-fn read_key(word: &str) -> Option<Key> {
-    let is_plain = word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let key = is_plain.then(|| u128::from_str_radix(word, 16).ok())??;
-    Some(Key(key.to_be_bytes()))
 }
 
 fn epoch_word(epoch: &Epoch) -> String {
@@ -252,7 +242,7 @@ fn read_peer(word: &str) -> Option<Peer> {
     let peer = Peer {
         lease: LeaseId(parts.next()?.parse().ok()?),
         run: Run(parts.next()?.parse().ok()?),
-        link: read_key(parts.next()?)?,
+        link: Key::read_hex(parts.next()?)?,
         address: parts.next()?.parse().ok()?,
         trial: match parts.next()? {
             "0" => false,

@@ -201,6 +201,9 @@ pub struct Time(
 );
 
 impl Time {
+    /// The end of what has none.
+    pub const NEVER: Time = Time::since_boot(Duration::MAX);
+
     /// The time that lies `since_boot` after boot.
     pub const fn since_boot(since_boot: Duration) -> Time {
         Time(nanoseconds(since_boot))

@@ -8,14 +8,14 @@
 //!
 //! Numbers of 64 bits are texts of hexadecimal digits: JSON readers may round them.
 
-use super::Key;
-use crate::etcd::{Compare, Op, OpReply, Txn, TxnReply};
+use super::{Key, Value};
+use crate::etcd::{Compare, KeyValue, Op, OpReply, Txn, TxnReply};
 use crate::model::types::{LeaseId, NodeName, Revision};
 use crate::witness::owner::Answer;
 use crate::witness::siphash;
 use crate::witness::voter::{Ballot, Voted};
 use crate::witness::{
-    Contact, Epoch, LONGEST_WINDOW, MOST, Number, Run, SHORTEST_WINDOW, Standing, Witness,
+    Contact, Epoch, Held, LONGEST_WINDOW, MOST, Number, Run, SHORTEST_WINDOW, Standing, Witness,
 };
 use serde_json::{Value as Json, json};
 use std::time::Duration;
@@ -45,15 +45,9 @@ fn read_hex(json: &Json, name: &str) -> Option<u64> {
 
 /// A node's contact in etcd's bytes.
 pub fn contact_bytes(contact: &Contact) -> Vec<u8> {
-    let (high, low) = contact.key.0.split_at(8);
-    let word = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte))
-    };
     json!({
         "run": hex(contact.run.0),
-        "key": format!("{}{}", hex(word(high)), hex(word(low))),
+        "key": contact.key.hex(),
         "address": contact.address.to_string(),
     })
     .to_string()
@@ -64,12 +58,9 @@ pub(super) fn read_contact(bytes: &[u8]) -> Result<Contact, &'static str> {
     const WHY: &str = "holds no run, key and address for beats";
     let read = || {
         let json: Json = serde_json::from_slice(bytes).ok()?;
-        let key = json.get("key")?.as_str()?;
-        let is_plain = key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let key = is_plain.then(|| u128::from_str_radix(key, 16).ok())??;
         Some(Contact {
             run: Run(read_hex(&json, "run")?),
-            key: siphash::Key(key.to_be_bytes()),
+            key: siphash::Key::read_hex(json.get("key")?.as_str()?)?,
             address: json.get("address")?.as_str()?.parse().ok()?,
         })
     };
@@ -221,16 +212,23 @@ pub fn write_epoch(me: &NodeName, epoch: &Epoch, condition: Revision) -> Txn {
     }
 }
 
+/// What an epoch key holds.
+pub fn held(kv: &KeyValue) -> Held {
+    let value = Key::read(&kv.key).map(|key| super::read_value(&key, &kv.value).0);
+    let standing = match value {
+        Ok(Value::Standing(standing)) => Some(standing),
+        _ => None,
+    };
+    (kv.mod_revision, kv.lease, standing)
+}
+
 /// What etcd's reply to a [`write_epoch`] says.
 pub fn epoch_written(reply: &TxnReply) -> Answer {
     if reply.succeeded {
         return Answer::Written(reply.revision);
     }
     match &reply.responses[..] {
-        [OpReply::Range(range)] => Answer::Refused(range.kvs.first().map(|kv| {
-            let standing = read_standing(&kv.value).ok();
-            (kv.mod_revision, kv.lease, standing)
-        })),
+        [OpReply::Range(range)] => Answer::Refused(range.kvs.first().map(held)),
         _ => Answer::Unknown,
     }
 }

@@ -80,6 +80,18 @@ pub fn link_key(owner: &Key, witness: &Key) -> Key {
 }
 
 impl Datagram {
+    /// A trial, by which a node learns whether another answers. It proves no node.
+    pub fn trial(from: LeaseId, to: LeaseId, run: Run, sent: Time) -> Datagram {
+        Datagram {
+            kind: Kind::Trial,
+            from,
+            to,
+            run,
+            number: Number(0),
+            sent,
+        }
+    }
+
     /// The bytes, sealed with the link's key.
     pub fn seal(&self, link: &Key) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];

@@ -46,7 +46,7 @@ pub mod voter;
 #[cfg(test)]
 mod sim;
 
-use crate::model::types::{LeaseId, NodeName};
+use crate::model::types::{LeaseId, NodeName, Revision};
 use core::net::SocketAddr;
 use siphash::Key;
 use std::time::Duration;
@@ -141,6 +141,9 @@ pub enum Standing {
     /// about to revoke.
     Released,
 }
+
+/// What the key of an owner's epoch holds: its revision, its lease, and the value if that can be read.
+pub type Held = (Revision, Option<LeaseId>, Option<Standing>);
 
 /// What a node publishes, so that others can name it and send it beats.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

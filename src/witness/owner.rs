@@ -14,7 +14,7 @@
 use super::draw::Draw;
 use super::message::{Known, Order, Proof, Report};
 use super::siphash::Key;
-use super::{Epoch, Number, Run, Standing, Witness, choice};
+use super::{Epoch, Held, Number, Run, Standing, Witness, choice};
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub enum Answer {
     /// It is in place, with this revision.
     Written(Revision),
     /// The key was not as its condition says: what it holds instead, and on which lease; `None` if it is absent.
-    Refused(Option<(Revision, Option<LeaseId>, Option<Standing>)>),
+    Refused(Option<Held>),
     /// Anything that is not etcd's own word on the transaction: a timeout, an error, no leader.
     Unknown,
 }
@@ -59,10 +59,7 @@ pub type Epochs = (Option<(Revision, Epoch)>, Option<Epoch>);
 /// What a daemon that takes its predecessor's lease over makes of what the guard knows and of what the node's epoch
 /// key holds (read with a linearizable request, after the guard was asked). `None`: the predecessor was evicted, or
 /// its lease has ended.
-pub fn taken_over(
-    known: &Known,
-    held: Option<(Revision, Option<LeaseId>, Option<Standing>)>,
-) -> Option<Epochs> {
+pub fn taken_over(known: &Known, held: Option<Held>) -> Option<Epochs> {
     let (in_place, unanswered) = (known.in_place.as_ref(), known.unanswered.as_ref());
     match held {
         None if in_place.is_none() => Some((None, unanswered.cloned())),
@@ -122,7 +119,7 @@ pub struct Owner {
     candidates: BTreeMap<NodeName, Candidate>,
     proof: Proof,
     /// The next epoch names no witness: there was no proof under one when it was in place.
-    nobody_next: bool,
+    names_none_next: bool,
     /// When it may name witnesses again, and how long it was shy last.
     named_at: Time,
     shy: Duration,
@@ -151,7 +148,7 @@ impl Owner {
             attempt: None,
             candidates: BTreeMap::new(),
             proof: Proof::default(),
-            nobody_next: false,
+            names_none_next: false,
             named_at: Time::default(),
             shy: SHY,
             doubled: 0,
@@ -177,7 +174,7 @@ impl Owner {
         self.in_place_at = now;
         self.named_at = now;
         self.shy = SHY;
-        self.nobody_next = false;
+        self.names_none_next = false;
         self.proof = Proof::default();
         self.attempt = unanswered.map(|epoch| Attempt {
             epoch,
@@ -312,8 +309,8 @@ impl Owner {
         };
         let number = attempt.epoch.number;
         let proves = |(of, until): &(Number, Time)| *of == number && now < *until;
-        let names_nobody = attempt.epoch.witnesses.is_empty();
-        self.nobody_next = !names_nobody && !self.proof.epochs.iter().any(proves);
+        let names_none = attempt.epoch.witnesses.is_empty();
+        self.names_none_next = !names_none && !self.proof.epochs.iter().any(proves);
         self.in_place = Some((revision, attempt.epoch));
         self.in_place_at = now;
         vec![Act::Tell(Order::InPlace(number))]
@@ -415,7 +412,7 @@ impl Owner {
             .filter(|it| self.is_there(now, it, epoch.window / 2))
             .cloned()
             .collect();
-        if self.nobody_next || window.is_zero() {
+        if self.names_none_next || window.is_zero() {
             let window = epoch.window;
             self.be_shy(now);
             return Some((window, Vec::new()));
@@ -472,7 +469,7 @@ impl Owner {
             (self.shy * 2).min(SHYEST)
         };
         self.named_at = now + self.shy;
-        self.nobody_next = false;
+        self.names_none_next = false;
     }
 
     /// Doubles the window, unless what it was doubled to has not been tried yet.

@@ -18,9 +18,6 @@ use std::time::Duration;
 const TRIAL: Duration = Duration::from_secs(1);
 /// How long news may wait of a node that was heard and proves nothing: one that was only tried.
 const HEARD: Duration = Duration::from_millis(500);
-/// The end of a time that has none.
-const NEVER: Time = Time::since_boot(Duration::MAX);
-
 /// An epoch, with what its witnesses have acknowledged.
 #[derive(Clone, Debug)]
 struct Count {
@@ -42,7 +39,7 @@ impl Count {
     /// Until when so many witnesses as are needed prove the node.
     fn until(&self) -> Time {
         let Some(last_needed) = self.epoch.proving().checked_sub(1) else {
-            return NEVER;
+            return Time::NEVER;
         };
         let mut newest_first = self.acknowledged.clone();
         newest_first.sort_unstable_by(|one, two| two.cmp(one));
@@ -227,12 +224,12 @@ impl Prover {
 
     /// Until when the witnesses prove the node, its lease left aside.
     pub fn witnessed_until(&self) -> Time {
-        self.counts().map(Count::until).min().unwrap_or(NEVER)
+        self.counts().map(Count::until).min().unwrap_or(Time::NEVER)
     }
 
     /// When [`Prover::tick`] is to be called next.
     pub fn next_tick(&self) -> Time {
-        let beat_at = self.shortest_window().map_or(NEVER, |_| self.beat_at);
+        let beat_at = self.shortest_window().map_or(Time::NEVER, |_| self.beat_at);
         beat_at.min(self.trial_at)
     }
 
@@ -361,14 +358,7 @@ impl Prover {
             return Vec::new();
         };
         let trial = |peer: &Peer| {
-            let trial = Datagram {
-                kind: Kind::Trial,
-                from: lease.id,
-                to: peer.lease,
-                run: peer.run,
-                number: Number(0),
-                sent: now,
-            };
+            let trial = Datagram::trial(lease.id, peer.lease, peer.run, now);
             (peer.address, trial.seal(&peer.link))
         };
         let tried = self.peers.iter().filter(|peer| peer.trial);

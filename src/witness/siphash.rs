@@ -9,6 +9,20 @@
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key(pub [u8; 16]);
 
+impl Key {
+    /// Its 32 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.0))
+    }
+
+    /// Reads what [`Key::hex`] wrote.
+    pub fn read_hex(text: &str) -> Option<Key> {
+        let is_plain = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let key = is_plain.then(|| u128::from_str_radix(text, 16).ok())??;
+        Some(Key(key.to_be_bytes()))
+    }
+}
+
 impl std::fmt::Debug for Key {
     /// A key is a secret: it must not reach a log by accident.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

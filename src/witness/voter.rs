@@ -5,7 +5,7 @@
 
 use super::datagram::{Datagram, Kind, LENGTH, Sealed, link_key};
 use super::siphash::Key;
-use super::{Contact, Epoch, Number, Run, Standing, Witness};
+use super::{Contact, Epoch, Held, Number, Run, Standing, Witness};
 use crate::model::types::{LeaseId, NodeName, Revision, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -67,10 +67,7 @@ pub enum Change {
     Contact(NodeName, Option<(LeaseId, Contact)>),
     /// An epoch key: its revision, its lease, what it holds. `None` if it is deleted; what cannot be read has no
     /// [`Standing`].
-    Epoch(
-        NodeName,
-        Option<(Revision, Option<LeaseId>, Option<Standing>)>,
-    ),
+    Epoch(NodeName, Option<Held>),
 }
 
 /// A key as it was read.
@@ -200,12 +197,7 @@ impl Voter {
         }
     }
 
-    fn read_epoch(
-        &mut self,
-        now: Time,
-        owner: NodeName,
-        held: Option<(Revision, Option<LeaseId>, Option<Standing>)>,
-    ) {
+    fn read_epoch(&mut self, now: Time, owner: NodeName, held: Option<Held>) {
         if owner == self.me {
             return;
         }
@@ -361,10 +353,10 @@ impl Voter {
     fn due(&self, owner: &NodeName, watched: &Watched) -> Option<Time> {
         match &watched.standing {
             Some(Standing::Epoch(epoch)) => {
-                let stands = self
+                let is_named = self
                     .lease
                     .is_some_and(|lease| epoch.names(&self.me, lease, self.run));
-                let is_waiting = stands && *owner != self.me && !watched.is_in_flight;
+                let is_waiting = is_named && *owner != self.me && !watched.is_in_flight;
                 let since = watched.acknowledged + epoch.patience();
                 is_waiting.then(|| since.max(watched.vote_at))
             }

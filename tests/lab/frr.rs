@@ -134,7 +134,7 @@ fn routes_given_up_after_a_leak_come_back() {
     filter("neighbor fabric route-map filter-vni out");
     lab.shows(&owners);
     let brought_back = "had been given up to another gateway's, brought back";
-    eventually("it is said", || first.log().contains(brought_back));
+    eventually("the daemon logs it", || first.log().contains(brought_back));
 }
 
 /// Input: a zebra with a small socket that is held up while bridges get their addresses. Output: the daemon says for
@@ -217,7 +217,7 @@ fn a_run_under_another_name_keeps_its_routes() {
         let old = guards();
         lab.signal(&daemon, "KILL");
         if is_stopped {
-            // After its parent's end: the kernel lets go on what is stopped when it has no parent any more.
+            // After its parent's end: the kernel continues a stopped process when its parent has ended.
             shell("kill -STOP $(pgrep -x wmgwd-guard)");
         }
         daemon = lab.start_as("gw1", name, 4, &FAST);

@@ -41,7 +41,7 @@ pub fn look(config: &CheckConfig) -> Facts {
     let (etcd, client) = database(config);
     facts.etcd = Some(etcd);
     let me = config.purpose.name.as_ref();
-    // That the keys cannot be read is said of etcd.
+    // The finding about etcd says that its keys cannot be read.
     facts.beats = me
         .zip(client)
         .and_then(|(me, client)| look_at_beats(me, &client).ok()?);

@@ -6,8 +6,8 @@ use crate::etcd::{Client, Error};
 use crate::model::types::{LeaseId, NodeName};
 use crate::schema::{self, Key, Value, witness::CONTACTS};
 use crate::sys::clock;
+use crate::witness::Contact;
 use crate::witness::datagram::{self, Datagram, Kind, LENGTH, Sealed};
-use crate::witness::{Contact, Number};
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -62,14 +62,7 @@ fn try_all(socket: &UdpSocket, lease: LeaseId, own: &Contact, others: &Contacts)
             if answering.contains(other) {
                 continue;
             }
-            let trial = Datagram {
-                kind: Kind::Trial,
-                from: lease,
-                to: *other,
-                run: contact.run,
-                number: Number(0),
-                sent: clock::now(),
-            };
+            let trial = Datagram::trial(lease, *other, contact.run, clock::now());
             let link = datagram::link_key(&own.key, &contact.key);
             // What cannot be sent is not answered.
             let _ = socket.send_to(&trial.seal(&link), contact.address);

@@ -87,7 +87,7 @@ fn each_seed(usual: u64, scenario: impl Fn(u64) -> Result<(), String>) {
 }
 
 /// Input: clusters of two to five nodes in fair weather, clocks up to 1 % apart. Output: each names as many
-/// witnesses as there can be within seconds; for a minute no proof is lost, nobody
+/// witnesses as there can be within seconds; for a minute no proof is lost, no node
 /// is evicted and nothing is written.
 #[test]
 fn in_fair_weather_nothing_happens() {
@@ -109,7 +109,7 @@ fn in_fair_weather_nothing_happens() {
 }
 
 /// Input: a settled cluster; one node loses its power. Output: it is evicted about a window and a half later, its
-/// lease goes at once, nobody else is evicted or loses its proof.
+/// lease goes at once, no other node is evicted or loses its proof.
 #[test]
 fn a_dead_node_is_evicted_soon() {
     let worst = std::cell::Cell::new(Duration::ZERO);
