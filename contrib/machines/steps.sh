@@ -303,21 +303,35 @@ step_frr_reload() {
 	echo "  costs are back $(((end - begin) / 1000)) ms after the reload"
 }
 
+# The sum of a metric's samples.
+metric() { # MACHINE NAME
+	script_in "$1" 'exec 3<>/dev/tcp/127.0.0.1/9798; printf "GET /metrics HTTP/1.0\r\n\r\n" >&3; cat <&3' 2>/dev/null |
+		awk -v name="$2" '{ sub(/\{.*\}/, "", $1) } $1 == name { sum += $2; seen = 1 } END { print seen ? sum : "none" }'
+}
+
 step_etcd_away() {
 	local machine victim jobs=()
 	victim=$(owner_of_1)
+	with_option "$victim" WMGWD_METRICS=127.0.0.1:9798 in_machine "$victim" systemctl restart wmgwd
+	await_or_go_on 90 is_calm || :
+	expect "etcd away: fencings before" 0 "$(metric "$victim" wmgwd_fencings_total)"
 	for machine in gw2 gw3; do
 		in_machine "$machine" systemctl stop etcd
 	done
 	sleep 15
 	expect "etcd away: status" "etcd away*serves 0*" "$(unit "$victim" StatusText)"
 	expect "etcd away: serve" '' "$(served_by)"
+	# What the alerts WmgwdNothingServed and WmgwdFenced ask for.
+	expect "etcd away: served, of how many, time to the fence" "0 $vnis 0" "$(metric "$victim" wmgwd_vnis_served) \
+$(metric "$victim" wmgwd_vnis) $(metric "$victim" wmgwd_fence_remaining_seconds)"
 	for machine in gw2 gw3; do
 		in_machine "$machine" systemctl start etcd &
 		jobs+=($!)
 	done
 	wait "${jobs[@]}" || :
 	expect "etcd back" served "$(served)"
+	expect "etcd back: fencings" 1 "$(metric "$victim" wmgwd_fencings_total)"
+	in_machine "$victim" systemctl restart wmgwd
 }
 
 # Whether the first unit's stop began and ended before the others' in the boot before.
@@ -443,12 +457,16 @@ step_misspelt() {
 }
 
 step_missing_file() {
-	local victim
-	victim=$(owner_of_1)
-	expect "missing file: reload" 'refused, active' "$(with_option "$victim" WMGWD_CACERT=/nonexistent refused_reload "$victim")"
-	expect "missing file: restart" 'failed, status 2, 0 restarts' \
-		"$(with_option "$victim" WMGWD_CACERT=/nonexistent refused_restart "$victim")"
-	in_machine "$victim" systemctl start wmgwd
+	local victim option
+	for option in WMGWD_CACERT WMGWD_PASSWORD_FILE; do
+		victim=$(owner_of_1)
+		expect "missing file ($option): reload" 'refused, active' \
+			"$(with_option "$victim" "$option=/nonexistent" refused_reload "$victim")"
+		expect "missing file ($option): restart" 'failed, status 2, 0 restarts' \
+			"$(with_option "$victim" "$option=/nonexistent" refused_restart "$victim")"
+		in_machine "$victim" systemctl start wmgwd
+		await_or_go_on 90 is_calm || :
+	done
 }
 
 step_metrics_port() {
