@@ -13,6 +13,7 @@ usage: outages.sh [--frr RELEASE] [OPTIONS OF THE BENCHMARK...]
   --list          names the rows
   --rows A,B      only these (default: all; each takes about a minute)
   --runs N        each row so often
+  --minutes N     how long the row `rest` takes, in which nothing happens (default 1)
   --vnis N  --stations N   size of the network, and how many VNIs have traffic (default 12, 6)
   --json FILE  --svg FILE  everything that was measured; a picture of the outages by VNI
   --wmgwd OPTIONS options for every wmgwd, as one word

@@ -15,12 +15,32 @@ const LEAST: Duration = Duration::from_secs(20);
 /// And how long at most, if packets do not come back.
 const MOST: Duration = Duration::from_secs(60);
 
+/// Where a daemon tells its metrics, inside its gateway.
+const METRICS: &str = "127.0.0.1:9100";
+
+/// What there is none of as long as no gateway dies.
+const ALARMS: [&str; 4] = [
+    "wmgwd_beats_late_total",
+    "wmgwd_proofs_lost_total",
+    "wmgwd_votes_total",
+    "wmgwd_evictions_total",
+];
+
 /// How large the lab is, and what the daemons are told.
 pub struct Shape<'a> {
     pub vnis: u32,
     pub stations: u32,
     pub usr: Option<&'a str>,
     pub options: Vec<&'a str>,
+    /// How long the row `rest` is watched.
+    pub rest: Duration,
+}
+
+/// A counter of early detection.
+pub struct Alarm {
+    pub node: String,
+    pub name: &'static str,
+    pub count: u64,
 }
 
 pub struct Bed<'a> {
@@ -75,6 +95,7 @@ impl<'a> Bed<'a> {
     /// Starts the daemon of a gateway.
     pub fn start(&mut self, node: &str) {
         let fixed = ["--join-hold", "1", "--uids", &self.points[node]];
+        let fixed = [&fixed[..], &["--metrics", METRICS]].concat();
         let options = [&fixed[..], self.options, &self.shape.options].concat();
         let daemon = self.lab.start(node, &options);
         self.daemons.insert(node.to_owned(), daemon);
@@ -172,6 +193,11 @@ impl<'a> Bed<'a> {
         eventually("packets flow both ways", || probe.flows());
     }
 
+    /// Lets the time of the row `rest` pass.
+    pub fn pass(&self) {
+        sleep(self.shape.rest);
+    }
+
     /// From here on packets count.
     pub fn mark(&self) {
         self.probe.as_ref().expect("started in `up`").mark();
@@ -184,6 +210,26 @@ impl<'a> Bed<'a> {
         while begun.elapsed() < LEAST || !probe.flows() && begun.elapsed() < MOST {
             sleep(Duration::from_millis(100));
         }
+    }
+
+    /// What the daemons that run counted of early detection since they were started.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        let counters = |node: &String| {
+            let url = format!("http://{METRICS}/metrics");
+            let page = self
+                .lab
+                .ask(node, &["curl", "--silent", "--max-time", "5", &url]);
+            let counter = |line: &str| {
+                let (name, value) = line.split_once(' ')?;
+                Some(Alarm {
+                    node: node.clone(),
+                    name: ALARMS.into_iter().find(|alarm| *alarm == name)?,
+                    count: value.parse().ok()?,
+                })
+            };
+            page.lines().filter_map(counter).collect::<Vec<_>>()
+        };
+        self.daemons.keys().flat_map(counters).collect()
     }
 
     /// Ends the probe: how each flow went.

@@ -25,6 +25,7 @@ mod table;
 use argh::FromArgs;
 use bed::Shape;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Measures the outages of stations in the lab of contrib/lab.
 #[derive(FromArgs)]
@@ -47,6 +48,9 @@ struct Options {
     /// a directory to lay over /usr in the lab: another FRR (contrib/lab/unpack.sh)
     #[argh(option)]
     usr: Option<String>,
+    /// how many minutes the row `rest` takes
+    #[argh(option, default = "1")]
+    minutes: u64,
     /// options for every wmgwd, one string
     #[argh(option, default = "String::new()")]
     wmgwd: String,
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         stations: options.stations,
         usr: options.usr.as_deref(),
         options: options.wmgwd.split_whitespace().collect(),
+        rest: Duration::from_secs(60 * options.minutes),
     };
     let chosen = rows::ALL
         .iter()
@@ -98,6 +103,7 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             };
             eprintln!("{}", table::line(&result));
+            eprint!("{}", table::alarms(&result));
             results.push(result);
         }
     }

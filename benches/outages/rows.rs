@@ -1,6 +1,6 @@
 //! The rows of the table: what is done to the lab, and whose VNIs suffer.
 
-use crate::bed::{Bed, Shape};
+use crate::bed::{Alarm, Bed, Shape};
 use crate::probe::{Flow, Way};
 use std::thread::sleep;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub struct Outcome {
     pub hit: Vec<Flow>,
     /// All others.
     pub others: Vec<Flow>,
+    /// What the daemons that run at the end counted of early detection.
+    pub alarms: Vec<Alarm>,
 }
 
 impl Row {
@@ -52,6 +54,7 @@ impl Row {
         (self.act)(&mut bed);
         bed.watch();
         let flows = bed.end();
+        let alarms = bed.alarms();
         let after = bed.lab.rows();
         let is_hit = |flow: &Flow| {
             let index = flow.vni as usize - 1;
@@ -63,6 +66,7 @@ impl Row {
             title: self.title,
             hit,
             others,
+            alarms,
         })
     }
 }
@@ -82,6 +86,7 @@ const fn row(name: &'static str, title: &'static str, act: fn(&mut Bed)) -> Row 
 }
 
 pub const ALL: &[Row] = &[
+    row("rest", "nothing happens", |bed| bed.pass()),
     row("drain", "drain (SIGTERM)", drain),
     Row {
         serving: 2,

@@ -1,6 +1,6 @@
 //! What was measured, as a table and as JSON.
 
-use crate::bed::Shape;
+use crate::bed::{Alarm, Shape};
 use crate::probe::{Flow, Way};
 use crate::rows::Outcome;
 use serde_json::{Value, json};
@@ -82,6 +82,13 @@ pub fn spread(outcomes: &[Outcome]) -> String {
     table
 }
 
+/// What the daemons counted of early detection, as far as it is not 0.
+pub fn alarms(outcome: &Outcome) -> String {
+    let counted = outcome.alarms.iter().filter(|alarm| alarm.count > 0);
+    let lines = counted.map(|alarm| format!("  {}: {} {}\n", alarm.node, alarm.name, alarm.count));
+    lines.collect()
+}
+
 pub fn json(shape: &Shape, outcomes: &[Outcome]) -> String {
     let rows = outcomes.iter().map(|outcome| {
         json!({
@@ -89,6 +96,7 @@ pub fn json(shape: &Shape, outcomes: &[Outcome]) -> String {
             "what": outcome.title,
             "hit": outcome.hit.iter().map(flow).collect::<Vec<_>>(),
             "others": outcome.others.iter().map(flow).collect::<Vec<_>>(),
+            "alarms": outcome.alarms.iter().map(alarm).collect::<Vec<_>>(),
         })
     });
     let all = json!({
@@ -97,6 +105,10 @@ pub fn json(shape: &Shape, outcomes: &[Outcome]) -> String {
         "rows": rows.collect::<Vec<_>>(),
     });
     format!("{all:#}\n")
+}
+
+fn alarm(alarm: &Alarm) -> Value {
+    json!({ "node": alarm.node, "name": alarm.name, "count": alarm.count })
 }
 
 fn flow(flow: &Flow) -> Value {
