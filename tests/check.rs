@@ -590,6 +590,7 @@ fn a_gateway_passes_and_each_breakage_is_named() {
     let words: Vec<&str> = default.iter().flat_map(|line| ["-c", line]).collect();
     lab.ask("up1", &[&["vtysh"], &words[..]].concat());
     passes("nothing");
+    signs(&lab);
     for (breakage, level, text, remedy) in breakages() {
         shell(&lab, &breakage);
         let mut told = String::new();
@@ -643,6 +644,23 @@ fn a_gateway_passes_and_each_breakage_is_named() {
     others(&lab);
     passes("the other nodes");
     runs(&lab);
+}
+
+/// What the signs say follows the options that the daemon would have.
+fn signs(lab: &Lab) {
+    let with = |options: &[&str]| check(lab, &[&["--name=gw1", ETCD], options].concat());
+    says(
+        &with(&["--track-uplink=none0"]),
+        "fail",
+        "none0 does not exist: this gateway gives its VNIs to a better one",
+    );
+    for options in [
+        &["--track-uplink=none0", "--track=evpn,frr"][..],
+        &["--track-uplink=none0,uplink", "--track-fabric=underlay"],
+    ] {
+        let said = with(options);
+        assert!(said.findings.is_empty(), "{options:?}: {:?}", said.findings);
+    }
 }
 
 /// Loads the ruleset that the section FIREWALLS of wmgwd(8) shows.

@@ -2,6 +2,7 @@
 
 use crate::bed::{Alarm, Bed, Shape};
 use crate::probe::{Flow, Way};
+use std::process::Child;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -206,9 +207,15 @@ pub const ALL: &[Row] = &[
     row("cut-etcd", "the gateway loses etcd", |bed| {
         bed.lab.verb(&["cut", VICTIM, "mgmt"]);
     }),
-    row("frr-all", "restart of FRR on all gateways", |bed| {
-        for number in 1..=bed.gateways {
-            bed.lab.verb(&["frr", &format!("gw{number}"), "restart"]);
+    row("frr-all", "restart of FRR on all gateways at once", |bed| {
+        let restart = |number| {
+            let gateway = format!("gw{number}");
+            let mut script = bed.lab.script(&["frr", &gateway, "restart"]);
+            script.spawn().unwrap()
+        };
+        let restarts: Vec<Child> = (1..=bed.gateways).map(restart).collect();
+        for mut restart in restarts {
+            assert!(restart.wait().unwrap().success(), "frr restart");
         }
     }),
     row("cut-fabric", "the fabric is cut behind a switch", |bed| {

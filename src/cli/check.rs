@@ -4,6 +4,7 @@ use super::error::Error;
 use super::options::{Options, with_etcd};
 use super::{Timing, values};
 use crate::etcd;
+use crate::model::fitness::SignSet;
 use crate::model::purpose::Purpose;
 use argh::{ArgsInfo, FromArgs};
 
@@ -18,6 +19,12 @@ pub struct CheckConfig {
     pub etcd: etcd::Access,
     /// The times that follow from the lease.
     pub timing: Timing,
+    /// The signs by which the node is to judge whether it can forward.
+    pub track: SignSet,
+    /// The interfaces towards the fabric, if they were given.
+    pub track_fabric: Vec<String>,
+    /// The interfaces towards the networks above, if they were given.
+    pub track_uplink: Vec<String>,
     /// Whether to print JSON.
     pub json: bool,
 }
@@ -49,6 +56,15 @@ pub(super) struct CheckArgs {
     /// list or entries: whether filter-vni matches one list of route targets or has an entry for each VNI (default: list)
     #[argh(option, default = "String::from(\"list\")")]
     evpn_filter: String,
+    /// the signs that this gateway cannot forward which count: of fabric-link, evpn, uplink-link, ospf, frr, separated by commas, or all, or none (default: all)
+    #[argh(option, default = "String::from(\"all\")")]
+    track: String,
+    /// the interfaces towards the fabric, separated by commas, instead of those that have the local addresses of the VXLAN interfaces (default: none)
+    #[argh(option, default = "String::new()")]
+    track_fabric: String,
+    /// the interfaces towards the networks above, separated by commas, instead of those on which OSPF has had a full adjacency (default: none)
+    #[argh(option, default = "String::new()")]
+    track_uplink: String,
     /// true or false: print JSON (default: false)
     #[argh(switch)]
     json: bool,
@@ -70,6 +86,9 @@ impl CheckArgs {
             mock: self.mock,
             etcd: self.etcd(options)?,
             timing,
+            track: options.read("--track", &self.track, |text| text.parse().ok())?,
+            track_fabric: options.interfaces("--track-fabric", &self.track_fabric)?,
+            track_uplink: options.interfaces("--track-uplink", &self.track_uplink)?,
             json: self.json,
         })
     }

@@ -157,10 +157,6 @@ impl Args {
             });
         };
         let seconds = |option, text: &str| options.read(option, text, values::seconds);
-        let interfaces = |option, text: &str| {
-            let given = options.read_given(option, text, values::interfaces)?;
-            Ok::<_, Error>(given.unwrap_or_default())
-        };
         Ok(Config {
             name: options.read("--name", name, |text| text.parse().ok())?,
             range: options.range(&self.minvni, &self.maxvni)?,
@@ -189,8 +185,8 @@ impl Args {
                 values::takeover_cost,
             )?,
             track: options.read("--track", &self.track, |text| text.parse().ok())?,
-            track_fabric: interfaces("--track-fabric", &self.track_fabric)?,
-            track_uplink: interfaces("--track-uplink", &self.track_uplink)?,
+            track_fabric: options.interfaces("--track-fabric", &self.track_fabric)?,
+            track_uplink: options.interfaces("--track-uplink", &self.track_uplink)?,
             fit_hold: seconds("--fit-hold", &self.fit_hold)?,
             metrics: options.read_given("--metrics", &self.metrics, |text| text.parse().ok())?,
             notify: options.read_given("--notify", &self.notify, values::program)?,

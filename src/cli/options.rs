@@ -4,6 +4,7 @@
 use super::arguments::{self, Normal};
 use super::environment;
 use super::error::{Error, Given};
+use super::values;
 use crate::model::types::VniRange;
 use argh::{ArgsInfo, FlagInfo, FromArgs};
 use std::ffi::OsString;
@@ -143,6 +144,16 @@ impl Options {
             takes: self.takes(option),
             value: text.to_owned(),
         })
+    }
+
+    /// The interfaces of an option that need not be given.
+    pub(super) fn interfaces(
+        &self,
+        option: &'static str,
+        text: &str,
+    ) -> Result<Vec<String>, Error> {
+        let given = self.read_given(option, text, values::interfaces)?;
+        Ok(given.unwrap_or_default())
     }
 
     /// The range from `min` to `max`.

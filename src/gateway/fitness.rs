@@ -18,6 +18,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// How long a node that is outranked keeps its VNIs: what has struck it may be about to strike the others, too, as
 /// when the upstream router dies. Three lost BFD packets of a usual session are noticed within 0.3 s of each other.
 const GIVE_WAY: Duration = Duration::from_millis(200);
+/// The same if a link is down. A switch that dies takes the carrier from all gateways at once, so that there is no more
+/// to wait for than the way of their ranks through etcd.
+const GIVE_WAY_ON_LINK: Duration = Duration::from_millis(50);
 
 /// How well this node can forward.
 #[derive(Clone, Debug)]
@@ -139,6 +142,12 @@ impl OwnFitness {
         }
     }
 
+    /// How long the others are waited for, which may be about to fall, too.
+    fn pause(&self) -> Duration {
+        let is_link = self.bad.has(Sign::FabricLink) || self.bad.has(Sign::UplinkLink);
+        if is_link { GIVE_WAY_ON_LINK } else { GIVE_WAY }
+    }
+
     /// Takes note of the best rank of the others, if etcd has `published` of this node. Says whether this node is to
     /// give way, and when it will be, if that is still to come. A node whose signs are good again keeps what it has,
     /// whatever its rank: it forwards.
@@ -154,7 +163,7 @@ impl OwnFitness {
             self.outranked_since = None;
             return (false, None);
         }
-        let due = *self.outranked_since.get_or_insert(now) + GIVE_WAY;
+        let due = *self.outranked_since.get_or_insert(now) + self.pause();
         (due <= now, (due > now).then_some(due))
     }
 }
@@ -293,7 +302,7 @@ mod tests {
     fn an_outranked_node_gives_way_after_a_pause() {
         let (unfit, best) = (Some(Rank::Unfit), Some(Rank::Fit));
         let mut it = fit();
-        told(&mut it, 0.0, &[Sign::FabricLink]);
+        told(&mut it, 0.0, &[Sign::Evpn]);
         // Not published yet; no other; another that is no better.
         assert_eq!(it.gives_way(at(0.0), None, best), (false, None));
         assert_eq!(it.gives_way(at(0.0), Some(Rank::Fit), best), (false, None));
@@ -305,6 +314,11 @@ mod tests {
         assert_eq!(it.gives_way(at(1.15), unfit, unfit), (false, None));
         assert_eq!(it.gives_way(at(2.0), unfit, best), (false, Some(at(2.2))));
         assert_eq!(it.gives_way(at(2.2), unfit, best), (true, None));
+        // A link that is down says it at once.
+        assert_eq!(it.gives_way(at(2.3), unfit, unfit), (false, None));
+        told(&mut it, 2.4, &[Sign::Evpn, Sign::FabricLink]);
+        assert_eq!(it.gives_way(at(2.4), unfit, best), (false, Some(at(2.45))));
+        assert_eq!(it.gives_way(at(2.45), unfit, best), (true, None));
         // Its signs are good again: it keeps what it has.
         told(&mut it, 3.0, &[]);
         assert_eq!(it.gives_way(at(3.0), unfit, best), (false, None));

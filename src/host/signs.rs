@@ -276,7 +276,7 @@ impl Looks {
                 SignState::Unknown("FRR does not answer".to_owned())
             }
             Some(0) if !self.was_good => {
-                SignState::Unknown(format!("no {what}, in this run so far"))
+                SignState::Unknown(format!("no {what}: bad only after there was one"))
             }
             Some(0) => {
                 self.bad_in_a_row = self.bad_in_a_row.saturating_add(1).min(LOOKS);

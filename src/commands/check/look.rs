@@ -36,7 +36,7 @@ const IPV4: &str = "/proc/sys/net/ipv4";
 pub fn look(config: &CheckConfig) -> Facts {
     let mut facts = match config.mock {
         true => Facts::default(),
-        false => host(&config.purpose),
+        false => host(config),
     };
     let (etcd, client) = database(config);
     facts.etcd = Some(etcd);
@@ -65,7 +65,12 @@ pub fn arp_ignore_of_all() -> Option<Finding> {
 }
 
 /// Looks at this host: its kernel and its FRR.
-fn host(purpose: &Purpose) -> Facts {
+fn host(config: &CheckConfig) -> Facts {
+    let purpose = &config.purpose;
+    let tracked = Tracked {
+        fabric: config.track_fabric.clone(),
+        uplink: config.track_uplink.clone(),
+    };
     let links = look_at_links();
     let frr = FrrConfig {
         filter: purpose.filter,
@@ -77,9 +82,10 @@ fn host(purpose: &Purpose) -> Facts {
         system: Some(look_at_system(purpose.range, &links)),
         passage: Some(look_at_passage(purpose, &links, &frr)),
         frr: Some(frr),
-        signs: SignReader::new(&run_dirs, purpose.range, Tracked::default())
+        signs: SignReader::new(&run_dirs, purpose.range, tracked)
             .look()
             .to_vec(),
+        track: config.track,
         links: Some(links),
         etcd: None,
         beats: None,

@@ -20,7 +20,7 @@ pub mod signs;
 pub mod startup;
 pub mod system;
 
-use crate::model::fitness::{Sign, SignState};
+use crate::model::fitness::{Sign, SignSet, SignState};
 use crate::model::purpose::Purpose;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::log_text::{runs, spans};
@@ -165,8 +165,10 @@ pub struct Facts {
     pub passage: Option<passage::Passage>,
     /// FRR.
     pub frr: Option<crate::host::frr::inspection::Inspection>,
-    /// Whether links and neighbours are well.
+    /// What the signs of its links and neighbours say.
     pub signs: Vec<(Sign, SignState)>,
+    /// The signs that count.
+    pub track: SignSet,
     /// etcd.
     pub etcd: Option<database::Database>,
     /// The beats of early detection.
@@ -196,7 +198,10 @@ pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
         findings.extend(routing::findings(purpose, frr, &bridges, links, running));
         findings.extend(startup::findings(purpose, frr, &bridges));
     }
-    findings.extend(signs::findings(&facts.signs));
+    let of_frr = facts.frr.as_ref().map(signs::of_frr);
+    let of_frr = of_frr.map(|state| (Sign::Frr, state));
+    let all = facts.signs.iter().chain(&of_frr);
+    findings.extend(signs::findings(facts.track, all));
     if let Some(etcd) = &facts.etcd {
         findings.extend(database::findings(purpose, etcd, guarded));
     }

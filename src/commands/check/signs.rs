@@ -1,20 +1,60 @@
-//! Pure: what the signs say of this host's links and neighbours, by which its rank among the gateways is decided.
+//! Pure: what the signs say of this host's links, neighbours and FRR, and which of them count. They decide its rank
+//! among the gateways.
 
 use super::Finding;
-use crate::model::fitness::{Sign, SignState};
+use crate::host::frr::inspection::{Answer, Inspection};
+use crate::model::fitness::{Sign, SignSet, SignState};
 
-/// One finding for each sign.
-pub fn findings(signs: &[(Sign, SignState)]) -> impl Iterator<Item = Finding> + '_ {
-    signs.iter().map(|(sign, state)| match state {
-        SignState::Good(what) => Finding::ok(sign.name(), what.as_str()),
-        // A laboratory has no upstream router, and a gateway that has just started no neighbour yet.
-        SignState::Unknown(why) => Finding::ok(sign.name(), format!("not judged: {why}")),
-        SignState::Bad(why) => Finding::fail(
-            sign.name(),
-            format!("{why}: this gateway gives its VNIs to a better one"),
-            remedy(*sign),
-        ),
+/// One finding for each sign; those that are not in `track` do not count.
+pub fn findings<'a>(
+    track: SignSet,
+    signs: impl Iterator<Item = &'a (Sign, SignState)>,
+) -> impl Iterator<Item = Finding> {
+    signs.map(move |(sign, state)| {
+        let counts = track.has(*sign);
+        let said = match state {
+            SignState::Good(what) => what.clone(),
+            // A laboratory has no upstream router, and a gateway that has just started no neighbour yet.
+            SignState::Unknown(why) => format!("not judged: {why}"),
+            SignState::Bad(why) => why.clone(),
+        };
+        match state {
+            _ if !counts => Finding::ok(
+                sign.name(),
+                format!("{said}; --track has it count for nothing"),
+            ),
+            SignState::Bad(_) => Finding::fail(
+                sign.name(),
+                format!("{said}: this gateway gives its VNIs to a better one"),
+                remedy(*sign),
+            ),
+            _ => Finding::ok(sign.name(), said),
+        }
     })
+}
+
+/// What FRR's daemons say of themselves. (What their configuration lacks is told by other findings.)
+pub fn of_frr(frr: &Inspection) -> SignState {
+    const NEEDED: [&str; 3] = ["zebra", "bgpd", "ospfd"];
+    if let Some(reason) = &frr.vtysh {
+        return SignState::Bad(format!("vtysh cannot be run: {reason}"));
+    }
+    let needed = frr.daemons.iter().filter(|it| NEEDED.contains(&it.0));
+    let mut denied = Vec::new();
+    let mut dead = Vec::new();
+    for (daemon, answer) in needed {
+        match answer {
+            Some(Answer::Answers) => {}
+            Some(Answer::Down) => dead.push(format!("{daemon} does not run")),
+            Some(Answer::Silent(_)) => dead.push(format!("{daemon} does not answer")),
+            Some(Answer::Denied) | None => denied.push(*daemon),
+        }
+    }
+    match (dead.is_empty(), denied.is_empty()) {
+        (false, _) => SignState::Bad(dead.join(", ")),
+        (true, false) => SignState::Unknown(format!("{} could not be asked", denied.join(", "))),
+        (true, true) => SignState::Good(format!("{} answer", NEEDED.join(", "))),
+    }
 }
 
 fn remedy(sign: Sign) -> &'static str {
@@ -25,7 +65,7 @@ fn remedy(sign: Sign) -> &'static str {
         }
         Sign::Evpn => "vtysh -c 'show bgp l2vpn evpn summary' says which sessions are down",
         Sign::Ospf => "vtysh -c 'show ip ospf neighbor' says which adjacencies are not full",
-        Sign::Frr => "systemctl status frr",
+        Sign::Frr => "systemctl restart frr",
     }
 }
 
@@ -34,22 +74,51 @@ mod tests {
     use super::*;
     use crate::commands::check::Level;
 
+    /// Input: signs of each kind, one of which is bad and not tracked. Output: a line for each; only the bad one that
+    /// is tracked fails.
     #[test]
-    fn every_sign_is_named_and_only_a_bad_one_fails() {
+    fn every_sign_is_named_and_only_a_bad_one_that_counts_fails() {
         let signs = [
             (
                 Sign::FabricLink,
                 SignState::Bad("eth0 has no carrier".into()),
             ),
             (Sign::Evpn, SignState::Unknown("FRR does not answer".into())),
+            (
+                Sign::UplinkLink,
+                SignState::Bad("up0 is switched off".into()),
+            ),
             (Sign::Ospf, SignState::Good("2 OSPF neighbours full".into())),
         ];
-        let found: Vec<Finding> = findings(&signs).collect();
+        let uplink = SignSet::NONE.with(Sign::UplinkLink);
+        let found: Vec<Finding> = findings(SignSet::ALL.without(uplink), signs.iter()).collect();
         let levels: Vec<Level> = found.iter().map(|it| it.level).collect();
-        assert_eq!(levels, [Level::Fail, Level::Ok, Level::Ok]);
+        assert_eq!(levels, [Level::Fail, Level::Ok, Level::Ok, Level::Ok]);
         let abouts: Vec<&str> = found.iter().map(|it| it.about).collect();
-        assert_eq!(abouts, ["fabric-link", "evpn", "ospf"]);
-        assert_eq!(found[1].text, "not judged: FRR does not answer");
+        assert_eq!(abouts, ["fabric-link", "evpn", "uplink-link", "ospf"]);
         assert!(found[0].text.starts_with("eth0 has no carrier: "));
+        assert_eq!(found[1].text, "not judged: FRR does not answer");
+        assert!(found[2].text.starts_with("up0 is switched off; "));
+    }
+
+    #[test]
+    fn frr_is_bad_when_a_daemon_that_is_needed_is_gone() {
+        let of = |answers: [Answer; 4]| {
+            let daemons = ["zebra", "bgpd", "ospfd", "bfdd"].into_iter();
+            of_frr(&Inspection {
+                daemons: daemons.zip(answers.map(Some)).collect(),
+                ..Inspection::default()
+            })
+        };
+        use Answer::{Answers, Denied, Down, Silent};
+        let silent = || Silent("it is stopped".into());
+        let good = SignState::Good("zebra, bgpd, ospfd answer".into());
+        assert_eq!(of([Answers, Answers, Answers, Down]), good);
+        assert_eq!(
+            of([Answers, Down, silent(), Answers]),
+            SignState::Bad("bgpd does not run, ospfd does not answer".into())
+        );
+        let unknown = SignState::Unknown("zebra could not be asked".into());
+        assert_eq!(of([Denied, Answers, Answers, Answers]), unknown);
     }
 }
