@@ -16,6 +16,7 @@ usage: outages.sh [--frr RELEASE] [OPTIONS OF THE BENCHMARK...]
   --minutes N     how long the row `rest` takes, in which nothing happens (default 1)
   --vnis N  --stations N   size of the network, and how many VNIs have traffic (default 12, 6)
   --json FILE  --svg FILE  everything that was measured; a picture of the outages by VNI
+  --ipv6          stations have both families, and the table has columns for both
   --wmgwd OPTIONS options for every wmgwd, as one word
 USAGE
 }

@@ -20,7 +20,7 @@ mod traffic;
 use flood::{Flood, Load, Tally};
 use network::{Lab, eventually, points};
 use nix::sched::{CloneFlags, setns};
-use probe::{Flow, Probe, Way};
+use probe::{Family, Flow, Probe, Way};
 use std::fs::File;
 use std::thread::sleep;
 use std::time::Duration;
@@ -52,7 +52,7 @@ const FAST: [&str; 4] = ["--settle", "0.5", "--join-hold", "1"];
 
 /// Probes both stations both ways, and waits until all packets arrive.
 fn probe(lab: &Lab) -> Probe {
-    let probe = Probe::start(lab, 2, &[Way::Up, Way::Down]);
+    let probe = Probe::start(lab, 2, &[Way::Up, Way::Down], &[Family::V4]);
     flows(&probe);
     probe
 }

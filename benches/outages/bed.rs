@@ -1,7 +1,7 @@
 //! The lab with its daemons and the probe, ready for a fault.
 
 use crate::network::{Daemon, Lab, eventually};
-use crate::probe::{Flow, Probe};
+use crate::probe::{Family, Flow, Probe};
 use crate::rows::Row;
 use std::collections::BTreeMap;
 use std::process::Child;
@@ -32,6 +32,8 @@ pub struct Shape<'a> {
     pub stations: u32,
     pub usr: Option<&'a str>,
     pub options: Vec<&'a str>,
+    /// What is probed.
+    pub families: Vec<Family>,
     /// How long the row `rest` is watched.
     pub rest: Duration,
 }
@@ -64,6 +66,9 @@ impl<'a> Bed<'a> {
         let (count, stations) = (row.gateways.to_string(), shape.stations.to_string());
         let mut options = vec!["--gateways", &count, "--stations", &stations];
         options.extend(shape.usr.iter().flat_map(|usr| ["--usr", usr]));
+        if shape.families.contains(&Family::V6) {
+            options.extend(["--ipv6", "on"]);
+        }
         options.extend(row.lab);
         let lab = Lab::with(&format!("outages-{}", row.name), shape.vnis, &options)?;
         let mut bed = Bed {
@@ -87,7 +92,12 @@ impl<'a> Bed<'a> {
         if !row.options.contains(&"0") {
             bed.witnessed();
         }
-        bed.probe = Some(Probe::start(&bed.lab, shape.stations, row.ways));
+        bed.probe = Some(Probe::start(
+            &bed.lab,
+            shape.stations,
+            row.ways,
+            &shape.families,
+        ));
         bed.flowing();
         Some(bed)
     }

@@ -24,6 +24,7 @@ mod table;
 
 use argh::FromArgs;
 use bed::Shape;
+use probe::Family;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -51,6 +52,9 @@ struct Options {
     /// how many minutes the row `rest` takes
     #[argh(option, default = "1")]
     minutes: u64,
+    /// the lab has IPv6 addresses too, and both families are probed
+    #[argh(switch)]
+    ipv6: bool,
     /// options for every wmgwd, one string
     #[argh(option, default = "String::new()")]
     wmgwd: String,
@@ -91,6 +95,10 @@ fn main() -> ExitCode {
         stations: options.stations,
         usr: options.usr.as_deref(),
         options: options.wmgwd.split_whitespace().collect(),
+        families: match options.ipv6 {
+            true => vec![Family::V4, Family::V6],
+            false => vec![Family::V4],
+        },
         rest: Duration::from_secs(60 * options.minutes),
     };
     let chosen = rows::ALL

@@ -47,6 +47,13 @@ pub struct Outcome {
     pub alarms: Vec<Alarm>,
 }
 
+impl Outcome {
+    /// All flows.
+    pub fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.hit.iter().chain(&self.others)
+    }
+}
+
 impl Row {
     /// Builds a lab, lets it happen, and takes the lab away again.
     pub fn measure(&self, shape: &Shape) -> Option<Outcome> {

@@ -1,14 +1,16 @@
 //! What was measured, as a table and as JSON.
 
 use crate::bed::{Alarm, Shape};
-use crate::probe::{Flow, Way};
+use crate::probe::{Family, Flow, Way};
 use crate::rows::Outcome;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The worst of some flows in one direction.
-fn worst(flows: &[Flow], way: Way) -> String {
-    let flows: Vec<&Flow> = flows.iter().filter(|flow| flow.way == way).collect();
+/// The worst of some flows in one direction and family.
+fn worst(flows: &[Flow], family: Family, way: Way) -> String {
+    let of = |flow: &&Flow| (flow.family, flow.way) == (family, way);
+    let flows: Vec<&Flow> = flows.iter().filter(of).collect();
     let lost: u64 = flows.iter().map(|flow| flow.lost).sum();
     let Some(longest) = flows.iter().max_by_key(|flow| (!flow.restored, flow.gap)) else {
         return "- | -".to_owned();
@@ -20,40 +22,50 @@ fn worst(flows: &[Flow], way: Way) -> String {
     format!("{gap} | {lost}")
 }
 
-const HEAD: &str = "| what | VNIs | up: longest gap | packets lost | down: longest gap | packets lost | lost by the others |
-|---|---|---|---|---|---|---|
-";
+/// The families that the flows have.
+fn families(outcome: &Outcome) -> Vec<Family> {
+    let has = |family: &Family| outcome.flows().any(|flow| flow.family == *family);
+    [Family::V4, Family::V6].into_iter().filter(has).collect()
+}
 
 pub fn line(outcome: &Outcome) -> String {
+    let vnis: BTreeSet<u32> = outcome.hit.iter().map(|flow| flow.vni).collect();
     let others: u64 = outcome.others.iter().map(|flow| flow.lost).sum();
-    format!(
-        "| {} | {} | {} | {} | {others} |",
-        outcome.title,
-        outcome
-            .hit
-            .iter()
-            .filter(|flow| flow.way == Way::Up)
-            .count(),
-        worst(&outcome.hit, Way::Up),
-        worst(&outcome.hit, Way::Down),
-    )
+    let mut line = format!("| {} | {}", outcome.title, vnis.len());
+    for family in families(outcome) {
+        for way in [Way::Up, Way::Down] {
+            line += &format!(" | {}", worst(&outcome.hit, family, way));
+        }
+    }
+    format!("{line} | {others} |")
 }
 
 pub fn table(outcomes: &[Outcome]) -> String {
+    let mut head = "| what | VNIs".to_owned();
+    for family in outcomes.first().map(families).unwrap_or_default() {
+        for way in ["up", "down"] {
+            head += &format!(" | {family}, {way}: longest gap | packets lost");
+        }
+    }
+    head += " | lost by the others |\n";
+    let columns = head.matches('|').count() - 1;
+    head += &format!("|{}\n", "---|".repeat(columns));
     let lines = outcomes.iter().map(|outcome| line(outcome) + "\n");
-    HEAD.to_owned() + &lines.collect::<String>()
+    head + &lines.collect::<String>()
 }
 
-/// The outages of the VNIs that were hit, in seconds and ascending, for each direction that was probed.
-pub fn outages(outcome: &Outcome) -> Vec<(&'static str, Vec<f64>)> {
-    let of = |way| {
-        let flows = outcome.hit.iter().filter(|flow| flow.way == way);
+/// The outages of the VNIs that were hit, in seconds and ascending, for each family and direction that was probed.
+pub fn outages(outcome: &Outcome) -> Vec<(String, Vec<f64>)> {
+    let of = |family, way| {
+        let of = |flow: &&Flow| (flow.family, flow.way) == (family, way);
+        let flows = outcome.hit.iter().filter(of);
         let mut outages: Vec<f64> = flows.map(|flow| flow.gap.as_secs_f64()).collect();
         outages.sort_by(f64::total_cmp);
-        outages
+        (format!("{family}, {way}"), outages)
     };
-    let ways = [("up", of(Way::Up)), ("down", of(Way::Down))];
-    ways.into_iter()
+    families(outcome)
+        .into_iter()
+        .flat_map(|family| [Way::Up, Way::Down].map(|way| of(family, way)))
         .filter(|(_, outages)| !outages.is_empty())
         .collect()
 }
@@ -115,7 +127,8 @@ fn flow(flow: &Flow) -> Value {
     let seconds = |time: Duration| (time.as_secs_f64() * 1e4).round() / 1e4;
     json!({
         "vni": flow.vni,
-        "way": if flow.way == Way::Up { "up" } else { "down" },
+        "way": flow.way.to_string(),
+        "family": flow.family.to_string(),
         "sent": flow.sent,
         "lost": flow.lost,
         "twice": flow.twice,

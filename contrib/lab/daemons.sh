@@ -45,9 +45,11 @@ stop_frr() { # NODE DAEMON...
 }
 
 frr_daemons() { # NODE: what it runs, in the order of starting
+	local ospf6d=
+	[ "$ipv6" = off ] || ospf6d=' ospf6d'
 	case $1 in
-	gw*) echo zebra bgpd ospfd bfdd ;;
-	up*) echo zebra ospfd bfdd ;;
+	gw*) echo "zebra bgpd ospfd$ospf6d bfdd" ;;
+	up*) echo "zebra ospfd$ospf6d bfdd" ;;
 	ap*) echo zebra bgpd bfdd ;;
 	*) die "node $1 runs no FRR" ;;
 	esac

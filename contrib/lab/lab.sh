@@ -35,6 +35,7 @@ usage: lab.sh [--dir DIR] VERB
       --fabric-bfd on|off     whether ap1 does BFD (default on)
       --cables KIND   switch (default), or direct: a cable of its own from each gateway to up1 and to ap1, so
                       that both see at once that a gateway has no power (the drawing above is for switch)
+      --ipv6 on|off   whether everything has IPv6 addresses beside those of IPv4 (default off)
       --etcd KIND     one (node etcd1, default), members (one member on each gateway), none
       --etcd-timing E,H   etcd's election timeout and heartbeat interval in ms (default: etcd's)
       --usr DIR       lay DIR over /usr in all nodes: another version of FRR, see unpack.sh
@@ -70,7 +71,7 @@ frr_lib=/usr/lib/frr
 dir=${WMGWD_LAB_DIR:-/run/wmgwd-lab}
 # A wmgwd in the lab takes its options from its arguments alone.
 unset "${!WMGWD_@}"
-prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on fabric_bfd=on etcd=one etcd_timing='' usr='' cables=switch
+prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on fabric_bfd=on etcd=one etcd_timing='' usr='' cables=switch ipv6=off
 
 die() {
 	# After Ctrl-C, what the rest of an `up` still has to say is of no use.
@@ -102,6 +103,7 @@ etcd=$etcd
 etcd_timing=$etcd_timing
 usr=$usr
 cables=$cables
+ipv6=$ipv6
 LAB
 }
 
@@ -110,7 +112,7 @@ load_lab() { # [FILE]
 	local key value
 	while IFS='=' read -r key value; do
 		case $key in
-		prefix | tag | gateways | vnis | stations | config | upstream_bfd | fabric_bfd | etcd | etcd_timing | usr | cables)
+		prefix | tag | gateways | vnis | stations | config | upstream_bfd | fabric_bfd | etcd | etcd_timing | usr | cables | ipv6)
 			printf -v "$key" %s "$value"
 			;;
 		esac
@@ -154,6 +156,8 @@ inside() { # NODE CMD...
 # shellcheck source-path=SCRIPTDIR
 # shellcheck source=network.sh
 . "$here/network.sh"
+# shellcheck source=ipv6.sh
+. "$here/ipv6.sh"
 # shellcheck source=daemons.sh
 . "$here/daemons.sh"
 # shellcheck source=wait.sh
@@ -499,6 +503,7 @@ option() { # NAME VALUE
 	--etcd-timing) etcd_timing=$2 ;;
 	--usr) usr=$2 ;;
 	--cables) cables=$2 ;;
+	--ipv6) ipv6=$2 ;;
 	--prefix) prefix=$2 ;;
 	*) die "unknown option $1; see 'lab.sh --help'" ;;
 	esac

@@ -91,6 +91,7 @@ overlay() { # LOCAL COUNT [GATEWAY]
 		echo "link set dev vxlan$vni master br$vni"
 		echo "link set dev vxlan$vni type bridge_slave learning off neigh_suppress off"
 		[ -z "${3-}" ] || echo "addr add 10.$((64 + vni / 256)).$((vni % 256)).1/24 dev br$vni"
+		[ -z "${3-}" ] || [ "$ipv6" = off ] || ipv6_bridge "$vni"
 		echo "link set dev vxlan$vni up"
 		echo "link set dev br$vni up"
 	done
@@ -111,15 +112,17 @@ make_gateway() { # NUMBER
 	# As the README tells operators: bridges are silent from their first moment, or a gateway that boots would
 	# answer for every VNI until its daemon starts.
 	inside "$node" sysctl -qw net.ipv4.conf.default.arp_ignore=8
+	[ "$ipv6" = off ] || ipv6_router "$node"
 	# All interfaces before FRR: zebra misses some of many addresses that are added while it runs.
 	overlay "10.0.1.$((10 + number))" "$vnis" "$number" | ip -n "$netns" -batch -
 	inside "$node" sysctl -qw net.ipv4.conf.default.arp_ignore=0
 }
 
 boot_gateway() { # NUMBER
-	local node=gw$1 number=$1
+	local node=gw$1 number=$1 daemons
 	gateway_config "$number" | frr_files "$node"
-	start_frr "$node" zebra bgpd ospfd bfdd
+	read -ra daemons <<<"$(frr_daemons "$node")"
+	start_frr "$node" "${daemons[@]}"
 	[ "$etcd" != members ] || start_etcd "$node" "10.0.3.$((10 + number))"
 }
 
@@ -137,6 +140,7 @@ gateway_config() { # NUMBER
 	[ "$config" != example ] || for ((vni = 1; vni <= vnis; vni++)); do
 		printf 'interface br%d\n ip ospf cost 65535\nexit\n' "$vni"
 	done
+	[ "$ipv6" = off ] || ipv6_gateway_config "$1"
 }
 
 # OSPF of the upstream router, whatever its cables.
@@ -150,10 +154,11 @@ router ospf
  network 10.0.9.0/24 area 0.0.0.0
 exit
 CONFIG
+	[ "$ipv6" = off ] || ipv6_upstream_config
 }
 
 make_upstream() {
-	local netns up number bfd=''
+	local netns up number bfd='' daemons
 	start_holder up1 router
 	start_holder h1 host
 	[ "$cables" = direct ] || plug up1 uplink 10.0.2.1/24
@@ -170,6 +175,13 @@ addr add 10.0.9.2/24 dev eth0
 link set dev eth0 up
 route add default via 10.0.9.1
 BATCH
+	if [ "$ipv6" = on ]; then
+		ip -n "$up" addr add fd00:9::1/64 dev lan nodad
+		ip -n "$netns" addr add fd00:9::2/64 dev eth0 nodad
+		ip -n "$netns" -6 route add default via fd00:9::1
+		ipv6_router up1
+	fi
+	read -ra daemons <<<"$(frr_daemons up1)"
 	[ "$upstream_bfd" = off ] || bfd=' ip ospf bfd'
 	if [ "$cables" = direct ]; then
 		{
@@ -178,7 +190,7 @@ BATCH
 			done
 			upstream_ospf
 		} | frr_files up1
-		start_frr up1 zebra ospfd bfdd
+		start_frr up1 "${daemons[@]}"
 		return
 	fi
 	# A dead interval of 2 s at first: a router that is alone waits for that long before it makes itself
@@ -191,8 +203,13 @@ $bfd
 exit
 $(upstream_ospf)
 CONFIG
-	start_frr up1 zebra ospfd bfdd
+	start_frr up1 "${daemons[@]}"
 	await "up1 to become designated router" up1_is_dr
+	if [ "$ipv6" = on ]; then
+		await "up1 to become designated router of OSPFv3" ipv6_up1_is_dr
+		inside up1 vtysh -d ospf6d -c 'configure terminal' -c 'interface uplink' \
+			-c 'ipv6 ospf6 hello-interval 10' -c 'ipv6 ospf6 dead-interval 40' >/dev/null
+	fi
 	inside up1 vtysh -d ospfd -c 'configure terminal' -c 'interface uplink' \
 		-c 'ip ospf hello-interval 10' -c 'ip ospf dead-interval 40' >/dev/null
 }
@@ -217,6 +234,7 @@ addr add 10.$((64 + vni / 256)).$((vni % 256)).10/24 dev eth0
 link set dev eth0 up
 route add default via 10.$((64 + vni / 256)).$((vni % 256)).1
 BATCH
+		[ "$ipv6" = off ] || ipv6_station "$vni" | ip -n "$netns" -batch -
 	done
 	[ "$fabric_bfd" = off ] || bfd=' neighbor fabric bfd'
 	{

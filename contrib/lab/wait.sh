@@ -68,9 +68,11 @@ no_process() { # NODE NAME
 wait_gateways() { # NUMBER...
 	local number
 	await "OSPF at up1" ospf_up "$running" "${*/#/gw}"
+	[ "$ipv6" = off ] || await "OSPFv3 at up1" ospf6_up "$running"
 	await "BGP at ap1" bgp_up "$running"
 	for number in "$@"; do
 		await "gw$number to learn the way to h1" routes_up "gw$number"
+		[ "$ipv6" = off ] || await "gw$number to learn the way to h1 by IPv6" ipv6_routes_up "gw$number"
 		await "gw$number to know its VNIs" vnis_up "gw$number"
 		[ "$etcd" != members ] || await "etcd on gw$number" etcd_up "gw$number"
 	done

@@ -1,5 +1,5 @@
 //! Numbered packets through the lab, each way by itself: every station sends to the host behind the upstream
-//! router (up), and that host to every station (down), a UDP packet each 10 ms.
+//! router (up), and that host to every station (down), a UDP packet each 10 ms, in each family that is asked for.
 //!
 //! No host answers a packet, so that a fault of one direction cannot be taken for one of the other. Arrivals
 //! carry the kernel's timestamp: a receiver that gets the CPU late changes nothing. One thread sends for all
@@ -10,9 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
+use std::fmt;
 use std::fs::File;
 use std::io::IoSliceMut;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +27,44 @@ pub const EVERY: Duration = Duration::from_millis(10);
 const LATE: Duration = Duration::from_millis(3500);
 /// Where probes are sent to.
 const PORT: u16 = 4790;
-/// The host behind the upstream router.
-const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 9, 2);
+
+/// Which addresses a flow has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6, in a lab with `--ipv6 on`.
+    V6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
+impl Family {
+    /// The host behind the upstream router.
+    fn host(self) -> IpAddr {
+        match self {
+            Family::V4 => Ipv4Addr::new(10, 0, 9, 2).into(),
+            Family::V6 => Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2).into(),
+        }
+    }
+
+    /// The station of a VNI.
+    fn station(self, vni: u32) -> IpAddr {
+        let [_, _, high, low] = vni.to_be_bytes();
+        match self {
+            Family::V4 => Ipv4Addr::new(10, 64 + high, low, 10).into(),
+            // (The lab has fewer VNIs than that.)
+            Family::V6 => Ipv6Addr::new(0xfd64, 0, 0, vni as u16, 0, 0, 0, 0x10).into(),
+        }
+    }
+}
 
 /// Which way a flow goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +75,15 @@ pub enum Way {
     Down,
 }
 
+impl fmt::Display for Way {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Way::Up => "up",
+            Way::Down => "down",
+        })
+    }
+}
+
 /// How a flow went.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
@@ -45,6 +91,8 @@ pub struct Flow {
     pub vni: u32,
     /// In which direction.
     pub way: Way,
+    /// In which family.
+    pub family: Family,
     /// Packets that were sent.
     pub sent: u64,
     /// Packets that never came.
@@ -75,6 +123,7 @@ struct Log {
 struct Track {
     vni: u32,
     way: Way,
+    family: Family,
     /// When each packet was sent, and when it first came: time since the epoch.
     packets: Vec<(Duration, Option<Duration>)>,
     twice: u64,
@@ -84,24 +133,36 @@ struct Track {
 
 impl Probe {
     /// Starts to probe the stations of VNIs 1 to `stations`.
-    pub fn start(lab: &Lab, stations: u32, ways: &[Way]) -> Probe {
-        let host = socket(&lab.namespace("h1"), HOST);
+    pub fn start(lab: &Lab, stations: u32, ways: &[Way], families: &[Family]) -> Probe {
         let mut log = Log {
             mark: now(),
             flows: Vec::new(),
         };
-        let mut sockets = vec![host];
-        for vni in 1..=stations {
-            let [_, _, high, low] = vni.to_be_bytes();
-            let address = Ipv4Addr::new(10, 64 + high, low, 10);
-            sockets.push(socket(&lab.namespace(&format!("st{vni}")), address));
-            log.flows.extend(ways.iter().map(|way| Track {
-                vni,
-                way: *way,
-                packets: Vec::new(),
-                twice: 0,
-                first: 0,
-            }));
+        let mut routes = Vec::new();
+        let mut sockets = Vec::new();
+        for family in families {
+            let host = sockets.len();
+            sockets.push(socket(&lab.namespace("h1"), family.host()));
+            for vni in 1..=stations {
+                let station = sockets.len();
+                let namespace = lab.namespace(&format!("st{vni}"));
+                sockets.push(socket(&namespace, family.station(vni)));
+                for way in ways {
+                    let (from, to) = match way {
+                        Way::Up => (station, family.host()),
+                        Way::Down => (host, family.station(vni)),
+                    };
+                    routes.push((from, SocketAddr::new(to, PORT)));
+                    log.flows.push(Track {
+                        vni,
+                        way: *way,
+                        family: *family,
+                        packets: Vec::new(),
+                        twice: 0,
+                        first: 0,
+                    });
+                }
+            }
         }
         let sockets = Arc::new(sockets);
         let log = Arc::new(Mutex::new(log));
@@ -109,7 +170,7 @@ impl Probe {
         Probe {
             sender: spawn({
                 let (sockets, log, stop) = (sockets.clone(), log.clone(), stop.clone());
-                move || send(&sockets, &log, &stop)
+                move || send(&sockets, &routes, &log, &stop)
             }),
             receiver: spawn({
                 let (log, stop) = (log.clone(), stop.clone());
@@ -172,6 +233,7 @@ impl Track {
         Flow {
             vni: self.vni,
             way: self.way,
+            family: self.family,
             sent: packets.len() as u64,
             lost: lost as u64,
             twice: self.twice,
@@ -183,11 +245,11 @@ impl Track {
 }
 
 /// A socket inside a namespace. Only the thread that makes it moves there (setns(2)).
-fn socket(namespace: &Path, address: Ipv4Addr) -> UdpSocket {
+fn socket(namespace: &Path, address: IpAddr) -> UdpSocket {
     let namespace = File::open(namespace).unwrap();
     let made = spawn(move || {
         setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        UdpSocket::bind(SocketAddrV4::new(address, PORT)).unwrap()
+        UdpSocket::bind(SocketAddr::new(address, PORT)).unwrap()
     });
     let socket = made.join().unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -196,12 +258,13 @@ fn socket(namespace: &Path, address: Ipv4Addr) -> UdpSocket {
     socket
 }
 
-/// `sockets[0]` is the host's, `sockets[n]` that of the station of VNI n.
-fn send(sockets: &[UdpSocket], log: &Mutex<Log>, stop: &AtomicBool) {
-    let flows: Vec<(u32, Way)> = {
-        let log = log.lock().unwrap();
-        log.flows.iter().map(|flow| (flow.vni, flow.way)).collect()
-    };
+/// Sends for all flows: `routes` has the socket and the destination of each.
+fn send(
+    sockets: &[UdpSocket],
+    routes: &[(usize, SocketAddr)],
+    log: &Mutex<Log>,
+    stop: &AtomicBool,
+) {
     let mut next = now();
     while !stop.load(Ordering::Relaxed) {
         next += EVERY;
@@ -210,7 +273,7 @@ fn send(sockets: &[UdpSocket], log: &Mutex<Log>, stop: &AtomicBool) {
             // Late: no burst makes up for it.
             None => next = now(),
         }
-        for (flow, (vni, way)) in flows.iter().enumerate() {
+        for (flow, (from, to)) in routes.iter().enumerate() {
             let number = {
                 let packets = &mut log.lock().unwrap().flows[flow].packets;
                 packets.push((now(), None));
@@ -219,21 +282,9 @@ fn send(sockets: &[UdpSocket], log: &Mutex<Log>, stop: &AtomicBool) {
             let mut packet = [0; 8];
             packet[..4].copy_from_slice(&(flow as u32).to_be_bytes());
             packet[4..].copy_from_slice(&number.to_be_bytes());
-            let station = &sockets[*vni as usize];
-            let (from, to) = match way {
-                Way::Up => (station, HOST),
-                Way::Down => (&sockets[0], address(station)),
-            };
             // One that cannot be sent does not arrive.
-            let _ = from.send_to(&packet, SocketAddrV4::new(to, PORT));
+            let _ = sockets[*from].send_to(&packet, to);
         }
-    }
-}
-
-fn address(socket: &UdpSocket) -> Ipv4Addr {
-    match socket.local_addr().unwrap() {
-        std::net::SocketAddr::V4(address) => *address.ip(),
-        std::net::SocketAddr::V6(_) => unreachable!("bound to an IPv4 address"),
     }
 }
 
