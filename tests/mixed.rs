@@ -4,13 +4,16 @@
 mod common;
 
 use common::etcd::Etcd;
-use common::eventually;
 use common::go::{GoNode, REAL_WAIT, SHORT_WAIT};
 use common::node::{Node, refs, share};
+use common::previous;
 use common::rows::{until_settled, until_settled_without};
 use common::sampler::{Report, Sampler};
+use common::{eventually, skipped};
 use std::time::{Duration, Instant};
 use wmgwd::etcd::Client;
+use wmgwd::schema::{self, Key, Value};
+use wmgwd::witness::Standing;
 
 /// Gateways, on each of which one of the two programs runs.
 struct Mixed {
@@ -172,6 +175,98 @@ fn a_rolling_upgrade_and_the_way_back_lose_nothing() {
     }
     let report = sampler.finish();
     assert_nothing_lost(&report);
+}
+
+/// Whom a node names as its witnesses; none if it has named none.
+fn named(client: &Client, node: &Node) -> Vec<String> {
+    let key = Key::Epoch(node.name.clone());
+    let reply = client.get(&key.bytes()).unwrap();
+    let value = reply
+        .kvs
+        .first()
+        .map(|kv| schema::read_value(&key, &kv.value).0);
+    match value {
+        Some(Value::Standing(Standing::Epoch(epoch))) => {
+            let names = epoch.witnesses.iter().map(|it| it.name.to_string());
+            names.collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Waits until each of `nodes` names the others of them, and no other node.
+fn until_witnessed(client: &Client, nodes: &[&Node]) {
+    eventually("each names the others of its version", || {
+        let names_all = |node: &&Node| {
+            let mut names = named(client, node);
+            let others = nodes.iter().filter(|it| it.name != node.name);
+            let mut others: Vec<String> = others.map(|it| it.name.to_string()).collect();
+            names.sort();
+            others.sort();
+            names == others
+        };
+        nodes.iter().all(names_all).then_some(())
+    });
+}
+
+/// Input: a Go node and three of the version before, which knows nothing of early detection, of which each is upgraded: two
+/// by a drain, the last by a kill and a start, so that it finds the guard of the version before. Between them one that is
+/// upgraded loses its power. Output: the drains leave no VNI unserved; the power cut is over long before the lease of two
+/// minutes ends; the guard of the version before withdraws before the daemon shows anything; only nodes of this version
+/// are witnesses.
+#[test]
+fn the_version_before_is_upgraded_beside_a_go_node() {
+    const UPGRADE: &str = "the upgrade of the version before";
+    let program = match previous::wmgwd() {
+        Ok(program) => program,
+        Err(why) => return skipped(UPGRADE, &why),
+    };
+    let mut mixed = Mixed::new(4, SHORT_WAIT);
+    for n in 0..4 {
+        if let Some(node) = mixed.nodes.get_mut(n).filter(|_| n < 3) {
+            node.set_program(Some(program.clone()));
+            node.set("--detect-window", "");
+        }
+        mixed.start(n, n == 3);
+        until_settled(&mixed.client, &refs(&mixed.nodes[..=n]));
+    }
+    let upgraded = |node: &mut Node| {
+        node.set_program(None);
+        node.set("--detect-window", 1);
+    };
+
+    let sampler = mixed.sampler();
+    for n in [0, 1] {
+        mixed.drain(n);
+        mixed.settle_without(n, &format!("upgrade of gateway {n}: drained"));
+        upgraded(&mut mixed.nodes[n]);
+        mixed.nodes[n].set("--lease-ttl", 120);
+        mixed.start(n, false);
+        mixed.settle(&format!("upgrade of gateway {n}: joined"));
+    }
+    until_witnessed(&mixed.client, &refs(&mixed.nodes[..2]));
+    assert_nothing_lost(&sampler.finish());
+
+    mixed.nodes[0].kill_guard();
+    mixed.nodes[0].kill9();
+    mixed.nodes[0].kill_guard();
+    // What its host showed last stays in its files.
+    let took = until_settled_without(&mixed.client, &refs(&mixed.nodes[1..]), &[]);
+    println!("power cut of gateway 0: {took:?}");
+    mixed.start(0, false);
+    mixed.settle("gateway 0 is back");
+    until_witnessed(&mixed.client, &refs(&mixed.nodes[..2]));
+
+    let sampler = mixed.sampler();
+    mixed.nodes[2].kill9();
+    upgraded(&mut mixed.nodes[2]);
+    mixed.start(2, false);
+    until_witnessed(&mixed.client, &refs(&mixed.nodes[..3]));
+    mixed.settle("gateway 2 is upgraded by a restart");
+    // The guard of another version is not taken over: it withdraws first.
+    let withdrawn = "the guard of the run before was started with other options";
+    assert_eq!(mixed.nodes[2].logged(withdrawn), 1);
+    sampler.finish().assert_never_two();
 }
 
 /// Input: one of each, with the 10 s that the Go program waits: ours joins, is killed, comes back; the Go

@@ -67,7 +67,7 @@ start_etcd() { # NODE ADDRESS
 		cluster=${cluster#,}
 	fi
 	[ -z "$etcd_timing" ] ||
-		timing=(--election-timeout "${etcd_timing%,*}" --heartbeat-interval "${etcd_timing#*,}")
+		timing=(--election-timeout "${etcd_timing%,*}" --heartbeat-interval "${etcd_timing#*,}" --pre-vote)
 	member=new
 	# A member that comes back after a power cut finds its data and joins again.
 	[ ! -d "$state/run/etcd/member" ] || member=existing

@@ -37,7 +37,7 @@ usage: lab.sh [--dir DIR] VERB
                       that both see at once that a gateway has no power (the drawing above is for switch)
       --ipv6 on|off   whether everything has IPv6 addresses beside those of IPv4 (default off)
       --etcd KIND     one (node etcd1, default), members (one member on each gateway), none
-      --etcd-timing E,H   etcd's election timeout and heartbeat interval in ms (default: etcd's)
+      --etcd-timing E,H   etcd's election timeout and heartbeat interval in ms, with --pre-vote (default: etcd's)
       --usr DIR       lay DIR over /usr in all nodes: another version of FRR, see unpack.sh
       --prefix P      what the namespaces' names begin with (default wmgwd-)
   down                remove all of it; also after an `up` that failed

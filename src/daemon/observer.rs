@@ -5,15 +5,15 @@
 //!
 //! `watch` takes a snapshot, then follows the changes. Each watch is bounded in time and opened again right
 //! after the last revision that it showed: nothing is lost, and a connection that died silently is noticed.
-//! `poll` asks, every few seconds and on a connection of its own, how new etcd's keys are; if `watch` does
-//! not get there, it takes a snapshot itself.
+//! `poll` learns every few seconds how new etcd's keys are, from the read that proved a renewal of the lease or by
+//! asking on a connection of its own; if `watch` does not get there, it takes a snapshot itself.
 
 use crate::daemon::history::{History, Progress};
 use crate::daemon::rewatch::follow_failures;
 use crate::daemon::watch_pause::PauseSwitch;
-use crate::etcd::{Client, Error, KeyValue, WatchBatch, WatchEvent};
+use crate::etcd::{Client, Error, KeyValue, Reading, WatchBatch, WatchEvent};
 use crate::gateway::Event;
-use crate::model::types::Revision;
+use crate::model::types::{Revision, Time};
 use crate::schema::{self, Change, Foreign, Key};
 use crate::sys::clock;
 use crate::telemetry::log_text::{Complaint, chain};
@@ -28,7 +28,7 @@ use std::thread::{Builder, sleep};
 use std::time::Duration;
 
 /// How long one watch lives.
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(20);
 /// How often etcd is asked how new it is.
 const POLL: Duration = Duration::from_secs(2);
 /// So many deletions at once mean that a node died that served many VNIs: those who take them over may wish that
@@ -298,11 +298,10 @@ impl Observer {
         let mut looked_through = Revision::default();
         let mut rewound = 0;
         loop {
+            let (before, began) = (self.history.progress(), clock::now());
             sleep(jittered(POLL));
-            let progress = self.history.progress();
-            let asked = clock::now();
-            let revision = match self.client.revision(schema::PREFIX) {
-                Ok(revision) => revision,
+            let (asked, revision) = match self.read_since(began) {
+                Ok(reading) => reading,
                 Err(error) => {
                     let reason = chain(&error);
                     if complaint.raise(&reason) {
@@ -315,17 +314,17 @@ impl Observer {
                 info!("rev={revision} polling etcd again");
             }
             // A linearizable answer is never older than what was seen before it was asked for.
-            let known = progress.revision.max(polled);
+            let known = before.revision.max(polled);
             polled = revision;
             if revision < known {
                 warn!(
                     "rev={known} etcd has gone back to {revision}: its data are lost, or from a backup"
                 );
-                self.history.went_back(progress.rewound);
+                self.history.went_back(before.rewound);
             }
             // The worker may have seen it, and etcd may be as new as it was by now.
-            let now_rewound = self.history.progress().rewound;
-            if std::mem::replace(&mut rewound, now_rewound) != now_rewound {
+            let progress = self.history.progress();
+            if std::mem::replace(&mut rewound, progress.rewound) != progress.rewound {
                 looked_through = Revision::default();
                 self.snapshot_anew();
                 continue;
@@ -353,6 +352,15 @@ impl Observer {
             }
             behind_at = behind.then_some(progress);
         }
+    }
+
+    /// How new etcd was at some time after `began`.
+    fn read_since(&self, began: Time) -> Result<Reading, Error> {
+        if let Some(reading) = self.client.reading().filter(|(asked, _)| *asked >= began) {
+            return Ok(reading);
+        }
+        let asked = clock::now();
+        Ok((asked, self.client.revision(schema::PREFIX)?))
     }
 
     /// The revision that etcd is at, if keys of wmgwd have changed since `progress`.

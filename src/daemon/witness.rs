@@ -324,8 +324,14 @@ impl Thread {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         }
         let line = fds.len();
+        // Its end is always heard of.
+        let needs_news = self.owner.needs_news(now);
+        let news = match needs_news {
+            true => PollFlags::POLLIN,
+            false => PollFlags::empty(),
+        };
         if let Some(line) = &self.line_fd {
-            fds.push(PollFd::new(line.as_fd(), PollFlags::POLLIN));
+            fds.push(PollFd::new(line.as_fd(), news));
         }
         let millis = (wait + Duration::from_micros(999)).as_millis();
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::ZERO);
@@ -335,7 +341,8 @@ impl Thread {
                 Ready {
                     woken: is_ready(&fds[..1]),
                     beats: is_ready(&fds[1..line]),
-                    guard: is_ready(&fds[line..]),
+                    // What is not waited for is read before anything is decided.
+                    guard: !needs_news || is_ready(&fds[line..]),
                 }
             }
             Err(error) => {
@@ -373,6 +380,7 @@ impl Thread {
                 self.parts.fence.prove(proof);
                 self.tell_losses(now, proof.losses);
                 self.parts.metrics.beats_were_late(proof.late);
+                self.parts.metrics.proof(proof.lowest, proof.lateness);
             }
             self.owner.report(now, report);
         }
@@ -547,8 +555,10 @@ impl Thread {
             self.voter_act(act);
         }
         let epoch = self.owner.epoch().filter(|_| self.lease.is_some());
-        let count = epoch.map_or(0, |epoch| epoch.witnesses.len());
-        self.parts.metrics.witnesses(count);
+        let (count, window) = epoch.map_or((0, Duration::ZERO), |epoch| {
+            (epoch.witnesses.len(), epoch.window)
+        });
+        self.parts.metrics.witnesses(count, window);
     }
 
     /// What this run publishes.
@@ -706,7 +716,7 @@ impl Thread {
                         value(ballot.owner.as_str())
                     );
                 }
-                if let Some(act) = self.voter.voted(now, &ballot, voted) {
+                if let Some(act) = self.voter.voted(&ballot, voted) {
                     self.voter_act(act);
                 }
             }

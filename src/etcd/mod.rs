@@ -31,16 +31,16 @@ pub use ops::{
 };
 pub use watch::Watch;
 
-use crate::model::types::{LeaseId, Revision};
+use crate::model::types::{LeaseId, Revision, Time};
 use crate::sys::clock;
 use crate::telemetry::metrics::Metrics;
 use auth::{Session, Token};
 use connect::AddressResolver;
 use reach::Reach;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tls::Tls;
 use ureq::config::Config;
@@ -72,11 +72,16 @@ pub struct Client {
     tls: Option<Arc<Tls>>,
     session: Option<Arc<Session>>,
     metrics: Arc<Metrics>,
+    reading: Arc<Mutex<Option<Reading>>>,
 }
+
+/// When etcd was asked how new it is, and its answer.
+pub type Reading = (Time, Revision);
 
 impl Clone for Client {
     /// An independent client with its own connections: a slow call of one never holds up the other. Shared
-    /// are the token, the settings of TLS, the addresses of names, and which endpoints have failed of late.
+    /// are the token, the settings of TLS, the addresses of names, which endpoints have failed of late, and the last
+    /// [`Client::reading`].
     fn clone(&self) -> Client {
         let clone = Client::with(
             self.endpoints.clone(),
@@ -87,6 +92,7 @@ impl Clone for Client {
         );
         let clone = Client {
             reach: self.reach.clone(),
+            reading: self.reading.clone(),
             ..clone.counting(self.metrics.clone())
         };
         clone.preferred.set(self.preferred.get());
@@ -155,6 +161,7 @@ impl Client {
             tls,
             session,
             metrics: Arc::default(),
+            reading: Arc::default(),
         }
     }
 
@@ -224,6 +231,11 @@ impl Client {
         Ok(self.get(key)?.revision)
     }
 
+    /// What the last [`Client::lease_renew`] of this client or a clone read, as [`Client::revision`] would have.
+    pub fn reading(&self) -> Option<Reading> {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How new the keys that begin with `prefix` are, linearizable. Etcd reads and sorts all of them for that.
     pub fn newest(&self, prefix: &[u8]) -> Result<Newest, Error> {
         self.unary(RANGE, &wire::newest(prefix), wire::newest_reply)
@@ -256,7 +268,9 @@ impl Client {
         let Some(ttl) = keepalive.ttl else {
             return Ok(Renewal::Gone);
         };
-        let term = self.unary(RANGE, &wire::get(key), wire::term_reply)?;
+        let asked = clock::now();
+        let (term, revision) = self.unary(RANGE, &wire::get(key), wire::term_reply)?;
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, revision));
         if term != keepalive.term {
             return Ok(Renewal::LeaderChanged);
         }

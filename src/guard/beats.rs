@@ -19,8 +19,7 @@ use std::time::Duration;
 /// How many datagrams are read in a row: a flood must not delay what else is due.
 const GULP: usize = 256;
 
-/// How long after it has sent beats the guard reads the answers: most of them have come by then. An answer counts from
-/// when its beat was sent.
+/// How long after it has sent beats the guard reads the answers, unless all is well: most of them have come by then.
 const TOGETHER: Duration = Duration::from_millis(4);
 
 /// The proof, and the way to the witnesses.
@@ -28,7 +27,8 @@ pub struct Beats {
     pub prover: Prover,
     from: Option<IpAddr>,
     socket: Option<UdpSocket>,
-    /// Answers to the last beats are read then, together: each wake-up costs CPU time.
+    /// Answers to the last beats are read then, together: each wake-up costs CPU time. An answer counts from when its
+    /// beat was sent, whenever it is read.
     read_at: Time,
     complaint: Complaint,
 }
@@ -114,9 +114,14 @@ impl Beats {
             return;
         };
         let now = clock::now();
+        let is_answered = self.prover.is_answered();
         let datagrams = self.prover.tick(now);
-        if datagrams.len() > 1 {
-            self.read_at = now + TOGETHER;
+        if !datagrams.is_empty() {
+            // What proves the node lasts for two more beats: before the next is early enough, and costs no wake-up.
+            self.read_at = match is_answered {
+                true => self.prover.next_tick(),
+                false => now + TOGETHER,
+            };
         }
         for (address, datagram) in datagrams {
             // One that is lost is followed by the next.

@@ -34,7 +34,7 @@ use core::net::IpAddr;
 use std::fmt::{Display, Write};
 
 /// Part of a guard's arguments: a daemon does not take over the guard of a version that says things otherwise.
-pub const VERSION: &str = "5";
+pub const VERSION: &str = "6";
 
 /// What the daemon tells the guard.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -89,13 +89,15 @@ pub fn report(report: &Report) -> String {
     let heard = proof.heard.iter();
     let heard = heard.map(|(lease, at)| format!("{}/{}", lease.0, time_word(*at)));
     format!(
-        "proof {} {} {} {} {} {}",
+        "proof {} {} {} {} {} {} {} {}",
         some(proof.lease.map(|lease| lease.0.to_string())),
         time_word(proof.until),
         proof.losses,
         proof.late,
         list(epochs),
         list(heard),
+        some(proof.lowest.map(|left| left.as_micros().to_string())),
+        proof.lateness.as_micros(),
     )
 }
 
@@ -111,6 +113,8 @@ pub fn read_report(line: &str) -> Option<Report> {
             late: words.next()?.parse().ok()?,
             epochs: read_list(words.next()?, |number| Some(Number(number.parse().ok()?)))?,
             heard: read_list(words.next()?, |lease| Some(LeaseId(lease.parse().ok()?)))?,
+            lowest: read_some(words.next()?, read_micros)?,
+            lateness: read_micros(words.next()?)?,
         }),
         _ => return None,
     };
@@ -174,6 +178,10 @@ pub(super) fn time_word(time: Time) -> u64 {
 
 pub(super) fn read_time(word: &str) -> Option<Time> {
     Some(Time::since_boot(Duration::from_nanos(word.parse().ok()?)))
+}
+
+fn read_micros(word: &str) -> Option<Duration> {
+    Some(Duration::from_micros(word.parse().ok()?))
 }
 
 pub(super) fn lease_words(lease: Lease) -> String {
@@ -334,6 +342,8 @@ mod tests {
                 heard: vec![(LeaseId(5), at(6))],
                 losses: 7,
                 late: 8,
+                lowest: Some(Duration::from_micros(9)),
+                lateness: Duration::from_micros(10),
             },
         ];
         let reports = proofs.map(Report::Proof);
@@ -373,6 +383,9 @@ mod tests {
             "noted".to_owned(),
             "proof 1 2 3 4 -".to_owned(),
             "proof 1 2 3 4 1 -".to_owned(),
+            "proof 1 2 3 4 - - x 0".to_owned(),
+            "proof 1 2 3 4 - - - -1".to_owned(),
+            "proof 1 2 3 4 - - - 0 0".to_owned(),
         ] {
             assert_eq!(read_order(&line), None, "{line:?}");
             assert_eq!(read_report(&line), None, "{line:?}");

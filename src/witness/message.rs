@@ -4,6 +4,7 @@ use super::{Epoch, Number, Run};
 use crate::model::types::{Lease, LeaseId, Time};
 use crate::witness::siphash::Key;
 use core::net::SocketAddr;
+use std::time::Duration;
 
 /// A node that the guard may send to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,4 +90,9 @@ pub struct Proof {
     pub losses: u64,
     /// How often the guard woke up later than half of the margin.
     pub late: u64,
+    /// The least time that the witnesses' part of the proof had left, since the daemon was told last; `None` if no
+    /// witness is named.
+    pub lowest: Option<Duration>,
+    /// How late the guard woke up to send beats at most, since then.
+    pub lateness: Duration,
 }

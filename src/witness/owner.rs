@@ -19,7 +19,7 @@ use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How soon a transaction is repeated whose outcome is unknown.
+/// How soon after it was sent a transaction is repeated whose outcome is unknown.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How long a node that was tried counts as answering: two trials may be lost.
 const TRIED_FOR: Duration = Duration::from_millis(3_300);
@@ -283,7 +283,6 @@ impl Owner {
             return Vec::new();
         };
         attempt.is_in_flight = false;
-        attempt.again_at = now + AGAIN;
         match answer {
             Answer::Unknown => Vec::new(),
             Answer::Written(revision) => self.in_place(now, revision),
@@ -352,7 +351,7 @@ impl Owner {
         let Some(epoch) = self.epoch().filter(|epoch| !epoch.witnesses.is_empty()) else {
             return now + LOOK;
         };
-        let urgent = self.proved_until(epoch) - (epoch.window / 2).saturating_sub(epoch.margin());
+        let urgent = self.urgent_at(epoch);
         let silent = epoch
             .witnesses
             .iter()
@@ -362,6 +361,14 @@ impl Owner {
             let is_overdue = urgent <= now;
             if is_overdue { at.min(now + LOOK) } else { at }
         })
+    }
+
+    /// Whether news of the guard cannot wait until something else is due. If all is well they can: by
+    /// [`Owner::deadline`] at the latest there is time to hear them before they are needed.
+    pub fn needs_news(&self, now: Time) -> bool {
+        let epoch = self.epoch().filter(|epoch| !epoch.witnesses.is_empty());
+        let is_well = epoch.is_some_and(|epoch| now < self.urgent_at(epoch));
+        !is_well || self.attempt.is_some()
     }
 
     /// Does what is due.
@@ -376,6 +383,7 @@ impl Owner {
                 return Vec::new();
             }
             attempt.is_in_flight = true;
+            attempt.again_at = now + AGAIN;
             let epoch = attempt.epoch.clone();
             return vec![Act::Write { epoch, condition }];
         }
@@ -450,7 +458,12 @@ impl Owner {
 
     /// Half of the window is gone, and too few witnesses have acknowledged anything in it.
     fn is_urgent(&self, now: Time, epoch: &Epoch) -> bool {
-        self.proved_until(epoch).since(now) + epoch.margin() <= epoch.window / 2
+        now >= self.urgent_at(epoch)
+    }
+
+    /// When that is so, if the guard says nothing more.
+    fn urgent_at(&self, epoch: &Epoch) -> Time {
+        self.proved_until(epoch) - (epoch.window / 2).saturating_sub(epoch.margin())
     }
 
     /// Until when this epoch proves the node, as far as the guard has said.
@@ -587,6 +600,45 @@ mod tests {
             let expected = expected.map(Duration::from_millis);
             assert_eq!(window(Duration::from_millis(silencing)), expected);
         }
+    }
+
+    /// Input: an epoch that is proposed, in place, and proved ever shorter. Output: the guard's news can wait while the
+    /// proof lasts for more than half of the window, and at no other time.
+    #[test]
+    fn news_can_wait_while_the_proof_is_long() {
+        let mut owner = Owner::new("gw1".parse().unwrap(), Key([1; 16]), CAREFUL, 1);
+        let epoch = Epoch {
+            lease: LeaseId(1),
+            window: Duration::from_millis(800),
+            number: Number(7),
+            witnesses: vec![Witness {
+                name: "gw2".parse().unwrap(),
+                lease: LeaseId(2),
+                run: Run(3),
+            }],
+        };
+        let lease = Lease {
+            id: LeaseId(1),
+            valid_until: at(9_000),
+        };
+        assert!(owner.needs_news(at(0)), "no epoch");
+        let in_place = Some((Revision(4), epoch.clone()));
+        owner.begin(at(0), lease, CAREFUL, (in_place.clone(), None));
+        let proof = Proof {
+            lease: Some(lease.id),
+            epochs: vec![(epoch.number, at(1_700))],
+            ..Proof::default()
+        };
+        owner.report(at(1_000), Report::Proof(proof));
+        // The margin is 100 ms: half of the window has gone at 1400 ms.
+        assert!(!owner.needs_news(at(1_399)));
+        assert!(owner.needs_news(at(1_400)));
+        let next = Epoch {
+            number: Number(8),
+            ..epoch
+        };
+        owner.begin(at(0), lease, CAREFUL, (in_place, Some(next)));
+        assert!(owner.needs_news(at(0)), "an epoch is unanswered");
     }
 
     /// Input: a node that serves a few VNIs less. Output: the window stays, until it is half of them.

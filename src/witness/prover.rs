@@ -36,14 +36,20 @@ impl Count {
         }
     }
 
-    /// Until when so many witnesses as are needed prove the node.
-    fn until(&self) -> Time {
-        let Some(last_needed) = self.epoch.proving().checked_sub(1) else {
-            return Time::NEVER;
-        };
+    /// When the newest beat was sent that so many witnesses as are needed have acknowledged; `None` if none is needed.
+    fn proved_by(&self) -> Option<Time> {
+        let last_needed = self.epoch.proving().checked_sub(1)?;
         let mut newest_first = self.acknowledged.clone();
         newest_first.sort_unstable_by(|one, two| two.cmp(one));
-        newest_first[last_needed] + self.epoch.window - self.epoch.margin()
+        Some(newest_first[last_needed])
+    }
+
+    /// Until when so many witnesses as are needed prove the node.
+    fn until(&self) -> Time {
+        let proved_by = self.proved_by();
+        proved_by.map_or(Time::NEVER, |sent| {
+            sent + self.epoch.window - self.epoch.margin()
+        })
     }
 }
 
@@ -61,11 +67,16 @@ pub struct Prover {
     peers: Vec<Peer>,
     heard: BTreeMap<LeaseId, Time>,
     beat_at: Time,
+    /// When the newest beats were sent.
+    sent: Time,
     trial_at: Time,
     /// The witnesses' part of the proof was there when it was looked at last.
     witnessed: bool,
     losses: u64,
     late: u64,
+    /// See [`Proof::lowest`] and [`Proof::lateness`].
+    lowest: Option<Duration>,
+    lateness: Duration,
     told: Proof,
 }
 
@@ -86,10 +97,13 @@ impl Prover {
             peers: Vec::new(),
             heard: BTreeMap::new(),
             beat_at: Time::default(),
+            sent: Time::default(),
             trial_at: Time::default(),
             witnessed: true,
             losses: 0,
             late: 0,
+            lowest: None,
+            lateness: Duration::ZERO,
             told: Proof::default(),
         }
     }
@@ -239,21 +253,36 @@ impl Prover {
         counts.map(|it| it.epoch.window).min()
     }
 
+    /// Whether all is well: one epoch is in place and no other may be, and enough witnesses have acknowledged the newest
+    /// beat. Then nothing is lost if answers to the next one are read as late as the one after it is sent.
+    pub fn is_answered(&self) -> bool {
+        let in_place = self.in_place.as_ref();
+        let is_answered =
+            in_place.is_some_and(|it| it.proved_by().is_none_or(|by| by >= self.sent));
+        is_answered && self.unanswered.is_empty()
+    }
+
     /// What is due to be sent. The clock was read before, and the datagrams are sent after.
     pub fn tick(&mut self, now: Time) -> Vec<Addressed> {
         let mut datagrams = Vec::new();
+        let mut trials_due = now;
         if now >= self.beat_at
             && let Some(window) = self.shortest_window()
         {
             let due = self.beat_at;
-            if due > Time::default() && now.since(due) > super::margin(window) / 2 {
-                self.late += 1;
+            if due > Time::default() {
+                let lateness = now.since(due);
+                self.lateness = self.lateness.max(lateness);
+                self.late += u64::from(lateness > super::margin(window) / 2);
             }
             self.look(now);
-            self.beat_at = now + self.draw.between(window * 3 / 20, window / 5);
+            self.beat_at = now + self.draw.between(window * 9 / 50, window / 5);
+            self.sent = now;
             datagrams.extend(self.beats(now));
+            // Trials go with beats: each wake-up costs CPU time, here and where they arrive.
+            trials_due = now + TRIAL / 10;
         }
-        if now >= self.trial_at {
+        if trials_due >= self.trial_at {
             self.trial_at = now + self.draw.between(TRIAL * 9 / 10, TRIAL * 11 / 10);
             datagrams.extend(self.trials(now));
         }
@@ -296,10 +325,15 @@ impl Prover {
                 proof.heard.clone_from(&told.heard);
             }
         }
-        (proof != *told).then(|| {
-            self.told = proof.clone();
-            Report::Proof(proof)
-        })
+        if proof == *told {
+            return None;
+        }
+        self.told = proof.clone();
+        Some(Report::Proof(Proof {
+            lowest: self.lowest.take(),
+            lateness: std::mem::take(&mut self.lateness),
+            ..proof
+        }))
     }
 
     /// A daemon has come that was told nothing yet.
@@ -307,8 +341,18 @@ impl Prover {
         self.told = Proof::default();
     }
 
+    /// Notices how much of the witnesses' part is left.
+    fn measure(&mut self, now: Time) {
+        let until = self.witnessed_until();
+        if until != Time::NEVER {
+            let left = until.since(now);
+            self.lowest = Some(self.lowest.map_or(left, |lowest| lowest.min(left)));
+        }
+    }
+
     /// Notices whether the witnesses' part was lost.
     fn look(&mut self, now: Time) {
+        self.measure(now);
         let witnessed = now < self.witnessed_until();
         if self.witnessed && !witnessed {
             self.losses += 1;
@@ -325,6 +369,7 @@ impl Prover {
             heard: self.heard.iter().map(|(lease, at)| (*lease, *at)).collect(),
             losses: self.losses,
             late: self.late,
+            ..Proof::default()
         }
     }
 
@@ -361,7 +406,15 @@ impl Prover {
             let trial = Datagram::trial(lease.id, peer.lease, peer.run, now);
             (peer.address, trial.seal(&peer.link))
         };
-        let tried = self.peers.iter().filter(|peer| peer.trial);
+        // A witness is heard by its acknowledgements.
+        let is_witness = |peer: &Peer| {
+            let mut witnesses = self.counts().flat_map(|it| &it.epoch.witnesses);
+            witnesses.any(|it| it.lease == peer.lease && it.run == peer.run)
+        };
+        let tried = self
+            .peers
+            .iter()
+            .filter(|peer| peer.trial && !is_witness(peer));
         tried.map(trial).collect()
     }
 
@@ -381,6 +434,7 @@ impl Prover {
         if !is_ours {
             return None;
         }
+        self.measure(now);
         match answer.kind {
             Kind::TrialAnswer => {}
             Kind::Acknowledgement => {
@@ -400,5 +454,132 @@ impl Prover {
         *heard = answer.sent.max(*heard);
         self.look(now);
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::witness::{Run, Witness};
+
+    const LINK: Key = Key([5; 16]);
+
+    fn at(millis: u64) -> Time {
+        Time::since_boot(Duration::from_millis(millis))
+    }
+
+    fn peer(lease: i64) -> Peer {
+        Peer {
+            lease: LeaseId(lease),
+            run: Run(3),
+            link: LINK,
+            address: "192.0.2.1:14789".parse().unwrap(),
+            trial: true,
+        }
+    }
+
+    fn epoch(number: u64) -> Epoch {
+        Epoch {
+            lease: LeaseId(1),
+            window: Duration::from_millis(500),
+            number: Number(number),
+            witnesses: vec![Witness {
+                name: "gw2".parse().unwrap(),
+                lease: LeaseId(2),
+                run: Run(3),
+            }],
+        }
+    }
+
+    /// One at 1 s whose epoch names the node of lease 2, and that knows of another one, of lease 4.
+    fn prover() -> Prover {
+        let mut prover = Prover::new(Duration::ZERO, 1);
+        let begin = Order::Begin {
+            lease: Lease {
+                id: LeaseId(1),
+                valid_until: at(9_000),
+            },
+            key: Key([1; 16]),
+            in_place: Some(epoch(7)),
+            proved: at(1_300),
+            unanswered: None,
+        };
+        prover.order(at(1_000), begin);
+        prover.order(at(1_000), Order::Peers(vec![peer(2), peer(4)]));
+        prover
+    }
+
+    /// What is due, opened.
+    fn sent(prover: &mut Prover, now: Time) -> Vec<Datagram> {
+        let sent = prover.tick(now);
+        let open = |(_, bytes): &Addressed| Sealed::read(bytes).unwrap().open(&LINK).unwrap();
+        sent.iter().map(open).collect()
+    }
+
+    fn acknowledge(prover: &mut Prover, now: Time, beat: &Datagram) {
+        let answer = beat.answer().unwrap().seal(&LINK);
+        assert!(prover.receive(now, &answer));
+    }
+
+    /// The parts of a proof that are told once.
+    fn measured(report: Option<Report>) -> (Option<Duration>, Duration) {
+        match report {
+            Some(Report::Proof(proof)) => (proof.lowest, proof.lateness),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Input: a witness and another node; later it is time for a beat, and nearly for a trial. Output: the witness gets
+    /// beats, the other trials, and both are sent at once.
+    #[test]
+    fn trials_go_with_beats_and_not_to_witnesses() {
+        let mut prover = prover();
+        let kinds = |sent: &[Datagram]| {
+            let kinds = sent.iter().map(|it| (it.kind, it.to.0));
+            kinds.collect::<Vec<_>>()
+        };
+        let both = [(Kind::Beat, 2), (Kind::Trial, 4)];
+        assert_eq!(kinds(&sent(&mut prover, at(1_000))), both);
+        assert_eq!(kinds(&sent(&mut prover, at(1_100))), [(Kind::Beat, 2)]);
+        // A trial is due 900 to 1100 ms after the first.
+        assert_eq!(kinds(&sent(&mut prover, at(2_000))), both);
+        assert_eq!(prover.next_tick(), prover.beat_at);
+    }
+
+    /// Input: beats with and without an answer, and an epoch that is announced. Output: all is well only while one epoch
+    /// is in place whose witnesses have acknowledged the newest beat.
+    #[test]
+    fn all_is_well_while_the_newest_beat_is_acknowledged() {
+        let mut prover = prover();
+        let first = sent(&mut prover, at(1_000));
+        assert!(!prover.is_answered());
+        acknowledge(&mut prover, at(1_001), &first[0]);
+        assert!(prover.is_answered());
+        let second = sent(&mut prover, at(1_100));
+        assert!(!prover.is_answered());
+        acknowledge(&mut prover, at(1_101), &second[0]);
+        prover.order(at(1_102), Order::Propose(epoch(8)));
+        assert!(!prover.is_answered());
+        prover.order(at(1_103), Order::InPlace(Number(8)));
+        assert!(prover.is_answered(), "credited from when it was announced");
+    }
+
+    /// Input: an answer that comes late, and a beat that is sent late. Output: the least that the proof had left and the
+    /// greatest lateness are told once.
+    #[test]
+    fn what_was_left_and_how_late_it_was_are_told_once() {
+        let mut prover = prover();
+        let first = sent(&mut prover, at(1_000));
+        acknowledge(&mut prover, at(1_180), &first[0]);
+        // Proved until 1300 before, until 1437 now.
+        let news = prover.news(at(1_180));
+        assert_eq!(measured(news).0, Some(Duration::from_millis(120)));
+        let due = prover.next_tick();
+        let second = sent(&mut prover, due + Duration::from_millis(7));
+        acknowledge(&mut prover, at(1_200), &second[0]);
+        let (lowest, lateness) = measured(prover.news(at(1_200)));
+        assert_eq!(lateness, Duration::from_millis(7));
+        assert!(lowest.unwrap() > Duration::from_millis(200), "{lowest:?}");
     }
 }

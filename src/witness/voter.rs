@@ -10,7 +10,7 @@ use crate::model::types::{LeaseId, NodeName, Revision, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// How soon a vote is repeated whose outcome is unknown, or that was refused.
+/// How soon after it was sent a vote is repeated whose outcome is unknown, or that was refused.
 const AGAIN: Duration = Duration::from_millis(100);
 /// The voter whose vote evicted an owner revokes the owner's lease at once. The other nodes wait this long before they
 /// do.
@@ -151,7 +151,13 @@ impl Voter {
     /// Until when this node has proof itself, and the revision of its own epoch key.
     pub fn set_proof(&mut self, until: Time, own: Revision) {
         self.proof_until = until;
-        self.own = own;
+        if own != self.own {
+            self.own = own;
+            // What etcd refuses because the key has changed, it takes now.
+            for watched in self.watched.values_mut() {
+                watched.vote_at = Time::default();
+            }
+        }
     }
 
     /// The other nodes that have a contact: this node can name them as witnesses, and send datagrams to them.
@@ -401,6 +407,7 @@ impl Voter {
             return None;
         }
         watched.is_in_flight = true;
+        watched.vote_at = now + AGAIN;
         let revision = watched.revision;
         // This node stops acknowledging the epoch before it sends the vote, and never begins again.
         self.memory(now, epoch.lease).stopped.insert(epoch.number);
@@ -419,14 +426,63 @@ impl Voter {
         }))
     }
 
-    /// What became of a vote.
-    pub fn voted(&mut self, now: Time, ballot: &Ballot, voted: Voted) -> Option<Act> {
+    /// What became of a vote. It is repeated until the key changes: a later one may count witnesses that have gone
+    /// meanwhile.
+    pub fn voted(&mut self, ballot: &Ballot, voted: Voted) -> Option<Act> {
         let watched = self.watched.get_mut(&ballot.owner)?;
         if watched.revision == ballot.revision {
             watched.is_in_flight = false;
-            // The vote is repeated until the key changes. A later vote may count witnesses that have gone meanwhile.
-            watched.vote_at = now + AGAIN;
         }
         (voted == Voted::Evicted).then_some(Act::Revoke(ballot.epoch.lease))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::since_boot(Duration::from_millis(millis))
+    }
+
+    /// Input: a vote that etcd refuses because the voter's own epoch has changed, and then the news of that change. Output:
+    /// it is sent again at once; one that is refused for another reason, or has no outcome, 100 ms after it was sent.
+    #[test]
+    fn a_vote_is_repeated_as_soon_as_it_may_pass() {
+        let (me, owner) = ("gw2".parse::<NodeName>().unwrap(), "gw1".parse().unwrap());
+        let mut voter = Voter::new(me.clone(), Run(3), Key([1; 16]));
+        voter.set_lease(Some(LeaseId(2)));
+        voter.set_proof(at(9_000), Revision(5));
+        let epoch = Epoch {
+            lease: LeaseId(1),
+            window: Duration::from_millis(500),
+            number: Number(7),
+            witnesses: vec![Witness {
+                name: me,
+                lease: LeaseId(2),
+                run: Run(3),
+            }],
+        };
+        let held = (Revision(4), Some(LeaseId(1)), Some(Standing::Epoch(epoch)));
+        voter.read(at(0), vec![Change::Epoch(owner, Some(held))], false);
+        let vote = |voter: &mut Voter, now: u64| match &voter.act(at(now))[..] {
+            [] => None,
+            [Act::Vote(ballot)] => Some(ballot.clone()),
+            acts => panic!("{acts:?}"),
+        };
+        let first = vote(&mut voter, 600).unwrap();
+        assert_eq!(first.own, Revision(5));
+        voter.voted(&first, Voted::Refused);
+        assert_eq!(vote(&mut voter, 640), None);
+        voter.set_proof(at(9_000), Revision(6));
+        let second = vote(&mut voter, 641).unwrap();
+        assert_eq!(second.own, Revision(6));
+        voter.voted(&second, Voted::Unknown);
+        assert_eq!(vote(&mut voter, 740), None);
+        let third = vote(&mut voter, 741).unwrap();
+        // A timeout has taken longer than the pause.
+        voter.voted(&third, Voted::Unknown);
+        assert!(vote(&mut voter, 991).is_some());
     }
 }

@@ -7,6 +7,7 @@ pub mod etcd;
 pub mod exposition;
 pub mod go;
 pub mod node;
+pub mod previous;
 pub mod program;
 pub mod proxy;
 pub mod rows;

@@ -79,6 +79,8 @@ pub struct Node {
     mirrored: bool,
     environment: BTreeMap<String, String>,
     user: Option<u32>,
+    /// Another version of the program.
+    program: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -138,6 +140,7 @@ impl Node {
             mirrored: true,
             environment: BTreeMap::new(),
             user: None,
+            program: None,
             child: None,
         }
     }
@@ -181,6 +184,11 @@ impl Node {
         self
     }
 
+    /// Sets which program the next start runs: another version, or the one under test.
+    pub fn set_program(&mut self, program: Option<PathBuf>) {
+        self.program = program;
+    }
+
     /// Starts the daemon.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
@@ -189,9 +197,10 @@ impl Node {
             .append(true)
             .open(self.host.0.join("log"))
             .unwrap();
-        let mut command = match self.user {
-            Some(user) => wmgwd_of(user),
-            None => super::program::wmgwd(),
+        let mut command = match (self.user, &self.program) {
+            (Some(user), _) => wmgwd_of(user),
+            (None, Some(program)) => super::program::undisturbed(Command::new(program)),
+            (None, None) => super::program::wmgwd(),
         };
         command.arg("--mock");
         for (option, value) in self.options.iter().filter(|(_, value)| !value.is_empty()) {

@@ -305,10 +305,11 @@ pub fn lease_left_reply(reply: &[u8]) -> Result<Option<Duration>, Error> {
     Ok(left.map(Duration::from_secs))
 }
 
-/// Reads the raft term in the reply to [`get`](super::get).
-pub fn term_reply(reply: &[u8]) -> Result<u64, Error> {
+/// Reads the raft term and the revision in the reply to [`get`](super::get).
+pub fn term_reply(reply: &[u8]) -> Result<(u64, Revision), Error> {
     let reply: RangeShape = read(reply)?;
-    header_term(reply.header.as_ref())
+    let header = reply.header.as_ref();
+    Ok((header_term(header)?, header_revision(header)?))
 }
 
 /// Reads the reply line of a keepalive.

@@ -178,6 +178,10 @@ pub struct Metrics {
     /// Of EVPN and OSPF, one more than there are; 0 if that is not known.
     neighbours: [AtomicI64; 2],
     proofs_lost: Counter,
+    /// Of the epoch in place, in nanoseconds; 0 if it names no witness.
+    window: AtomicU64,
+    /// The shortest that the proof had left, and how late the guard woke up at most, since this was asked last.
+    lowest_proof: Mutex<(Option<Duration>, Duration)>,
     beats_late: Counter,
     beats_answered: Counter,
     beats_refused: Counter,
@@ -315,9 +319,34 @@ impl Metrics {
         self.gates_lost.add(1);
     }
 
-    /// So many witnesses prove the node, beside its lease.
-    pub fn witnesses(&self, count: usize) {
+    /// So many witnesses prove the node, beside its lease, and for so long after each beat.
+    pub fn witnesses(&self, count: usize, window: Duration) {
         self.witnesses.store(count as u64, Ordering::Relaxed);
+        let window = if count == 0 { Duration::ZERO } else { window };
+        let nanos = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+        self.window.store(nanos, Ordering::Relaxed);
+    }
+
+    fn window(&self) -> Duration {
+        Duration::from_nanos(self.window.load(Ordering::Relaxed))
+    }
+
+    /// The guard has said how the proof is: how short it was, and how late the guard was.
+    pub fn proof(&self, lowest: Option<Duration>, lateness: Duration) {
+        let mut before = self.lowest_proof();
+        before.0 = before.0.into_iter().chain(lowest).min();
+        before.1 = before.1.max(lateness);
+    }
+
+    fn lowest_proof(&self) -> MutexGuard<'_, (Option<Duration>, Duration)> {
+        self.lowest_proof
+            .lock()
+            .expect("no holder of this lock panics")
+    }
+
+    /// The shortest that the proof had left, if the guard has said so since this was asked last, and how late it was.
+    fn take_lowest_proof(&self) -> (Option<Duration>, Duration) {
+        std::mem::take(&mut *self.lowest_proof())
     }
 
     /// Too few witnesses proved the node while its lease held.
@@ -530,6 +559,20 @@ mod tests {
         assert_eq!(metrics.take_lowest_margin(at(105)), Duration::from_secs(4));
         renew(120, 126);
         assert_eq!(metrics.take_lowest_margin(at(120)), Duration::ZERO);
+    }
+
+    /// Input: what the guard says of its proof and of how late it was, twice between two questions. Output: the worst,
+    /// once.
+    #[test]
+    fn the_lowest_proof_counts_from_one_question_to_the_next() {
+        let millis = Duration::from_millis;
+        let metrics = Metrics::default();
+        assert_eq!(metrics.take_lowest_proof(), (None, Duration::ZERO));
+        metrics.proof(Some(millis(200)), millis(3));
+        metrics.proof(Some(millis(250)), millis(1));
+        metrics.proof(None, Duration::ZERO);
+        assert_eq!(metrics.take_lowest_proof(), (Some(millis(200)), millis(3)));
+        assert_eq!(metrics.take_lowest_proof(), (None, Duration::ZERO));
     }
 
     /// Input: a watch that lags, and catches up later. Output: it is in sync as of the moment etcd was asked.

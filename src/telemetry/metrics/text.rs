@@ -250,6 +250,27 @@ fn about_witnesses(page: &mut Page, metrics: &Metrics) {
         "Other nodes whose acknowledgements prove this node, beside its lease.",
         metrics.witnesses.load(Ordering::Relaxed),
     );
+    page.single(
+        "proof_window_seconds",
+        "gauge",
+        "How long an acknowledged beat proves this node; 0 if it names no witness.",
+        metrics.window().as_secs_f64(),
+    );
+    let (lowest, lateness) = metrics.take_lowest_proof();
+    page.begin(
+        "proof_remaining_lowest_seconds",
+        "gauge",
+        "The least that the proof by witnesses had left, since these numbers were asked for last; not there without it.",
+    );
+    if let Some(lowest) = lowest {
+        page.sample("proof_remaining_lowest_seconds", &[], lowest.as_secs_f64());
+    }
+    page.single(
+        "guard_lateness_highest_seconds",
+        "gauge",
+        "How late the guard woke up to send beats at most, since these numbers were asked for last.",
+        lateness.as_secs_f64(),
+    );
     for (name, help, counter) in [
         (
             "proofs_lost_total",

@@ -408,7 +408,7 @@ impl Daemon {
                 let voted = reply.map_or(Voted::Unknown, |reply| {
                     schema::witness::vote_written(&ballot, reply)
                 });
-                if let Some(act) = self.voter.voted(now, &ballot, voted) {
+                if let Some(act) = self.voter.voted(&ballot, voted) {
                     self.voter_act(now, act);
                 }
             }
