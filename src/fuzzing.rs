@@ -15,6 +15,7 @@ use crate::host::frr::script::{self, LIST, ROUTE_MAP, Script};
 use crate::host::frr::targets::parse_targets;
 use crate::host::frr::vtysh_output::{Output, Remarks, Verdict, judge};
 use crate::host::interfaces::{self, Interface, LinkEvent};
+use crate::host::nft::wire::Family;
 use crate::host::nft::{self as gate, table, wire as nft_wire};
 use crate::model::frr::EvpnFilter;
 use crate::model::fsm::Kind;
@@ -94,9 +95,18 @@ pub fn nft(bytes: &[u8]) {
     assert!(nft_wire::verdicts(bytes).len() <= bytes.len() / 20);
     let _ = table::concerns(bytes, asked);
     let _ = nft_wire::is_for_list(bytes);
-    let _ = table::lease_left(&found);
-    let _ = (table::has_sets(&found), table::has_rules(&found));
-    let _ = table::has_chain(&found);
+    for family in [Family::Arp, Family::Ip6] {
+        let _ = table::lease_left(&found, family);
+        let _ = (
+            table::has_sets(&found, family),
+            table::has_rules(&found, family),
+        );
+        let _ = table::has_chains(&found, family);
+    }
+    let ipv6 = table::ipv6(&found, &found, &found);
+    let mut batch = nft_wire::Batch::default();
+    table::change_ipv6(&mut batch, &Default::default(), &ipv6);
+    assert!(batch.finish(0).0.len() >= 40 + 32 * ipv6.bridges.len());
     let _ = found.iter().any(|it| table::has_comment(it));
     let _ = found.iter().any(|it| table::has_no_flags(it));
     let _ = found.iter().filter_map(|it| table::handle(it)).count();
@@ -108,7 +118,7 @@ pub fn nft(bytes: &[u8]) {
         assert!(names.contains(&vni.bridge()));
     }
     let mut batch = nft_wire::Batch::default();
-    table::remove_names(&mut batch, &names);
+    table::remove_names(&mut batch, Family::Arp, &names);
     let (sent, last) = batch.finish(asked);
     assert!(last.wrapping_sub(asked) <= sent.len() as u32);
     assert!(sent.len() >= 40 + 56 * names.len());

@@ -17,6 +17,7 @@ const PURE: &[&str] = &[
     "etcd/ops",
     "witness",
     "etcd/wire",
+    "host/address",
     "host/bridges",
     "host/interfaces",
     "host/netlink",

@@ -194,7 +194,7 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
         (
             of("ip address add 2001:db8::1/64 dev br1 nodad"),
             "warn",
-            "br<VNI> has an IPv6 address, which every gateway answers for at any time: VNIs 1",
+            "br<VNI> loses its IPv6 gateway addresses when it goes down: VNIs 1",
             By(of("ip address del 2001:db8::1/64 dev br1")),
         ),
         (

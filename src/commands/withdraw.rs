@@ -4,6 +4,7 @@ use crate::Failure;
 use crate::cli::WithdrawConfig;
 use crate::guard::address::Address;
 use crate::host;
+use crate::host::addresses;
 use crate::host::factory::HostFactory;
 use crate::host::nft::{self, Found, KernelLease};
 use crate::model::types::{Vni, VniRange};
@@ -43,9 +44,27 @@ pub fn withdraw(config: &WithdrawConfig) -> Result<(), Failure> {
     } else if !host.is_mock() {
         remove_gate(config.range);
     }
+    if !host.is_mock()
+        && let Err(error) = silence_ipv6(config.range)
+    {
+        warn!("IPv6 gateway addresses are not silenced: {error}");
+    }
     host.router().withdraw_all()?;
     info!("everything is withdrawn from FRR");
     refused.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Has the table `ip6 wmgwd` keep the IPv6 gateway addresses silent: there is nothing else that does.
+fn silence_ipv6(range: VniRange) -> Result<(), String> {
+    let ipv6 = addresses::look_for_ipv6(range).map_err(|error| error.to_string())?;
+    if ipv6.bridges.is_empty() {
+        return Ok(());
+    }
+    let silenced = KernelLease::open().and_then(|mut table| table.silence_ipv6(&ipv6));
+    silenced.map_err(|error| chain(&error))?;
+    let count = ipv6.bridges.len();
+    info!("the IPv6 gateway addresses of count={count} bridges are silent");
+    Ok(())
 }
 
 /// Removes the table of the kernel lease. Only once all are silent: until then it may be what keeps them so.
@@ -60,7 +79,12 @@ fn remove_gate(range: VniRange) {
 
 fn try_to_remove_gate(range: VniRange) -> Result<bool, nft::Error> {
     let mut table = KernelLease::open()?;
-    if let Found::Whole { names, .. } = table.find()? {
+    let found = table.find()?;
+    // Without a gateway address there is nothing that the table of IPv6 has to keep silent.
+    if let Ok(ipv6) = addresses::look_for_ipv6(range) {
+        table.set_ipv6(&ipv6)?;
+    }
+    if let Found::Whole { names, .. } = found {
         let (vnis, others) = nft::vnis_of(&names, range);
         if !others.is_empty() {
             warn!(

@@ -15,6 +15,7 @@ use crate::gateway::ArpOutcome;
 use crate::guard::protocol::Gated;
 use crate::guard::supervisor::Line;
 use crate::guard::{self, Guard, Guards, Standing};
+use crate::host::address::Ipv6;
 use crate::host::{ArpAudit, Error, Kernel, nft};
 use crate::model::types::{Lease, LeaseId, Time, Vni, VniRange};
 use crate::schema::KernelHold;
@@ -417,6 +418,11 @@ impl Fence {
         self.state().gate.stands()
     }
 
+    /// These are the IPv6 gateway addresses of this host.
+    pub fn manage_ipv6(&self, ipv6: Ipv6) {
+        self.state().gate.manage(ipv6);
+    }
+
     /// Whether the kernel holds the lease, for others to read; `None` on a mock host.
     pub fn kernel_hold(&self) -> Option<KernelHold> {
         self.state().gate.hold().cloned()
@@ -453,6 +459,8 @@ impl Fence {
             self.metrics.gate_lost();
         }
         self.metrics.gate(gate.held_until(now));
+        let is_switched = gate.stands() && tended.ipv6_lack.is_none();
+        self.metrics.ipv6(tended.ipv6, is_switched);
         tended
     }
 

@@ -4,13 +4,19 @@
 //! until it is silent. It never logs. The guard grants (`guard::process`); the daemon does where the guard does not.
 //! Trouble with the table never costs service: then the table is removed, `arp_ignore` decides alone, and the thread
 //! tries again.
+//!
+//! Under IPv6 there is no `arp_ignore`: the table is the switch. It is changed in the same batches, so that both
+//! families go together, and it stays when that of ARP is removed. What it cannot be told is silent.
 
 use super::fence::Fence;
 use crate::guard::protocol::Gated;
+use crate::host::address::Ipv6;
+use crate::host::addresses;
 use crate::host::nft::socket::Watch;
 use crate::host::nft::{Error, Found, KernelLease, vnis_of};
 use crate::model::types::{Lease, Time, Vni, VniRange};
 use crate::schema::KernelHold;
+use crate::sys::clock;
 use crate::telemetry::log_text::{Complaint, chain};
 use log::{debug, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -44,6 +50,8 @@ pub struct Gate {
     leftover: Option<KernelLease>,
     /// The VNIs whose bridges are in it.
     gated: BTreeSet<Vni>,
+    /// The IPv6 gateway addresses of this host.
+    ipv6: Ipv6,
     /// The VNIs that answer and whose bridges should be in it, and are not: the kernel refused.
     missing: BTreeSet<Vni>,
     /// Why it did.
@@ -89,6 +97,10 @@ pub struct TableStatus {
     pub gated: usize,
     /// How many should be in it, and are not.
     pub missing: usize,
+    /// How many bridges have IPv6 gateway addresses.
+    pub ipv6: usize,
+    /// Why these are not switched, if they are not.
+    pub ipv6_lack: Option<String>,
 }
 
 /// What became of a change.
@@ -109,6 +121,7 @@ impl Gate {
             table: None,
             leftover: None,
             gated: BTreeSet::new(),
+            ipv6: Ipv6::default(),
             missing: BTreeSet::new(),
             refusal: String::new(),
             unknown: false,
@@ -169,6 +182,27 @@ impl Gate {
     /// Whether the bridge of this VNI is in the table.
     pub fn holds(&self, vni: Vni) -> bool {
         self.gated.contains(&vni)
+    }
+
+    /// These are the gateway addresses of this host.
+    pub fn manage(&mut self, ipv6: Ipv6) {
+        if self.ipv6 != ipv6 {
+            self.change(|table| table.set_ipv6(&ipv6));
+            // One that was not taken is found missing by the next look.
+            self.ipv6 = ipv6;
+        }
+    }
+
+    /// Why the kernel does not switch the IPv6 gateway addresses that this host has.
+    pub fn ipv6_lack(&self) -> Option<String> {
+        if self.ipv6.bridges.is_empty() || self.opener.is_none() {
+            return None;
+        }
+        match (&self.table, &self.hold) {
+            (Some(table), _) => table.lack().map(ToString::to_string),
+            (None, Some(KernelHold::Missing(reason))) => Some(reason.clone()),
+            (None, _) => None,
+        }
     }
 
     /// What answers as a run before has left it is not known.
@@ -282,7 +316,7 @@ impl Gate {
         Changed::Refused
     }
 
-    /// Removes the table: `arp_ignore` decides alone.
+    /// Removes the table: `arp_ignore` decides alone. Of IPv6 nothing answers until there is one again.
     fn close(&mut self) {
         if let Some(mut table) = self.table.take()
             && let Err(error) = table.remove_own()
@@ -327,7 +361,15 @@ impl Gate {
             && let Some(table) = &mut self.table
         {
             match table.find() {
-                Ok(Found::Whole { names, .. }) if self.has_just(&names) => {}
+                Ok(Found::Whole { names, .. })
+                    if is_just(&self.gated, &names) && !table.is_uneven() =>
+                {
+                    // The same batch makes them what they are to be.
+                    let ipv6 = self.ipv6.clone();
+                    if table.set_ipv6(&ipv6).is_err() {
+                        self.lose();
+                    }
+                }
                 Ok(_) => self.lose(),
                 Err(error) => {
                     self.doubtful = true;
@@ -339,11 +381,6 @@ impl Gate {
         self.opener
             .clone()
             .filter(|_| self.table.is_none() && is_due)
-    }
-
-    fn has_just(&self, names: &[String]) -> bool {
-        let (vnis, others) = vnis_of(names, every());
-        vnis == self.gated && others.is_empty()
     }
 
     /// Makes the table through `opened`, with all who answer in it, and does what could not be done before. Returns how
@@ -384,15 +421,18 @@ impl Gate {
             stands: self.stands(),
             gated: self.gated.len(),
             missing: self.missing.len(),
+            ipv6: self.ipv6.bridges.len(),
+            ipv6_lack: self.ipv6_lack(),
         }
     }
 
     /// Of a table that is in place, only what is wrong for longer: what is missing in it.
     fn note_hold(&mut self, trouble: Option<&Error>) {
         if self.stands() {
-            self.hold = Some(match self.missing.is_empty() {
-                true => KernelHold::Held,
-                false => KernelHold::Missing(self.refusal.clone()),
+            self.hold = Some(match (self.missing.is_empty(), self.ipv6_lack()) {
+                (true, None) => KernelHold::Held,
+                (true, Some(lack)) => KernelHold::Missing(format!("not of IPv6: {lack}")),
+                (false, _) => KernelHold::Missing(self.refusal.clone()),
             });
         } else if let Some(error) = trouble {
             self.hold = Some(KernelHold::Missing(chain(error)));
@@ -413,6 +453,11 @@ impl Gate {
                 let (gated, others) = vnis_of(names, every());
                 // They are no bridges of VNIs. What fails here is tried again after the next look.
                 self.doubtful |= table.remove_names(&others).is_err();
+                self.doubtful |= table.set_ipv6(&self.ipv6).is_err();
+                if table.is_uneven() {
+                    let names: Vec<String> = gated.iter().map(|vni| vni.bridge()).collect();
+                    self.doubtful |= table.add_names(&names).is_err();
+                }
                 (gated, left.unwrap_or_default(), Made::Kept)
             }
             found => {
@@ -422,7 +467,7 @@ impl Gate {
                     None => answering.clone(),
                 };
                 let names: Vec<String> = gated.iter().map(|vni| vni.bridge()).collect();
-                table.make(found, &names)?;
+                table.make(found, &names, &self.ipv6)?;
                 (gated, Duration::ZERO, Made::New)
             }
         };
@@ -446,6 +491,12 @@ impl Gate {
     }
 }
 
+/// Whether the names are of the bridges of these VNIs, and no others.
+fn is_just(gated: &BTreeSet<Vni>, names: &[String]) -> bool {
+    let (vnis, others) = vnis_of(names, every());
+    vnis == *gated && others.is_empty()
+}
+
 /// All VNIs: a run before may have had another range.
 fn every() -> VniRange {
     VniRange::new(Vni::MIN, Vni::MAX).expect("they are in order")
@@ -455,12 +506,17 @@ fn every() -> VniRange {
 ///
 /// # Errors
 /// The thread cannot be started.
-pub fn spawn(fence: Arc<Fence>, complaint: Complaint) -> io::Result<()> {
+pub fn spawn(fence: Arc<Fence>, range: VniRange, complaint: Complaint) -> io::Result<()> {
     Builder::new().name("gate".to_owned()).spawn(move || {
         let mut keeper = Keeper {
             fence,
+            range,
             watch: None,
+            addresses: None,
+            rest_until: Time::default(),
+            pending: false,
             complaint,
+            complaint6: Complaint::default(),
         };
         loop {
             keeper.turn();
@@ -472,8 +528,16 @@ pub fn spawn(fence: Arc<Fence>, complaint: Complaint) -> io::Result<()> {
 /// What the thread has.
 struct Keeper {
     fence: Arc<Fence>,
+    range: VniRange,
     watch: Option<Watch>,
+    /// Hears of the addresses of this host.
+    addresses: Option<addresses::Watch>,
+    /// They are looked at no more often than this allows, and something about them has changed since.
+    rest_until: Time,
+    pending: bool,
     complaint: Complaint,
+    /// About IPv6 alone.
+    complaint6: Complaint,
 }
 
 impl Keeper {
@@ -484,20 +548,62 @@ impl Keeper {
             // What happened before is not heard.
             look = true;
         }
+        if self.addresses.is_none() {
+            self.addresses = addresses::Watch::open().ok();
+            self.pending = true;
+        }
         look |= self.wait();
-        report(self.fence.tend_gate(look), &mut self.complaint);
+        self.look_at_addresses();
+        let tended = self.fence.tend_gate(look);
+        report_ipv6(&tended, &mut self.complaint6);
+        report(tended, &mut self.complaint);
     }
 
-    /// Until something happens to the table, or it is time; says whether something did.
+    /// Has the table have the IPv6 gateway addresses that this host has now.
+    fn look_at_addresses(&mut self) {
+        let begun = clock::now();
+        if !self.pending || begun < self.rest_until {
+            return;
+        }
+        match addresses::look_for_ipv6(self.range) {
+            Ok(ipv6) => {
+                self.pending = false;
+                self.fence.manage_ipv6(ipv6);
+            }
+            Err(error) => debug!("gate: cannot look at the IPv6 addresses of this host: {error}"),
+        }
+        // While thousands of bridges are made, this takes no more than a tenth of the time.
+        let now = clock::now();
+        self.rest_until = now + now.since(begun) * 9;
+    }
+
+    /// Until something happens to the table or to addresses, or it is time; says whether something did to the table.
     fn wait(&mut self) -> bool {
-        let Some(watch) = &mut self.watch else {
-            sleep(Duration::from_millis(EVERY.into()));
-            return false;
+        let timeout = match self.pending {
+            true => self.rest_until.since(clock::now()).as_millis(),
+            false => EVERY.into(),
         };
-        let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, PollTimeout::from(EVERY)).is_err() {
+        let timeout = u16::try_from(timeout).unwrap_or(EVERY).min(EVERY);
+        let watched = [
+            self.watch.as_ref().map(AsFd::as_fd),
+            self.addresses.as_ref().map(AsFd::as_fd),
+        ];
+        let mut fds: Vec<PollFd> = watched
+            .into_iter()
+            .flatten()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        if poll(&mut fds, PollTimeout::from(timeout)).is_err() {
             sleep(Duration::from_millis(10));
         }
+        match self.addresses.as_mut().map(addresses::Watch::look) {
+            Some(Ok(changed)) => self.pending |= changed,
+            Some(Err(_)) => self.addresses = None,
+            None => {}
+        }
+        let Some(watch) = &mut self.watch else {
+            return false;
+        };
         match watch.look(self.fence.gate_port()) {
             Ok(concerns) => concerns,
             Err(error) => {
@@ -506,6 +612,22 @@ impl Keeper {
                 true
             }
         }
+    }
+}
+
+/// Logs what is wrong with the switch of IPv6 alone.
+fn report_ipv6(tended: &TableStatus, complaint: &mut Complaint) {
+    let count = tended.ipv6;
+    match &tended.ipv6_lack {
+        Some(reason) if complaint.raise(reason) => warn!(
+            "gate: count={count} bridges have IPv6 gateway addresses, which are not switched: every gateway answers for \
+             them: {reason}"
+        ),
+        Some(_) => {}
+        None if complaint.settle() => {
+            info!("gate: the IPv6 gateway addresses of count={count} bridges are switched");
+        }
+        None => {}
     }
 }
 

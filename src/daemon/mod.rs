@@ -28,6 +28,7 @@ use crate::guard::address::Address;
 use crate::guard::protocol;
 use crate::guard::supervisor::{Attached, GuardSupervisor};
 use crate::host::Cost;
+use crate::host::addresses;
 use crate::host::factory::HostFactory;
 use crate::host::links;
 use crate::host::nft::{self, KernelLease};
@@ -211,7 +212,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     let fence = Arc::new(fence);
     let has_epochs = known.is_some_and(|it| it.in_place.is_some() || it.unanswered.is_some());
     if !config.mock {
-        gate::spawn(fence.clone(), complaint)?;
+        gate::spawn(fence.clone(), config.range, complaint)?;
     }
 
     let told = events.clone();
@@ -369,7 +370,12 @@ fn gate(config: &Config) -> Gate {
         Some(other) => Err(nft::Error::Shared(other)),
         None => KernelLease::open(),
     };
-    Gate::new(config.timing.gate_margin, Arc::new(opener))
+    let mut gate = Gate::new(config.timing.gate_margin, Arc::new(opener));
+    match addresses::look_for_ipv6(config.range) {
+        Ok(ipv6) => gate.manage(ipv6),
+        Err(error) => warn!("cannot look at the IPv6 addresses of this host: {error}"),
+    }
+    gate
 }
 
 /// How long the worker may do nothing: it waits for etcd, endpoint after endpoint, and for nothing else.

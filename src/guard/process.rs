@@ -441,7 +441,7 @@ impl Process {
         if said == Gated::None {
             return;
         }
-        match KernelLease::open() {
+        match KernelLease::join() {
             Ok(gate) => self.gate = Some(gate),
             Err(error) => {
                 self.gated = Gated::None;

@@ -1,4 +1,5 @@
-//! Gratuitous ARP: tells the stations of a VNI that the gateway's address now sits behind this bridge.
+//! Gratuitous ARP and unsolicited Neighbor Advertisements: tell the stations of a VNI that the gateway's addresses now
+//! sit behind this bridge.
 //!
 //! Owns one AF_PACKET socket, opened at first use and kept. It asks for no protocol, so that it never
 //! receives anything. A frame is a pure function of (MAC, address, form).
@@ -7,6 +8,7 @@
 //! announced in all of them; later, to refresh, in one after the other, so that this costs no more than one.
 
 use super::Error;
+use super::address::is_made_of_mac;
 use crate::model::types::{Time, Vni};
 use crate::sys::clock;
 use fnv::FnvHashMap;
@@ -17,12 +19,15 @@ use nix::sys::socket::{
 };
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 /// Length of an ARP frame in bytes, without padding (the driver pads to the minimum of Ethernet).
 const FRAME: usize = 42;
+
+/// Length of a Neighbor Advertisement in bytes, from the Ethernet header on.
+const ADVERTISEMENT: usize = 14 + 40 + 32;
 
 /// How long a dump of the interfaces is used: paced announcements share one (65 ms with 2 000 interfaces),
 /// and a bridge whose MAC address changes with its ports is announced with the old one no longer than this.
@@ -69,6 +74,8 @@ pub struct Announcer {
 struct Bridge {
     link: Option<LinkAddr>,
     addresses: Vec<Address>,
+    /// Its IPv6 gateway addresses.
+    ipv6: Vec<Ipv6Addr>,
 }
 
 /// An address of a bridge.
@@ -108,7 +115,7 @@ fn forms_of(address: Address, round: u32) -> Vec<Form> {
 }
 
 impl Announcer {
-    /// Broadcasts frames for each IPv4 address (secondary ones too) of each VNI's bridge, and asks
+    /// Sends frames for each address (secondary ones too) of each VNI's bridge to all stations, and asks
     /// `permit` before each VNI. Returns the VNIs for which not every frame was sent.
     pub fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)> {
         if vnis.is_empty() {
@@ -155,10 +162,14 @@ impl Announcer {
             .addr()
             .filter(|_| link.halen() == 6)
             .ok_or_else(|| failed(io::Error::other("it has no Ethernet address")))?;
-        if bridge.addresses.is_empty() {
-            return Err(failed(io::Error::other("it has no IPv4 address")));
+        if bridge.addresses.is_empty() && bridge.ipv6.is_empty() {
+            return Err(failed(io::Error::other("it has no gateway address")));
         }
         let round = self.round(vni);
+        for address in &bridge.ipv6 {
+            self.send(&advertisement(mac, *address), &link)
+                .map_err(|errno| failed(errno.into()))?;
+        }
         for address in &bridge.addresses {
             for form in forms_of(*address, round) {
                 self.send(&frame(mac, address.address, form), &link)
@@ -232,6 +243,10 @@ fn bridges() -> Result<BTreeMap<Vni, Bridge>, Errno> {
             let mask = entry.netmask;
             let mask = mask.and_then(|mask| Some(mask.as_sockaddr_in()?.ip()));
             bridge.addresses.push(Address::new(address.ip(), mask));
+        } else if let Some(address) = address.as_sockaddr_in6() {
+            // That of the bridge itself is not the gateway's.
+            let given = Some(address.ip()).filter(|ip| !is_made_of_mac(*ip));
+            bridge.ipv6.extend(given);
         }
     }
     Ok(bridges)
@@ -268,6 +283,58 @@ fn frame(mac: [u8; 6], address: Ipv4Addr, form: Form) -> [u8; FRAME] {
     frame
 }
 
+/// An unsolicited Neighbor Advertisement to all nodes (RFC 4861 section 7.2.6), from the Ethernet header on: `address`
+/// is at `mac`. It overrides what a station knows, and says that this is a router: a station that hears otherwise gives
+/// its default router up (section 7.2.5).
+fn advertisement(mac: [u8; 6], address: Ipv6Addr) -> [u8; ADVERTISEMENT] {
+    const ROUTER_AND_OVERRIDE: u8 = 0x80 | 0x20;
+    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let mut message = [0; 32];
+    message[0] = 136;
+    message[4] = ROUTER_AND_OVERRIDE;
+    message[8..24].copy_from_slice(&address.octets());
+    // Option: the link-layer address of the target, in units of 8 bytes.
+    message[24..26].copy_from_slice(&[2, 1]);
+    message[26..].copy_from_slice(&mac);
+    let pseudo_header = [
+        &address.octets()[..],
+        &all_nodes.octets(),
+        &[0, 0, 0, 32, 0, 0, 0, 58],
+    ];
+    let sum = checksum(&[&pseudo_header.concat()[..], &message].concat());
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let parts: [&[u8]; 7] = [
+        &[0x33, 0x33, 0, 0, 0, 1],        // to all nodes (RFC 2464 section 7)
+        &mac,                             // from the bridge
+        &[0x86, 0xdd],                    // ethertype: IPv6
+        &[0x60, 0, 0, 0, 0, 32, 58, 255], // version, length, ICMPv6, hop limit
+        &address.octets(),                // source
+        &all_nodes.octets(),              // destination
+        &message,
+    ];
+    let mut frame = [0; ADVERTISEMENT];
+    let mut at = 0;
+    for part in parts {
+        frame[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    frame
+}
+
+/// The Internet checksum (RFC 1071).
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|it| match it {
+        [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
+        [high, ..] => u32::from(*high) << 8,
+        [] => 0,
+    });
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -293,6 +360,28 @@ mod tests {
         ] {
             assert_eq!(frame(mac, address, form)[..], expected(operation, target));
         }
+    }
+
+    #[test]
+    fn an_advertisement_overrides_and_says_that_this_is_a_router() {
+        let address = "2001:db8:7::1".parse().unwrap();
+        #[rustfmt::skip]
+        let expected = [
+            0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 7, 0x86, 0xdd,
+            0x60, 0, 0, 0, 0, 32, 58, 255,
+            0x20, 0x01, 0x0d, 0xb8, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+            0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+            136, 0, 0, 0, 0xa0, 0, 0, 0,
+            0x20, 0x01, 0x0d, 0xb8, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+            2, 1, 2, 0, 0, 0, 0, 7,
+        ];
+        let mut frame = advertisement([2, 0, 0, 0, 0, 7], address);
+        // The sum over the pseudo header (RFC 8200 section 8.1) and the message with its checksum is 0.
+        let pseudo = [&frame[22..54], &[0, 0, 0, 32, 0, 0, 0, 58]].concat();
+        assert_eq!(checksum(&[&pseudo[..], &frame[54..]].concat()), 0);
+        assert_ne!(frame[56..58], [0, 0]);
+        frame[56..58].fill(0);
+        assert_eq!(frame[..], expected);
     }
 
     /// Input: prefixes, and announcements after a takeover. Output: all forms that there are at first, then each in

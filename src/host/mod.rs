@@ -3,6 +3,7 @@
 //! Two lanes, so that ARP never waits behind vtysh: [`Kernel`] is fast (file writes and packets) and is
 //! called by the worker itself; [`Router`] is slow (one vtysh run a batch) and is called on the `frr` thread.
 
+pub mod address;
 pub mod addresses;
 pub mod bridges;
 pub mod factory;

@@ -1,4 +1,4 @@
-//! ARP requests of a station, numbered, about one each millisecond, and what became of each.
+//! ARP requests or Neighbor Solicitations of a station, numbered, about one each millisecond, and what became of each.
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
@@ -7,17 +7,18 @@ use nix::sys::socket::{
 };
 use std::fmt;
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
 use wmgwd::model::types::Time;
 use wmgwd::sys::clock;
 
-/// One ARP request.
+/// One request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
     /// When it was about to be sent: never later than the kernel sees it.
@@ -69,15 +70,17 @@ impl fmt::Display for Tally {
     }
 }
 
-/// ARP requests from the station, about one each millisecond.
+/// Requests from the station, about one each millisecond.
 pub struct Flood {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Vec<Request>>,
 }
 
 impl Flood {
-    /// From eth0 of the network namespace at `station`, which has the address `from`, for the address `asked`.
-    pub fn start(station: &Path, from: [u8; 4], asked: [u8; 4]) -> Flood {
+    /// From eth0 of the network namespace at `station`, which has the address `from`, for the address `asked` of the
+    /// same family.
+    pub fn start(station: &Path, from: impl Into<IpAddr>, asked: impl Into<IpAddr>) -> Flood {
+        let (from, asked) = (from.into(), asked.into());
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, station) = (stop.clone(), station.to_owned());
         let thread = spawn(move || flood(&stopped, &station, from, asked));
@@ -94,7 +97,7 @@ impl Flood {
     }
 }
 
-fn flood(stop: &AtomicBool, station: &Path, from: [u8; 4], asked: [u8; 4]) -> Vec<Request> {
+fn flood(stop: &AtomicBool, station: &Path, from: IpAddr, asked: IpAddr) -> Vec<Request> {
     // Only this thread moves (setns(2)).
     setns(File::open(station).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
     let link: LinkAddr = nix::ifaddrs::getifaddrs()
@@ -112,6 +115,9 @@ fn flood(stop: &AtomicBool, station: &Path, from: [u8; 4], asked: [u8; 4]) -> Ve
     .unwrap();
     bind(socket.as_raw_fd(), &link).unwrap();
     setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20)).unwrap();
+    // Several floods hear each other's answers.
+    static FLOODS: AtomicU8 = AtomicU8::new(0xaa);
+    let mark = FLOODS.fetch_add(1, Ordering::Relaxed);
     let mut requests: Vec<Request> = Vec::new();
     let mut idle = 0;
     while idle < 20 {
@@ -120,17 +126,8 @@ fn flood(stop: &AtomicBool, station: &Path, from: [u8; 4], asked: [u8; 4]) -> Ve
         } else {
             // The number is the sender's hardware address in the request, which the answer goes to.
             let number = u32::try_from(requests.len()).unwrap().to_be_bytes();
-            let sender = [&[2, 0xaa], &number[..]].concat();
-            let frame = [
-                &[0xff; 6],
-                &link.addr().unwrap()[..],
-                &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
-                &sender,
-                &from,
-                &[0; 6],
-                &asked,
-            ]
-            .concat();
+            let sender = [&[2, mark], &number[..]].concat();
+            let frame = request(&link.addr().unwrap(), &sender, from, asked);
             let sent = clock::now();
             if sendto(socket.as_raw_fd(), &frame, &link, MsgFlags::empty()).is_ok() {
                 let answered = false;
@@ -140,14 +137,63 @@ fn flood(stop: &AtomicBool, station: &Path, from: [u8; 4], asked: [u8; 4]) -> Ve
         sleep(Duration::from_millis(1));
         let mut frame = [0; 128];
         while let Ok(length) = recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
-            let is_reply = length >= 42 && frame[12..14] == [8, 6] && frame[20..22] == [0, 2];
-            if is_reply && frame[..2] == [2, 0xaa] {
+            let is_reply = length >= 42
+                && match frame[12..14] {
+                    [8, 6] => frame[20..22] == [0, 2],
+                    // A Neighbor Advertisement.
+                    [0x86, 0xdd] => length >= 78 && frame[20] == 58 && frame[54] == 136,
+                    _ => false,
+                };
+            if is_reply && frame[..2] == [2, mark] {
                 let number = u32::from_be_bytes(frame[2..6].try_into().unwrap()) as usize;
                 requests[number].answered = true;
             }
         }
     }
     requests
+}
+
+fn request(mac: &[u8], sender: &[u8], from: IpAddr, asked: IpAddr) -> Vec<u8> {
+    match (from, asked) {
+        (IpAddr::V4(from), IpAddr::V4(asked)) => [
+            &[0xff; 6],
+            mac,
+            &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+            sender,
+            &from.octets(),
+            &[0; 6],
+            &asked.octets(),
+        ]
+        .concat(),
+        (IpAddr::V6(from), IpAddr::V6(asked)) => {
+            let (from, asked) = (from.octets(), asked.octets());
+            let end = &asked[13..];
+            // The solicited-node multicast address (RFC 4291 section 2.7.1).
+            let group = [&[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff], end].concat();
+            let mut message = [&[135, 0, 0, 0, 0, 0, 0, 0], &asked[..], &[1, 1], sender].concat();
+            let pseudo = [&from[..], &group, &[0, 0, 0, 32, 0, 0, 0, 58], &message].concat();
+            let words = pseudo
+                .chunks(2)
+                .map(|it| u32::from(it[0]) << 8 | u32::from(it[1]));
+            let mut sum: u32 = words.sum();
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            message[2..4].copy_from_slice(&(!u16::try_from(sum).unwrap()).to_be_bytes());
+            let head = [0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255];
+            [
+                &[0x33, 0x33, 0xff],
+                end,
+                mac,
+                &head,
+                &from,
+                &group,
+                &message,
+            ]
+            .concat()
+        }
+        _ => panic!("{from} and {asked} are not of one family"),
+    }
 }
 
 /// Keeps both cores of a small machine busy.

@@ -20,8 +20,9 @@ use wmgwd::daemon::gate::{Gate, Made};
 use wmgwd::gateway::ArpOutcome;
 use wmgwd::guard::protocol::{Gated, Order, VERSION};
 use wmgwd::guard::{Grants, Guard, Standing};
+use wmgwd::host::address::Ipv6;
 use wmgwd::host::nft::socket::{Socket, Watch};
-use wmgwd::host::nft::wire::Batch;
+use wmgwd::host::nft::wire::{Batch, Family};
 use wmgwd::host::nft::{Channel, Error, Found, KernelLease, table};
 use wmgwd::host::proc::ProcKernel;
 use wmgwd::host::{ArpAudit, Kernel};
@@ -30,9 +31,9 @@ use wmgwd::sys::clock;
 
 const ID: LeaseId = LeaseId(1);
 /// How long before the end of the lease daemon, guard and kernel come down.
-const MARGIN: Duration = Duration::from_millis(300);
+pub const MARGIN: Duration = Duration::from_millis(300);
 const GUARD_MARGIN: Duration = Duration::from_millis(150);
-const GATE_MARGIN: Duration = Duration::from_millis(75);
+pub const GATE_MARGIN: Duration = Duration::from_millis(75);
 
 /// What Debian's nftables.service does on a start, a reload and a stop, with the /etc/nftables.conf of its package.
 const DEBIAN_RELOAD: &str = "nft -f - <<'END'
@@ -50,10 +51,10 @@ fn flood() -> Flood {
 }
 
 /// The real guard process.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    fn start(address: &str) -> (Process, Line) {
+    pub fn start(address: &str) -> (Process, Line) {
         Process::with(address, GUARD_MARGIN)
     }
 
@@ -96,7 +97,7 @@ impl Process {
         value.parse().unwrap()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
     }
 }
@@ -110,7 +111,7 @@ impl Drop for Process {
 
 /// A daemon's line to it.
 #[derive(Clone)]
-struct Line {
+pub struct Line {
     stream: Arc<Mutex<BufReader<UnixStream>>>,
     said: String,
 }
@@ -123,7 +124,7 @@ impl Line {
     }
 
     /// Whether the guard has granted until then.
-    fn has_granted(&mut self, until: Time) -> bool {
+    pub fn has_granted(&mut self, until: Time) -> bool {
         let mut text = [0; 4096];
         loop {
             match self.stream.lock().unwrap().get_mut().read(&mut text) {
@@ -168,7 +169,7 @@ fn gate() -> Gate {
     Gate::new(GATE_MARGIN, Arc::new(KernelLease::open))
 }
 
-fn range() -> VniRange {
+pub fn range() -> VniRange {
     VniRange::new(vni(1), vni(100)).unwrap()
 }
 
@@ -191,7 +192,7 @@ fn fence_under(
     (fence, tended.made)
 }
 
-fn lease(lasts: Duration) -> Lease {
+pub fn lease(lasts: Duration) -> Lease {
     Lease {
         id: ID,
         valid_until: clock::now() + lasts,
@@ -199,7 +200,7 @@ fn lease(lasts: Duration) -> Lease {
 }
 
 /// Has VNI 7 answered; says whether it does.
-fn serves(fence: &Fence) -> bool {
+pub fn serves(fence: &Fence) -> bool {
     let outcomes = fence.switch(Some(ID), &[(vni(7), true)]);
     let answers = |it: &(_, ArpOutcome, _)| it.1 == ArpOutcome::Answers(true);
     outcomes.iter().all(answers)
@@ -210,7 +211,7 @@ fn switch() -> String {
     sh("cat /proc/sys/net/ipv4/conf/br7/arp_ignore")
 }
 
-fn has_table() -> bool {
+pub fn has_table() -> bool {
     try_sh("nft list table arp wmgwd").0
 }
 
@@ -313,7 +314,7 @@ fn a_stalled_grant_is_no_grant() {
                 socket: Socket::open().unwrap(),
                 stall: stall.clone(),
             }));
-            lease.make(&Found::Absent, &[]).unwrap();
+            lease.make(&Found::Absent, &[], &Ipv6::default()).unwrap();
             lease.add_names(&["br7".to_owned()]).unwrap();
             let flood = flood();
             let mut spans = Vec::new();
@@ -544,14 +545,22 @@ fn what_died_stays_silent() {
 fn a_trial_makes_nothing() {
     namespace::run("gate::a_trial_makes_nothing", &["nft"], || {
         let mut watch = Watch::open().unwrap();
-        KernelLease::open().unwrap().try_to_make().unwrap();
+        KernelLease::open()
+            .unwrap()
+            .try_to_make(Family::Arp)
+            .unwrap();
         assert!(!has_table());
         assert!(!watch.look(0).unwrap());
         let mut table = KernelLease::open().unwrap();
-        table.make(&Found::Absent, &["br7".to_owned()]).unwrap();
+        table
+            .make(&Found::Absent, &["br7".to_owned()], &Ipv6::default())
+            .unwrap();
         assert!(watch.look(0).unwrap());
         // Beside a table that is there.
-        KernelLease::open().unwrap().try_to_make().unwrap();
+        KernelLease::open()
+            .unwrap()
+            .try_to_make(Family::Arp)
+            .unwrap();
         assert!(!watch.look(0).unwrap());
         assert!(owned().contains("br7"));
         // Another of the same name is not removed in its place.
@@ -623,7 +632,7 @@ fn ten_thousand_bridges_are_one_message() {
         || {
             sh("ip link set lo up");
             let mut lease = KernelLease::open().unwrap();
-            lease.make(&Found::Absent, &[]).unwrap();
+            lease.make(&Found::Absent, &[], &Ipv6::default()).unwrap();
             let names =
                 |count: u32| -> Vec<String> { (1..=count).map(|i| format!("br{i}")).collect() };
             let timed = |what: &str, act: &mut dyn FnMut()| {

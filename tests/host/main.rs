@@ -7,6 +7,7 @@
 mod flood;
 mod frr;
 mod gate;
+mod ipv6;
 mod kernel;
 mod measure;
 mod monitor;

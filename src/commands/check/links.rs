@@ -1,6 +1,7 @@
 //! Pure: whether the bridges and VXLAN interfaces of the range are there and as they must be.
 
 use super::{Finding, SHOWN, absent};
+use crate::host::address::{Address, DAD_FAILED, NO_DAD, Origin};
 use crate::host::interfaces::{Interface, Port, Vlans};
 use crate::model::purpose::Purpose;
 use crate::model::types::{Vni, VniRange};
@@ -27,6 +28,10 @@ pub struct Links {
     pub refused: Option<String>,
     /// The addresses of each interface.
     pub addresses: Vec<(String, IpAddr)>,
+    /// The IPv6 addresses, with what the kernel tells of them.
+    pub ipv6: Vec<Address>,
+    /// The interfaces that keep their IPv6 addresses while they are down, `keep_addr_on_down`.
+    pub keepers: BTreeSet<String>,
     /// The VLANs of bridges and ports, by index; asked for only where a bridge filters by them.
     pub vlans: BTreeMap<u32, Vlans>,
 }
@@ -434,30 +439,62 @@ fn addresses(range: VniRange, links: &Links, bridges: &Numbered) -> Vec<Finding>
             format!("ip address show to {address}"),
         ));
     }
-    let v6: Vec<Vni> = bridges
-        .keys()
-        .filter(|vni| {
-            let global = |ip: &IpAddr| match ip {
-                IpAddr::V6(ip) => !ip.is_unicast_link_local(),
-                IpAddr::V4(_) => false,
-            };
-            of.get(vni).is_some_and(|all| all.iter().any(global))
-        })
-        .copied()
-        .collect();
-    findings.extend(
-        Finding::warn(
-            ABOUT,
-            "br<VNI> has an IPv6 address, which every gateway answers for at any time",
-            "take it away; IPv6 gateway addresses are not switched",
-        )
-        .of(&v6),
-    );
+    findings.extend(ipv6_addresses(links, bridges));
     if findings.is_empty() && !bridges.is_empty() {
         let text = "each br<VNI> has an IPv4 address of its own (whether it is the other gateways' too cannot be seen from here)";
         findings.push(Finding::ok(ABOUT, text));
     }
     findings
+}
+
+/// What keeps a gateway from having its IPv6 gateway addresses when it becomes the owner.
+fn ipv6_addresses(links: &Links, bridges: &Numbered) -> Vec<Finding> {
+    const ABOUT: &str = "addresses";
+    let with = |is: &dyn Fn(&Interface, &Address) -> bool| -> Vec<Vni> {
+        let has = |bridge: &Interface| {
+            let mut of = links.ipv6.iter().filter(|it| it.index == bridge.index);
+            of.any(|it| is(bridge, it))
+        };
+        let found = bridges.iter().filter(|(_, bridge)| has(bridge));
+        found.map(|(vni, _)| *vni).collect()
+    };
+    let is_shared = |it: &Address| it.origin == Origin::Given && it.ip.is_ipv6();
+    let lost = with(&|_, it| is_shared(it) && it.flags & DAD_FAILED != 0);
+    let detected = with(&|_, it| is_shared(it) && it.flags & (NO_DAD | DAD_FAILED) == 0);
+    let flushed = with(&|bridge, it| is_shared(it) && !links.keepers.contains(&bridge.name));
+    let own = with(&|_, it| it.origin == Origin::Kernel);
+    let bare: Vec<Vni> = with(&|_, it| is_shared(it))
+        .into_iter()
+        .filter(|vni| !own.contains(vni))
+        .collect();
+    let found = [
+        Finding::fail(
+            ABOUT,
+            "br<VNI> has an IPv6 gateway address that the kernel does not use, as another gateway had it (dadfailed)",
+            "ip address del ADDRESS dev br$i; ip address add ADDRESS dev br$i nodad",
+        )
+        .of(&lost),
+        Finding::warn(
+            ABOUT,
+            "br<VNI> has an IPv6 gateway address without nodad: started beside the owner, this gateway loses it",
+            "ip address change ADDRESS dev br$i nodad",
+        )
+        .of(&detected),
+        Finding::warn(
+            ABOUT,
+            "br<VNI> loses its IPv6 gateway addresses when it goes down",
+            "sysctl -w net.ipv6.conf.br$i.keep_addr_on_down=1",
+        )
+        .of(&flushed),
+        Finding::warn(
+            ABOUT,
+            "br<VNI> has IPv6 gateway addresses and no link-local address of its own: while it is not the owner it asks \
+             for stations as if it were",
+            "ip link set br$i addrgenmode eui64",
+        )
+        .of(&bare),
+    ];
+    found.into_iter().flatten().collect()
 }
 
 /// Where the packets of the overlays leave.
@@ -536,6 +573,7 @@ mod tests {
     use super::super::Level;
     use super::super::tests::{purpose, said};
     use super::*;
+    use crate::host::address::{Address, DAD_FAILED, NO_DAD, Origin};
     use crate::host::interfaces::Vxlan;
     use core::net::Ipv4Addr;
 
@@ -776,5 +814,57 @@ mod tests {
             said(&findings(&purpose(1, 2), &links)),
             [(Level::Fail, text)]
         );
+    }
+
+    /// Input: an IPv6 gateway address that another gateway had first, one that would look for that, and one on a bridge
+    /// that loses it and has no other. Output: each is named; none of a bridge that is as it must be, or has none.
+    #[test]
+    fn ipv6_addresses_that_get_lost() {
+        let mut links = host(1..=5);
+        let index = |vni: u32| {
+            let name = format!("br{vni}");
+            links
+                .interfaces
+                .iter()
+                .find(|it| it.name == name)
+                .unwrap()
+                .index
+        };
+        let indices: Vec<u32> = (1..=5).map(index).collect();
+        let address = |vni: usize, ip: &str, origin, flags| Address {
+            index: indices[vni - 1],
+            ip: ip.parse().unwrap(),
+            prefix: 64,
+            origin,
+            flags,
+            message: Vec::new(),
+        };
+        for vni in 1..=3 {
+            links
+                .ipv6
+                .push(address(vni, &format!("fe80::{vni}:2"), Origin::Kernel, 0));
+        }
+        links.ipv6.extend([
+            address(1, "2001:db8:1::1", Origin::Given, NO_DAD),
+            address(2, "2001:db8:2::1", Origin::Given, NO_DAD | DAD_FAILED),
+            address(3, "fe80::1", Origin::Given, 0),
+            address(4, "2001:db8:4::1", Origin::Given, NO_DAD),
+        ]);
+        links.keepers = ["br1", "br2", "br3"].map(str::to_owned).into();
+        let bridges = links.numbered("br", VniRange::new(Vni::MIN, Vni::MAX).unwrap());
+        let found: Vec<(Level, String)> = ipv6_addresses(&links, &bridges)
+            .into_iter()
+            .map(|it| (it.level, it.text))
+            .collect();
+        let expected = [
+            (Level::Fail, "dadfailed): VNIs 2"),
+            (Level::Warn, "loses it: VNIs 3"),
+            (Level::Warn, "goes down: VNIs 4"),
+            (Level::Warn, "as if it were: VNIs 4"),
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for ((level, text), (expected, end)) in found.iter().zip(expected) {
+            assert!(*level == expected && text.ends_with(end), "{text}");
+        }
     }
 }

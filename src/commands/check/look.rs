@@ -10,11 +10,13 @@ use super::{Facts, Finding};
 use crate::cli::CheckConfig;
 use crate::etcd::{Client, Compare, Error, KeyValue, Op, Renewal, Txn};
 use crate::guard::address::Address;
+use crate::host::addresses;
 use crate::host::filters;
 use crate::host::frr::FrrConfig;
 use crate::host::frr::inspect::inspect;
 use crate::host::garp::packet_socket;
 use crate::host::links::dump;
+use crate::host::nft::wire::Family;
 use crate::host::nft::{self, KernelLease};
 use crate::host::signs::{SignReader, Tracked};
 use crate::model::purpose::Purpose;
@@ -31,6 +33,8 @@ use std::path::Path;
 
 /// Where the kernel's switches for IPv4 are.
 const IPV4: &str = "/proc/sys/net/ipv4";
+
+const IPV6: &str = "/proc/sys/net/ipv6/conf";
 
 /// Looks at what `config` says: this host, unless it is left out, and etcd.
 pub fn look(config: &CheckConfig) -> Facts {
@@ -102,6 +106,23 @@ fn look_at_links() -> Links {
         // What cannot be asked for reads as no VLAN at all, and is named.
         links.vlans = filters::vlans().unwrap_or_default();
     }
+    // What cannot be asked for is not complained of.
+    links.ipv6 = addresses::dump().unwrap_or_default();
+    links.ipv6.retain(|it| it.ip.is_ipv6());
+    links.keepers = links
+        .interfaces
+        .iter()
+        .filter(|it| links.ipv6.iter().any(|address| address.index == it.index))
+        .filter(|it| {
+            let keeps = |name: &str| number(&Path::new(IPV6).join(name).join("keep_addr_on_down"));
+            // 0 here leaves it to `all` (addrconf_ifdown() in Linux's net/ipv6/addrconf.c).
+            match keeps(&it.name) {
+                Some(0) | None => keeps("all").is_some_and(|value| value > 0),
+                Some(_) => true,
+            }
+        })
+        .map(|it| it.name.clone())
+        .collect();
     for entry in getifaddrs().into_iter().flatten() {
         let Some(address) = entry.address else {
             continue;
@@ -124,8 +145,16 @@ fn kernel_lease() -> Result<(), nft::Error> {
     match table.find()? {
         nft::Found::Foreign => Err(nft::Error::Foreign),
         // A kernel without nf_tables for ARP has no such table, like any other.
-        nft::Found::Absent => table.try_to_make(),
+        nft::Found::Absent => table.try_to_make(Family::Arp),
         nft::Found::Damaged | nft::Found::Whole { .. } => Ok(()),
+    }
+}
+
+/// Whether the kernel can switch IPv6, if there is something to be switched.
+fn ipv6_switch(range: VniRange) -> Result<(), nft::Error> {
+    match addresses::look_for_ipv6(range) {
+        Ok(ipv6) if !ipv6.bridges.is_empty() => KernelLease::open()?.try_to_make(Family::Ip6),
+        _ => Ok(()),
     }
 }
 
@@ -144,6 +173,7 @@ fn look_at_system(range: VniRange, links: &Links) -> System {
             };
             (chain(&error), remedy)
         }),
+        ipv6: ipv6_switch(range).err().map(|error| chain(&error)),
         arp_ignore_all: number(&arp_ignore("all")),
         arp_ignore: links
             .bridges(range)

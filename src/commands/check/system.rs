@@ -24,6 +24,8 @@ pub struct System {
     pub memory: Option<String>,
     /// Why the kernel cannot hold the lease, and what repairs it.
     pub gate: Option<(String, &'static str)>,
+    /// Why the kernel cannot switch the IPv6 gateway addresses that there are.
+    pub ipv6: Option<String>,
     /// The names of the nodes that have a guard here, so that a daemon runs or has just died.
     pub guards: Vec<String>,
 }
@@ -74,6 +76,15 @@ fn kernel_lease(purpose: &Purpose, system: &System) -> Vec<Finding> {
             Finding::warn("kernel lease", text, *remedy)
         }
     });
+    if let Some(reason) = &system.ipv6 {
+        findings.push(Finding::warn(
+            "kernel lease",
+            format!(
+                "IPv6 gateway addresses are not switched, every gateway answers for them at any time: {reason}"
+            ),
+            "modprobe nf_tables, or on OpenWrt: opkg install kmod-nft-core",
+        ));
+    }
     if let Some(reason) = &system.memory {
         findings.push(Finding::warn(
             "memory",
@@ -236,6 +247,7 @@ mod tests {
             sysctl: Some("Permission denied".into()),
             packets: Some("Operation not permitted".into()),
             gate: Some(("no nf_tables".into(), "modprobe nf_tables")),
+            ipv6: Some("no nf_tables".into()),
             memory: Some("RLIMIT_MEMLOCK is 8192 KiB".into()),
             ..well()
         };
@@ -249,6 +261,7 @@ mod tests {
                 Level::Fail,
                 Level::Fail,
                 Level::Unknown,
+                Level::Warn,
                 Level::Warn,
                 Level::Warn,
             ]

@@ -6,7 +6,8 @@
 
 use super::run::{Daemon, Vtysh};
 use crate::host::Error;
-use crate::host::addresses::{self, Address};
+use crate::host::address::Address;
+use crate::host::addresses;
 use crate::host::links::Bridges;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::log_text::spans;

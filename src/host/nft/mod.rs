@@ -9,6 +9,9 @@
 //! too much. Therefore [`KernelLease::grant`] puts a token first, which runs out by itself, and grants in a second
 //! batch that fails as a whole if the token has run out.
 //!
+//! The table `ip6 wmgwd` does the same for neighbour discovery, in the same batches. There is no `arp_ignore` under it:
+//! so it is not removed while a bridge of this host has an IPv6 gateway address, and what is not in it is silent.
+//!
 //! [`wire`] and [`table`] are pure, [`socket`] talks to the kernel. The daemon makes the table and says which
 //! bridges are in it; the guard, which knows how long the lease holds, grants.
 
@@ -16,6 +19,7 @@ pub mod socket;
 pub mod table;
 pub mod wire;
 
+use crate::host::address::Ipv6;
 use crate::model::types::{Time, Vni, VniRange};
 use crate::sys::clock;
 use nix::errno::Errno;
@@ -24,7 +28,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 use table::Set;
-use wire::Batch;
+use wire::{Batch, Family};
 
 /// How long a grant may take from its first batch to its second, if there is time. It is taken off the time that is
 /// granted: an eighth of that at most, and no less than the kernel counts in.
@@ -66,18 +70,26 @@ pub enum Found {
     Whole {
         /// How long the lease in it still holds; `None` if it does not.
         left: Option<Duration>,
-        /// The bridges in it.
+        /// The bridges in it, or in that of IPv6.
         names: Vec<String>,
     },
 }
 
-/// The table `arp wmgwd`.
+/// The tables `arp wmgwd` and `ip6 wmgwd`.
 pub struct KernelLease {
     channel: Box<dyn Channel>,
     /// The key of the last token.
     token: u32,
-    /// How the kernel knows the table, once it was found to be wmgwd's, or made.
+    /// How the kernel knows the table of ARP, once it was found to be wmgwd's, or made.
     handle: Option<u64>,
+    /// The same of that of IPv6.
+    handle6: Option<u64>,
+    /// What is in that of IPv6.
+    ipv6: Ipv6,
+    /// Another program has put bridges into the one or the other alone, or taken them out.
+    is_uneven: bool,
+    /// Why there is none of IPv6, if the kernel cannot have it.
+    lack: Option<io::Error>,
 }
 
 impl KernelLease {
@@ -98,7 +110,45 @@ impl KernelLease {
             channel,
             token,
             handle: None,
+            handle6: None,
+            ipv6: Ipv6::default(),
+            is_uneven: false,
+            lack: None,
         }
+    }
+
+    /// The tables that another process has made: to grant in them, without a look at what is in them.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], or the kernel refused.
+    pub fn join() -> Result<KernelLease, Error> {
+        let mut lease = KernelLease::open()?;
+        let told = lease.ask_table(Family::Ip6)?;
+        lease.handle6 = told.and_then(|it| table::handle(&it));
+        Ok(lease)
+    }
+
+    /// The families that there is a table of, beside that of ARP.
+    fn families(&self) -> &'static [Family] {
+        match self.handle6 {
+            Some(_) => &[Family::Arp, Family::Ip6],
+            None => &[Family::Arp],
+        }
+    }
+
+    /// The bridges that have gateway addresses, and the addresses, as far as this has found or put them there.
+    pub fn ipv6(&self) -> &Ipv6 {
+        &self.ipv6
+    }
+
+    /// Whether the last look found a bridge in the one table and not in the other.
+    pub fn is_uneven(&self) -> bool {
+        self.is_uneven
+    }
+
+    /// Why the kernel does not switch IPv6, if it cannot.
+    pub fn lack(&self) -> Option<&io::Error> {
+        self.lack.as_ref()
     }
 
     /// The port of the socket through which this process changes the table.
@@ -111,32 +161,83 @@ impl KernelLease {
     /// # Errors
     /// The kernel refused.
     pub fn find(&mut self) -> Result<Found, Error> {
-        self.handle = None;
-        let Some(found) = self.ask_table()? else {
-            return Ok(Found::Absent);
+        (self.handle, self.handle6) = (None, None);
+        self.is_uneven = false;
+        let found6 = match self.lack {
+            // This object has made what there can be.
+            Some(_) => None,
+            None => self.find_family(Family::Ip6)?,
         };
-        let sets = self.look(&table::ask_sets())?;
-        let is_whole = table::has_no_flags(&found)
-            && table::has_sets(&sets)
-            && table::has_chain(&self.look(&table::ask_chains())?)
-            && table::has_rules(&self.look(&table::ask_rules())?);
-        // Linux before 5.10 keeps no comment: then it is wmgwd's if nothing about it differs.
-        if !is_whole && !table::has_comment(&found) {
+        let found = self.find_family(Family::Arp)?;
+        let of = |found: &Option<Part>| found.as_ref().and_then(|it| it.handle);
+        (self.handle, self.handle6) = (of(&found), of(&found6));
+        if [&found, &found6]
+            .into_iter()
+            .flatten()
+            .any(|it| it.handle.is_none())
+        {
             return Ok(Found::Foreign);
         }
-        self.handle = table::handle(&found);
-        if !is_whole {
+        let names6 = match &found6 {
+            Some(part) if part.is_whole => {
+                let mut look = |set| self.look(&table::ask_elements(Family::Ip6, set));
+                let (managed, shared) = (look(Set::Managed)?, look(Set::Shared)?);
+                self.ipv6 = table::ipv6(&managed, &shared, &self.look_self()?);
+                Some(self.names(Family::Ip6)?)
+            }
+            _ => None,
+        };
+        let Some(found) = found else {
+            return Ok(Found::Absent);
+        };
+        if !found.is_whole || names6.is_none() && self.lack.is_none() {
             return Ok(Found::Damaged);
         }
+        let mut names = self.names(Family::Arp)?;
+        if let Some(names6) = names6 {
+            let (all, all6): (BTreeSet<String>, BTreeSet<String>) =
+                (names.into_iter().collect(), names6.into_iter().collect());
+            self.is_uneven = all != all6;
+            names = all.union(&all6).cloned().collect();
+        }
+        let lease = self.look(&table::ask_elements(Family::Arp, Set::Lease))?;
         Ok(Found::Whole {
-            left: table::lease_left(&self.look(&table::ask_elements(Set::Lease))?),
-            names: table::names(&self.look(&table::ask_elements(Set::Owned))?),
+            left: table::lease_left(&lease, Family::Arp),
+            names,
         })
     }
 
+    fn look_self(&mut self) -> Result<Vec<Vec<u8>>, Error> {
+        self.look(&table::ask_elements(Family::Ip6, Set::Own))
+    }
+
+    fn names(&mut self, family: Family) -> Result<Vec<String>, Error> {
+        Ok(table::names(
+            &self.look(&table::ask_elements(family, Set::Owned))?,
+        ))
+    }
+
+    /// Looks at the table of a family; `None` if there is none of that name.
+    fn find_family(&mut self, family: Family) -> Result<Option<Part>, Error> {
+        let Some(found) = self.ask_table(family)? else {
+            return Ok(None);
+        };
+        let sets = self.look(&table::ask_sets(family))?;
+        let is_whole = table::has_no_flags(&found)
+            && table::has_sets(&sets, family)
+            && table::has_chains(&self.look(&table::ask_chains(family))?, family)
+            && table::has_rules(&self.look(&table::ask_rules(family))?, family);
+        // Linux before 5.10 keeps no comment: then it is wmgwd's if nothing about it differs.
+        let is_ours = is_whole || table::has_comment(&found);
+        Ok(Some(Part {
+            handle: table::handle(&found).filter(|_| is_ours),
+            is_whole,
+        }))
+    }
+
     /// What the kernel tells of the table of that name; `None` if there is none.
-    fn ask_table(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        match self.channel.ask(&table::ask_table()) {
+    fn ask_table(&mut self, family: Family) -> Result<Option<Vec<u8>>, Error> {
+        match self.channel.ask(&table::ask_table(family)) {
             Ok(found) => Ok(found.into_iter().next()),
             Err(error) if code(&error) == Some(Errno::ENOENT) => Ok(None),
             // No such subsystem of nfnetlink.
@@ -149,41 +250,92 @@ impl KernelLease {
         self.channel.ask(question).map_err(Error::of(LOOK))
     }
 
-    /// Makes the table, with these names in it, in the place of what was found there.
+    /// Makes the tables, with these names and gateway addresses in them, in the place of what was found there. A kernel
+    /// that cannot have that of IPv6 [lacks](KernelLease::lack) it.
     ///
     /// # Errors
-    /// The kernel refused; or the table is [foreign](Error::Foreign).
-    pub fn make(&mut self, found: &Found, names: &[String]) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        match (found, self.handle) {
-            (Found::Foreign, _) => return Err(Error::Foreign),
-            (Found::Damaged | Found::Whole { .. }, Some(handle)) => {
-                table::remove(&mut batch, handle);
-            }
-            _ => {}
+    /// The kernel refused; or a table is [foreign](Error::Foreign).
+    pub fn make(&mut self, found: &Found, names: &[String], ipv6: &Ipv6) -> Result<(), Error> {
+        if *found == Found::Foreign {
+            return Err(Error::Foreign);
         }
-        table::make(&mut batch);
-        table::add_names(&mut batch, names);
-        self.channel.transact(batch).map_err(|error| {
+        let both = self.batch_to_make(&[Family::Arp, Family::Ip6], names, ipv6);
+        let mut made = self.channel.transact(both);
+        self.lack = None;
+        if let Err(error) = &made
+            && is_lack(error)
+        {
+            let alone = self.batch_to_make(&[Family::Arp], names, ipv6);
+            let outcome = self.channel.transact(alone);
+            if outcome.is_ok() {
+                self.lack = made.err();
+            }
+            made = outcome;
+        }
+        made.map_err(|error| {
             match code(&error) {
                 // A part of nf_tables, and not of the table.
                 Some(Errno::ENOENT) => Error::Unsupported(error),
                 _ => Error::of("make the table")(error),
             }
         })?;
+        self.ipv6 = match self.lack {
+            Some(_) => Ipv6::default(),
+            None => ipv6.clone(),
+        };
         // Without it the table is looked for when it is to go.
-        let made = self.ask_table().ok().flatten();
-        self.handle = made.and_then(|found| table::handle(&found));
+        let mut handle = |family| table::handle(&self.ask_table(family).ok().flatten()?);
+        let handles = (handle(Family::Arp), handle(Family::Ip6));
+        self.handle = handles.0;
+        // One that is there and could not be looked at is there all the same: the kernel counts from 1.
+        self.handle6 = match self.lack {
+            Some(_) => None,
+            None => Some(handles.1.unwrap_or_default()),
+        };
         Ok(())
     }
 
-    /// Whether this kernel can have the table. Nothing is made.
+    fn batch_to_make(&self, families: &[Family], names: &[String], ipv6: &Ipv6) -> Batch {
+        let mut batch = Batch::default();
+        for family in families {
+            let handle = match family {
+                Family::Arp => self.handle,
+                Family::Ip6 => self.handle6,
+            };
+            if let Some(handle) = handle {
+                table::remove(&mut batch, *family, handle);
+            }
+            table::make(&mut batch, *family);
+            table::add_names(&mut batch, *family, names);
+            if *family == Family::Ip6 {
+                table::change_ipv6(&mut batch, &Ipv6::default(), ipv6);
+            }
+        }
+        batch
+    }
+
+    /// Has the gateway addresses in the table be these. Without a table of IPv6 there is nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Lost`], or the kernel refused.
+    pub fn set_ipv6(&mut self, ipv6: &Ipv6) -> Result<(), Error> {
+        if self.handle6.is_none() || self.ipv6 == *ipv6 {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        table::change_ipv6(&mut batch, &self.ipv6, ipv6);
+        self.transact(batch, "change the gateway addresses")?;
+        self.ipv6 = ipv6.clone();
+        Ok(())
+    }
+
+    /// Whether this kernel can have the table of a family. Nothing is made.
     ///
     /// # Errors
     /// The kernel lacks something, or refused.
-    pub fn try_to_make(&mut self) -> Result<(), Error> {
+    pub fn try_to_make(&mut self, family: Family) -> Result<(), Error> {
         let mut batch = Batch::default();
-        table::try_to_make(&mut batch);
+        table::try_to_make(&mut batch, family);
         match self.channel.transact(batch) {
             Err(error) if code(&error) == Some(Errno::EEXIST) => Ok(()),
             Err(error) if code(&error) == Some(Errno::ENOENT) => Err(Error::Unsupported(error)),
@@ -192,35 +344,74 @@ impl KernelLease {
     }
 
     /// Removes the table that [`KernelLease::find`] found to be wmgwd's, or [`KernelLease::make`] made: without a look,
-    /// which fails while something else on this host goes on changing nf_tables. Says whether there was one.
+    /// which fails while something else on this host goes on changing nf_tables. Says whether there was one. That of
+    /// IPv6 goes if there is no gateway address; otherwise it stays, and keeps all of them silent.
     ///
     /// # Errors
     /// The kernel refused. Then this can be called again.
     pub fn remove_own(&mut self) -> Result<bool, Error> {
-        let Some(handle) = self.handle else {
+        if self.handle.is_none() && self.handle6.is_none() {
             return self.remove();
-        };
-        let mut batch = Batch::default();
-        table::remove(&mut batch, handle);
-        let is_removed = match self.transact(batch, "remove the table") {
-            Ok(()) => true,
-            Err(Error::Lost) => false,
-            Err(error) => return Err(error),
-        };
-        self.handle = None;
-        Ok(is_removed)
+        }
+        let mut outcome = Ok(false);
+        if let Some(handle) = self.handle6 {
+            let mut batch = Batch::default();
+            if self.ipv6.bridges.is_empty() {
+                table::remove(&mut batch, Family::Ip6, handle);
+            } else {
+                table::empty(&mut batch, Family::Ip6, Set::Lease);
+                table::empty(&mut batch, Family::Ip6, Set::Owned);
+            }
+            match self.transact(batch, "remove the table") {
+                Ok(()) if self.ipv6.bridges.is_empty() => self.handle6 = None,
+                Ok(()) => {}
+                Err(Error::Lost) => self.handle6 = None,
+                Err(error) => outcome = Err(error),
+            }
+        }
+        if let Some(handle) = self.handle {
+            let mut batch = Batch::default();
+            table::remove(&mut batch, Family::Arp, handle);
+            let is_removed = match self.transact(batch, "remove the table") {
+                Ok(()) => true,
+                Err(Error::Lost) => false,
+                Err(error) => return Err(error),
+            };
+            self.handle = None;
+            outcome = outcome.map(|_| is_removed);
+        }
+        outcome
     }
 
-    /// Removes the table, if it is wmgwd's; returns whether there was one.
+    /// Removes the table, if it is wmgwd's, as [`KernelLease::remove_own`]; returns whether there was one.
     ///
     /// # Errors
     /// The kernel refused; or the table is [foreign](Error::Foreign).
     pub fn remove(&mut self) -> Result<bool, Error> {
-        match (self.find()?, self.handle) {
-            (Found::Foreign, _) => Err(Error::Foreign),
-            (Found::Damaged | Found::Whole { .. }, Some(_)) => self.remove_own(),
+        match self.find()? {
+            Found::Foreign => Err(Error::Foreign),
+            _ if self.handle.is_some() || self.handle6.is_some() => self.remove_own(),
             _ => Ok(false),
         }
+    }
+
+    /// Has this host be silent about these gateway addresses, without a lease and whatever was there before. Nothing is
+    /// made of nothing.
+    ///
+    /// # Errors
+    /// The kernel refused; or the table is [foreign](Error::Foreign).
+    pub fn silence_ipv6(&mut self, ipv6: &Ipv6) -> Result<(), Error> {
+        let part = self.find_family(Family::Ip6)?;
+        if part.is_none() && ipv6.bridges.is_empty() {
+            return Ok(());
+        }
+        self.handle6 = match part {
+            Some(Part { handle: None, .. }) => return Err(Error::Foreign),
+            Some(Part { handle, .. }) => handle,
+            None => None,
+        };
+        let batch = self.batch_to_make(&[Family::Ip6], &[], ipv6);
+        self.transact(batch, "make the table")
     }
 
     /// Has the bridges of these names answer only while the lease holds.
@@ -243,13 +434,15 @@ impl KernelLease {
     fn in_parts(
         &mut self,
         names: &[String],
-        change: fn(&mut Batch, &[String]),
+        change: fn(&mut Batch, Family, &[String]),
     ) -> Result<(), Error> {
         if names.is_empty() {
             return Ok(());
         }
         let mut batch = Batch::default();
-        change(&mut batch, names);
+        for family in self.families() {
+            change(&mut batch, *family, names);
+        }
         match self.channel.transact(batch) {
             Err(error) if code(&error) == Some(Errno::EMSGSIZE) && names.len() > 1 => {
                 let (first, second) = names.split_at(names.len() / 2);
@@ -282,7 +475,9 @@ impl KernelLease {
             let token = self.next_token();
             let runs = (end.since(clock::now()) / 8).clamp(SHORT_TOKEN, TOKEN);
             let mut batch = Batch::default();
-            table::put_token(&mut batch, token, runs);
+            for family in self.families() {
+                table::put_token(&mut batch, *family, token, runs);
+            }
             self.transact(batch, GRANT)?;
             // The token began to run out before that.
             let begun = clock::now();
@@ -291,7 +486,9 @@ impl KernelLease {
                 return Err(Error::Over);
             }
             let mut batch = Batch::default();
-            table::grant(&mut batch, token, lasts);
+            for family in self.families() {
+                table::grant(&mut batch, *family, token, lasts);
+            }
             match self.channel.transact(batch) {
                 Ok(()) => *is_doubtful = clock::now().since(begun) > runs,
                 Err(error) if code(&error) == Some(Errno::ENOENT) => continue,
@@ -315,14 +512,46 @@ impl KernelLease {
     /// # Errors
     /// [`Error::Lost`], or the kernel refused.
     pub fn revoke(&mut self) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        table::empty(&mut batch, Set::Lease);
-        self.transact(batch, "end the lease")
+        let families = self.families();
+        let mut end = |families: &[Family]| {
+            let mut batch = Batch::default();
+            for family in families {
+                table::empty(&mut batch, *family, Set::Lease);
+            }
+            self.channel
+                .transact(batch)
+                .map_err(Error::of("end the lease"))
+        };
+        match end(families) {
+            // One of them is gone: that must not keep the other.
+            Err(Error::Lost) if families.len() > 1 => {
+                let outcomes = families.iter().map(|family| end(&[*family]));
+                outcomes.fold(Ok(()), Result::and)?;
+                Err(Error::Lost)
+            }
+            outcome => outcome,
+        }
     }
 
     fn transact(&mut self, batch: Batch, what: &'static str) -> Result<(), Error> {
         self.channel.transact(batch).map_err(Error::of(what))
     }
+}
+
+/// What was found of a family.
+struct Part {
+    /// How the kernel knows the table; `None` if wmgwd has not made it.
+    handle: Option<u64>,
+    /// There is all of it.
+    is_whole: bool,
+}
+
+/// Whether the kernel does not have a family.
+fn is_lack(error: &io::Error) -> bool {
+    matches!(
+        code(error),
+        Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT)
+    )
 }
 
 const LOOK: &str = "look at the table";
@@ -393,7 +622,7 @@ impl fmt::Display for Error {
                 "this kernel has no nf_tables for ARP: load its module (OpenWrt: install kmod-nft-arp)",
             ),
             Error::Foreign => f.write_str(
-                "there is a table `arp wmgwd` that wmgwd did not make: it is left alone; run: nft delete table arp wmgwd",
+                "there is a table `arp wmgwd` or `ip6 wmgwd` that wmgwd did not make: it is left alone; run: nft delete table arp wmgwd; nft delete table ip6 wmgwd",
             ),
             Error::Shared(other) => write!(
                 f,

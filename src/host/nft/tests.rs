@@ -70,16 +70,17 @@ fn what_a_kernel_lacks_is_told() {
         (Errno::EEXIST, "did not make"),
         (Errno::ENFILE, "is full"),
     ] {
-        let error = Script::answering(&[Some(errno)])
+        // A kernel that has nothing of IPv6 is asked for ARP alone.
+        let error = Script::answering(&[Some(errno), Some(errno)])
             .lease()
-            .make(&Found::Absent, &[])
+            .make(&Found::Absent, &[], &Ipv6::default())
             .unwrap_err();
         assert!(error.to_string().contains(expected), "{errno}: {error}");
     }
     let script = Script::default();
     assert_eq!(script.lease().find().unwrap(), Found::Absent);
     assert!(matches!(
-        script.lease().make(&Found::Foreign, &[]),
+        script.lease().make(&Found::Foreign, &[], &Ipv6::default()),
         Err(Error::Foreign)
     ));
     assert!(!script.lease().remove_own().unwrap());
@@ -174,7 +175,11 @@ fn a_grant_that_was_held_up_in_the_kernel_does_not_last() {
 /// Input: kernels that lack something, and one that lacks nothing. Output: told apart, by what is refused first.
 #[test]
 fn a_kernel_is_tried() {
-    let with = |errno| Script::answering(&[Some(errno)]).lease().try_to_make();
+    let with = |errno| {
+        Script::answering(&[Some(errno)])
+            .lease()
+            .try_to_make(Family::Arp)
+    };
     assert!(with(Errno::EEXIST).is_ok());
     for errno in [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT] {
         assert!(matches!(with(errno), Err(Error::Unsupported(_))), "{errno}");

@@ -9,8 +9,24 @@ use crate::host::netlink::{
     text,
 };
 
-/// NFPROTO_ARP.
-pub const ARP: u8 = 3;
+/// The families that wmgwd has a table in, by their numbers (include/uapi/linux/netfilter.h).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Family {
+    /// NFPROTO_ARP.
+    Arp = 3,
+    /// NFPROTO_IPV6.
+    Ip6 = 10,
+}
+
+impl Family {
+    /// Whether a message is of one of them.
+    fn is_known(message: &[u8]) -> bool {
+        let known = [Family::Arp, Family::Ip6];
+        known.iter().any(|it| message.first() == Some(&(*it as u8)))
+    }
+}
+
 /// Length of an nfgenmsg: family, version, resource.
 pub const GENERIC: usize = 4;
 /// NFNL_SUBSYS_NFTABLES: the upper half of the type of each message.
@@ -141,12 +157,17 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Appends a change in the family ARP.
-    pub fn add(&mut self, kind: Kind, fill: impl FnOnce(&mut Attributes)) -> &mut Batch {
+    /// Appends a change in a family.
+    pub fn add(
+        &mut self,
+        family: Family,
+        kind: Kind,
+        fill: impl FnOnce(&mut Attributes),
+    ) -> &mut Batch {
         self.last = self.bytes.len();
         let mut attributes = Attributes::default();
         fill(&mut attributes);
-        let generic = [ARP, 0, 0, 0];
+        let generic = [family as u8, 0, 0, 0];
         self.message(kind.number(), kind.flags(), generic, &attributes.0);
         self
     }
@@ -218,8 +239,8 @@ pub fn is_for_list(question: &[u8]) -> bool {
     Header::read(question).is_some_and(|it| it.flags & DUMP == DUMP)
 }
 
-/// A question in the family ARP: one answer to [`Kind::GetTable`], a list to the others.
-pub fn question(kind: Kind, fill: impl FnOnce(&mut Attributes)) -> Vec<u8> {
+/// A question in a family: one answer to [`Kind::GetTable`], a list to the others.
+pub fn question(family: Family, kind: Kind, fill: impl FnOnce(&mut Attributes)) -> Vec<u8> {
     let mut attributes = Attributes::default();
     fill(&mut attributes);
     let mut bytes = Vec::new();
@@ -228,7 +249,7 @@ pub fn question(kind: Kind, fill: impl FnOnce(&mut Attributes)) -> Vec<u8> {
         kind.number(),
         kind.flags(),
         0,
-        [ARP, 0, 0, 0],
+        [family as u8, 0, 0, 0],
         &attributes.0,
     );
     bytes
@@ -271,7 +292,7 @@ pub enum Dump {
 }
 
 /// Reads one datagram of the answer to the [`question`] that has the number `asked`: what follows the headers of each
-/// message of the family ARP is appended to `found`. What answers another question is left out.
+/// message of a known family is appended to `found`. What answers another question is left out.
 pub fn take_dump(datagram: &[u8], asked: u32, found: &mut Vec<Vec<u8>>) -> Dump {
     let mut torn = false;
     for (header, message) in messages_with_headers(datagram) {
@@ -289,7 +310,7 @@ pub fn take_dump(datagram: &[u8], asked: u32, found: &mut Vec<Vec<u8>>) -> Dump 
                     code => Dump::Refused(code.saturating_neg()),
                 };
             }
-            _ if message.first() == Some(&ARP) => {
+            _ if Family::is_known(message) => {
                 found.extend(message.get(GENERIC..).map(<[u8]>::to_vec));
             }
             _ => {}
@@ -299,9 +320,9 @@ pub fn take_dump(datagram: &[u8], asked: u32, found: &mut Vec<Vec<u8>>) -> Dump 
 }
 
 /// Whether a datagram of the group NFNLGRP_NFTABLES tells that the table of that name came or went, or something
-/// in it did. Of the elements of its sets only those of `set` matter, and only what another socket than that at the
+/// in it did. Of the elements of its sets only those of `sets` matter, and only what another socket than that at the
 /// port `own` has done to them.
-pub fn concerns(datagram: &[u8], table: &str, set: &str, own: u32) -> bool {
+pub fn concerns(datagram: &[u8], table: &str, sets: &[&str], own: u32) -> bool {
     const THERE: [Kind; 8] = [
         Kind::NewTable,
         Kind::DeleteTable,
@@ -322,9 +343,8 @@ pub fn concerns(datagram: &[u8], table: &str, set: &str, own: u32) -> bool {
             attributes(message.get(GENERIC..).unwrap_or_default())
                 .any(|(kind, value)| kind == wanted && text(value) == Some(name))
         };
-        let is_by_others = || is_one_of(&ELEMENTS) && header.port != own && names(SET, set);
-        message.first() == Some(&ARP)
-            && names(TABLE, table)
-            && (is_one_of(&THERE) || is_by_others())
+        let is_by_others =
+            || is_one_of(&ELEMENTS) && header.port != own && sets.iter().any(|it| names(SET, it));
+        Family::is_known(message) && names(TABLE, table) && (is_one_of(&THERE) || is_by_others())
     })
 }

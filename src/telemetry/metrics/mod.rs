@@ -172,6 +172,9 @@ pub struct Metrics {
     guard_is_there: AtomicBool,
     gate_until: Moment,
     gate_holds: AtomicBool,
+    /// The bridges that have IPv6 gateway addresses, and whether these are switched.
+    ipv6_bridges: AtomicU64,
+    ipv6_is_switched: AtomicBool,
     grants_refused: Counter,
     gates_lost: Counter,
     witnesses: AtomicU64,
@@ -307,6 +310,12 @@ impl Metrics {
         self.gate_until.set(until);
         // With witnesses it does so for less time than there is between two looks.
         self.gate_holds.store(until.is_some(), Ordering::Relaxed);
+    }
+
+    /// So many bridges have IPv6 gateway addresses, and these are switched, or not.
+    pub fn ipv6(&self, bridges: usize, is_switched: bool) {
+        self.ipv6_bridges.store(bridges as u64, Ordering::Relaxed);
+        self.ipv6_is_switched.store(is_switched, Ordering::Relaxed);
     }
 
     /// So many attempts to have the kernel hold the lease were refused.

@@ -230,6 +230,18 @@ fn about_the_node(page: &mut Page, metrics: &Metrics, about: &About, now: Time) 
         gate,
     );
     page.single(
+        "ipv6_bridges",
+        "gauge",
+        "Bridges that have IPv6 gateway addresses.",
+        metrics.ipv6_bridges.load(Ordering::Relaxed),
+    );
+    page.single(
+        "ipv6_switched",
+        "gauge",
+        "Whether IPv6 gateway addresses are switched together with ARP.",
+        u8::from(metrics.ipv6_is_switched.load(Ordering::Relaxed)),
+    );
+    page.single(
         "kernel_lease_grants_refused_total",
         "counter",
         "Attempts to have the kernel hold the lease that it refused, or that took too long.",
