@@ -354,8 +354,8 @@ fn without_a_window_there_is_nothing_of_it() {
     assert_eq!(others.count(), 0);
 }
 
-/// Input: of three nodes, all datagrams from one are dropped, then those to it, then both; each until it is proved
-/// otherwise. Output: it proves itself by its lease, or by the nodes that hear it; no node is evicted, no VNI moves, none is
+/// Input: of three nodes that heed no signs, all datagrams from one are dropped, then those to it, then both; each until
+/// it is proved otherwise. Output: it proves itself by its lease, or by the nodes that hear it; no node is evicted, no VNI moves, none is
 /// unserved for a moment; once datagrams pass, all name each other again.
 #[test]
 fn dropped_datagrams_move_nothing() {
@@ -369,6 +369,7 @@ fn dropped_datagrams_move_nothing() {
                 .with("--beat-address", address(i))
                 // So that a busy machine does not lose what the firewall lets through.
                 .with("--detect-window", 2)
+                .with("--track", "none")
         };
         let mut nodes: Vec<Node> = (1..=3).map(node).collect();
         nodes.iter_mut().for_each(Node::start);
@@ -397,6 +398,63 @@ fn dropped_datagrams_move_nothing() {
             run("nft", "flush chain ip drops input");
             until_witnessed(&client, &refs(&nodes));
         }
+        assert_eq!(table(&client).rows, rows);
+        let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
+        assert!(!since(&client, EPOCHS, before).iter().any(is_evicted));
+        sampler.finish().assert_unbroken();
+    });
+}
+
+/// Input: of three nodes, all datagrams of one are dropped, as if its fabric were cut, for a while; then those of all.
+/// Output: it is not evicted, says that it is cut off and gives its VNIs to the others, and gets them back; where all
+/// lose each other, no VNI moves.
+#[test]
+fn a_node_that_the_others_go_on_without_gives_its_vnis_away() {
+    in_a_network(|| {
+        let etcd = Etcd::start();
+        let client = etcd.client();
+        let address = |i: u64| format!("127.0.0.{}", i + 10);
+        let node = |i| {
+            Node::new(i, etcd.endpoint())
+                .with("--lease-ttl", TTL)
+                .with("--beat-address", address(i))
+                .with("--fit-hold", 1)
+        };
+        let mut nodes: Vec<Node> = (1..=3).map(node).collect();
+        nodes.iter_mut().for_each(Node::start);
+        until_settled(&client, &refs(&nodes));
+        until_witnessed(&client, &refs(&nodes));
+        assert!(nodes[0].answering() > 0);
+        let before = now(&client);
+        let sampler = Sampler::start(etcd.client(), &refs(&nodes));
+        run("nft", "add table ip drops");
+        run(
+            "nft",
+            "add chain ip drops input { type filter hook input priority 0 ; }",
+        );
+        for direction in ["saddr", "daddr"] {
+            let match_it = format!("ip {direction} {} meta l4proto udp", address(1));
+            run("nft", &format!("add rule ip drops input {match_it} drop"));
+        }
+        nodes[0].until_logged("this gateway cannot forward: bad=beats rank=0");
+        until_settled_without(&client, &refs(&nodes[1..]), &[&nodes[0]]);
+        run("nft", "flush chain ip drops input");
+        nodes[0].until_logged("sign=beats is not bad any more");
+        until_settled(&client, &refs(&nodes));
+        until_witnessed(&client, &refs(&nodes));
+        sampler.finish().assert_clean();
+
+        let rows = table(&client).rows;
+        let sampler = Sampler::start(etcd.client(), &refs(&nodes));
+        run("nft", "add rule ip drops input meta l4proto udp drop");
+        eventually("no node names a witness", || {
+            let is_alone = |node: &Node| named(&client, node) == Some(Vec::new());
+            nodes.iter().all(is_alone).then_some(())
+        });
+        // Longer than a window and its margin.
+        thread::sleep(Duration::from_secs(3));
+        run("nft", "flush chain ip drops input");
+        until_witnessed(&client, &refs(&nodes));
         assert_eq!(table(&client).rows, rows);
         let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
         assert!(!since(&client, EPOCHS, before).iter().any(is_evicted));

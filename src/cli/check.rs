@@ -56,7 +56,7 @@ pub(super) struct CheckArgs {
     /// list or entries: whether filter-vni matches one list of route targets or has an entry for each VNI (default: list)
     #[argh(option, default = "String::from(\"list\")")]
     evpn_filter: String,
-    /// the signs that this gateway cannot forward which count: of fabric-link, evpn, uplink-link, ospf, frr, separated by commas, or all, or none (default: all)
+    /// the signs that this gateway cannot forward which count: of fabric-link, evpn, beats, uplink-link, ospf, frr, separated by commas, or all, or none (default: all)
     #[argh(option, default = "String::from(\"all\")")]
     track: String,
     /// the interfaces towards the fabric, separated by commas, instead of those that have the local addresses of the VXLAN interfaces (default: none)

@@ -120,7 +120,7 @@ pub(super) struct Args {
     /// the OSPF cost right after a failover, from 1 to 100; 100 is the usual cost of an owner (default: 100)
     #[argh(option, default = "String::from(\"100\")")]
     takeover_cost: String,
-    /// the signs that this gateway cannot forward which count: of fabric-link, evpn, uplink-link, ospf, frr, separated by commas, or all, or none (default: all)
+    /// the signs that this gateway cannot forward which count: of fabric-link, evpn, beats, uplink-link, ospf, frr, separated by commas, or all, or none (default: all)
     #[argh(option, default = "String::from(\"all\")")]
     track: String,
     /// the interfaces towards the fabric, separated by commas, instead of those that have the local addresses of the VXLAN interfaces (default: none)

@@ -70,6 +70,7 @@ pub fn run(config: WitnessConfig, signals: Signals) -> Result<(), Failure> {
         fence,
         doubts: keeper.doubts(),
         metrics: Arc::default(),
+        events: None,
         adopted: None,
         is_real: true,
     })?;

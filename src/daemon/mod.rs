@@ -257,6 +257,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
             fence: fence.clone(),
             doubts: lease_keeper.doubts(),
             metrics: metrics.clone(),
+            events: config.track.has(Sign::Beats).then(|| events.clone()),
             adopted: taken_over,
             is_real: !config.mock,
         })?),
@@ -274,8 +275,12 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         fabric: config.track_fabric.clone(),
         uplink: config.track_uplink.clone(),
     };
-    // (The thread `frr` tells of FRR's daemons.)
-    let needs_looks = config.track.iter().any(|sign| sign != Sign::Frr);
+    // (The thread `frr` tells of FRR's daemons, `witness` of beats.)
+    let told_elsewhere = [Sign::Frr, Sign::Beats];
+    let needs_looks = config
+        .track
+        .iter()
+        .any(|sign| !told_elsewhere.contains(&sign));
     if let Some(source) = host.signs(tracked).filter(|_| needs_looks) {
         signs::spawn(source, metrics.clone(), events.clone())?;
     }

@@ -10,7 +10,9 @@ use super::fence::Fence;
 use super::lease::{DoubtSender, LeaseDoubt};
 use super::witness_etcd::{Request, Watched, Writer};
 use crate::etcd::Client;
+use crate::gateway::Event;
 use crate::guard::supervisor::Line;
+use crate::model::fitness::Sign;
 use crate::model::types::{Lease, LeaseId, NodeName, Revision, Time};
 use crate::schema;
 use crate::sys::{clock, realtime};
@@ -18,6 +20,7 @@ use crate::telemetry::log_text::{Complaint, chain, value};
 use crate::telemetry::metrics::Metrics;
 use crate::witness::datagram::{self, LENGTH};
 use crate::witness::draw::Draw;
+use crate::witness::isolation::Isolation;
 use crate::witness::message::{Order, Peer, Report};
 use crate::witness::owner::{self, Answer, Candidate, Owner};
 use crate::witness::siphash::Key;
@@ -70,6 +73,8 @@ pub struct Parts {
     pub doubts: DoubtSender,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Who is told whether this node alone is cut off; `None` where nothing follows from that.
+    pub events: Option<Sender<Event>>,
     /// What is taken over from the run before.
     pub adopted: Option<Adopted>,
     /// Whether it may be ahead of other programs: not where mock nodes share a machine.
@@ -214,6 +219,8 @@ pub fn spawn(parts: Parts) -> io::Result<Handle> {
         is_publishing: false,
         peers: Vec::new(),
         peers_are_told: false,
+        isolation: Isolation::default(),
+        is_cut_off: false,
         losses: None,
         lost_told: None,
         is_leaving: false,
@@ -263,6 +270,8 @@ struct Thread {
     is_publishing: bool,
     peers: Vec<Peer>,
     peers_are_told: bool,
+    isolation: Isolation,
+    is_cut_off: bool,
     losses: Option<u64>,
     lost_told: Option<Time>,
     is_leaving: bool,
@@ -554,11 +563,39 @@ impl Thread {
         for act in self.voter.act(now) {
             self.voter_act(act);
         }
+        self.look_at_isolation(now);
         let epoch = self.owner.epoch().filter(|_| self.lease.is_some());
         let (count, window) = epoch.map_or((0, Duration::ZERO), |epoch| {
             (epoch.witnesses.len(), epoch.window)
         });
         self.parts.metrics.witnesses(count, window);
+    }
+
+    /// Tells when this node alone is cut off, and when it is not any more. What it heard under a lease that ended says
+    /// nothing: the others have dropped it with the lease.
+    fn look_at_isolation(&mut self, now: Time) {
+        let Some(events) = self.parts.events.as_ref() else {
+            return;
+        };
+        if self.lease.is_none() {
+            self.isolation = Isolation::default();
+        }
+        let (heard, patience) = (self.owner.newest_heard(), self.owner.patience());
+        let goes_on = |since| self.voter.others_go_on(since);
+        let is_cut_off = self.isolation.look(now, heard, patience, goes_on);
+        if is_cut_off == self.is_cut_off {
+            return;
+        }
+        self.is_cut_off = is_cut_off;
+        let sign = Sign::Beats;
+        match is_cut_off {
+            true => info!(
+                "sign={sign} is bad: no other node acknowledges this node's beats, and others acknowledge each other's"
+            ),
+            false => info!("sign={sign} is not bad any more"),
+        }
+        // The worker is gone only when the process ends.
+        let _ = events.send(Event::CutOff(is_cut_off));
     }
 
     /// What this run publishes.

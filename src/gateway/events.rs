@@ -49,6 +49,8 @@ pub enum Event {
     Health(Health),
     /// Which signs say that this host cannot forward.
     Signs(SignSet),
+    /// Whether no other node acknowledges this node's beats, while others acknowledge each other's.
+    CutOff(bool),
     /// Bridges that came, went, or came up again: nothing that was known about their ARP holds.
     Links(Vec<Vni>),
     /// VNIs of which FRR does not have what it was given.

@@ -19,7 +19,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// when the upstream router dies. Three lost BFD packets of a usual session are noticed within 0.3 s of each other.
 const GIVE_WAY: Duration = Duration::from_millis(200);
 /// The same if a link is down. A switch that dies takes the carrier from all gateways at once, so that there is no more
-/// to wait for than the way of their ranks through etcd.
+/// to wait for than the way of their ranks through etcd. (Beats say themselves that the others are not struck.)
 const GIVE_WAY_ON_LINK: Duration = Duration::from_millis(50);
 
 /// How well this node can forward.
@@ -66,22 +66,25 @@ impl OwnFitness {
         self.tracked.has(sign)
     }
 
-    /// The host tells which signs are bad: all but [`Sign::Frr`], which [`OwnFitness::frr_is`] tells.
+    /// The host tells which signs are bad: all but those that are told one by one.
     pub fn tell(&mut self, now: Time, bad: SignSet) {
-        let frr = SignSet::NONE.with(Sign::Frr);
-        self.take(now, bad.without(frr).with_all(self.bad.and(frr)));
+        let apart = SignSet::NONE.with(Sign::Frr).with(Sign::Beats);
+        self.take(now, bad.without(apart).with_all(self.bad.and(apart)));
     }
 
     /// Whether FRR can be used.
     pub fn frr_is(&mut self, now: Time, usable: bool) {
-        let frr = SignSet::NONE.with(Sign::Frr);
-        let others = self.bad.without(frr);
-        let bad = if usable {
-            others
-        } else {
-            others.with(Sign::Frr)
-        };
-        self.take(now, bad);
+        self.tell_one(now, Sign::Frr, !usable);
+    }
+
+    /// Whether this node is cut off from nodes that reach each other.
+    pub fn is_cut_off(&mut self, now: Time, cut_off: bool) {
+        self.tell_one(now, Sign::Beats, cut_off);
+    }
+
+    fn tell_one(&mut self, now: Time, sign: Sign, is_bad: bool) {
+        let others = self.bad.without(SignSet::NONE.with(sign));
+        self.take(now, if is_bad { others.with(sign) } else { others });
     }
 
     fn take(&mut self, now: Time, bad: SignSet) {
@@ -145,7 +148,11 @@ impl OwnFitness {
     /// How long the others are waited for, which may be about to fall, too.
     fn pause(&self) -> Duration {
         let is_link = self.bad.has(Sign::FabricLink) || self.bad.has(Sign::UplinkLink);
-        if is_link { GIVE_WAY_ON_LINK } else { GIVE_WAY }
+        match self.bad.has(Sign::Beats) {
+            true => Duration::ZERO,
+            false if is_link => GIVE_WAY_ON_LINK,
+            false => GIVE_WAY,
+        }
     }
 
     /// Takes note of the best rank of the others, if etcd has `published` of this node. Says whether this node is to
@@ -292,8 +299,10 @@ mod tests {
         it.frr_is(START, false);
         it.tell(START, set(&[Sign::Ospf]));
         assert_eq!(it.published().bad, set(&[Sign::Frr, Sign::Ospf]));
+        it.is_cut_off(START, true);
+        it.tell(START, set(&[Sign::Ospf]));
         it.frr_is(START, true);
-        assert_eq!(it.published().bad, set(&[Sign::Ospf]));
+        assert_eq!(it.published().bad, set(&[Sign::Ospf, Sign::Beats]));
     }
 
     /// Input: what etcd has of this node and of the best of the others. Output: it gives way only while its signs
@@ -319,6 +328,11 @@ mod tests {
         told(&mut it, 2.4, &[Sign::Evpn, Sign::FabricLink]);
         assert_eq!(it.gives_way(at(2.4), unfit, best), (false, Some(at(2.45))));
         assert_eq!(it.gives_way(at(2.45), unfit, best), (true, None));
+        // Beats that only this node's are missing say even more.
+        it.is_cut_off(at(2.5), true);
+        assert_eq!(it.gives_way(at(2.5), unfit, unfit), (false, None));
+        assert_eq!(it.gives_way(at(2.6), unfit, best), (true, None));
+        it.is_cut_off(at(2.7), false);
         // Its signs are good again: it keeps what it has.
         told(&mut it, 3.0, &[]);
         assert_eq!(it.gives_way(at(3.0), unfit, best), (false, None));

@@ -171,6 +171,7 @@ impl Gateway {
             Event::Registered(outcome) => self.observe_registration(now, outcome),
             Event::Health(health) => self.routes.observe_health(health),
             Event::Signs(bad) => self.fitness.tell(now, bad),
+            Event::CutOff(cut_off) => self.fitness.is_cut_off(now, cut_off),
             Event::Links(vnis) => {
                 for vni in vnis {
                     if let Some(local) = self.vnis.mark_dirty(vni) {

@@ -43,7 +43,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// What the signs say, but for [`Sign::Frr`], which the thread that follows FRR's daemons tells.
+    /// What the signs say, but for [`Sign::Frr`] and [`Sign::Beats`], which other threads tell.
     pub fn look(&mut self) -> [(Sign, SignState); 4] {
         match self {
             Source::Host(reader) => reader.look(),

@@ -41,6 +41,8 @@ pub enum Sign {
     FabricLink,
     /// BGP sessions for EVPN are established.
     Evpn,
+    /// Other nodes acknowledge this node's beats, or do not acknowledge each other's either.
+    Beats,
     /// The interfaces with OSPF adjacencies have a carrier.
     UplinkLink,
     /// OSPF adjacencies are full.
@@ -51,9 +53,10 @@ pub enum Sign {
 
 impl Sign {
     /// All of them.
-    pub const ALL: [Sign; 5] = [
+    pub const ALL: [Sign; 6] = [
         Sign::FabricLink,
         Sign::Evpn,
+        Sign::Beats,
         Sign::UplinkLink,
         Sign::Ospf,
         Sign::Frr,
@@ -64,6 +67,7 @@ impl Sign {
         match self {
             Sign::FabricLink => "fabric-link",
             Sign::Evpn => "evpn",
+            Sign::Beats => "beats",
             Sign::UplinkLink => "uplink-link",
             Sign::Ospf => "ospf",
             Sign::Frr => "frr",
@@ -73,7 +77,7 @@ impl Sign {
     /// The best rank of a node on which it is bad.
     fn rank_without(self) -> Rank {
         match self {
-            Sign::FabricLink | Sign::Evpn | Sign::Frr => Rank::Unfit,
+            Sign::FabricLink | Sign::Evpn | Sign::Beats | Sign::Frr => Rank::Unfit,
             Sign::UplinkLink | Sign::Ospf => Rank::NoUplink,
         }
     }
@@ -104,7 +108,7 @@ impl SignSet {
     /// No sign.
     pub const NONE: SignSet = SignSet(0);
     /// Every sign.
-    pub const ALL: SignSet = SignSet(0b1_1111);
+    pub const ALL: SignSet = SignSet(0b11_1111);
 
     /// Whether `sign` is in it.
     pub fn has(self, sign: Sign) -> bool {
@@ -213,14 +217,14 @@ mod tests {
         assert_eq!(rank("none"), Rank::Fit);
         assert_eq!(rank("ospf"), Rank::NoUplink);
         assert_eq!(rank("uplink-link,ospf"), Rank::NoUplink);
-        for sign in ["fabric-link", "evpn", "frr", "ospf,evpn", "all"] {
+        for sign in ["fabric-link", "evpn", "beats", "frr", "ospf,evpn", "all"] {
             assert_eq!(rank(sign), Rank::Unfit, "{sign}");
         }
     }
 
     #[test]
     fn sets_of_signs_are_written_as_they_are_read() {
-        for bits in 0..32 {
+        for bits in 0..64 {
             let set: SignSet = Sign::ALL
                 .into_iter()
                 .filter(|sign| bits & (1 << *sign as u8) != 0)

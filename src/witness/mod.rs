@@ -37,6 +37,7 @@
 pub mod choice;
 pub mod datagram;
 pub mod draw;
+pub mod isolation;
 pub mod message;
 pub mod owner;
 pub mod prover;

@@ -512,6 +512,19 @@ impl Owner {
         window
     }
 
+    /// When the newest beat was sent that any other node has acknowledged, under the present lease.
+    pub fn newest_heard(&self) -> Time {
+        let is_of = self.lease.is_some() && self.proof.lease == self.lease;
+        let heard = self.proof.heard.iter().filter(|_| is_of);
+        heard.map(|(_, at)| *at).max().unwrap_or_default()
+    }
+
+    /// How long nothing may be heard until that means something: where no beats are sent, trials are.
+    pub fn patience(&self) -> Duration {
+        let epoch = self.epoch().filter(|epoch| !epoch.witnesses.is_empty());
+        epoch.map_or(TRIED_FOR, |epoch| epoch.window)
+    }
+
     fn heard(&self, lease: LeaseId) -> Time {
         let heard = self.proof.heard.iter().find(|(of, _)| *of == lease);
         heard.map_or(Time::default(), |(_, at)| *at)

@@ -76,6 +76,7 @@ struct Watched {
     revision: Revision,
     lease: Option<LeaseId>,
     standing: Option<Standing>,
+    read_at: Time,
     /// When the voting timer began: when this node last acknowledged a beat of the epoch, or else when it read the
     /// epoch, or when it postponed its vote.
     acknowledged: Time,
@@ -171,6 +172,17 @@ impl Voter {
         self.contacts.get(name).copied()
     }
 
+    /// Whether another node has named witnesses since then, and not this one.
+    pub fn others_go_on(&self, since: Time) -> bool {
+        let mut read = self.watched.values().filter(|it| it.read_at >= since);
+        read.any(|it| match &it.standing {
+            Some(Standing::Epoch(Epoch { witnesses, .. })) => {
+                !witnesses.is_empty() && witnesses.iter().all(|it| it.name != self.me)
+            }
+            _ => false,
+        })
+    }
+
     /// Takes what changed in etcd at one revision; or, with `whole`, all that there is.
     pub fn read(&mut self, now: Time, changes: Vec<Change>, whole: bool) {
         if whole {
@@ -233,6 +245,7 @@ impl Voter {
             revision,
             lease,
             standing,
+            read_at: now,
             acknowledged: now,
             is_postponed: false,
             is_in_flight: false,
@@ -484,5 +497,37 @@ mod tests {
         // A timeout has taken longer than the pause.
         voter.voted(&third, Voted::Unknown);
         assert!(vote(&mut voter, 991).is_some());
+    }
+
+    const READ: Time = Time::since_boot(Duration::from_secs(1_000));
+
+    /// Input: epochs of this node and of another. Output: the other goes on without this node if it has named others
+    /// since, and only others.
+    #[test]
+    fn others_go_on_who_name_others_alone() {
+        let names: [NodeName; 3] = ["me", "gw2", "gw3"].map(|it| it.parse().unwrap());
+        let [me, other, third] = &names;
+        let witness = |name: &NodeName| Witness {
+            name: name.clone(),
+            lease: LeaseId(7),
+            run: Run(7),
+        };
+        let goes_on = |owner: &NodeName, named: &[&NodeName], since: Time| {
+            let mut voter = Voter::new(me.clone(), Run(1), Key([0; 16]));
+            let epoch = Epoch {
+                lease: LeaseId(9),
+                window: Duration::from_millis(500),
+                number: Number(1),
+                witnesses: named.iter().map(|name| witness(name)).collect(),
+            };
+            let held = (Revision(5), Some(LeaseId(9)), Some(Standing::Epoch(epoch)));
+            voter.read(READ, vec![Change::Epoch(owner.clone(), Some(held))], false);
+            voter.others_go_on(since)
+        };
+        assert!(goes_on(other, &[third], READ));
+        assert!(!goes_on(other, &[third, me], READ));
+        assert!(!goes_on(other, &[], READ), "it is as lonely");
+        assert!(!goes_on(me, &[third], READ));
+        assert!(!goes_on(other, &[third], READ + Duration::from_millis(1)));
     }
 }

@@ -198,10 +198,14 @@ pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
         findings.extend(routing::findings(purpose, frr, &bridges, links, running));
         findings.extend(startup::findings(purpose, frr, &bridges));
     }
-    let of_frr = facts.frr.as_ref().map(signs::of_frr);
-    let of_frr = of_frr.map(|state| (Sign::Frr, state));
-    let all = facts.signs.iter().chain(&of_frr);
-    findings.extend(signs::findings(facts.track, all));
+    if let Some(frr) = &facts.frr {
+        let told_elsewhere = [
+            (Sign::Beats, signs::of_beats(facts.beats.as_ref())),
+            (Sign::Frr, signs::of_frr(frr)),
+        ];
+        let all = facts.signs.iter().chain(&told_elsewhere);
+        findings.extend(signs::findings(facts.track, all));
+    }
     if let Some(etcd) = &facts.etcd {
         findings.extend(database::findings(purpose, etcd, guarded));
     }

@@ -2,6 +2,7 @@
 //! among the gateways.
 
 use super::Finding;
+use super::beats::Beats;
 use crate::host::frr::inspection::{Answer, Inspection};
 use crate::model::fitness::{Sign, SignSet, SignState};
 
@@ -33,6 +34,18 @@ pub fn findings<'a>(
     })
 }
 
+/// What beats say, as far as a look from outside of the daemon can tell.
+pub fn of_beats(beats: Option<&Beats>) -> SignState {
+    match beats {
+        Some(beats) if beats.others.iter().any(|(.., answers)| *answers) => {
+            SignState::Good("other nodes acknowledge those of this one".to_owned())
+        }
+        _ => SignState::Unknown(
+            "the daemon tells it by what other nodes say of it: see wmgwd status".to_owned(),
+        ),
+    }
+}
+
 /// What FRR's daemons say of themselves. (What their configuration lacks is told by other findings.)
 pub fn of_frr(frr: &Inspection) -> SignState {
     const NEEDED: [&str; 3] = ["zebra", "bgpd", "ospfd"];
@@ -62,6 +75,9 @@ fn remedy(sign: Sign) -> &'static str {
         Sign::FabricLink | Sign::UplinkLink => {
             "repair cable and switch port, and switch the interface on (ip link set IF up); or name the right ones \
              with --track-fabric and --track-uplink"
+        }
+        Sign::Beats => {
+            "have firewalls let the UDP port of beats through, in both directions; see the lines on beats"
         }
         Sign::Evpn => "vtysh -c 'show bgp l2vpn evpn summary' says which sessions are down",
         Sign::Ospf => "vtysh -c 'show ip ospf neighbor' says which adjacencies are not full",
@@ -99,6 +115,26 @@ mod tests {
         assert!(found[0].text.starts_with("eth0 has no carrier: "));
         assert_eq!(found[1].text, "not judged: FRR does not answer");
         assert!(found[2].text.starts_with("up0 is switched off; "));
+    }
+
+    /// A look from outside cannot tell a node that is cut off from one that does not run.
+    #[test]
+    fn beats_are_good_or_unknown() {
+        let answered = |answers| Beats {
+            own: "192.0.2.1:14789".parse().ok(),
+            others: vec![(
+                "gw2".parse().expect("a name"),
+                "192.0.2.2:14789".parse().expect("an address"),
+                answers,
+            )],
+        };
+        assert!(matches!(
+            of_beats(Some(&answered(true))),
+            SignState::Good(_)
+        ));
+        for beats in [None, Some(&answered(false)), Some(&Beats::default())] {
+            assert!(matches!(of_beats(beats), SignState::Unknown(_)));
+        }
     }
 
     #[test]

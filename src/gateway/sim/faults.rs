@@ -218,9 +218,12 @@ impl Cluster {
     /// What the host's signs say now arrives a moment later.
     pub fn tell_signs(&mut self, n: usize) {
         let inc = self.nodes[n].inc;
-        let event = Box::new(Event::Signs(self.nodes[n].host.bad));
-        if !self.nodes[n].go {
-            self.after(ms(20), Ev::Inbox { n, inc, event });
+        let bad = self.nodes[n].host.bad;
+        for event in [Event::Signs(bad), Event::CutOff(bad.has(Sign::Beats))] {
+            if !self.nodes[n].go {
+                let event = Box::new(event);
+                self.after(ms(20), Ev::Inbox { n, inc, event });
+            }
         }
     }
 
