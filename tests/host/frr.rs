@@ -624,3 +624,58 @@ fn an_l3vni_is_not_advertised() {
         }
     });
 }
+
+/// Input: an ospf6d that runs on two of three bridges; a cost that an operator changes; an ospf6d that ends, and comes
+/// back with what its file says. Output: the costs there are those in ospfd, where it runs and nowhere else; what
+/// differs is found, and a host whose ospf6d is away is served as one without.
+#[test]
+fn costs_in_ospf6d_follow_those_in_ospfd() {
+    namespace::run(
+        "frr::costs_in_ospf6d_follow_those_in_ospfd",
+        PROGRAMS,
+        || {
+            router::start(3);
+            let lines = "interface br1\n ipv6 ospf6 area 0.0.0.0\ninterface br2\n ipv6 ospf6 area 0.0.0.0\nrouter ospf6\n \
+                     ospf6 router-id 10.0.0.1\n";
+            sh(&format!("printf '{lines}' >>/etc/frr/frr.conf"));
+            router::start_daemon("ospf6d");
+            let ospf6 = |vni: u32| {
+                let text = running_config("ospf6d");
+                let vni = self::vni(vni);
+                wmgwd::host::frr::config::parse_ospf6(&text)
+                    .get(&vni)
+                    .map(|cost| cost.0)
+            };
+            eventually("ospf6d has its configuration", || {
+                running_config("ospf6d").matches("ipv6 ospf6 area").count() == 2
+            });
+            let mut frr = frr(3, EvpnFilter::List);
+            frr.withdraw_all().unwrap();
+            assert_eq!([1, 2, 3].map(ospf6), [Some(65535), Some(65535), None]);
+            assert_eq!(frr.drifted(&|| true).unwrap(), []);
+            applied(&mut frr, &[claim(1), claim(3), release(2)]);
+            assert_eq!([1, 2, 3].map(ospf6), [Some(100), Some(65535), None]);
+            assert_eq!([cost(1), cost(3)], [Some(100), Some(100)]);
+            assert!(!frr.is_suspect());
+            configure("ospf6d", "interface br1\nipv6 ospf6 cost 7\n");
+            assert_eq!(frr.drifted(&|| true).unwrap(), [vni(1)]);
+            applied(&mut frr, &[claim(1)]);
+            assert_eq!(ospf6(1), Some(100));
+            signal("ospf6d", "TERM");
+            assert!(frr.is_suspect());
+            assert_eq!(frr.drifted(&|| true).unwrap(), []);
+            assert!(!frr.is_suspect());
+            applied(&mut frr, &[release(1), claim(2)]);
+            router::start_daemon("ospf6d");
+            eventually("ospf6d is back", || {
+                running_config("ospf6d").matches("ipv6 ospf6 area").count() == 2
+            });
+            assert!(frr.is_suspect());
+            assert_eq!(frr.drifted(&|| true).unwrap(), [vni(1), vni(2)]);
+            applied(&mut frr, &[release(1), claim(2)]);
+            assert_eq!([1, 2, 3].map(ospf6), [Some(65535), Some(100), None]);
+            frr.withdraw_all().unwrap();
+            assert_eq!([1, 2, 3].map(ospf6), [Some(65535), Some(65535), None]);
+        },
+    );
+}

@@ -98,24 +98,45 @@ pub fn parse_bgp(text: &str) -> BgpConfig {
 /// Reads the OSPF costs of bridges (`br<VNI>`) from ospfd's running configuration. A cost that is set for
 /// one address of an interface only is not counted.
 pub fn parse_ospf(text: &str) -> BTreeMap<Vni, Cost> {
-    let mut costs = BTreeMap::new();
+    let costs = of_bridges(text).filter_map(|(vni, words)| match words[..] {
+        ["ip", "ospf", "cost", cost] => Some((vni, Cost(cost.parse().ok()?))),
+        _ => None,
+    });
+    costs.collect()
+}
+
+/// Reads the same from that of ospf6d.
+pub fn parse_ospf6(text: &str) -> BTreeMap<Vni, Cost> {
+    let costs = of_bridges(text).filter_map(|(vni, words)| match words[..] {
+        ["ipv6", "ospf6", "cost", cost] => Some((vni, Cost(cost.parse().ok()?))),
+        _ => None,
+    });
+    costs.collect()
+}
+
+/// Reads from ospf6d's running configuration the bridges that it runs on.
+pub fn parse_ospf6_bridges(text: &str) -> BTreeSet<Vni> {
+    let is_in_area = |words: &[&str]| matches!(words, ["ipv6", "ospf6", "area", _, ..]);
+    of_bridges(text)
+        .filter(|(_, words)| is_in_area(words))
+        .map(|(vni, _)| vni)
+        .collect()
+}
+
+/// The lines that a running configuration has about each bridge, in words.
+fn of_bridges(text: &str) -> impl Iterator<Item = (Vni, Vec<&str>)> {
     let mut open: Option<Vni> = None;
-    for line in text.lines() {
+    text.lines().filter_map(move |line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        match (line.starts_with(' '), &words[..]) {
-            (false, ["interface", name, ..]) => {
-                open = Vni::of_bridge(name);
-            }
-            (false, _) => open = None,
-            (true, ["ip", "ospf", "cost", cost]) => {
-                if let (Some(vni), Ok(cost)) = (open, cost.parse()) {
-                    costs.insert(vni, Cost(cost));
-                }
-            }
-            (true, _) => {}
+        if !line.starts_with(' ') {
+            open = match words[..] {
+                ["interface", name, ..] => Vni::of_bridge(name),
+                _ => None,
+            };
+            return None;
         }
-    }
-    costs
+        Some((open?, words))
+    })
 }
 
 /// Reads the cost from ospfd's answer to `show ip ospf interface NAME` (FRR's `show_ip_ospf_interface_sub` in
@@ -351,5 +372,18 @@ exit
         let vni = |number| Vni::new(number).unwrap();
         let costs = BTreeMap::from([(vni(4), Cost(5)), (vni(5), Cost(65535))]);
         assert_eq!(parse_ospf(text), costs);
+        assert_eq!(parse_ospf6(text), BTreeMap::new());
+    }
+
+    #[test]
+    fn ospf6d_as_8_4_4_prints_it() {
+        let text = "interface br5\n ipv6 ospf6 area 0.0.0.0\n ipv6 ospf6 cost 100\n ipv6 ospf6 passive\nexit\n!\n\
+                    interface br6\n ipv6 ospf6 cost 65535\nexit\n!\ninterface br7\n ipv6 ospf6 area 0.0.0.0\nexit\n!\n\
+                    interface eth0\n ipv6 ospf6 area 0.0.0.0\n ipv6 ospf6 cost 7\nexit\n!\nrouter ospf6\n ospf6 router-id 1.1.1.1\n";
+        let vni = |number| Vni::new(number).unwrap();
+        let costs = [(vni(5), Cost(100)), (vni(6), Cost(65535))];
+        assert_eq!(parse_ospf6(text), costs.into());
+        assert_eq!(parse_ospf6_bridges(text), [vni(5), vni(7)].into());
+        assert_eq!(parse_ospf(text), BTreeMap::new());
     }
 }

@@ -30,6 +30,11 @@ pub fn runs(run_dirs: &[PathBuf], daemon: &str) -> bool {
     process(run_dirs, daemon) != Process::None
 }
 
+/// Which run of `daemon` acts; `None` if none does.
+pub fn acting(run_dirs: &[PathBuf], daemon: &str) -> Option<u64> {
+    process(run_dirs, daemon).acting()
+}
+
 /// What there is of a daemon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Process {

@@ -1,5 +1,5 @@
 //! FRR of this machine, changed through vtysh and asked over its vty sockets: the outbound EVPN filter in bgpd, the
-//! costs of the bridges in ospfd.
+//! costs of the bridges in ospfd and, where it runs on them, in ospf6d.
 //!
 //! What is to be said is built and what comes back is read by pure modules (`script`, `config`, `targets`,
 //! `vtysh_output`, `route_map`); `run` starts vtysh and `vty` asks, `push` corners what FRR refuses. [`Frr`] itself owns
@@ -14,6 +14,7 @@ mod health;
 pub mod inspect;
 pub mod inspection;
 mod neighbours;
+mod ospf6;
 mod push;
 pub mod route_map;
 mod run;
@@ -34,6 +35,7 @@ use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
 use bgp::Filter;
 use health::VtyConns;
+use ospf6::Ospf6;
 use push::{Push, failure};
 use run::{Daemon, Vtysh};
 use script::Job;
@@ -108,6 +110,7 @@ pub struct Frr {
     missed: Missed,
     /// The costs that ospfd took.
     costs: BTreeMap<Vni, Cost>,
+    ospf6: Ospf6,
 }
 
 impl Frr {
@@ -125,11 +128,23 @@ impl Frr {
             svi: Svi::default(),
             missed: Missed::default(),
             costs: BTreeMap::new(),
+            ospf6: Ospf6::default(),
         }
     }
 
-    /// Sets costs and remembers those that ospfd took.
+    /// Sets costs in ospfd and ospf6d.
     fn set_costs(
+        &mut self,
+        costs: &[(Vni, Cost)],
+        permit: Option<&dyn Fn() -> bool>,
+    ) -> Vec<RouteFailure> {
+        let mut failures = self.set_ospfd(costs, permit);
+        failures.extend(self.ospf6.set(&self.vtysh, self.batch, costs, permit));
+        failures
+    }
+
+    /// Sets costs in ospfd and remembers those that it took.
+    fn set_ospfd(
         &mut self,
         costs: &[(Vni, Cost)],
         permit: Option<&dyn Fn() -> bool>,
@@ -191,7 +206,7 @@ impl Frr {
             .partition(|vni| found.get(vni) == Some(&Cost::OTHERS));
         self.costs = done.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
         let todo: Vec<(Vni, Cost)> = todo.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
-        first_error(self.set_costs(&todo, Some(permit)))
+        first_error(self.set_ospfd(&todo, Some(permit)))
     }
 }
 
@@ -209,7 +224,11 @@ impl Router for Frr {
             false => Ok(()),
         };
         let costs = match parts.ospfd {
-            true => self.withdraw_costs(keep, permit),
+            true => {
+                let costs = self.withdraw_costs(keep, permit);
+                let scope = (&self.run_dirs[..], self.range, self.batch);
+                costs.and(self.ospf6.withdraw(&self.vtysh, scope, keep, permit))
+            }
             false => Ok(()),
         };
         filter.and(costs)
@@ -292,6 +311,9 @@ impl Router for Frr {
     /// every line that its file does not have: all costs at once, with the lines of the EVPN filter. The cost of an
     /// owner is in no file, so this looks at one of those where there are any.
     fn is_suspect(&mut self) -> bool {
+        if self.ospf6.is_suspect(&self.run_dirs) {
+            return true;
+        }
         let attracts = |cost: &Cost| *cost != Cost::OTHERS;
         let is_owner = self.costs.values().any(attracts);
         let is_wanted = |(_, cost): &(&Vni, &Cost)| attracts(cost) || !is_owner;
@@ -323,12 +345,20 @@ impl Router for Frr {
             .filter
             .drifted(&self.vtysh, health.bgpd, self.batch, permit);
         let costs = self.read_costs();
+        // Before those that ospfd has lost are forgotten.
+        let ospf6 = self.ospf6.drifted(&self.vtysh, &self.run_dirs, &self.costs);
         let mut drifted = BTreeSet::new();
+        if let Ok(found) = &ospf6 {
+            drifted.extend(found);
+        }
         if let Ok(found) = &costs {
             // Not known any more, so that they are set again.
             self.costs.retain(|vni, cost| {
                 let is_there = found.get(vni) == Some(cost);
-                is_there || !drifted.insert(*vni)
+                if !is_there {
+                    drifted.insert(*vni);
+                }
+                is_there
             });
         }
         let addresses = match health.zebra {
@@ -337,7 +367,7 @@ impl Router for Frr {
         };
         let compared = filter.and_then(|found| {
             drifted.extend(found);
-            costs.map(drop).and(addresses)
+            costs.map(drop).and(ospf6.map(drop)).and(addresses)
         });
         if let Err(error) = compared {
             self.filter.lose(drifted);

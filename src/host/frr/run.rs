@@ -51,6 +51,8 @@ pub enum Daemon {
     Bgpd,
     /// OSPF.
     Ospfd,
+    /// OSPF for IPv6.
+    Ospf6d,
     /// The kernel's side of EVPN.
     Zebra,
     /// BFD.
@@ -63,6 +65,7 @@ impl Daemon {
         match self {
             Daemon::Bgpd => "bgpd",
             Daemon::Ospfd => "ospfd",
+            Daemon::Ospf6d => "ospf6d",
             Daemon::Zebra => "zebra",
             Daemon::Bfdd => "bfdd",
         }

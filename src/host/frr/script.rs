@@ -149,6 +149,17 @@ pub fn cost(vni: Vni, cost: Cost) -> Job {
     }
 }
 
+/// The same in ospf6d.
+pub fn cost6(vni: Vni, cost: Cost) -> Job {
+    Job {
+        vni,
+        lines: vec![
+            format!("interface {}", vni.bridge()),
+            format!("ipv6 ospf6 cost {}", cost.0),
+        ],
+    }
+}
+
 /// The closing entry as it must be.
 fn closing() -> Entry {
     Entry {
