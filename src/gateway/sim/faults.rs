@@ -218,8 +218,11 @@ impl Cluster {
     /// What the host's signs say now arrives a moment later.
     pub fn tell_signs(&mut self, n: usize) {
         let inc = self.nodes[n].inc;
-        let bad = self.nodes[n].host.bad;
-        for event in [Event::Signs(bad), Event::CutOff(bad.has(Sign::Beats))] {
+        let host = &mut self.nodes[n].host;
+        let (bad, cut_off) = (host.bad, host.bad.has(Sign::Beats));
+        let is_news = std::mem::replace(&mut host.told_cut_off, cut_off) || cut_off;
+        let cut_off = is_news.then_some(Event::CutOff(cut_off));
+        for event in [Event::Signs(bad)].into_iter().chain(cut_off) {
             if !self.nodes[n].go {
                 let event = Box::new(event);
                 self.after(ms(20), Ev::Inbox { n, inc, event });
@@ -229,10 +232,13 @@ impl Cluster {
 
     /// Signs that come and go on one node, or on all of them at nearly the same time.
     fn break_signs(&mut self, n: usize, lasts: Duration) -> Fault {
-        let bad: SignSet = Sign::ALL
-            .into_iter()
-            .filter(|sign| *sign != Sign::Frr && self.rng.chance(400))
-            .collect();
+        let drawn = [Sign::FabricLink, Sign::Evpn, Sign::UplinkLink, Sign::Ospf];
+        let drawn = drawn.into_iter().filter(|_| self.rng.chance(300));
+        let mut bad: SignSet = drawn.collect();
+        // On every second node beats are missed with EVPN.
+        if bad.has(Sign::Evpn) && n % 2 == 1 {
+            bad = bad.with(Sign::Beats);
+        }
         match self.rng.below(3) {
             // A cut, or a sign that lies.
             0 => {}

@@ -55,6 +55,8 @@ pub struct ModelHost {
     pub slow: bool,
     /// What the signs say that is wrong, be it true or not.
     pub bad: SignSet,
+    /// Whether the node was told that it is cut off.
+    pub told_cut_off: bool,
     /// A bridge was missing once.
     pub lacked: bool,
     /// A check is due: what the network sees has changed.
@@ -90,6 +92,7 @@ impl ModelHost {
             deaf: false,
             slow: false,
             bad: SignSet::NONE,
+            told_cut_off: false,
             lacked: false,
             dirty: true,
         }
