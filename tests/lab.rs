@@ -50,9 +50,10 @@ table inet filter {
 
 const FAST: [&str; 4] = ["--settle", "0.5", "--join-hold", "1"];
 
-/// Probes both stations both ways, and waits until all packets arrive.
+/// Probes both stations both ways in both families, and waits until all packets arrive.
 fn probe(lab: &Lab) -> Probe {
-    let probe = Probe::start(lab, 2, &[Way::Up, Way::Down], &[Family::V4]);
+    let families = [Family::V4, Family::V6];
+    let probe = Probe::start(lab, 2, &[Way::Up, Way::Down], &families);
     flows(&probe);
     probe
 }
@@ -70,7 +71,7 @@ fn lost(flows: &[Flow]) -> u64 {
 /// modes. Output: exactly the owner of each VNI advertises it, answers for it and draws its traffic; a station
 /// reaches the host; a drain loses nothing.
 fn serves(test: &str, config: &str, filter: &str) {
-    let Some(lab) = Lab::up(test, 2, 4, config) else {
+    let Some(lab) = Lab::dual_stack(test, 2, 4, config) else {
         return;
     };
     let uids = points();
@@ -125,7 +126,7 @@ fn serves_with_an_entry_for_each_vni() {
 #[test]
 fn a_dead_gateway_is_replaced_and_comes_back() {
     let test = "a_dead_gateway_is_replaced_and_comes_back";
-    let Some(lab) = Lab::up(test, 2, 2, "example") else {
+    let Some(lab) = Lab::dual_stack(test, 2, 2, "example") else {
         return;
     };
     let daemon = lab.start("gw1", &FAST);
@@ -204,7 +205,7 @@ fn a_route_given_up_to_another_gateway_comes_back() {
 #[test]
 fn a_stopped_daemon_is_silenced_by_its_guard() {
     let test = "a_stopped_daemon_is_silenced_by_its_guard";
-    let Some(lab) = Lab::up(test, 2, 2, "example") else {
+    let Some(lab) = Lab::dual_stack(test, 2, 2, "example") else {
         return;
     };
     let first = lab.start("gw1", &FAST);
@@ -239,7 +240,7 @@ fn a_stopped_daemon_is_silenced_by_its_guard() {
 #[test]
 fn a_daemon_restarted_within_its_lease_loses_nothing() {
     let test = "a_daemon_restarted_within_its_lease_loses_nothing";
-    let Some(lab) = Lab::up(test, 2, 2, "example") else {
+    let Some(lab) = Lab::dual_stack(test, 2, 2, "example") else {
         return;
     };
     let first = lab.start("gw1", &FAST);

@@ -40,6 +40,13 @@ impl Lab {
         Lab::with(test, vnis, &[&options[..], &["--config", config]].concat())
     }
 
+    /// The same with IPv6 beside IPv4.
+    pub fn dual_stack(test: &str, gateways: u32, vnis: u32, config: &str) -> Option<Lab> {
+        let gateways = gateways.to_string();
+        let options = ["--gateways", &gateways, "--stations", "2", "--ipv6", "on"];
+        Lab::with(test, vnis, &[&options[..], &["--config", config]].concat())
+    }
+
     /// Builds the lab with `vnis` VNIs and other options of `lab.sh up`.
     pub fn with(test: &str, vnis: u32, options: &[&str]) -> Option<Lab> {
         if !nix::unistd::geteuid().is_root() {
