@@ -4,6 +4,8 @@
 //! point's EVPN table and the upstream router's routes are read, and packets cross it both ways all the time.
 #![allow(clippy::unwrap_used)]
 
+#[path = "lab/dual_stack.rs"]
+mod dual_stack;
 #[path = "common/flood.rs"]
 mod flood;
 #[path = "lab/frr.rs"]

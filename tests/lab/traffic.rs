@@ -1,4 +1,4 @@
-//! ARP requests that a station sends for a test, and whose answers are looked at one by one.
+//! What a station asks its gateways, in both families, and what they announce to it: frame by frame.
 
 use crate::network::Lab;
 use nix::sched::{CloneFlags, setns};
@@ -8,14 +8,34 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::File;
-use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// ARP requests from a station, 50 a second: the number of the gateway that answered is noted for each.
+/// Where an Ethernet frame's payload begins, and that of an IPv6 packet without extension headers in it.
+const PAYLOAD: usize = 14;
+const IPV6_PAYLOAD: usize = PAYLOAD + 40;
+/// Of ICMPv6 (RFC 4861 section 4).
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOR_SOLICITATION: u8 = 135;
+const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+
+/// What a station asks for.
+#[derive(Clone, Copy)]
+pub enum Question {
+    /// The gateway's IPv4 address, by ARP.
+    Arp,
+    /// The gateway's IPv6 address in the network of the VNI, by a neighbour solicitation.
+    Neighbor,
+    /// fe80::1, which the station has as its router.
+    Router,
+}
+
+/// Questions from a station, 50 a second: the number of the gateway that answered is noted for each.
 pub struct Prober {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Vec<u8>>,
@@ -24,15 +44,68 @@ pub struct Prober {
 impl Prober {
     /// Asks for the gateway address of VNI `vni` from its station.
     pub fn start(lab: &Lab, vni: u8) -> Prober {
-        let namespace = lab.namespace(&format!("st{vni}"));
+        Prober::ask(lab, vni, Question::Arp)
+    }
+
+    /// Asks for an address of VNI `vni` from its station.
+    pub fn ask(lab: &Lab, vni: u8, question: Question) -> Prober {
+        let namespace = station(lab, vni);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let thread = std::thread::spawn(move || probe(&namespace, vni, &stopped));
+        let thread = std::thread::spawn(move || probe(&namespace, vni, question, &stopped));
         Prober { stop, thread }
     }
 
     /// Ends it; who answered, in order.
     pub fn end(self) -> Vec<u8> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Listens for router advertisements at a station.
+pub struct Ear {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Advertisement>>,
+}
+
+/// A router advertisement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Advertisement {
+    /// The number of the gateway that sent it.
+    pub gateway: u8,
+    /// For how long it offers itself as a router, in seconds; 0: no longer.
+    pub lifetime: u16,
+}
+
+impl Ear {
+    /// Listens at the station of a VNI.
+    pub fn start(lab: &Lab, vni: u8) -> Ear {
+        let namespace = station(lab, vni);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let (socket, _) = eth0(&namespace);
+            let mut heard = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let Some(frame) = frame(&socket) else {
+                    continue;
+                };
+                if icmpv6(&frame) == Some(ROUTER_ADVERTISEMENT) {
+                    let at = IPV6_PAYLOAD + 6;
+                    heard.push(Advertisement {
+                        gateway: gateway(&frame),
+                        lifetime: u16::from_be_bytes([frame[at], frame[at + 1]]),
+                    });
+                }
+            }
+            heard
+        });
+        Ear { stop, thread }
+    }
+
+    /// Ends it; what came, in order.
+    pub fn end(self) -> Vec<Advertisement> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
@@ -46,7 +119,12 @@ pub fn turns(answers: &[u8]) -> Vec<u8> {
     turns
 }
 
-fn probe(namespace: &std::path::Path, vni: u8, stop: &AtomicBool) -> Vec<u8> {
+fn station(lab: &Lab, vni: u8) -> PathBuf {
+    lab.namespace(&format!("st{vni}"))
+}
+
+/// A socket for the frames of eth0 in a namespace, and the interface's address. The calling thread stays there.
+fn eth0(namespace: &Path) -> (OwnedFd, LinkAddr) {
     // Only this thread moves (setns(2)): it ends with the probe.
     setns(File::open(namespace).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
     let link = nix::ifaddrs::getifaddrs()
@@ -63,11 +141,52 @@ fn probe(namespace: &std::path::Path, vni: u8, stop: &AtomicBool) -> Vec<u8> {
     .unwrap();
     bind(socket.as_raw_fd(), &link).unwrap();
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(1)).unwrap();
-    let request = request(
-        &link,
-        Ipv4Addr::new(10, 64, vni, 10),
-        Ipv4Addr::new(10, 64, vni, 1),
-    );
+    (socket, link)
+}
+
+/// The next frame, if one comes within a millisecond; at least as long as the longest that is looked into.
+fn frame(socket: &OwnedFd) -> Option<[u8; 128]> {
+    let mut frame = [0; 128];
+    recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()).ok()?;
+    Some(frame)
+}
+
+/// The number of the gateway whose frame this is: the third byte of the bridge's MAC address.
+fn gateway(frame: &[u8]) -> u8 {
+    frame[8]
+}
+
+/// The type of the ICMPv6 message in a frame.
+fn icmpv6(frame: &[u8]) -> Option<u8> {
+    const ICMPV6: u8 = 58;
+    let has = frame[12..14] == [0x86, 0xdd] && frame[PAYLOAD + 6] == ICMPV6;
+    has.then(|| frame[IPV6_PAYLOAD])
+}
+
+fn probe(namespace: &Path, vni: u8, question: Question, stop: &AtomicBool) -> Vec<u8> {
+    let (socket, link) = eth0(namespace);
+    let network = |host| Ipv6Addr::new(0xfd64, 0, 0, vni.into(), 0, 0, 0, host);
+    let target = match question {
+        Question::Arp | Question::Neighbor => network(1),
+        Question::Router => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+    };
+    let request = match question {
+        Question::Arp => request(
+            &link,
+            Ipv4Addr::new(10, 64, vni, 10),
+            Ipv4Addr::new(10, 64, vni, 1),
+        ),
+        Question::Neighbor | Question::Router => solicitation(&link, network(0x10), target),
+    };
+    let is_answer = |frame: &[u8]| match question {
+        // A reply (operation 2).
+        Question::Arp => frame[12..14] == [8, 6] && frame[20..22] == [0, 2],
+        Question::Neighbor | Question::Router => {
+            icmpv6(frame) == Some(NEIGHBOR_ADVERTISEMENT)
+                && frame[IPV6_PAYLOAD + 8..IPV6_PAYLOAD + 24] == target.octets()
+        }
+    };
+    let own = link.addr().expect("an Ethernet address");
     let mut answers = Vec::new();
     let mut asked: Option<Instant> = None;
     while !stop.load(Ordering::Relaxed) {
@@ -75,18 +194,42 @@ fn probe(namespace: &std::path::Path, vni: u8, stop: &AtomicBool) -> Vec<u8> {
             asked = Some(Instant::now());
             let _ = sendto(socket.as_raw_fd(), &request, &link, MsgFlags::empty());
         }
-        let mut frame = [0; 128];
-        let Ok(length) = recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) else {
-            continue;
-        };
-        let frame = &frame[..length];
-        // A reply (operation 2) to our own address; gratuitous ones go to everybody and are no answers.
-        let is_answer = length >= 42 && frame[12..14] == [8, 6] && frame[20..22] == [0, 2];
-        if is_answer && Some(&frame[0..6]) == link.addr().as_ref().map(|mac| &mac[..]) {
-            answers.push(frame[24]);
+        // Sent to our own address: what goes to all is an announcement and no answer.
+        if let Some(frame) = frame(&socket)
+            && frame[..6] == own
+            && is_answer(&frame)
+        {
+            answers.push(gateway(&frame));
         }
     }
     answers
+}
+
+/// A neighbour solicitation with the station's link-layer address (RFC 4861 section 4.3).
+fn solicitation(link: &LinkAddr, from: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let mac = link.addr().expect("an Ethernet address");
+    let target = target.octets();
+    // ff02::1:ffXX:XXXX (RFC 4291 section 2.7.1), and its MAC address (RFC 2464 section 7).
+    let mut group = [0; 16];
+    group[..2].copy_from_slice(&[0xff, 2]);
+    group[11..13].copy_from_slice(&[1, 0xff]);
+    group[13..].copy_from_slice(&target[13..]);
+    let group_mac = [&[0x33, 0x33], &group[12..]].concat();
+    let head = [NEIGHBOR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+    let mut message = [&head[..], &target, &[1, 1], &mac].concat();
+    let from = from.octets();
+    let pseudo = [&from[..], &group, &[0, 0, 0, 32, 0, 0, 0, 58], &message].concat();
+    let sum: u32 = pseudo
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    message[2..4].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    // Version 6, 32 bytes of ICMPv6, hop limit 255.
+    let ip = [0x60, 0, 0, 0, 0, 32, 58, 255];
+    let ethernet = [&group_mac[..], &mac, &[0x86, 0xdd]].concat();
+    [&ethernet[..], &ip, &from, &group, &message].concat()
 }
 
 fn request(link: &LinkAddr, from: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
