@@ -15,6 +15,13 @@ pub fn now() -> Time {
     Time::since_boot(Duration::from(since_boot))
 }
 
+/// How much CPU time the calling thread has taken so far, in the kernel too (CLOCK_THREAD_CPUTIME_ID, clock_gettime(2)).
+pub fn thread_cpu_time() -> Duration {
+    let taken = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .expect("Linux has had CLOCK_THREAD_CPUTIME_ID since 2.6.12");
+    Duration::from(taken)
+}
+
 /// Goes off at a time of [`now`], and at once where the machine has slept over it (timerfd_create(2)). All other
 /// waits follow CLOCK_MONOTONIC, which stands still while the machine sleeps.
 #[derive(Debug)]
@@ -58,6 +65,16 @@ pub fn unix_seconds() -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Input: a thread that sleeps, and then one that computes. Output: only the latter takes CPU time.
+    #[test]
+    fn a_thread_that_sleeps_takes_no_cpu_time() {
+        let before = thread_cpu_time();
+        std::thread::sleep(Duration::from_millis(200));
+        let slept = thread_cpu_time();
+        assert!(slept - before < Duration::from_millis(100));
+        while thread_cpu_time() - slept < Duration::from_millis(2) {}
+    }
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     fn goes_off(alarm: &Alarm, within: PollTimeout) -> bool {

@@ -26,7 +26,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const FEW: usize = 20;
 /// The audit reads all bridges within so many turns.
 const TURNS: usize = 30;
-/// After it has read the list of all links, the audit waits so many times as long as that took.
+/// After it has read the list of all links, the audit waits so many times as long as the CPU time that this took. (On a
+/// busy machine the thread waits for a CPU: that is no reason to look less often.)
 const REST: u32 = 2000;
 
 /// When to look, and at what.
@@ -66,6 +67,7 @@ impl Audit {
         if now < self.next {
             return Vec::new();
         }
+        let cpu_time = clock::thread_cpu_time();
         self.next = now + EVERY;
         self.look_at_all_interfaces();
         let few = fence.some_after(self.last, FEW.max(fence.switched().div_ceil(TURNS)));
@@ -84,7 +86,8 @@ impl Audit {
         }
         let differing = differing(bridges, range, fence);
         self.put_back(fence, &differing, &mut changes);
-        self.list = clock::now() + EVERY.max(clock::now().since(now) * REST);
+        let taken = clock::thread_cpu_time().saturating_sub(cpu_time);
+        self.list = clock::now() + EVERY.max(taken * REST);
         changes
     }
 
