@@ -269,13 +269,13 @@ fn about_witnesses(page: &mut Page, metrics: &Metrics) {
         metrics.window().as_secs_f64(),
     );
     let (lowest, lateness) = metrics.take_lowest_proof();
-    page.begin(
-        "proof_remaining_lowest_seconds",
-        "gauge",
-        "The least that the proof by witnesses had left, since these numbers were asked for last; not there without it.",
-    );
     if let Some(lowest) = lowest {
-        page.sample("proof_remaining_lowest_seconds", &[], lowest.as_secs_f64());
+        page.single(
+            "proof_remaining_lowest_seconds",
+            "gauge",
+            "The least that the proof by witnesses had left, since these numbers were asked for last; not there without it.",
+            lowest.as_secs_f64(),
+        );
     }
     page.single(
         "guard_lateness_highest_seconds",
