@@ -6,7 +6,7 @@
 #[path = "lab/network.rs"]
 mod network;
 
-use network::{Lab, eventually};
+use network::{Lab, eventually, points};
 use serde_json::Value;
 
 const ETCD: &str = "--etcd=http://10.0.3.100:2379,http://10.0.3.100:2379";
@@ -843,6 +843,87 @@ fn nearly_full(lab: &Lab) {
     });
     etcd.kill().unwrap();
     etcd.wait().unwrap();
+}
+
+/// What `wmgwd check` on a gateway says of its beats: levels and texts, and what repairs it.
+fn beats(lab: &Lab, node: &str) -> Vec<(String, String, String)> {
+    let exe = env!("CARGO_BIN_EXE_wmgwd");
+    let name = format!("--name={node}");
+    let text = lab.ask(node, &[exe, "check", "--maxvni=3", "--json", &name, ETCD]);
+    let first = text.lines().next().unwrap_or_default();
+    let json: Value = serde_json::from_str(first).unwrap_or_else(|_| panic!("{text}"));
+    let word = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let findings = json["findings"].as_array().unwrap().iter();
+    findings
+        .filter(|finding| finding["about"] == "beats")
+        .map(|it| (word(it, "level"), word(it, "text"), word(it, "remedy")))
+        .collect()
+}
+
+/// Input: two gateways that run, and firewalls (nf_tables): the port for beats is dropped at the second, at both, and then
+/// the first drops all answers. Output: a gateway whose beats do not get to the other and back is told so, with the port
+/// that both firewalls must let through; the other is not; what lets that port and the answers through mends it.
+#[test]
+fn a_firewall_that_drops_beats_is_found() {
+    const PORT: &str = "port 14789";
+    let test = "a_firewall_that_drops_beats_is_found";
+    let Some(lab) = Lab::up(test, 2, 3, "example") else {
+        return;
+    };
+    let uids = points();
+    let start = |node, uids: &String| lab.start(node, &["--join-hold", "0", "--uids", uids]);
+    let _daemons = [start("gw1", &uids[0]), start("gw2", &uids[1])];
+    lab.settled(&["gw1", "gw2"]);
+    let until = |node: &str, other: &str, passes: bool| {
+        let (level, text) = match passes {
+            true => ("ok", format!("they reach {other} and are answered")),
+            false => ("warn", format!("{other} does not answer at ")),
+        };
+        eventually(&format!("{node}: {text}"), || {
+            let said = beats(&lab, node);
+            // (Another finding is about the sign of that name.)
+            let about_other = said.iter().find(|(_, text, _)| text.contains(other));
+            let Some((found, words, remedy)) = about_other else {
+                println!("{test}: {node}: {said:?}");
+                return false;
+            };
+            let is_told = found == level && words.contains(&text);
+            let names_ports = remedy.matches(PORT).count() == 2;
+            is_told && (passes || names_ports)
+        });
+    };
+    let firewall = |node: &str, rules: &[&str]| {
+        let rules: String = rules
+            .iter()
+            .map(|rule| format!("add rule inet firewall input {rule}; "))
+            .collect();
+        let table = format!(
+            "add table inet firewall; flush table inet firewall; \
+             add chain inet firewall input {{ type filter hook input priority 0 ; }}; {rules}"
+        );
+        assert_eq!(lab.ask(node, &["nft", &table]), "", "{node}");
+    };
+    let both_pass = || {
+        until("gw1", "gw2", true);
+        until("gw2", "gw1", true);
+    };
+    both_pass();
+    firewall("gw2", &["udp dport 14789 drop"]);
+    until("gw1", "gw2", false);
+    until("gw2", "gw1", true);
+    firewall("gw1", &["udp dport 14789 drop"]);
+    until("gw1", "gw2", false);
+    until("gw2", "gw1", false);
+    firewall("gw2", &[]);
+    firewall("gw1", &[]);
+    both_pass();
+    // As a firewall without state that knows of one direction only.
+    let closed = ["udp dport 14789 accept", "udp dport 32768-60999 drop"];
+    firewall("gw1", &closed);
+    until("gw1", "gw2", false);
+    until("gw2", "gw1", true);
+    firewall("gw1", &[&["udp sport 14789 accept"], &closed[..]].concat());
+    both_pass();
 }
 
 /// A daemon that runs here: what it serves is no leftover, and no other may run beside it.
