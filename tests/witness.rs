@@ -119,6 +119,12 @@ fn standing(event: &WatchEvent) -> Option<Standing> {
     }
 }
 
+/// No node was evicted since `before`.
+fn assert_none_evicted(client: &Client, before: Revision) {
+    let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
+    assert!(!since(client, EPOCHS, before).iter().any(is_evicted));
+}
+
 fn nodes(count: u64, etcd: &Etcd) -> Vec<Node> {
     let node = |i| Node::new(i, etcd.endpoint()).with("--lease-ttl", TTL);
     let mut nodes: Vec<Node> = (1..=count).map(node).collect();
@@ -399,8 +405,7 @@ fn dropped_datagrams_move_nothing() {
             until_witnessed(&client, &refs(&nodes));
         }
         assert_eq!(table(&client).rows, rows);
-        let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
-        assert!(!since(&client, EPOCHS, before).iter().any(is_evicted));
+        assert_none_evicted(&client, before);
         sampler.finish().assert_unbroken();
     });
 }
@@ -456,8 +461,7 @@ fn a_node_that_the_others_go_on_without_gives_its_vnis_away() {
         run("nft", "flush chain ip drops input");
         until_witnessed(&client, &refs(&nodes));
         assert_eq!(table(&client).rows, rows);
-        let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
-        assert!(!since(&client, EPOCHS, before).iter().any(is_evicted));
+        assert_none_evicted(&client, before);
         sampler.finish().assert_unbroken();
     });
 }

@@ -140,23 +140,18 @@ pub fn entry_remove(seq: u32, permits: bool) -> String {
 
 /// Sets the OSPF cost of the bridge of `vni`, whether it exists or not.
 pub fn cost(vni: Vni, cost: Cost) -> Job {
-    Job {
-        vni,
-        lines: vec![
-            format!("interface {}", vni.bridge()),
-            format!("ip ospf cost {}", cost.0),
-        ],
-    }
+    of_bridge(vni, format!("ip ospf cost {}", cost.0))
 }
 
 /// The same in ospf6d.
 pub fn cost6(vni: Vni, cost: Cost) -> Job {
+    of_bridge(vni, format!("ipv6 ospf6 cost {}", cost.0))
+}
+
+fn of_bridge(vni: Vni, line: String) -> Job {
     Job {
         vni,
-        lines: vec![
-            format!("interface {}", vni.bridge()),
-            format!("ipv6 ospf6 cost {}", cost.0),
-        ],
+        lines: vec![format!("interface {}", vni.bridge()), line],
     }
 }
 
