@@ -567,6 +567,7 @@ mod tests {
         metrics.repaired(Repair::Frr, 2);
         metrics.frr_refused(4);
         metrics.neighbours([Some(2), None]);
+        metrics.proof(Some(Duration::from_millis(200)), Duration::ZERO);
         let about = About {
             name: "a\"b\\c".parse().unwrap(),
             range: VniRange::new(Vni::MIN, Vni::new(50).unwrap()).unwrap(),
