@@ -20,27 +20,38 @@ struct Said {
     findings: Vec<(String, String, String)>,
 }
 
-/// Runs `wmgwd check` on gw1.
-fn check(lab: &Lab, options: &[&str]) -> Said {
+/// Runs `wmgwd check` on a gateway: its exit status and what it finds.
+fn findings(lab: &Lab, node: &str, options: &[&str]) -> (String, Vec<Value>) {
     let exe = env!("CARGO_BIN_EXE_wmgwd");
     let mut command = vec!["sh", "-c", "\"$@\"; echo status=$?", "sh", exe, "check"];
     command.extend(["--maxvni=3", "--json"]);
     command.extend(options);
-    let text = lab.ask("gw1", &command);
+    let text = lab.ask(node, &command);
     let (json, status) = text
         .split_once("\nstatus=")
         .unwrap_or_else(|| panic!("{text}"));
     let json: Value = serde_json::from_str(json).unwrap_or_else(|_| panic!("{text}"));
-    let word = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
-    let findings = json["findings"].as_array().unwrap();
+    let findings = json["findings"].as_array().unwrap().clone();
+    (status.trim().to_owned(), findings)
+}
+
+/// Level, text and remedy of a finding.
+fn words(finding: &Value) -> (String, String, String) {
+    let word = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    (word("level"), word("text"), word("remedy"))
+}
+
+/// Runs `wmgwd check` on gw1.
+fn check(lab: &Lab, options: &[&str]) -> Said {
+    let (status, findings) = findings(lab, "gw1", options);
     Said {
-        status: status.trim().to_owned(),
+        status,
         findings: findings
             .iter()
             .filter(|finding| finding["level"] != "ok")
             // The lab has one member; all that is tested here is beside that.
             .filter(|finding| finding["text"] != ONE_MEMBER)
-            .map(|it| (word(it, "level"), word(it, "text"), word(it, "remedy")))
+            .map(words)
             .collect(),
     }
 }
@@ -847,17 +858,9 @@ fn nearly_full(lab: &Lab) {
 
 /// What `wmgwd check` on a gateway says of its beats: levels and texts, and what repairs it.
 fn beats(lab: &Lab, node: &str) -> Vec<(String, String, String)> {
-    let exe = env!("CARGO_BIN_EXE_wmgwd");
-    let name = format!("--name={node}");
-    let text = lab.ask(node, &[exe, "check", "--maxvni=3", "--json", &name, ETCD]);
-    let first = text.lines().next().unwrap_or_default();
-    let json: Value = serde_json::from_str(first).unwrap_or_else(|_| panic!("{text}"));
-    let word = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
-    let findings = json["findings"].as_array().unwrap().iter();
-    findings
-        .filter(|finding| finding["about"] == "beats")
-        .map(|it| (word(it, "level"), word(it, "text"), word(it, "remedy")))
-        .collect()
+    let (_, findings) = findings(lab, node, &[&format!("--name={node}"), ETCD]);
+    let of_beats = findings.iter().filter(|it| it["about"] == "beats");
+    of_beats.map(words).collect()
 }
 
 /// Input: two gateways that run, and firewalls (nf_tables): the port for beats is dropped at the second, at both, and then

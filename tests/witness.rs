@@ -119,6 +119,21 @@ fn standing(event: &WatchEvent) -> Option<Standing> {
     }
 }
 
+/// A firewall that drops nothing yet: the chain `input` of the table `ip drops`.
+fn make_firewall() {
+    run("nft", "add table ip drops");
+    run(
+        "nft",
+        "add chain ip drops input { type filter hook input priority 0 ; }",
+    );
+}
+
+/// Has it drop the datagrams from an address (`saddr`) or to it (`daddr`).
+fn drop_datagrams(direction: &str, address: &str) {
+    let match_it = format!("ip {direction} {address} meta l4proto udp");
+    run("nft", &format!("add rule ip drops input {match_it} drop"));
+}
+
 /// No node was evicted since `before`.
 fn assert_none_evicted(client: &Client, before: Revision) {
     let is_evicted = |event: &WatchEvent| standing(event) == Some(Standing::Evicted);
@@ -383,15 +398,10 @@ fn dropped_datagrams_move_nothing() {
         until_witnessed(&client, &refs(&nodes));
         let (rows, before) = (table(&client).rows, now(&client));
         let sampler = Sampler::start(etcd.client(), &refs(&nodes));
-        run("nft", "add table ip drops");
-        run(
-            "nft",
-            "add chain ip drops input { type filter hook input priority 0 ; }",
-        );
+        make_firewall();
         for directions in [&["saddr"][..], &["daddr"], &["saddr", "daddr"]] {
             for direction in directions {
-                let match_it = format!("ip {direction} {} meta l4proto udp", address(1));
-                run("nft", &format!("add rule ip drops input {match_it} drop"));
+                drop_datagrams(direction, &address(1));
             }
             eventually("it names no witness, and no node names it", || {
                 let it = nodes[0].name.to_string();
@@ -432,14 +442,9 @@ fn a_node_that_the_others_go_on_without_gives_its_vnis_away() {
         assert!(nodes[0].answering() > 0);
         let before = now(&client);
         let sampler = Sampler::start(etcd.client(), &refs(&nodes));
-        run("nft", "add table ip drops");
-        run(
-            "nft",
-            "add chain ip drops input { type filter hook input priority 0 ; }",
-        );
+        make_firewall();
         for direction in ["saddr", "daddr"] {
-            let match_it = format!("ip {direction} {} meta l4proto udp", address(1));
-            run("nft", &format!("add rule ip drops input {match_it} drop"));
+            drop_datagrams(direction, &address(1));
         }
         nodes[0].until_logged("this gateway cannot forward: bad=beats rank=0");
         until_settled_without(&client, &refs(&nodes[1..]), &[&nodes[0]]);

@@ -303,9 +303,14 @@ step_frr_reload() {
 	echo "  costs are back $(((end - begin) / 1000)) ms after the reload"
 }
 
+# What the daemon's port for metrics, as far as one is given, answers.
+http_get() { # MACHINE PATH
+	script_in "$1" "exec 3<>/dev/tcp/127.0.0.1/9798; printf 'GET $2 HTTP/1.0\r\n\r\n' >&3; cat <&3" 2>/dev/null
+}
+
 # The sum of a metric's samples.
 metric() { # MACHINE NAME
-	script_in "$1" 'exec 3<>/dev/tcp/127.0.0.1/9798; printf "GET /metrics HTTP/1.0\r\n\r\n" >&3; cat <&3' 2>/dev/null |
+	http_get "$1" /metrics |
 		awk -v name="$2" '{ sub(/\{.*\}/, "", $1) } $1 == name { sum += $2; seen = 1 } END { print seen ? sum : "none" }'
 }
 
@@ -478,7 +483,7 @@ step_metrics_port() {
 	expect "metrics port taken" 'active, *127.0.0.1:9798*' \
 		"$(unit "$victim" ActiveState), $(journal "$victim" --since "$since" --priority warning | grep 9798 | head -n 1)"
 	in_machine "$victim" systemctl stop squatter
-	answers() { [[ $(script_in "$victim" 'exec 3<>/dev/tcp/127.0.0.1/9798; printf "GET /healthz HTTP/1.0\r\n\r\n" >&3; cat <&3' 2>/dev/null) == *200* ]]; }
+	answers() { [[ $(http_get "$victim" /healthz) == *200* ]]; }
 	await_or_go_on 90 answers || :
 	expect "metrics port free again" answers "$(answers && echo answers || echo silent)"
 	in_machine "$victim" systemctl restart wmgwd

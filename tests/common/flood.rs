@@ -153,7 +153,9 @@ fn flood(stop: &AtomicBool, station: &Path, from: IpAddr, asked: IpAddr) -> Vec<
     requests
 }
 
-fn request(mac: &[u8], sender: &[u8], from: IpAddr, asked: IpAddr) -> Vec<u8> {
+/// An ARP request (RFC 826) or a Neighbor Solicitation (RFC 4861 section 4.3), from the Ethernet header on. `sender` is the
+/// link-layer address that it gives for `from`.
+pub fn request(mac: &[u8], sender: &[u8], from: IpAddr, asked: IpAddr) -> Vec<u8> {
     match (from, asked) {
         (IpAddr::V4(from), IpAddr::V4(asked)) => [
             &[0xff; 6],

@@ -1,5 +1,6 @@
 //! What a station asks its gateways, in both families, and what they announce to it: frame by frame.
 
+use crate::flood::request;
 use crate::network::Lab;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
@@ -8,7 +9,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::File;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,6 @@ const PAYLOAD: usize = 14;
 const IPV6_PAYLOAD: usize = PAYLOAD + 40;
 /// Of ICMPv6 (RFC 4861 section 4).
 const ROUTER_ADVERTISEMENT: u8 = 134;
-const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
 /// What a station asks for.
@@ -170,14 +170,12 @@ fn probe(namespace: &Path, vni: u8, question: Question, stop: &AtomicBool) -> Ve
         Question::Arp | Question::Neighbor => network(1),
         Question::Router => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
     };
-    let request = match question {
-        Question::Arp => request(
-            &link,
-            Ipv4Addr::new(10, 64, vni, 10),
-            Ipv4Addr::new(10, 64, vni, 1),
-        ),
-        Question::Neighbor | Question::Router => solicitation(&link, network(0x10), target),
+    let own = link.addr().expect("an Ethernet address");
+    let (from, asked): (IpAddr, IpAddr) = match question {
+        Question::Arp => ([10, 64, vni, 10].into(), [10, 64, vni, 1].into()),
+        Question::Neighbor | Question::Router => (network(0x10).into(), target.into()),
     };
+    let request = request(&own, &own, from, asked);
     let is_answer = |frame: &[u8]| match question {
         // A reply (operation 2).
         Question::Arp => frame[12..14] == [8, 6] && frame[20..22] == [0, 2],
@@ -186,7 +184,6 @@ fn probe(namespace: &Path, vni: u8, question: Question, stop: &AtomicBool) -> Ve
                 && frame[IPV6_PAYLOAD + 8..IPV6_PAYLOAD + 24] == target.octets()
         }
     };
-    let own = link.addr().expect("an Ethernet address");
     let mut answers = Vec::new();
     let mut asked: Option<Instant> = None;
     while !stop.load(Ordering::Relaxed) {
@@ -203,47 +200,4 @@ fn probe(namespace: &Path, vni: u8, question: Question, stop: &AtomicBool) -> Ve
         }
     }
     answers
-}
-
-/// A neighbour solicitation with the station's link-layer address (RFC 4861 section 4.3).
-fn solicitation(link: &LinkAddr, from: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
-    let mac = link.addr().expect("an Ethernet address");
-    let target = target.octets();
-    // ff02::1:ffXX:XXXX (RFC 4291 section 2.7.1), and its MAC address (RFC 2464 section 7).
-    let mut group = [0; 16];
-    group[..2].copy_from_slice(&[0xff, 2]);
-    group[11..13].copy_from_slice(&[1, 0xff]);
-    group[13..].copy_from_slice(&target[13..]);
-    let group_mac = [&[0x33, 0x33], &group[12..]].concat();
-    let head = [NEIGHBOR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
-    let mut message = [&head[..], &target, &[1, 1], &mac].concat();
-    let from = from.octets();
-    let pseudo = [&from[..], &group, &[0, 0, 0, 32, 0, 0, 0, 58], &message].concat();
-    let sum: u32 = pseudo
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    message[2..4].copy_from_slice(&(!(folded as u16)).to_be_bytes());
-    // Version 6, 32 bytes of ICMPv6, hop limit 255.
-    let ip = [0x60, 0, 0, 0, 0, 32, 58, 255];
-    let ethernet = [&group_mac[..], &mac, &[0x86, 0xdd]].concat();
-    [&ethernet[..], &ip, &from, &group, &message].concat()
-}
-
-fn request(link: &LinkAddr, from: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    let mac = link.addr().expect("an Ethernet address");
-    // Ethernet header; hardware and protocol types and lengths; operation 1 (RFC 826).
-    let kind = [8, 6, 0, 1, 8, 0, 6, 4, 0, 1];
-    let parts: [&[u8]; 7] = [
-        &[0xff; 6],
-        &mac,
-        &kind,
-        &mac,
-        &from.octets(),
-        &[0; 6],
-        &target.octets(),
-    ];
-    parts.concat()
 }

@@ -28,8 +28,8 @@ pub struct Links {
     pub refused: Option<String>,
     /// The addresses of each interface.
     pub addresses: Vec<(String, IpAddr)>,
-    /// The IPv6 addresses, with what the kernel tells of them.
-    pub ipv6: Vec<Address>,
+    /// The IPv6 addresses, with what the kernel tells of them, by the interface's index.
+    pub ipv6: BTreeMap<u32, Vec<Address>>,
     /// The interfaces that keep their IPv6 addresses while they are down, `keep_addr_on_down`.
     pub keepers: BTreeSet<String>,
     /// The VLANs of bridges and ports, by index; asked for only where a bridge filters by them.
@@ -452,13 +452,13 @@ fn ipv6_addresses(links: &Links, bridges: &Numbered) -> Vec<Finding> {
     const ABOUT: &str = "addresses";
     let with = |is: &dyn Fn(&Interface, &Address) -> bool| -> Vec<Vni> {
         let has = |bridge: &Interface| {
-            let mut of = links.ipv6.iter().filter(|it| it.index == bridge.index);
-            of.any(|it| is(bridge, it))
+            let of = links.ipv6.get(&bridge.index);
+            of.is_some_and(|all| all.iter().any(|it| is(bridge, it)))
         };
         let found = bridges.iter().filter(|(_, bridge)| has(bridge));
         found.map(|(vni, _)| *vni).collect()
     };
-    let is_shared = |it: &Address| it.origin == Origin::Given && it.ip.is_ipv6();
+    let is_shared = |it: &Address| it.origin == Origin::Given;
     let lost = with(&|_, it| is_shared(it) && it.flags & DAD_FAILED != 0);
     let detected = with(&|_, it| is_shared(it) && it.flags & (NO_DAD | DAD_FAILED) == 0);
     let flushed = with(&|bridge, it| is_shared(it) && !links.keepers.contains(&bridge.name));
@@ -839,17 +839,16 @@ mod tests {
             flags,
             message: Vec::new(),
         };
-        for vni in 1..=3 {
-            links
-                .ipv6
-                .push(address(vni, &format!("fe80::{vni}:2"), Origin::Kernel, 0));
-        }
-        links.ipv6.extend([
+        let own = |vni| address(vni, &format!("fe80::{vni}:2"), Origin::Kernel, 0);
+        let given = [
             address(1, "2001:db8:1::1", Origin::Given, NO_DAD),
             address(2, "2001:db8:2::1", Origin::Given, NO_DAD | DAD_FAILED),
             address(3, "fe80::1", Origin::Given, 0),
             address(4, "2001:db8:4::1", Origin::Given, NO_DAD),
-        ]);
+        ];
+        for it in [1, 2, 3].map(own).into_iter().chain(given) {
+            links.ipv6.entry(it.index).or_default().push(it);
+        }
         links.keepers = ["br1", "br2", "br3"].map(str::to_owned).into();
         let bridges = links.numbered("br", VniRange::new(Vni::MIN, Vni::MAX).unwrap());
         let found: Vec<(Level, String)> = ipv6_addresses(&links, &bridges)

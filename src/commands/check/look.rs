@@ -107,12 +107,15 @@ fn look_at_links() -> Links {
         links.vlans = filters::vlans().unwrap_or_default();
     }
     // What cannot be asked for is not complained of.
-    links.ipv6 = addresses::dump().unwrap_or_default();
-    links.ipv6.retain(|it| it.ip.is_ipv6());
+    let all = addresses::dump().unwrap_or_default();
+    for address in all.into_iter().filter(|it| it.ip.is_ipv6()) {
+        let of = links.ipv6.entry(address.index).or_default();
+        of.push(address);
+    }
     links.keepers = links
         .interfaces
         .iter()
-        .filter(|it| links.ipv6.iter().any(|address| address.index == it.index))
+        .filter(|it| links.ipv6.contains_key(&it.index))
         .filter(|it| {
             let keeps = |name: &str| number(&Path::new(IPV6).join(name).join("keep_addr_on_down"));
             // 0 here leaves it to `all` (addrconf_ifdown() in Linux's net/ipv6/addrconf.c).

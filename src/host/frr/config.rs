@@ -98,17 +98,17 @@ pub fn parse_bgp(text: &str) -> BgpConfig {
 /// Reads the OSPF costs of bridges (`br<VNI>`) from ospfd's running configuration. A cost that is set for
 /// one address of an interface only is not counted.
 pub fn parse_ospf(text: &str) -> BTreeMap<Vni, Cost> {
-    let costs = of_bridges(text).filter_map(|(vni, words)| match words[..] {
-        ["ip", "ospf", "cost", cost] => Some((vni, Cost(cost.parse().ok()?))),
-        _ => None,
-    });
-    costs.collect()
+    parse_costs(text, ["ip", "ospf", "cost"])
 }
 
 /// Reads the same from that of ospf6d.
 pub fn parse_ospf6(text: &str) -> BTreeMap<Vni, Cost> {
+    parse_costs(text, ["ipv6", "ospf6", "cost"])
+}
+
+fn parse_costs(text: &str, command: [&str; 3]) -> BTreeMap<Vni, Cost> {
     let costs = of_bridges(text).filter_map(|(vni, words)| match words[..] {
-        ["ipv6", "ospf6", "cost", cost] => Some((vni, Cost(cost.parse().ok()?))),
+        [ref of @ .., cost] if *of == command => Some((vni, Cost(cost.parse().ok()?))),
         _ => None,
     });
     costs.collect()

@@ -9,6 +9,7 @@
 
 mod bgp;
 pub mod config;
+mod costs;
 mod file;
 mod health;
 pub mod inspect;
@@ -34,11 +35,11 @@ use crate::model::frr::EvpnFilter;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
 use bgp::Filter;
+use costs::Costs;
 use health::VtyConns;
 use ospf6::Ospf6;
-use push::{Push, failure};
+use push::failure;
 use run::{Daemon, Vtysh};
-use script::Job;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -109,7 +110,7 @@ pub struct Frr {
     svi: Svi,
     missed: Missed,
     /// The costs that ospfd took.
-    costs: BTreeMap<Vni, Cost>,
+    costs: Costs,
     ospf6: Ospf6,
 }
 
@@ -127,7 +128,7 @@ impl Frr {
             filter: Filter::new(config.filter, config.range),
             svi: Svi::default(),
             missed: Missed::default(),
-            costs: BTreeMap::new(),
+            costs: Costs::new(Daemon::Ospfd, script::cost),
             ospf6: Ospf6::default(),
         }
     }
@@ -138,39 +139,8 @@ impl Frr {
         costs: &[(Vni, Cost)],
         permit: Option<&dyn Fn() -> bool>,
     ) -> Vec<RouteFailure> {
-        let mut failures = self.set_ospfd(costs, permit);
+        let mut failures = self.costs.set(&self.vtysh, self.batch, costs, permit);
         failures.extend(self.ospf6.set(&self.vtysh, self.batch, costs, permit));
-        failures
-    }
-
-    /// Sets costs in ospfd and remembers those that it took.
-    fn set_ospfd(
-        &mut self,
-        costs: &[(Vni, Cost)],
-        permit: Option<&dyn Fn() -> bool>,
-    ) -> Vec<RouteFailure> {
-        // What ospfd took stays with the name of an interface, also while that is gone.
-        let is_new = |(vni, cost): &&(Vni, Cost)| self.costs.get(vni) != Some(cost);
-        let costs: Vec<(Vni, Cost)> = costs.iter().filter(is_new).copied().collect();
-        if costs.is_empty() {
-            return Vec::new();
-        }
-        let jobs: Vec<Job> = costs
-            .iter()
-            .map(|(vni, cost)| script::cost(*vni, *cost))
-            .collect();
-        let push = Push {
-            vtysh: &self.vtysh,
-            daemon: Daemon::Ospfd,
-            prologue: &[],
-            batch: self.batch,
-            permit,
-        };
-        let failures = push.push(&jobs);
-        self.costs.extend(costs.iter().copied());
-        for failure in &failures {
-            self.costs.remove(&failure.vni);
-        }
         failures
     }
 
@@ -204,9 +174,10 @@ impl Frr {
             .into_iter()
             .filter(|vni| !keep.contains(vni) && !foreign.contains(vni))
             .partition(|vni| found.get(vni) == Some(&Cost::OTHERS));
-        self.costs = done.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
+        let done = done.into_iter().map(|vni| (vni, Cost::OTHERS));
+        self.costs.know(done.collect());
         let todo: Vec<(Vni, Cost)> = todo.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
-        first_error(self.set_ospfd(&todo, Some(permit)))
+        first_error(self.costs.set(&self.vtysh, self.batch, &todo, Some(permit)))
     }
 }
 
@@ -315,12 +286,12 @@ impl Router for Frr {
             return true;
         }
         let attracts = |cost: &Cost| *cost != Cost::OTHERS;
-        let is_owner = self.costs.values().any(attracts);
+        let is_owner = self.costs.taken().values().any(attracts);
         let is_wanted = |(_, cost): &(&Vni, &Cost)| attracts(cost) || !is_owner;
-        let mut after = self.costs.range(self.glance_from..);
+        let mut after = self.costs.taken().range(self.glance_from..);
         let Some((&vni, &cost)) = after
             .find(is_wanted)
-            .or_else(|| self.costs.iter().find(is_wanted))
+            .or_else(|| self.costs.taken().iter().find(is_wanted))
         else {
             return false;
         };
@@ -346,20 +317,15 @@ impl Router for Frr {
             .drifted(&self.vtysh, health.bgpd, self.batch, permit);
         let costs = self.read_costs();
         // Before those that ospfd has lost are forgotten.
-        let ospf6 = self.ospf6.drifted(&self.vtysh, &self.run_dirs, &self.costs);
+        let ospf6 = self
+            .ospf6
+            .drifted(&self.vtysh, &self.run_dirs, self.costs.taken());
         let mut drifted = BTreeSet::new();
         if let Ok(found) = &ospf6 {
             drifted.extend(found);
         }
         if let Ok(found) = &costs {
-            // Not known any more, so that they are set again.
-            self.costs.retain(|vni, cost| {
-                let is_there = found.get(vni) == Some(cost);
-                if !is_there {
-                    drifted.insert(*vni);
-                }
-                is_there
-            });
+            drifted.extend(self.costs.compare(found));
         }
         let addresses = match health.zebra {
             Some(_) => self.missed.make_up(&self.vtysh, self.range),

@@ -2,7 +2,7 @@
 //!
 //! They follow those in ospfd: an audit finds what another program changed, or a start of ospf6d lost.
 
-use super::push::Push;
+use super::costs::Costs;
 use super::run::{Daemon, Vtysh};
 use super::{config, first_error, health, script};
 use crate::host::{Error, RouteFailure};
@@ -12,14 +12,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// What ospf6d has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ospf6 {
     /// The bridges that it runs on.
     bridges: BTreeSet<Vni>,
-    /// The costs that it took.
-    costs: BTreeMap<Vni, Cost>,
+    costs: Costs,
     /// Which run of it was seen last.
     run: Option<u64>,
+}
+
+impl Default for Ospf6 {
+    fn default() -> Ospf6 {
+        Ospf6 {
+            bridges: BTreeSet::new(),
+            costs: Costs::new(Daemon::Ospf6d, script::cost6),
+            run: None,
+        }
+    }
 }
 
 impl Ospf6 {
@@ -31,45 +40,24 @@ impl Ospf6 {
         costs: &[(Vni, Cost)],
         permit: Option<&dyn Fn() -> bool>,
     ) -> Vec<RouteFailure> {
-        let is_new = |(vni, cost): &&(Vni, Cost)| {
-            self.bridges.contains(vni) && self.costs.get(vni) != Some(cost)
-        };
-        let costs: Vec<(Vni, Cost)> = costs.iter().filter(is_new).copied().collect();
-        if costs.is_empty() {
-            return Vec::new();
-        }
-        let jobs: Vec<script::Job> = costs
-            .iter()
-            .map(|(vni, cost)| script::cost6(*vni, *cost))
-            .collect();
-        let push = Push {
-            vtysh,
-            daemon: Daemon::Ospf6d,
-            prologue: &[],
-            batch,
-            permit,
-        };
-        let mut failures = push.push(&jobs);
-        self.costs.extend(costs.iter().copied());
-        for failure in &failures {
-            self.costs.remove(&failure.vni);
-        }
+        let is_enabled = |(vni, _): &&(Vni, Cost)| self.bridges.contains(vni);
+        let costs: Vec<(Vni, Cost)> = costs.iter().filter(is_enabled).copied().collect();
+        let mut failures = self.costs.set(vtysh, batch, &costs, permit);
         // One that is down has no routes to draw traffic with. The audit makes up for it when it is back.
         failures.retain(|failure| !matches!(failure.error, Error::Down { .. }));
         failures
     }
 
-    /// Looks what ospf6d has; returns the costs in it. Nothing if it does not run.
-    fn read(&mut self, vtysh: &Vtysh, run_dirs: &[PathBuf]) -> Result<BTreeMap<Vni, Cost>, Error> {
+    /// Looks what ospf6d has: nothing if it does not run.
+    fn read(&mut self, vtysh: &Vtysh, run_dirs: &[PathBuf]) -> Result<(), Error> {
         self.run = health::acting(run_dirs, Daemon::Ospf6d.name());
-        self.bridges.clear();
-        if self.run.is_none() {
-            self.costs.clear();
-            return Ok(BTreeMap::new());
-        }
-        let text = vtysh.show(Daemon::Ospf6d, "show running-config")?;
+        let text = match self.run {
+            Some(_) => vtysh.show(Daemon::Ospf6d, "show running-config")?,
+            None => String::new(),
+        };
         self.bridges = config::parse_ospf6_bridges(&text);
-        Ok(config::parse_ospf6(&text))
+        self.costs.know(config::parse_ospf6(&text));
+        Ok(())
     }
 
     /// Makes every bridge of the range that is not in `keep` as expensive as OSPF can say.
@@ -83,7 +71,7 @@ impl Ospf6 {
         keep: &BTreeSet<Vni>,
         permit: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
-        self.costs = self.read(vtysh, run_dirs)?;
+        self.read(vtysh, run_dirs)?;
         let vnis = self.bridges.iter().copied();
         let costs: Vec<(Vni, Cost)> = vnis
             .filter(|vni| range.contains(*vni) && !keep.contains(vni))
@@ -107,9 +95,9 @@ impl Ospf6 {
         run_dirs: &[PathBuf],
         wanted: &BTreeMap<Vni, Cost>,
     ) -> Result<BTreeSet<Vni>, Error> {
-        self.costs = self.read(vtysh, run_dirs)?;
-        let differs =
-            |vni: &&Vni| wanted.contains_key(vni) && self.costs.get(vni) != wanted.get(vni);
+        self.read(vtysh, run_dirs)?;
+        let found = self.costs.taken();
+        let differs = |vni: &&Vni| wanted.contains_key(vni) && found.get(vni) != wanted.get(vni);
         Ok(self.bridges.iter().filter(differs).copied().collect())
     }
 }

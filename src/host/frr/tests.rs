@@ -272,7 +272,7 @@ n=$(echo "$script" | grep -n 'br7$' | cut -d: -f1)
     fs::write(fake.dir.join("fails"), "").unwrap();
     frr.vtysh.age_remarks();
     for asked in [2, 3] {
-        frr.costs.clear();
+        frr.costs.know(BTreeMap::new());
         assert!(frr.apply(&cost_changes(5), &|| true).is_empty());
         assert_eq!(count("asked"), asked);
     }

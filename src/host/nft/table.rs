@@ -356,12 +356,7 @@ fn add_solicitation_rules(batch: &mut Batch) {
 /// Router Advertisements, and solicitations of stations, are the owner's under the gateway addresses.
 fn add_output_rules(batch: &mut Batch) {
     let mut rule = |fill: &dyn Fn(&mut Attributes)| rule(batch, Family::Ip6, OUTPUT, fill);
-    let advertisement = |rule: &mut Attributes| {
-        load_meta(rule, PROTOCOL);
-        compare(rule, EQUAL, &[ICMPV6]);
-        load(rule, TRANSPORT, 0, 1);
-        compare(rule, EQUAL, &[ROUTER_ADVERT]);
-    };
+    let advertisement = |rule: &mut Attributes| compare_type(rule, EQUAL, ROUTER_ADVERT);
     let source_is_shared = |rule: &mut Attributes| {
         load(rule, NETWORK, SOURCE, ADDRESS_LENGTH);
         lookup(rule, Set::Shared, false);
@@ -416,11 +411,16 @@ fn not_icmpv6(rule: &mut Attributes) {
 
 /// Accepts an ICMPv6 message by its type.
 fn of_type(rule: &mut Attributes, comparison: u32, kind: u8) {
+    compare_type(rule, comparison, kind);
+    verdict(rule, ACCEPT);
+}
+
+/// Compares the type of an ICMPv6 message.
+fn compare_type(rule: &mut Attributes, comparison: u32, kind: u8) {
     load_meta(rule, PROTOCOL);
     compare(rule, EQUAL, &[ICMPV6]);
     load(rule, TRANSPORT, 0, 1);
     compare(rule, comparison, &[kind]);
-    verdict(rule, ACCEPT);
 }
 
 /// Accepts what the owner may answer or say while the lease holds.
