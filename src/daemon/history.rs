@@ -1,6 +1,8 @@
-//! How far this node has followed etcd, and whether etcd went back: the one place that decides so and tells the core.
-//! Shared by the threads `watch` and `poll`, which follow etcd, and the worker, which compares its answers.
+//! How far this node has followed etcd, and whether etcd went back: the one place that decides so, tells the core, and
+//! has the lease given up. Shared by the threads `watch` and `poll`, which follow etcd, and the worker, which compares
+//! its answers.
 
+use crate::daemon::lease::{DoubtSender, LeaseDoubt};
 use crate::gateway::Event;
 use crate::model::types::Revision;
 use std::sync::mpsc::Sender;
@@ -22,13 +24,26 @@ pub struct Progress {
 pub struct History {
     progress: Arc<Mutex<Progress>>,
     events: Sender<Event>,
+    doubts: Option<DoubtSender>,
 }
 
 impl History {
     /// Nothing is followed yet. The core hears on `events` that etcd went back.
     pub fn new(events: Sender<Event>) -> History {
-        let progress = Arc::default();
-        History { progress, events }
+        History {
+            progress: Arc::default(),
+            events,
+            doubts: None,
+        }
+    }
+
+    /// The same history, for a node that has a lease. If etcd goes back, `doubts` has it given up: the worker may be
+    /// held up for longer than the other nodes wait, and until then it would serve what they claim.
+    pub fn of_lease(self, doubts: DoubtSender) -> History {
+        History {
+            doubts: Some(doubts),
+            ..self
+        }
     }
 
     /// The progress, to change it. What is told while it is held is told before etcd is found to have gone back.
@@ -52,6 +67,9 @@ impl History {
             rewound: rewound.wrapping_add(1),
             ..Progress::default()
         };
+        if let Some(doubts) = &self.doubts {
+            doubts.send(LeaseDoubt::Rewound);
+        }
         // The worker is gone only when the process ends.
         let _ = self.events.send(Event::Rewound);
     }

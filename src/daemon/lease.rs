@@ -43,10 +43,12 @@ pub enum LeaseDoubt {
     Evicted(LeaseId),
     /// etcd no longer has this node registered under its lease.
     NotRegistered,
+    /// etcd was set back: what was decided under the lease may be lost.
+    Rewound,
 }
 
 /// Tells the thread `watchdog` what another thread heard of the lease.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct DoubtSender(Sender<Order>);
 
 impl DoubtSender {
@@ -263,6 +265,11 @@ impl Renewer {
                     self.fence.silence();
                     self.revoke(id);
                 }
+                Ok(Order::Look(LeaseDoubt::Rewound)) => {
+                    if let Some(old) = lease.take() {
+                        self.give_up_rewound(old.id);
+                    }
+                }
                 Ok(Order::Look(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break false,
             }
@@ -315,6 +322,16 @@ impl Renewer {
         warn!("lease={id} is gone from etcd: everything is withdrawn until there is a new one");
     }
 
+    /// Serves nothing any more under the lease `id`, as etcd was set back. The lease runs out by itself: this node may
+    /// still acknowledge beats under it for a moment, and must not once it is revoked.
+    fn give_up_rewound(&self, id: LeaseId) {
+        self.set(None);
+        self.fence.silence();
+        warn!(
+            "lease={id} is given up, as etcd went back: everything is withdrawn until there is a new one"
+        );
+    }
+
     /// A lease that is over for this node may be alive in etcd, and then it is renewed like any other: nothing
     /// that it protects was touched meanwhile. It is forgotten only when etcd says that it is gone.
     fn remind_if_over(&self, lease: Option<Lease>) {
@@ -342,6 +359,7 @@ impl Renewer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::history::History;
     use crate::guard::{self, Guard, Guards, Standing};
     use crate::host::{self, Kernel};
     use crate::model::types::{Time, Vni};
@@ -438,5 +456,41 @@ mod tests {
         let (events, mut complaint) = look(Standing::Lost("killed".into()));
         assert_eq!(events, []);
         assert!(complaint.settle());
+    }
+
+    /// Input: etcd is found to have gone back, twice by the same look. Output: the lease is given up at once, whatever
+    /// the worker does.
+    #[test]
+    fn the_lease_is_given_up_when_etcd_goes_back() {
+        let stands = || Box::new(Stands(Standing::Well));
+        let fence = Fence::new(Duration::ZERO, Box::new(Nothing), stands(), stands());
+        let fence = Arc::new(fence.expect("a timer can be had"));
+        let lease = Lease {
+            id: LeaseId(1),
+            valid_until: Time::NEVER,
+        };
+        fence.set_lease(Some(lease));
+        let (events, told) = channel();
+        let (orders, inbox) = channel();
+        let history = History::new(events.clone()).of_lease(DoubtSender(orders.clone()));
+        history.went_back(0);
+        history.went_back(0);
+        let _ = orders.send(Order::End { revoke: false });
+        let timing = Timing::new(Duration::from_secs(5)).expect("long enough");
+        let renewer = Renewer {
+            // No endpoint: nothing is ever renewed.
+            client: Client::new(Vec::new(), timing.etcd_timeout),
+            timing,
+            fence: fence.clone(),
+            events,
+            complaint: Complaint::default(),
+        };
+        renewer.run(Some(lease), &inbox);
+        assert_eq!(fence.lease(), None);
+        let last = told
+            .try_iter()
+            .filter(|event| matches!(event, Event::Lease(_)))
+            .last();
+        assert_eq!(last, Some(Event::Lease(None)));
     }
 }

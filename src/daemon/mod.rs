@@ -240,7 +240,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         events.clone(),
         adopted,
     )?;
-    let history = History::new(events.clone());
+    let history = History::new(events.clone()).of_lease(lease_keeper.doubts());
     // A window of 0 names no witness any more; where there is none that may be named, there is nothing to do.
     let witness = match config.detect_window.is_zero() && !has_epochs {
         true => None,

@@ -310,10 +310,28 @@ impl Cluster {
         feed.looks.clear();
         let inc = self.nodes[n].inc;
         note!(self, "{} sees that etcd went back", self.nodes[n].name());
+        self.give_up_lease(n);
         self.tell(n, Event::Rewound);
         let soon = self.rng.millis(1, 300);
         self.after(soon, Ev::Watch { n, inc });
         true
+    }
+
+    /// The lease keeper gives the lease up and switches ARP off, whatever the worker does. The lease runs out.
+    fn give_up_lease(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        if node.dog.lease.take().is_none() {
+            return;
+        }
+        // An answer to a renewal of it is not heard any more.
+        let asked = node.dog.call.take().is_some();
+        node.clock = None;
+        node.host.silence();
+        let inc = node.inc;
+        self.tell(n, Event::Lease(None));
+        if asked {
+            self.after(ms(0), Ev::Dog { n, inc });
+        }
     }
 
     /// Each second the daemon compares the ARP of one bridge, in turn, with what that was told. It lists the bridges if

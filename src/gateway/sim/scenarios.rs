@@ -214,6 +214,31 @@ fn a_node_that_is_cut_off_is_silent_in_time() {
     assert_eq!(owners(&cluster), before);
 }
 
+/// Input: etcd is set back to before the VNIs of one node moved to it, while that node's worker hangs for longer than
+/// the others wait. Output: the node does not answer any more when they serve what it had.
+#[test]
+fn a_hanging_worker_answers_nothing_once_etcd_is_set_back() {
+    let mut cluster = cluster(3);
+    cluster.strike(Fault::TakeOut(2));
+    rest(&mut cluster, "without the third node");
+    cluster.strike(Fault::Backup);
+    cluster.strike(Fault::BringBack(2));
+    rest(&mut cluster, "with the third node");
+    assert!(vnis_of(&cluster, 2) > 0);
+    let hangs = ms(40_000);
+    let until = cluster.now + hangs;
+    let worker = cluster.own(2).expect("it runs");
+    worker.stalled_until = until;
+    cluster.strike(Fault::Rewind);
+    cluster.run_for(hangs - ms(1_000));
+    good(&cluster);
+    assert!(!cluster.nodes[2].host.answers_any());
+    assert_eq!(vnis_of(&cluster, 2), 0);
+    cluster.strike(Fault::BringBack(2));
+    rest(&mut cluster, "after the worker hung");
+    assert!(vnis_of(&cluster, 2) > 0);
+}
+
 /// Input: a process is stopped for much longer than its lease, then goes on. Output: its guard has
 /// silenced it in time, and when it wakes it claims nothing without a new lease.
 #[test]
