@@ -5,11 +5,12 @@
 mod common;
 
 use common::etcd::Etcd;
+use common::exposition;
 use common::node::{Node, refs};
 use common::proxy::Proxy;
 use common::rows::{cluster, table, until_settled, until_settled_without};
 use common::sampler::Sampler;
-use common::{eventually, loopback, then};
+use common::{eventually, loopback, put_leased, then};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -337,6 +338,30 @@ fn a_dead_guard_costs_no_vni() {
     assert!(nodes[0].has_ended().is_none());
 }
 
+/// Input: a node whose epoch is overwritten with `evicted`, and no other node to end its lease. Output: it sees that by
+/// itself, revokes its lease and serves again under a new one.
+#[test]
+fn an_evicted_node_begins_anew() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let mut nodes = nodes(2, &etcd);
+    until_settled(&client, &refs(&nodes));
+    until_witnessed(&client, &refs(&nodes));
+    let mut left = nodes.pop().unwrap();
+    left.term();
+    left.wait_exit();
+    eventually("it names no witness", || {
+        (named(&client, &nodes[0]) == Some(Vec::new())).then_some(())
+    });
+    let epoch = client.get(&key(&nodes[0])).unwrap().kvs.pop().unwrap();
+    let put = put_leased(key(&nodes[0]), br#""evicted""#, epoch.lease);
+    client.txn(&then(vec![put])).unwrap();
+    nodes[0].until_logged("this node is evicted");
+    nodes[0].until_logged("revoked");
+    until_settled(&client, &refs(&nodes));
+    assert_eq!(nodes[0].logged("granted"), 2);
+}
+
 /// Input: a node that exits. Output: it says that it is silent before its lease goes, so that no other node waits.
 #[test]
 fn who_leaves_says_so() {
@@ -520,6 +545,67 @@ fn a_node_that_is_cut_off_is_silent_before_its_lease_ends() {
         until_settled(&client, &refs(&nodes));
         until_witnessed(&client, &refs(&nodes));
         sampler.finish().assert_never_two();
+    });
+}
+
+/// Input: three nodes lose etcd, and the beats of one are dropped, but not its acknowledgements. Output: that one has no
+/// proof, also when another guard takes over, and acknowledges no beat of the others, which prove each other.
+#[test]
+fn a_node_without_proof_acknowledges_nothing() {
+    in_a_network(|| {
+        let etcd = Etcd::start();
+        let client = etcd.client();
+        let proxy = Proxy::start(loopback(etcd.port()));
+        let (port, metrics) = (14789, 14790);
+        let address = |i: u64| format!("127.0.0.{}", i + 10);
+        let node = |i| {
+            Node::new(i, format!("http://{}", proxy.addr()))
+                .with("--lease-ttl", TTL)
+                .with("--beat-address", format!("{}:{port}", address(i)))
+        };
+        let mut nodes = vec![
+            node(1).with("--metrics", format!("127.0.0.1:{metrics}")),
+            node(2),
+            node(3),
+        ];
+        nodes.iter_mut().for_each(Node::start);
+        until_settled(&client, &refs(&nodes));
+        until_witnessed(&client, &refs(&nodes));
+        assert!(nodes[0].answering() > 0);
+        let received = |result: &str| {
+            let url = format!("http://127.0.0.1:{metrics}/metrics");
+            let mut page = ureq::get(url).call().unwrap();
+            let page = exposition::read(&page.body_mut().read_to_string().unwrap());
+            page.get(&format!(
+                "wmgwd_beats_received_total{{result=\"{result}\"}}"
+            ))
+        };
+        assert!(received("acknowledged") > 0.0);
+        make_firewall();
+        proxy.blackhole();
+        // Its beats go to this port, its acknowledgements come from it.
+        let beats = format!("ip saddr {} udp dport {port}", address(1));
+        run("nft", &format!("add rule ip drops input {beats} drop"));
+        eventually("it is silent", || (nodes[0].answering() == 0).then_some(()));
+        let more_dropped = |than: f64, count: f64| {
+            eventually("it drops beats", || {
+                (received("dropped") >= than + count).then_some(())
+            });
+        };
+        more_dropped(received("dropped"), 1.0);
+        let acknowledged = received("acknowledged");
+        more_dropped(received("dropped"), 20.0);
+        assert_eq!(received("acknowledged"), acknowledged);
+        // Another guard must not take the lease alone for the proof.
+        let guard = nodes[0].guard_pid();
+        nodes[0].kill_guard();
+        eventually("there is another guard", || {
+            (nodes[0].guard_pid() != guard).then_some(())
+        });
+        more_dropped(received("dropped"), 20.0);
+        assert_eq!(nodes[0].answering(), 0);
+        assert_eq!(received("acknowledged"), acknowledged);
+        assert!(nodes[1..].iter().all(|node| node.answering() > 0));
     });
 }
 
