@@ -4,20 +4,19 @@
 mod common;
 
 use common::etcd::Etcd;
-use common::exposition::{self, Page};
+use common::exposition::{self, ask, get, scrape};
 use common::node::{Node, TTL, VNIS, share};
 use common::rows::{table, until_settled, until_settled_without};
 use common::{eventually, free_ports};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// Everything that has arrived at a socket.
 fn arrived(socket: &UnixDatagram) -> Vec<String> {
@@ -91,30 +90,6 @@ fn a_service_manager_hears_how_it_goes() {
         ready < heard.iter().position(|it| *it == status),
         "{heard:?}"
     );
-}
-
-/// Status line and body of an answer; nothing if there is none.
-fn ask(port: u16, request: &str) -> Option<(String, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .ok()?;
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.lines().next()?.to_owned(), body.to_owned()))
-}
-
-fn get(port: u16, path: &str) -> Option<(String, String)> {
-    ask(port, &format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
-}
-
-/// What a scrape reads.
-fn scrape(port: u16) -> Page {
-    let (status, body) = eventually("a scrape is answered", || get(port, "/metrics"));
-    assert_eq!(status, "HTTP/1.1 200 OK");
-    exposition::read(&body)
 }
 
 /// Contract: Prometheus's own reader has nothing to say against the names and units of the metrics.

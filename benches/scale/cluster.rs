@@ -63,13 +63,22 @@ pub fn cpu_seconds(etcd: &Etcd) -> f64 {
 }
 
 impl Cluster {
-    /// An etcd and `count` nodes that do not run yet.
+    /// An etcd and `count` nodes that do not run yet, with hosts that cost the daemons nothing.
     pub fn new(count: u64, vnis: u32, patience: Duration) -> Cluster {
+        Cluster::with(count, vnis, patience, Node::unmirrored)
+    }
+
+    /// The same, where `shape` makes of each node what is wanted.
+    pub fn with(
+        count: u64,
+        vnis: u32,
+        patience: Duration,
+        shape: impl Fn(Node) -> Node,
+    ) -> Cluster {
         let etcd = Etcd::start_in_memory();
         let node = |number: u64| {
             let points = (0..POINTS).map(|i| scatter(number * 1000 + i)).collect();
-            Node::new(number, etcd.endpoint())
-                .unmirrored()
+            shape(Node::new(number, etcd.endpoint()))
                 .with_points(points)
                 .with("--maxvni", vnis)
                 .with("--settle", "")
@@ -190,6 +199,19 @@ impl Cluster {
             since_death: Some(end - killed),
             ..self.step(mark, end - begun, vnis)
         })
+    }
+
+    /// The signs of a node turn bad: from then until all its VNIs are idle elsewhere.
+    pub fn release(&mut self, leaver: usize) -> Result<Step, Stuck> {
+        let vnis = self.observer.look(|view| view.idle_at(leaver));
+        let mark = self.mark();
+        let begun = Instant::now();
+        self.nodes[leaver].set_bad_signs("fabric-link");
+        let end = self.observer.until("release", self.patience, |view| {
+            let is_over = view.is_all_idle() && view.idle_at(leaver) == 0;
+            is_over.then_some(view.at)
+        })?;
+        Ok(self.step(mark, end.saturating_duration_since(begun), vnis))
     }
 
     /// A node that does not run joins: from the end of its hold until its share is idle there.

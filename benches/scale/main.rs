@@ -15,6 +15,7 @@ mod crowd;
 mod floor;
 mod idle;
 mod observe;
+mod release;
 mod requests;
 
 use argh::FromArgs;
@@ -25,7 +26,7 @@ use report::Figure;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Measures start, failover, join, drain, idleness and memory of three daemons with many VNIs.
+/// Measures start, failover, join, drain, release, idleness and memory of daemons with many VNIs.
 #[derive(FromArgs)]
 struct Options {
     /// VNIs of the main part (default 10000; targets are for this size)
@@ -37,7 +38,10 @@ struct Options {
     /// VNIs of the part with 20 gateways, of which one is real (default 250000; 0 leaves it out)
     #[argh(option, default = "250_000")]
     crowd: u32,
-    /// 1000 VNIs in the main part alone, little idling
+    /// VNIs of the part in which a gateway that cannot forward gives them back (default 1000; 0 leaves it out)
+    #[argh(option, default = "1_000")]
+    release: u32,
+    /// 1000 VNIs in the main part, and the release; little idling
     #[argh(switch)]
     short: bool,
     /// only the steps up to and with the failover
@@ -121,6 +125,11 @@ fn main() {
     if vnis > 0 {
         let all = !options.failover_only;
         part(&mut figures, vnis, all.then(|| Duration::from_secs(idle)));
+    }
+    if options.release > 0
+        && let Err(Stuck(why)) = release::measure(&mut figures, options.release)
+    {
+        eprintln!("{why}");
     }
     if large > 0 {
         part(&mut figures, large, None);

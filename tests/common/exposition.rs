@@ -1,6 +1,11 @@
-//! A strict reader of Prometheus's text format, version 0.0.4: what a scraper could only guess at is an error.
+//! What a daemon answers over HTTP, and a strict reader of Prometheus's text format, version 0.0.4: what a scraper could
+//! only guess at is an error.
 
+use super::eventually;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 
 /// The samples of a page, by name and labels as they stand there.
 #[derive(Debug, Default)]
@@ -27,6 +32,31 @@ impl Page {
         let of = self.samples.iter().filter(|(series, _)| is_of(series));
         of.map(|(_, value)| value).sum()
     }
+}
+
+/// Status line and body of an answer; nothing if there is none.
+pub fn ask(port: u16, request: &str) -> Option<(String, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.lines().next()?.to_owned(), body.to_owned()))
+}
+
+/// The answer for a path.
+pub fn get(port: u16, path: &str) -> Option<(String, String)> {
+    ask(port, &format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
+}
+
+/// What a scrape reads.
+pub fn scrape(port: u16) -> Page {
+    let (status, body) = eventually("a scrape is answered", || get(port, "/metrics"));
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    read(&body)
 }
 
 /// Reads a page.
