@@ -7,7 +7,7 @@ use common::etcd::Etcd;
 use common::go::{GoNode, REAL_WAIT, SHORT_WAIT};
 use common::node::{Node, refs, share};
 use common::previous;
-use common::rows::{until_settled, until_settled_without};
+use common::rows::{table, until_settled, until_settled_without};
 use common::sampler::{Report, Sampler};
 use common::{eventually, skipped};
 use std::time::{Duration, Instant};
@@ -267,6 +267,51 @@ fn the_version_before_is_upgraded_beside_a_go_node() {
     let withdrawn = "the guard of the run before was started with other options";
     assert_eq!(mixed.nodes[2].logged(withdrawn), 1);
     sampler.finish().assert_never_two();
+}
+
+/// Input: a gateway, one of the version before, and a Go node; the first cannot forward, and can again; then the
+/// second. Output: each time the other of the two takes its VNIs and gives them back; the Go node keeps its own, and
+/// writes nothing; no two answer.
+#[test]
+fn vnis_are_given_to_the_version_before_beside_a_go_node() {
+    let program = match previous::wmgwd() {
+        Ok(program) => program,
+        Err(why) => return skipped("fitness beside the version before", &why),
+    };
+    let mut mixed = Mixed::new(3, SHORT_WAIT);
+    for node in &mut mixed.nodes {
+        node.set("--fit-hold", 1);
+    }
+    mixed.nodes[1].set_program(Some(program));
+    mixed.nodes[1].set("--detect-window", "");
+    mixed.start_all([false, false, true]);
+    let all = refs(&mixed.nodes);
+    let shares = [0, 1, 2].map(|n| share(all[n], &all));
+    assert!(shares.iter().all(|it| !it.is_empty()));
+    let steps = || mixed.go[2].as_ref().unwrap().steps();
+    let before = steps();
+    for (bad, other) in [(0, 1), (1, 0)] {
+        let sampler = mixed.sampler();
+        mixed.nodes[bad].set_bad_signs("fabric-link,evpn");
+        let owners = [0, 1, 2].map(|n| if n == bad { other } else { n });
+        let is_at = |vni: u32, owner: usize| {
+            let row = table(&mixed.client).row(vni);
+            row.kind == "1" && row.current == all[owner].name.as_str()
+        };
+        let shows = |vni: u32, owner: usize| (0..3).all(|n| all[n].shows(vni).arp == (n == owner));
+        eventually("the other takes them", || {
+            let mut vnis = shares.iter().zip(owners);
+            let are_there = vnis.all(|(vnis, owner)| {
+                let is_there = |&vni: &u32| is_at(vni, owner) && shows(vni, owner);
+                vnis.iter().all(is_there)
+            });
+            are_there.then_some(())
+        });
+        sampler.finish_beside(&[all[2]]).assert_clean();
+        mixed.nodes[bad].set_bad_signs("none");
+        mixed.settle("they are back");
+        assert_eq!(steps(), before, "the Go node has written");
+    }
 }
 
 /// Input: one of each, with the 10 s that the Go program waits: ours joins, is killed, comes back; the Go

@@ -5,15 +5,16 @@
 mod common;
 
 use common::etcd::Etcd;
-use common::exposition;
-use common::node::{Node, refs};
+use common::exposition::{get, scrape};
+use common::node::{Node, refs, share};
 use common::proxy::Proxy;
 use common::rows::{cluster, table, until_settled, until_settled_without};
 use common::sampler::Sampler;
-use common::{eventually, loopback, put_leased, then};
+use common::{eventually, free_ports, loopback, put_leased, then};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
+use serde_json::{Value as Json, json};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -445,14 +446,27 @@ fn dropped_datagrams_move_nothing() {
     });
 }
 
+/// Of `wmgwd status --json`: the state, the rank and the bad signs of a node.
+fn seen_by_status(etcd: &Etcd, node: &Node) -> [Json; 3] {
+    let output = common::program::wmgwd()
+        .args(["status", "--json", "--etcd", &etcd.endpoint().to_string()])
+        .output()
+        .unwrap();
+    let report: Json = serde_json::from_slice(&output.stdout).unwrap();
+    let nodes = report["nodes"].as_array().unwrap();
+    let it = nodes.iter().find(|it| it["name"] == node.name.as_str());
+    ["state", "rank", "bad_signs"].map(|key| it.unwrap()[key].clone())
+}
+
 /// Input: of three nodes, all datagrams of one are dropped, as if its fabric were cut, for a while; then those of all.
-/// Output: it is not evicted, says that it is cut off and gives its VNIs to the others, and gets them back; where all
-/// lose each other, no VNI moves.
+/// Output: it is not evicted, says that it is cut off (log, status, metrics, /readyz) and gives its VNIs to the others,
+/// and gets them back; where all lose each other, no VNI moves.
 #[test]
 fn a_node_that_the_others_go_on_without_gives_its_vnis_away() {
     in_a_network(|| {
         let etcd = Etcd::start();
         let client = etcd.client();
+        let [port] = free_ports(1)[..] else { panic!() };
         let address = |i: u64| format!("127.0.0.{}", i + 10);
         let node = |i| {
             Node::new(i, etcd.endpoint())
@@ -461,10 +475,24 @@ fn a_node_that_the_others_go_on_without_gives_its_vnis_away() {
                 .with("--fit-hold", 1)
         };
         let mut nodes: Vec<Node> = (1..=3).map(node).collect();
+        nodes[0].set("--metrics", format!("127.0.0.1:{port}"));
         nodes.iter_mut().for_each(Node::start);
         until_settled(&client, &refs(&nodes));
         until_witnessed(&client, &refs(&nodes));
         assert!(nodes[0].answering() > 0);
+        let signs = || {
+            let page = scrape(port);
+            let bad = |sign| page.get(&format!("wmgwd_fitness_sign_bad{{sign=\"{sign}\"}}"));
+            let rank = page.get("wmgwd_fitness_rank");
+            (rank, bad("beats"), bad("evpn"))
+        };
+        let is_ready = |answer: (&str, &str)| {
+            eventually(&format!("/readyz says {answer:?}"), || {
+                let (status, body) = get(port, "/readyz")?;
+                ((status.as_str(), body.as_str()) == answer).then_some(())
+            });
+        };
+        assert_eq!(signs(), (2.0, 0.0, 0.0));
         let before = now(&client);
         let sampler = Sampler::start(etcd.client(), &refs(&nodes));
         make_firewall();
@@ -473,11 +501,24 @@ fn a_node_that_the_others_go_on_without_gives_its_vnis_away() {
         }
         nodes[0].until_logged("this gateway cannot forward: bad=beats rank=0");
         until_settled_without(&client, &refs(&nodes[1..]), &[&nodes[0]]);
+        assert_eq!(signs(), (0.0, 1.0, 0.0));
+        is_ready((
+            "HTTP/1.1 503 Service Unavailable",
+            "fitness: beats is bad\n",
+        ));
+        assert_eq!(
+            seen_by_status(&etcd, &nodes[0]),
+            [json!("unfit"), json!(0), json!(["beats"])]
+        );
+        assert_eq!(seen_by_status(&etcd, &nodes[1])[1..], [json!(2), json!([])]);
         run("nft", "flush chain ip drops input");
         nodes[0].until_logged("sign=beats is not bad any more");
         until_settled(&client, &refs(&nodes));
         until_witnessed(&client, &refs(&nodes));
         sampler.finish().assert_clean();
+        assert_eq!(signs(), (2.0, 0.0, 0.0));
+        is_ready(("HTTP/1.1 200 OK", "ok\n"));
+        assert_eq!(seen_by_status(&etcd, &nodes[0])[1..], [json!(2), json!([])]);
 
         let rows = table(&client).rows;
         let sampler = Sampler::start(etcd.client(), &refs(&nodes));
@@ -493,6 +534,99 @@ fn a_node_that_the_others_go_on_without_gives_its_vnis_away() {
         assert_eq!(table(&client).rows, rows);
         assert_none_evicted(&client, before);
         sampler.finish().assert_unbroken();
+    });
+}
+
+/// Input: of four nodes, all datagrams of one that does not track beats are dropped, and then those of one that does.
+/// Output: the first keeps its VNIs, and neither its log nor status names beats; the second gives its own away.
+#[test]
+fn beats_that_are_not_tracked_do_not_count() {
+    in_a_network(|| {
+        let etcd = Etcd::start();
+        let client = etcd.client();
+        let address = |i: u64| format!("127.0.0.{}", i + 10);
+        let node = |i| {
+            Node::new(i, etcd.endpoint())
+                .with("--lease-ttl", TTL)
+                .with("--beat-address", address(i))
+        };
+        let mut nodes: Vec<Node> = (1..=4).map(node).collect();
+        nodes[0].set("--track", "fabric-link,evpn,uplink-link,ospf,frr");
+        nodes.iter_mut().for_each(Node::start);
+        let all = refs(&nodes);
+        until_settled(&client, &all);
+        until_witnessed(&client, &all);
+        let of_first = share(all[0], &all);
+        assert!(!of_first.is_empty() && !share(all[1], &all).is_empty());
+        make_firewall();
+        let cut = |i| {
+            for direction in ["saddr", "daddr"] {
+                drop_datagrams(direction, &address(i));
+            }
+        };
+        cut(1);
+        eventually("it names no witness", || {
+            (named(&client, &nodes[0]) == Some(Vec::new())).then_some(())
+        });
+        cut(2);
+        nodes[1].until_logged("this gateway cannot forward: bad=beats rank=0");
+        eventually("the second has no VNI", || {
+            (table(&client).owned_by(&nodes[1]) == 0 && nodes[1].answering() == 0).then_some(())
+        });
+        let rows = table(&client).rows;
+        for vni in &of_first {
+            assert_eq!(rows[vni].current, nodes[0].name.as_str(), "VNI {vni}");
+        }
+        assert_eq!(nodes[0].logged("beats is bad"), 0);
+        assert_eq!(nodes[0].logged("cannot forward"), 0);
+        assert_eq!(seen_by_status(&etcd, &nodes[0])[1..], [json!(2), json!([])]);
+    });
+}
+
+/// Input: three nodes, and one of the version before, which does not know the sign `beats`; all datagrams of the first
+/// are dropped. Output: its VNIs go to the others by the ring, some to that of the version before, and come back.
+#[test]
+fn the_version_before_takes_the_vnis_of_a_node_without_beats() {
+    let program = match common::previous::wmgwd() {
+        Ok(program) => program,
+        Err(why) => return common::skipped("beats beside the version before", &why),
+    };
+    in_a_network(move || {
+        let etcd = Etcd::start();
+        let client = etcd.client();
+        let address = |i: u64| format!("127.0.0.{}", i + 10);
+        let node = |i| {
+            Node::new(i, etcd.endpoint())
+                .with("--beat-address", address(i))
+                .with("--fit-hold", 1)
+        };
+        let mut nodes: Vec<Node> = (1..=4).map(node).collect();
+        let all = refs(&nodes);
+        let gains = |n: &usize| share(all[*n], &all[1..]).len() > share(all[*n], &all).len();
+        let old = (1..4).find(gains).unwrap();
+        nodes[old].set_program(Some(program));
+        for option in ["--beat-address", "--detect-window"] {
+            nodes[old].set(option, "");
+        }
+        nodes.iter_mut().for_each(Node::start);
+        let all = refs(&nodes);
+        until_settled(&client, &all);
+        let others: Vec<&Node> = all
+            .iter()
+            .copied()
+            .filter(|it| it.name != all[old].name)
+            .collect();
+        until_witnessed(&client, &others);
+        let sampler = Sampler::start(etcd.client(), &all);
+        make_firewall();
+        for direction in ["saddr", "daddr"] {
+            drop_datagrams(direction, &address(1));
+        }
+        nodes[0].until_logged("this gateway cannot forward: bad=beats rank=0");
+        until_settled_without(&client, &all[1..], &all[..1]);
+        run("nft", "flush chain ip drops input");
+        until_settled(&client, &all);
+        sampler.finish().assert_clean();
     });
 }
 
@@ -573,9 +707,7 @@ fn a_node_without_proof_acknowledges_nothing() {
         until_witnessed(&client, &refs(&nodes));
         assert!(nodes[0].answering() > 0);
         let received = |result: &str| {
-            let url = format!("http://127.0.0.1:{metrics}/metrics");
-            let mut page = ureq::get(url).call().unwrap();
-            let page = exposition::read(&page.body_mut().read_to_string().unwrap());
+            let page = scrape(metrics);
             page.get(&format!(
                 "wmgwd_beats_received_total{{result=\"{result}\"}}"
             ))
