@@ -33,6 +33,7 @@
 //! - `host_monitor` follows the host's interfaces, puts back ARP switches that another program has changed, and
 //!   notices when a daemon of FRR starts or ends. `signs` looks for signs that this host cannot forward.
 //! - `frr` runs vtysh. No other thread waits for vtysh.
+//! - `neighbours` keeps the kernel from asking for the stations of VNIs that this gateway does not serve any more.
 //! - `worker` sends gratuitous ARP (AF_PACKET) itself.
 //! - `log` writes the log lines of all threads, except to a terminal.
 //! - `metrics` answers Prometheus and `notify` runs the operator's command, if the options ask for them. Both only

@@ -20,6 +20,7 @@ const PURE: &[&str] = &[
     "host/address",
     "host/bridges",
     "host/interfaces",
+    "host/neighbour",
     "host/netlink",
     "host/frr/config",
     "host/frr/file",

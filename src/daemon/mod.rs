@@ -8,6 +8,7 @@ pub mod gate;
 pub mod history;
 pub mod host_monitor;
 pub mod lease;
+pub mod neighbours;
 pub mod observer;
 mod proof;
 pub mod readvertise;
@@ -51,6 +52,7 @@ use gate::Gate;
 use history::History;
 use lease::LeaseKeeper;
 use log::{info, warn};
+use neighbours::Neighbours;
 use std::error::Error;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -297,6 +299,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         },
         fence: fence.clone(),
         kernel: host.kernel(),
+        neighbours: Neighbours::spawn(host.bridges())?,
         client,
         lease_doubts: lease_keeper.doubts(),
         inbox,

@@ -9,6 +9,7 @@ use crate::daemon::frr_thread::{self, Order};
 use crate::daemon::history::History;
 use crate::daemon::host_monitor::log_put_back;
 use crate::daemon::lease::{DoubtSender, LeaseDoubt};
+use crate::daemon::neighbours::Neighbours;
 use crate::daemon::watch_pause::PauseSwitch;
 use crate::etcd::{self, Client};
 use crate::gateway::{
@@ -61,6 +62,8 @@ pub struct Worker {
     pub fence: Arc<Fence>,
     /// For gratuitous ARP.
     pub kernel: Box<dyn Kernel>,
+    /// Whom to tell what is silent.
+    pub neighbours: Neighbours,
     /// The worker's own connections.
     pub client: Client,
     /// What happened.
@@ -396,6 +399,7 @@ impl Running {
             }
             outcomes.push((vni, outcome));
         }
+        self.worker.neighbours.silent(&off);
         for (vnis, what) in [(on, "answer"), (off, "silent")] {
             if !vnis.is_empty() {
                 debug!("arp={what} vnis={}", spans(&vnis));

@@ -4,7 +4,7 @@
 //! Each IPv6 address that the bridge of a VNI was given is a gateway address: all gateways have it. What the kernel made
 //! (the link-local address of the bridge itself) is not.
 
-use super::bridges::{Bridge, LinkTable};
+use super::bridges::LinkTable;
 use super::netlink::{attributes, number};
 use crate::model::types::VniRange;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -119,11 +119,7 @@ impl Ipv6 {
     pub fn new(table: &LinkTable, addresses: &[Address], range: VniRange) -> Ipv6 {
         let mut ours = BTreeMap::new();
         for vni in table.vnis(range) {
-            let named = match table.bridge(vni) {
-                Bridge::Ours { index, .. } => Some(index),
-                _ => None,
-            };
-            for index in named.into_iter().chain(table.strays(vni)) {
+            for index in table.indices(vni) {
                 ours.extend(table.name(index).map(|name| (index, name)));
             }
         }

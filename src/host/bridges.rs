@@ -125,6 +125,15 @@ impl LinkTable {
         strays
     }
 
+    /// The bridges of the VNI: under `br<VNI>`, and as [`LinkTable::strays`].
+    pub fn indices(&self, vni: Vni) -> Vec<u32> {
+        let ours = match self.bridge(vni) {
+            Bridge::Ours { index, .. } => Some(index),
+            Bridge::Absent | Bridge::Foreign { .. } => None,
+        };
+        ours.into_iter().chain(self.strays(vni)).collect()
+    }
+
     /// The name of an interface.
     pub fn name(&self, index: u32) -> Option<&str> {
         Some(&self.links.get(&index)?.name)
@@ -160,11 +169,7 @@ impl LinkTable {
             if !range.contains(vni) {
                 continue;
             }
-            let ours = match self.bridge(vni) {
-                Bridge::Ours { index, .. } => Some(index),
-                Bridge::Absent | Bridge::Foreign { .. } => None,
-            };
-            let all = ours.into_iter().chain(self.strays(vni));
+            let all = self.indices(vni).into_iter();
             told.extend(all.filter_map(|index| Some((vni, self.links.get(&index)?.arp_ignore?))));
         }
         told

@@ -134,6 +134,14 @@ impl Bridges {
         self.ask(|table| (table.bridge(vni), table.strays(vni)))
     }
 
+    /// The indices of the bridges of these VNIs, also of those that carry wmgwd's mark under another name.
+    ///
+    /// # Errors
+    /// The kernel refused to tell.
+    pub fn indices(&self, vnis: &[Vni]) -> io::Result<BTreeSet<u32>> {
+        self.ask(|table| vnis.iter().flat_map(|vni| table.indices(*vni)).collect())
+    }
+
     /// The VNIs of `range` that have a bridge, under `br<VNI>` or, if marked, another name.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ pub mod garp;
 pub mod interfaces;
 pub mod links;
 pub mod mock;
+mod neighbour;
+pub mod neighbours;
 pub mod netfilter;
 mod netlink;
 pub mod news;

@@ -12,6 +12,7 @@ mod kernel;
 mod measure;
 mod monitor;
 mod namespace;
+mod neighbours;
 mod no_guard;
 mod router;
 mod signs;
