@@ -45,11 +45,12 @@ stop_frr() { # NODE DAEMON...
 }
 
 frr_daemons() { # NODE: what it runs, in the order of starting
-	local ospf6d=
-	[ "$ipv6" = off ] || ospf6d=' ospf6d'
-	case $1 in
-	gw*) echo "zebra bgpd ospfd$ospf6d bfdd" ;;
-	up*) echo "zebra ospfd$ospf6d bfdd" ;;
+	local ospf=' ospfd'
+	[ "$ipv6" = off ] || ospf+=' ospf6d'
+	case $1-$upstream in
+	gw*-bgp | up*-bgp) echo zebra bgpd bfdd ;;
+	gw*) echo "zebra bgpd$ospf bfdd" ;;
+	up*) echo "zebra$ospf bfdd" ;;
 	ap*) echo zebra bgpd bfdd ;;
 	*) die "node $1 runs no FRR" ;;
 	esac

@@ -3,7 +3,7 @@
 #
 #              host h1
 #                |  10.0.9.0/24
-#               up1          upstream router (zebra, ospfd, bfdd)
+#               up1          upstream router (zebra, ospfd or bgpd, bfdd)
 #                |
 #   ===== uplink (switch) 10.0.2.0/24 =====
 #       |           |           |
@@ -31,6 +31,9 @@ usage: lab.sh [--dir DIR] VERB
       --stations N    stations st1..stN behind ap1, one in each of VNIs 1..N (default 2)
       --config KIND   gateways' FRR configuration: example (frr.conf.example, default) or
                       original (the one the original project documents) or a file
+      --upstream KIND how gateways announce VNIs to up1: costs (OSPF costs, default); for wmgwd --announce routes
+                      ospf or bgp; or both (OSPF, costs and routes side by side). All but costs: with
+                      frr.conf.example only, and without --ipv6
       --upstream-bfd on|off   whether up1 does BFD (default on)
       --fabric-bfd on|off     whether ap1 does BFD (default on)
       --cables KIND   switch (default), or direct: a cable of its own from each gateway to up1 and to ap1, so
@@ -71,7 +74,7 @@ frr_lib=/usr/lib/frr
 dir=${WMGWD_LAB_DIR:-/run/wmgwd-lab}
 # A wmgwd in the lab takes its options from its arguments alone.
 unset "${!WMGWD_@}"
-prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream_bfd=on fabric_bfd=on etcd=one etcd_timing='' usr='' cables=switch ipv6=off
+prefix=wmgwd- tag='' gateways=3 vnis=5 stations=2 config=example upstream=costs upstream_bfd=on fabric_bfd=on etcd=one etcd_timing='' usr='' cables=switch ipv6=off
 
 die() {
 	# After Ctrl-C, what the rest of an `up` still has to say is of no use.
@@ -97,6 +100,7 @@ gateways=$gateways
 vnis=$vnis
 stations=$stations
 config=$config
+upstream=$upstream
 upstream_bfd=$upstream_bfd
 fabric_bfd=$fabric_bfd
 etcd=$etcd
@@ -112,7 +116,7 @@ load_lab() { # [FILE]
 	local key value
 	while IFS='=' read -r key value; do
 		case $key in
-		prefix | tag | gateways | vnis | stations | config | upstream_bfd | fabric_bfd | etcd | etcd_timing | usr | cables | ipv6)
+		prefix | tag | gateways | vnis | stations | config | upstream | upstream_bfd | fabric_bfd | etcd | etcd_timing | usr | cables | ipv6)
 			printf -v "$key" %s "$value"
 			;;
 		esac
@@ -193,6 +197,14 @@ up() {
 	((gateways >= 1 && gateways <= 200)) || die "--gateways must be 1 to 200"
 	[ -z "$usr" ] || usr=$(cd -- "$usr" && pwd) || die "--usr: no such directory"
 	((vnis >= 1 && vnis <= 40000)) || die "--vnis must be 1 to 40000"
+	case $upstream in
+	costs) ;;
+	ospf | bgp | both)
+		[ "$config" = example ] || die "--upstream $upstream needs --config example"
+		[ "$ipv6" = off ] || die "--upstream $upstream is for IPv4 only"
+		;;
+	*) die "--upstream must be costs, ospf, bgp or both" ;;
+	esac
 	mkdir -p "$dir"
 	dir=$(cd -- "$dir" && pwd)
 	tag=$(od -An -N3 -tx1 /dev/urandom | tr -d ' ')
@@ -302,7 +314,7 @@ status() {
 		fi
 	done
 	inside ap1 vtysh -c 'show bgp l2vpn evpn summary' 2>/dev/null || :
-	inside up1 vtysh -c 'show ip ospf neighbor' -c 'show bfd peers brief' 2>/dev/null || :
+	inside up1 vtysh -c 'show ip ospf neighbor' -c 'show bgp ipv4 unicast summary' -c 'show bfd peers brief' 2>/dev/null || :
 }
 
 # Becomes a process in place of CMD: it passes signals on and ends with CMD's status. The command itself
@@ -497,6 +509,7 @@ option() { # NAME VALUE
 	--vnis) vnis=$2 ;;
 	--stations) stations=$2 ;;
 	--config) config=$2 ;;
+	--upstream) upstream=$2 ;;
 	--upstream-bfd) upstream_bfd=$2 ;;
 	--fabric-bfd) fabric_bfd=$2 ;;
 	--etcd) etcd=$2 ;;

@@ -20,7 +20,7 @@ start_holder() { # NODE ROLE
 			</dev/null >"$state/init.log" 2>&1 &
 		echo $!
 	)
-	deadline=$((SECONDS + patience))
+	deadline=$((SECONDS + $(patience)))
 	until [ -e "$state/pid" ]; do
 		[ "$SECONDS" -lt "$deadline" ] || die "node $node did not start: $(tail -n 3 "$state/init.log")"
 		kill -0 "$pid" 2>/dev/null || [ -e "$state/pid" ] ||
@@ -127,17 +127,24 @@ boot_gateway() { # NUMBER
 }
 
 gateway_config() { # NUMBER
-	local file vni address=$((10 + $1))
+	local file vni address=$((10 + $1)) routes
 	case $config in
 	example) file=$top/frr.conf.example ;;
 	original) file=$top/tests/fixtures/frr-original.conf ;;
 	*) file=$config ;;
 	esac
 	# Both files are written as gw1's.
-	sed -e "s/\b10\.0\.1\.11\b/10.0.1.$address/g" -e "s/\b1\.1\.1\.1\b/1.1.1.$1/g" "$file"
+	case $upstream in
+	costs) routes=() ;;
+	both) routes=(-e 's/^![RO] //') ;;
+	ospf) routes=(-e 's/^![RO] //' -e '/^ network 10\.64/d') ;;
+	bgp) routes=(-e 's/^![RB] //' -e '/^router ospf/,/^exit/d') ;;
+	esac
+	sed -e "s/\b10\.0\.1\.11\b/10.0.1.$address/g" -e "s/\b1\.1\.1\.1\b/1.1.1.$1/g" "${routes[@]}" "$file"
+	[ "$upstream" != bgp ] || return 0
 	[ "$cables" != direct ] || printf 'interface uplink\n ip ospf network point-to-point\nexit\n'
 	# As frr.conf.example tells operators to do.
-	[ "$config" != example ] || for ((vni = 1; vni <= vnis; vni++)); do
+	[ "$config-$upstream" != example-costs ] && [ "$upstream" != both ] || for ((vni = 1; vni <= vnis; vni++)); do
 		printf 'interface br%d\n ip ospf cost 65535\nexit\n' "$vni"
 	done
 	[ "$ipv6" = off ] || ipv6_gateway_config "$1"
@@ -155,6 +162,30 @@ router ospf
 exit
 CONFIG
 	[ "$ipv6" = off ] || ipv6_upstream_config
+}
+
+upstream_bgp() {
+	local number
+	cat <<CONFIG
+router bgp 65100
+ bgp router-id 10.0.0.1
+ no bgp ebgp-requires-policy
+ neighbor gateways peer-group
+ neighbor gateways remote-as 65000
+ neighbor gateways timers 1 3
+ neighbor gateways timers connect 1
+CONFIG
+	[ "$upstream_bfd" = off ] || printf ' neighbor gateways bfd\n'
+	for ((number = 1; number <= gateways; number++)); do
+		printf ' neighbor 10.0.2.%d peer-group gateways\n' $((10 + number))
+	done
+	cat <<CONFIG
+ address-family ipv4 unicast
+  network 10.0.9.0/24
+  maximum-paths 8
+ exit-address-family
+exit
+CONFIG
 }
 
 make_upstream() {
@@ -182,6 +213,11 @@ BATCH
 		ipv6_router up1
 	fi
 	read -ra daemons <<<"$(frr_daemons up1)"
+	if [ "$upstream" = bgp ]; then
+		upstream_bgp | frr_files up1
+		start_frr up1 "${daemons[@]}"
+		return
+	fi
 	[ "$upstream_bfd" = off ] || bfd=' ip ospf bfd'
 	if [ "$cables" = direct ]; then
 		{

@@ -1,15 +1,18 @@
 # shellcheck shell=bash
 # Part of lab.sh: waiting for what can be observed.
 
-# Seconds until a part of the network must have come up; a loaded machine needs many.
-patience=120
+# Seconds until a part of the network must have come up; a loaded machine needs many, and zebra more of them the more
+# bridges there are.
+patience() {
+	echo $((120 + vnis / 10))
+}
 
 await() { # WHAT CMD...: until CMD succeeds
-	local what=$1 deadline=$((SECONDS + patience))
+	local what=$1 deadline=$((SECONDS + $(patience)))
 	shift
 	until "$@"; do
 		! is_abandoned || exit 1
-		[ "$SECONDS" -lt "$deadline" ] || die "waited $patience s in vain for $what"
+		[ "$SECONDS" -lt "$deadline" ] || die "waited $(patience) s in vain for $what"
 		sleep 0.1
 	done
 }
@@ -37,6 +40,10 @@ ospf_up() { # HOW_MANY NEW-GATEWAYS
 	done
 	sleep 0.3
 	return 1
+}
+
+upstream_bgp_up() { # HOW_MANY
+	[ "$(count up1 '"state":"Established"' 'show bgp ipv4 unicast summary json')" -ge "$1" ]
 }
 
 up1_is_dr() {
@@ -67,7 +74,11 @@ no_process() { # NODE NAME
 
 wait_gateways() { # NUMBER...
 	local number
-	await "OSPF at up1" ospf_up "$running" "${*/#/gw}"
+	if [ "$upstream" = bgp ]; then
+		await "BGP at up1" upstream_bgp_up "$running"
+	else
+		await "OSPF at up1" ospf_up "$running" "${*/#/gw}"
+	fi
 	[ "$ipv6" = off ] || await "OSPFv3 at up1" ospf6_up "$running"
 	await "BGP at ap1" bgp_up "$running"
 	for number in "$@"; do

@@ -5,6 +5,7 @@ use super::options::{Options, with_etcd};
 use super::{Timing, values};
 use crate::etcd;
 use crate::model::fitness::SignSet;
+use crate::model::frr::Announce;
 use crate::model::purpose::Purpose;
 use argh::{ArgsInfo, FromArgs};
 
@@ -56,6 +57,9 @@ pub(super) struct CheckArgs {
     /// list or entries: whether filter-vni matches one list of route targets or has an entry for each VNI (default: list)
     #[argh(option, default = "String::from(\"list\")")]
     evpn_filter: String,
+    /// costs or routes: announce a VNI upstream by the OSPF cost of its bridge, or by kernel routes that FRR redistributes (default: costs)
+    #[argh(option, default = "String::from(\"costs\")")]
+    announce: String,
     /// the signs that this gateway cannot forward which count: of fabric-link, evpn, beats, uplink-link, ospf, frr, separated by commas, or all, or none (default: all)
     #[argh(option, default = "String::from(\"all\")")]
     track: String,
@@ -82,6 +86,7 @@ impl CheckArgs {
                 range: options.range(&self.minvni, &self.maxvni)?,
                 filter: options.read("--evpn-filter", &self.evpn_filter, values::evpn_filter)?,
                 ttl: timing.ttl,
+                announce: options.read("--announce", &self.announce, Announce::from_name)?,
             },
             mock: self.mock,
             etcd: self.etcd(options)?,

@@ -6,7 +6,7 @@ use super::timing::Timing;
 use super::values;
 use crate::etcd;
 use crate::model::fitness::SignSet;
-use crate::model::frr::EvpnFilter;
+use crate::model::frr::{Announce, EvpnFilter};
 use crate::model::ring::Points;
 use crate::model::types::{NodeName, VniRange};
 use argh::{ArgsInfo, FromArgs};
@@ -47,6 +47,8 @@ pub struct Config {
     pub beat_address: Option<(IpAddr, Option<u16>)>,
     /// How `filter-vni` lets a VNI's routes pass.
     pub evpn_filter: EvpnFilter,
+    /// How VNIs are announced upstream.
+    pub announce: Announce,
     /// The OSPF cost right after a failover; 100 is the owner's usual one.
     pub takeover_cost: u16,
     /// The signs by which the node judges whether it can forward.
@@ -117,6 +119,9 @@ pub(super) struct Args {
     /// list or entries: whether filter-vni matches one list of route targets or has an entry for each VNI (default: list)
     #[argh(option, default = "String::from(\"list\")")]
     evpn_filter: String,
+    /// costs or routes: announce a VNI upstream by the OSPF cost of its bridge, or by kernel routes that FRR redistributes (default: costs)
+    #[argh(option, default = "String::from(\"costs\")")]
+    announce: String,
     /// the OSPF cost right after a failover, from 1 to 100; 100 is the usual cost of an owner (default: 100)
     #[argh(option, default = "String::from(\"100\")")]
     takeover_cost: String,
@@ -179,6 +184,7 @@ impl Args {
                 values::beat_address,
             )?,
             evpn_filter: options.read("--evpn-filter", &self.evpn_filter, values::evpn_filter)?,
+            announce: options.read("--announce", &self.announce, Announce::from_name)?,
             takeover_cost: options.read(
                 "--takeover-cost",
                 &self.takeover_cost,

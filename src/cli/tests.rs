@@ -8,7 +8,7 @@ mod variables;
 use super::*;
 use crate::etcd;
 use crate::model::fitness::SignSet;
-use crate::model::frr::EvpnFilter;
+use crate::model::frr::{Announce, EvpnFilter};
 use crate::model::ring::Points;
 use std::time::Duration;
 
@@ -58,6 +58,7 @@ fn only_the_name_is_needed() {
     assert_eq!(config.detect_window, Duration::from_millis(500));
     assert_eq!(config.beat_address, None);
     assert_eq!(config.evpn_filter, EvpnFilter::List);
+    assert_eq!(config.announce, Announce::Costs);
     assert_eq!(config.takeover_cost, 100);
     assert_eq!(config.track, SignSet::ALL);
     assert!(config.track_fabric.is_empty() && config.track_uplink.is_empty());
@@ -86,6 +87,8 @@ fn every_option_reaches_the_configuration() {
         "-detect-window=0.1",
         "-beat-address=[2001:db8::1]:5000",
         "-evpn-filter=entries",
+        "-announce",
+        "routes",
         "-takeover-cost=90",
         "-track=evpn,ospf",
         "-track-fabric=eth0,bond0.7",
@@ -110,6 +113,7 @@ fn every_option_reaches_the_configuration() {
     let address = "2001:db8::1".parse().unwrap();
     assert_eq!(config.beat_address, Some((address, Some(5000))));
     assert_eq!(config.evpn_filter, EvpnFilter::Entries);
+    assert_eq!(config.announce, Announce::Routes);
     assert_eq!(config.takeover_cost, 90);
     assert_eq!(config.track.to_string(), "evpn,ospf");
     assert_eq!(config.track_fabric, ["eth0", "bond0.7"]);

@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::options::Options;
 use super::values;
-use crate::model::frr::EvpnFilter;
+use crate::model::frr::{Announce, EvpnFilter};
 use crate::model::types::VniRange;
 use argh::{ArgsInfo, FromArgs};
 
@@ -18,6 +18,8 @@ pub struct WithdrawConfig {
     pub debug: bool,
     /// How `filter-vni` lets a VNI's routes pass.
     pub evpn_filter: EvpnFilter,
+    /// How VNIs are announced upstream.
+    pub announce: Announce,
     /// Whether to leave everything to the guard of a crashed daemon, if one runs.
     pub unless_guarded: bool,
 }
@@ -45,6 +47,9 @@ pub(super) struct WithdrawArgs {
     /// list or entries: whether filter-vni matches one list of route targets or has an entry for each VNI (default: list)
     #[argh(option, default = "String::from(\"list\")")]
     evpn_filter: String,
+    /// costs or routes: announce a VNI upstream by the OSPF cost of its bridge, or by kernel routes that FRR redistributes (default: costs)
+    #[argh(option, default = "String::from(\"costs\")")]
+    announce: String,
     /// true or false: withdraw nothing while the guard of a crashed daemon still runs on this host (default: false)
     #[argh(switch)]
     unless_guarded: bool,
@@ -57,6 +62,7 @@ impl WithdrawArgs {
             mock: self.mock,
             debug: self.debug,
             evpn_filter: options.read("--evpn-filter", &self.evpn_filter, values::evpn_filter)?,
+            announce: options.read("--announce", &self.announce, Announce::from_name)?,
             unless_guarded: self.unless_guarded,
         })
     }

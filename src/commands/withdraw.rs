@@ -17,7 +17,12 @@ pub fn withdraw(config: &WithdrawConfig) -> Result<(), Failure> {
         info!("a guard is there and withdraws when the lease ends: nothing to do");
         return Ok(());
     }
-    let host = HostFactory::open(config.mock, config.range, config.evpn_filter)?;
+    let host = HostFactory::open(
+        config.mock,
+        config.range,
+        config.evpn_filter,
+        config.announce,
+    )?;
     let mut kernel = host.kernel();
     let mut silenced = Vec::new();
     let mut refused: Option<host::Error> = None;

@@ -222,10 +222,7 @@ impl FrrThread<'_> {
         // One by one: a daemon that refuses must not hide that the other did as it was told.
         for part in parts.each() {
             let result = self.router.withdraw(part, keep, &|| true);
-            let lacks = || match part.bgpd {
-                true => self.router.lacks().map_or(Ok(()), Err),
-                false => Ok(()),
-            };
+            let lacks = || self.router.lacks(part).map_or(Ok(()), Err);
             match result.and_then(|()| lacks()) {
                 Ok(()) => taken = taken.or(part),
                 Err(error) => refusal = Some(chain(&error)),

@@ -2,6 +2,7 @@
 //! what it was told to be, sees FRR daemons come and go, and turns that into events.
 
 mod audit;
+mod route_watch;
 
 pub use audit::log_put_back;
 
@@ -10,11 +11,13 @@ use crate::gateway::Event;
 use crate::host::Router;
 use crate::host::bridges::Change;
 use crate::host::links::{Bridges, LinkWatch};
+use crate::host::routes::RouteBook;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::log_text::{Complaint, chain, spans};
 use audit::Audit;
 use log::{debug, error, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use route_watch::RouteWatch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,6 +39,7 @@ const GATHER: Duration = Duration::from_millis(50);
 pub fn spawn(
     mut router: Box<dyn Router>,
     bridges: Option<Bridges>,
+    book: Option<RouteBook>,
     range: VniRange,
     fence: Arc<Fence>,
     events: Sender<Event>,
@@ -44,6 +48,7 @@ pub fn spawn(
         .name("host_monitor".to_owned())
         .spawn(move || {
             let mut health = None;
+            let mut routes = book.map(RouteWatch::new);
             let mut kernel = bridges.map(|bridges| KernelMonitor::new(bridges, range, fence));
             loop {
                 let seen = router.health();
@@ -52,11 +57,19 @@ pub fn spawn(
                     let _ = events.send(Event::Health(seen));
                 }
                 let links = kernel.as_ref().and_then(|kernel| kernel.links.as_ref());
-                wait(links, &router.ends());
+                let mut ends = router.ends();
+                ends.extend(routes.as_ref().and_then(RouteWatch::fd));
+                wait(links, &ends);
                 let changed = kernel.as_mut().map(KernelMonitor::look).unwrap_or_default();
                 if !changed.is_empty() {
                     debug!("bridges came, went or came up: vnis={}", spans(&changed));
                     let _ = events.send(Event::Links(changed));
+                }
+                // After the bridges: an interface that came up is there to take routes again.
+                let lost = routes.as_mut().map(RouteWatch::look).unwrap_or_default();
+                if !lost.is_empty() {
+                    debug!("routes lost, or addresses changed: vnis={}", spans(&lost));
+                    let _ = events.send(Event::UpstreamLost(lost));
                 }
             }
         })?;

@@ -28,14 +28,13 @@ use crate::guard::Guard;
 use crate::guard::address::Address;
 use crate::guard::protocol;
 use crate::guard::supervisor::{Attached, GuardSupervisor};
-use crate::host::Cost;
 use crate::host::addresses;
 use crate::host::factory::HostFactory;
 use crate::host::links;
 use crate::host::nft::{self, KernelLease};
 use crate::host::signs::Tracked;
 use crate::model::fitness::Sign;
-use crate::model::frr::EvpnFilter;
+use crate::model::frr::{Announce, Cost, EvpnFilter};
 use crate::model::types::Vni;
 use crate::schema::Meta;
 use crate::sys::sd_notify::Supervisor;
@@ -125,7 +124,13 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     // Before anything is touched: a file that cannot be used is a mistake to be told at once.
     let client = Client::open(&config.etcd, config.timing.etcd_timeout)?;
     let metrics: Arc<Metrics> = Arc::default();
-    let host = HostFactory::open(config.mock, config.range, config.evpn_filter)?.counting(&metrics);
+    let host = HostFactory::open(
+        config.mock,
+        config.range,
+        config.evpn_filter,
+        config.announce,
+    )?
+    .counting(&metrics);
     info!(
         "starting version={} name={} vnis={}-{}",
         env!("CARGO_PKG_VERSION"),
@@ -269,6 +274,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
     host_monitor::spawn(
         host.router(),
         host.bridges(),
+        host.book(),
         config.range,
         fence.clone(),
         events.clone(),
@@ -425,7 +431,11 @@ fn gateway_config(config: &Config) -> gateway::Config {
         drain_timeout: config.drain_timeout,
         // A lease that a new etcd leader has extended lives that long.
         max_lease_life: 2 * config.timing.ttl,
-        takeover_cost: Cost(config.takeover_cost),
+        takeover_cost: match config.announce {
+            Announce::Costs => Cost(config.takeover_cost),
+            // FRR's configuration has the metric of a route.
+            Announce::Routes => Cost::OWNER,
+        },
         track: config.track,
         fit_hold: config.fit_hold,
     }
@@ -454,6 +464,7 @@ fn guard_arguments(config: &Config) -> Vec<std::ffi::OsString> {
         config.range.first().to_string().into(),
         config.range.last().to_string().into(),
         filter.into(),
+        config.announce.name().into(),
         if config.mock { "mock" } else { "real" }.into(),
         if config.debug { "debug" } else { "info" }.into(),
     ]

@@ -55,6 +55,8 @@ pub enum Event {
     Links(Vec<Vni>),
     /// VNIs of which FRR does not have what it was given.
     Drifted(Vec<Vni>),
+    /// What announces these VNIs upstream is not as it was left.
+    UpstreamLost(Vec<Vni>),
     /// Hand all VNIs over, then exit (SIGTERM).
     Drain,
     /// Withdraw and exit now (a second SIGTERM).

@@ -186,6 +186,13 @@ impl Gateway {
                     }
                 }
             }
+            Event::UpstreamLost(vnis) => {
+                for vni in vnis {
+                    if let Some(local) = self.vnis.mark_dirty(vni) {
+                        local.upstream_lost();
+                    }
+                }
+            }
             Event::Drain => self.lifecycle.drain(now, self.config.drain_timeout),
             Event::Stop => self.lifecycle.stop(now, Exit::Stopped),
         }

@@ -62,7 +62,14 @@ impl VniState {
     /// The bridge came, went, or came up again.
     pub fn link_changed(&mut self) {
         self.arp.link_changed();
-        // An interface that is new to ospfd has the default cost, which is better than any owner's.
+        // An interface that is new to ospfd has the default cost, which is better than any owner's. One that was down
+        // has lost the kernel routes that announce the VNI.
+        self.upstream_lost();
+        self.routes_retry.succeed();
+    }
+
+    /// What announces the VNI upstream is not as it was left.
+    pub fn upstream_lost(&mut self) {
         self.cost = None;
     }
 

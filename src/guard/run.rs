@@ -4,7 +4,7 @@ use super::address::Address;
 use super::process::{self, Process};
 use crate::Failure;
 use crate::host::factory::HostFactory;
-use crate::model::frr::EvpnFilter;
+use crate::model::frr::{Announce, EvpnFilter};
 use crate::model::types::VniRange;
 use crate::sys::realtime;
 use crate::telemetry::logging;
@@ -14,7 +14,18 @@ use std::time::Duration;
 /// Guards a daemon. The arguments come from `guard_arguments` of the same binary, never from a person.
 pub fn run(arguments: &[String]) -> Result<(), Failure> {
     let usage = || Failure::from("wmgwd guard is started by wmgwd itself");
-    let [address, _version, margin, first, last, filter, mock, level] = arguments else {
+    let [
+        address,
+        _version,
+        margin,
+        first,
+        last,
+        filter,
+        announce,
+        mock,
+        level,
+    ] = arguments
+    else {
         return Err(usage());
     };
     logging::init_unattended(level == "debug")?;
@@ -29,7 +40,8 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
     } else {
         EvpnFilter::List
     };
-    let host = HostFactory::open(mock == "mock", range.ok_or_else(usage)?, filter)?;
+    let announce = Announce::from_name(announce).ok_or_else(usage)?;
+    let host = HostFactory::open(mock == "mock", range.ok_or_else(usage)?, filter, announce)?;
     let is_real = !host.is_mock();
     process::settle_in(is_real);
     let guard = Process::bind(

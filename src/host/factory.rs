@@ -4,8 +4,9 @@ use super::frr::{Frr, FrrConfig};
 use super::links::Bridges;
 use super::mock::{MIRROR_VARIABLE, Mock};
 use super::proc::ProcKernel;
+use super::routes::RouteBook;
 use super::signs::{SignReader, Source, Tracked};
-use super::{Error, Kernel, Router};
+use super::{Announce, Error, Kernel, Router};
 use crate::Failure;
 use crate::model::frr::EvpnFilter;
 use crate::model::types::{Vni, VniRange};
@@ -26,6 +27,10 @@ pub enum HostFactory {
         metrics: Arc<Metrics>,
         /// Its bridges.
         bridges: Bridges,
+        /// How VNIs are announced upstream.
+        announce: Announce,
+        /// The kernel routes that announce them.
+        book: RouteBook,
     },
     /// None of it.
     Mock(Mock),
@@ -36,7 +41,12 @@ impl HostFactory {
     ///
     /// # Errors
     /// The mock cannot be made.
-    pub fn open(mock: bool, range: VniRange, filter: EvpnFilter) -> Result<HostFactory, Failure> {
+    pub fn open(
+        mock: bool,
+        range: VniRange,
+        filter: EvpnFilter,
+        announce: Announce,
+    ) -> Result<HostFactory, Failure> {
         Ok(if mock {
             HostFactory::Mock(Mock::new(range)?)
         } else {
@@ -45,6 +55,8 @@ impl HostFactory {
                 filter,
                 metrics: Arc::default(),
                 bridges: Bridges::default(),
+                announce,
+                book: RouteBook::default(),
             }
         })
     }
@@ -56,12 +68,16 @@ impl HostFactory {
                 range,
                 filter,
                 bridges,
+                announce,
+                book,
                 ..
             } => HostFactory::Real {
                 range,
                 filter,
                 metrics: metrics.clone(),
                 bridges,
+                announce,
+                book,
             },
             mock @ HostFactory::Mock(_) => mock,
         }
@@ -82,10 +98,15 @@ impl HostFactory {
                 range,
                 filter,
                 metrics,
-                ..
+                bridges,
+                announce,
+                book,
             } => Box::new(Frr::new(FrrConfig {
                 filter: *filter,
                 metrics: metrics.clone(),
+                announce: *announce,
+                bridges: bridges.clone(),
+                book: book.clone(),
                 ..FrrConfig::new(*range)
             })),
             HostFactory::Mock(mock) => Box::new(mock.clone()),
@@ -124,6 +145,18 @@ impl HostFactory {
         match self {
             HostFactory::Real { bridges, .. } => Some(bridges.clone()),
             HostFactory::Mock(_) => None,
+        }
+    }
+
+    /// The kernel routes that announce VNIs, if that is how they are announced.
+    pub fn book(&self) -> Option<RouteBook> {
+        match self {
+            HostFactory::Real {
+                announce: Announce::Routes,
+                book,
+                ..
+            } => Some(book.clone()),
+            HostFactory::Real { .. } | HostFactory::Mock(_) => None,
         }
     }
 

@@ -21,9 +21,10 @@ pub mod news;
 pub mod nft;
 pub mod proc;
 pub mod route;
+pub mod routes;
 pub mod signs;
 
-pub use crate::model::frr::{Cost, FrrDaemons, Health, RouteChange};
+pub use crate::model::frr::{Announce, Cost, FrrDaemons, Health, RouteChange};
 use crate::model::types::{Vni, VniRange};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -154,9 +155,10 @@ pub trait Router: Send {
         Vec::new()
     }
 
-    /// What FRR's configuration does not have yet and wmgwd cannot do without; known after a [`Router::withdraw`] or
-    /// a [`Router::drifted`]. A bgpd that starts may answer before it has read its configuration.
-    fn lacks(&self) -> Option<Error> {
+    /// What the configuration of `part` does not have yet and wmgwd cannot do without; known after a
+    /// [`Router::withdraw`] or a [`Router::drifted`]. A daemon that starts may answer before it has read its
+    /// configuration.
+    fn lacks(&self, _part: FrrDaemons) -> Option<Error> {
         None
     }
 
@@ -233,6 +235,22 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The kernel did not tell its routes or addresses, or did not answer to changes of them.
+    Routes {
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel refused to make or delete a route.
+    Route {
+        /// Where it leads.
+        prefix: routes::Prefix,
+        /// The interface that it leads through.
+        bridge: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// No FRR daemon carries the kernel's routes to the upstream routers.
+    NotRedistributed,
     /// A gratuitous ARP could not be sent.
     Announce {
         /// The bridge it was to leave through.
@@ -299,6 +317,18 @@ impl fmt::Display for Error {
             ),
             Error::Links { .. } => f.write_str("cannot look at the interfaces of this host"),
             Error::Write { path, .. } => write!(f, "cannot write {}", path.display()),
+            Error::Routes { .. } => {
+                f.write_str("cannot look at or change the kernel's routes: is this root?")
+            }
+            Error::Route { prefix, bridge, .. } => write!(
+                f,
+                "cannot change the route {prefix} dev {bridge} that announces the VNI: look at ip route show {prefix} \
+                 and ip link show {bridge}"
+            ),
+            Error::NotRedistributed => f.write_str(
+                "neither ospfd nor bgpd has redistribute kernel, so that --announce routes announces nothing: \
+                 configure it as frr.conf.example shows",
+            ),
             Error::Announce { bridge, .. } => write!(f, "cannot send gratuitous ARP on {bridge}"),
             Error::Spawn { .. } => {
                 f.write_str("cannot run vtysh: is FRR installed, and is this root?")
@@ -324,6 +354,8 @@ impl std::error::Error for Error {
         match self {
             Error::Write { source, .. }
             | Error::Links { source }
+            | Error::Routes { source }
+            | Error::Route { source, .. }
             | Error::Announce { source, .. }
             | Error::Spawn { source } => Some(source),
             _ => None,

@@ -41,6 +41,33 @@ pub enum EvpnFilter {
     Entries,
 }
 
+/// How the owner of a VNI announces its subnet upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Announce {
+    /// By the OSPF cost of the bridge: every gateway announces the subnet, the owner is the nearest.
+    #[default]
+    Costs,
+    /// By routes in the kernel that FRR redistributes: the owner alone announces them.
+    Routes,
+}
+
+impl Announce {
+    /// The word for it on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Announce::Costs => "costs",
+            Announce::Routes => "routes",
+        }
+    }
+
+    /// What `name` is the word for.
+    pub fn from_name(name: &str) -> Option<Announce> {
+        [Announce::Costs, Announce::Routes]
+            .into_iter()
+            .find(|it| it.name() == name)
+    }
+}
+
 /// The daemons of FRR that wmgwd tells what to show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FrrDaemons {

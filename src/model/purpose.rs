@@ -1,6 +1,6 @@
 //! What a gateway is for: the options that `wmgwd check` judges a host by.
 
-use super::frr::EvpnFilter;
+use super::frr::{Announce, EvpnFilter};
 use super::types::{NodeName, VniRange};
 use std::time::Duration;
 
@@ -15,4 +15,6 @@ pub struct Purpose {
     pub filter: EvpnFilter,
     /// How long its lease will last.
     pub ttl: Duration,
+    /// How it will announce its VNIs upstream.
+    pub announce: Announce,
 }

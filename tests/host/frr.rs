@@ -13,7 +13,7 @@ use wmgwd::guard::address::Address;
 use wmgwd::guard::protocol::{Order, VERSION};
 use wmgwd::guard::supervisor::GuardSupervisor;
 use wmgwd::host::frr::{Frr, FrrConfig};
-use wmgwd::host::{Cost, Error, RouteChange, Router};
+use wmgwd::host::{Cost, Error, FrrDaemons, RouteChange, Router};
 use wmgwd::model::frr::EvpnFilter;
 use wmgwd::model::types::{Lease, LeaseId, VniRange};
 use wmgwd::sys::clock;
@@ -260,10 +260,10 @@ fn reload(filter: EvpnFilter) {
         advertises(&[1, 9002]);
     }
 
-    assert!(frr.lacks().is_none());
+    assert!(frr.lacks(FrrDaemons::ALL).is_none());
     configure("bgpd", "no router bgp 65000\n");
     frr.withdraw_all().unwrap();
-    let lack = frr.lacks().unwrap().to_string();
+    let lack = frr.lacks(FrrDaemons::ALL).unwrap().to_string();
     assert!(lack.contains("no `router bgp AS`"), "{lack}");
 }
 

@@ -9,7 +9,7 @@ use wmgwd::host::bridges::Change;
 use wmgwd::host::factory::HostFactory;
 use wmgwd::host::links::{Bridges, LinkWatch};
 use wmgwd::host::proc::ProcKernel;
-use wmgwd::host::{ArpAudit, Error, Kernel};
+use wmgwd::host::{Announce, ArpAudit, Error, Kernel};
 use wmgwd::model::frr::EvpnFilter;
 use wmgwd::model::types::VniRange;
 
@@ -291,7 +291,7 @@ fn a_bridge_of_the_hosts_own_is_left_alone() {
                 ip link add br53 type veth peer name far53; ip link add own type bridge
                 ip link add vx54 type vxlan id 54 dstport 4789; ip link set vx54 master own");
             let range = VniRange::new(vni(1), vni(100)).unwrap();
-            let host = HostFactory::open(false, range, EvpnFilter::List).unwrap();
+            let host = HostFactory::open(false, range, EvpnFilter::List, Announce::Costs).unwrap();
             assert_eq!(host.vnis().unwrap(), [vni(7)]);
             let mut kernel = host.kernel();
             for number in [50, 51, 53] {
@@ -359,7 +359,7 @@ fn a_renamed_bridge_is_silenced() {
             assert_eq!(arp_ignore("br7"), "0");
             // A run that has nothing to say of the VNI finds it, too.
             sh("sysctl -qw net.ipv4.conf.lan7.arp_ignore=0");
-            let host = HostFactory::open(false, range, EvpnFilter::List).unwrap();
+            let host = HostFactory::open(false, range, EvpnFilter::List, Announce::Costs).unwrap();
             assert_eq!(host.vnis().unwrap(), [vni(7)]);
             assert!(host.kernel().silence_strays(vni(7)).unwrap());
             assert!(!host.kernel().silence_strays(vni(7)).unwrap());

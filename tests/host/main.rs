@@ -15,6 +15,7 @@ mod namespace;
 mod neighbours;
 mod no_guard;
 mod router;
+mod routes;
 mod signs;
 
 use wmgwd::model::types::Vni;

@@ -1,6 +1,6 @@
 //! The lab of `contrib/lab` as a test sees it: built for one test, removed at its end whatever happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -253,8 +253,9 @@ impl Lab {
     /// By VNI, the gateways through which the upstream router sends its traffic.
     pub fn routed(&self) -> BTreeMap<u32, Vec<String>> {
         let routes = self.ask("up1", &["ip", "route", "show", "root", "10.64.0.0/10"]);
-        let mut gateways: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        let mut vni = 0;
+        // By VNI, and by the network: with `--announce routes` the two halves, which win over the network itself.
+        let mut hops: BTreeMap<(u32, String), BTreeSet<String>> = BTreeMap::new();
+        let mut at = (0, String::new());
         for line in routes.lines() {
             // A route's own line begins with its network, a line for one of several next hops does not.
             let network: Vec<u32> = line
@@ -262,15 +263,33 @@ impl Lab {
                 .map_while(|part| part.parse().ok())
                 .collect();
             if let [10, second, third, ..] = network[..] {
-                vni = (second - 64) << 8 | third;
+                let network = line.split_whitespace().next().unwrap_or_default();
+                at = ((second - 64) << 8 | third, network.to_owned());
             }
-            let hops = line
+            let found = line
                 .split_whitespace()
                 .filter_map(|word| word.strip_prefix("10.0.2.1"));
-            let hops = hops.map(|number| format!("gw{number}"));
-            gateways.entry(vni).or_default().extend(hops);
+            let found = found.map(|number| format!("gw{number}"));
+            hops.entry(at.clone()).or_default().extend(found);
         }
-        gateways
+        let is_half = |network: &str| network.ends_with("/25");
+        let halves = |vni: u32| {
+            let of = hops
+                .keys()
+                .filter(|(it, network)| *it == vni && is_half(network));
+            of.count()
+        };
+        let mut gateways: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+        for ((vni, network), hops) in &hops {
+            if is_half(network) || halves(*vni) < 2 {
+                gateways
+                    .entry(*vni)
+                    .or_default()
+                    .extend(hops.iter().cloned());
+            }
+        }
+        let list = |(vni, hops): (u32, BTreeSet<String>)| (vni, hops.into_iter().collect());
+        gateways.into_iter().map(list).collect()
     }
 
     /// Waits until exactly `owners` (by VNI, from 1) are seen from outside: by ARP, EVPN and OSPF.

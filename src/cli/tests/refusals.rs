@@ -69,6 +69,7 @@ fn errors_name_the_option_and_what_it_takes() {
         (&["--name=x", "--lease-ttl=2.5"], &["--lease-ttl cannot be", "whole seconds"]),
         (&["--name=x", "--lease-ttl=601"], &["--lease-ttl cannot be", "2 to 600"]),
         (&["--name=x", "--evpn-filter=both"], &["--evpn-filter cannot be", "list or entries"]),
+        (&["--name=x", "--announce=ospf"], &["--announce cannot be", "costs or routes"]),
         (&["--name=x", "--takeover-cost=0"], &["--takeover-cost cannot be", "1 to 100"]),
         (&["--name=x", "--takeover-cost=101"], &["--takeover-cost cannot be", "1 to 100"]),
         (&["--name=x", "--track=bgp"], &["--track cannot be", "fabric-link, evpn"]),

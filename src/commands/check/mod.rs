@@ -257,7 +257,7 @@ fn each(vnis: &[Vni], command: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::model::frr::EvpnFilter;
+    use crate::model::frr::{Announce, EvpnFilter};
     use std::time::Duration;
 
     pub fn vnis(numbers: &[u32]) -> Vec<Vni> {
@@ -271,6 +271,7 @@ mod tests {
             range: VniRange::new(ends[0], ends[1]).unwrap(),
             filter: EvpnFilter::List,
             ttl: Duration::from_secs(5),
+            announce: Announce::Costs,
         }
     }
 

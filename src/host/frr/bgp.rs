@@ -80,6 +80,11 @@ impl Filter {
         &self.shown
     }
 
+    /// How it tells VNIs apart.
+    pub fn mode(&self) -> EvpnFilter {
+        self.mode
+    }
+
     /// What is not in the configuration and must be.
     pub fn lacks(&self) -> Option<Error> {
         self.config.asn.is_none().then(|| Error::Refused {

@@ -145,7 +145,7 @@ pub(super) fn parse_interfaces(text: &str) -> Vec<OspfInterface> {
 }
 
 /// The JSON in vtysh's answer, after remarks of its own; null if there is none.
-fn json(text: &str) -> Value {
+pub(super) fn json(text: &str) -> Value {
     let json = text.find('{').map_or("", |start| &text[start..]);
     serde_json::from_str(json).unwrap_or_default()
 }

@@ -8,6 +8,7 @@
 //! Nothing is ever saved to FRR's startup configuration: it would survive the lease.
 
 mod bgp;
+mod by_routes;
 pub mod config;
 mod costs;
 mod file;
@@ -17,6 +18,7 @@ pub mod inspection;
 mod neighbours;
 mod ospf6;
 mod push;
+pub mod redistribution;
 pub mod route_map;
 mod run;
 pub mod script;
@@ -30,7 +32,10 @@ pub(crate) mod vtysh_output;
 mod zebra;
 
 use super::links::Bridges;
-use super::{Cost, Error, FrrDaemons, Health, Readvertised, RouteChange, RouteFailure, Router};
+use super::routes::{RouteBook, Routes};
+use super::{
+    Announce, Cost, Error, FrrDaemons, Health, Readvertised, RouteChange, RouteFailure, Router,
+};
 use crate::model::frr::EvpnFilter;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::metrics::Metrics;
@@ -38,7 +43,9 @@ use bgp::Filter;
 use costs::Costs;
 use health::VtyConns;
 use ospf6::Ospf6;
+pub(super) use push::again;
 use push::failure;
+use redistribution::ZebraCheck;
 use run::{Daemon, Vtysh};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
@@ -75,6 +82,12 @@ pub struct FrrConfig {
     pub run_dirs: Vec<PathBuf>,
     /// Where the runs of vtysh are counted.
     pub metrics: Arc<Metrics>,
+    /// How VNIs are announced upstream.
+    pub announce: Announce,
+    /// The bridges of this machine.
+    pub bridges: Bridges,
+    /// The kernel routes that announce VNIs.
+    pub book: RouteBook,
 }
 
 impl FrrConfig {
@@ -91,6 +104,9 @@ impl FrrConfig {
             batch: 1024,
             run_dirs: vec!["/run/frr".into(), "/var/run/frr".into()],
             metrics: Arc::default(),
+            announce: Announce::default(),
+            bridges: Bridges::default(),
+            book: RouteBook::default(),
         }
     }
 }
@@ -104,6 +120,7 @@ pub struct Frr {
     run_dirs: Vec<PathBuf>,
     conns: VtyConns,
     ospfd: Vty,
+    bgpd: Vty,
     /// Where the next glance begins.
     glance_from: Vni,
     filter: Filter,
@@ -112,6 +129,14 @@ pub struct Frr {
     /// The costs that ospfd took.
     costs: Costs,
     ospf6: Ospf6,
+    announce: Announce,
+    bridges: Bridges,
+    routes: Routes,
+    zebra: ZebraCheck,
+    /// With `--announce routes`: an FRR daemon carries the kernel's routes upstream; `None` before the first look.
+    carried: Option<bool>,
+    /// bgpd refused claims the last time: routes wait until it has taken them.
+    bgpd_refused: bool,
 }
 
 impl Frr {
@@ -122,6 +147,7 @@ impl Frr {
             range: config.range,
             batch: config.batch,
             ospfd: Vty::new(config.run_dirs.clone(), "ospfd"),
+            bgpd: Vty::new(config.run_dirs.clone(), "bgpd"),
             glance_from: Vni::MIN,
             run_dirs: config.run_dirs,
             conns: VtyConns::default(),
@@ -129,7 +155,13 @@ impl Frr {
             svi: Svi::default(),
             missed: Missed::default(),
             costs: Costs::new(Daemon::Ospfd, script::cost),
-            ospf6: Ospf6::default(),
+            ospf6: Ospf6::new(config.range),
+            announce: config.announce,
+            routes: Routes::new(config.range, config.bridges.clone(), config.book),
+            bridges: config.bridges,
+            zebra: ZebraCheck::default(),
+            carried: None,
+            bgpd_refused: false,
         }
     }
 
@@ -179,34 +211,14 @@ impl Frr {
         let todo: Vec<(Vni, Cost)> = todo.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
         first_error(self.costs.set(&self.vtysh, self.batch, &todo, Some(permit)))
     }
-}
 
-impl Router for Frr {
-    fn withdraw(
-        &mut self,
-        parts: FrrDaemons,
-        keep: &BTreeSet<Vni>,
-        permit: &dyn Fn() -> bool,
-    ) -> Result<(), Error> {
-        let bgpd = health::look(&self.run_dirs).bgpd;
-        // One daemon that does not answer must not keep the other from withdrawing.
-        let filter = match parts.bgpd {
-            true => self.filter.withdraw(&self.vtysh, bgpd, keep, permit),
-            false => Ok(()),
-        };
-        let costs = match parts.ospfd {
-            true => {
-                let costs = self.withdraw_costs(keep, permit);
-                let scope = (&self.run_dirs[..], self.range, self.batch);
-                costs.and(self.ospf6.withdraw(&self.vtysh, scope, keep, permit))
-            }
-            false => Ok(()),
-        };
-        filter.and(costs)
+    /// The VNIs whose costs in ospfd are not as it took them.
+    fn compare_costs(&mut self) -> Result<BTreeSet<Vni>, Error> {
+        let found = self.read_costs()?;
+        Ok(self.costs.compare(&found))
     }
 
-    fn apply(&mut self, changes: &[RouteChange], permit: &dyn Fn() -> bool) -> Vec<RouteFailure> {
-        let wanted = Wanted::new(changes);
+    fn apply_costs(&mut self, wanted: Wanted, permit: &dyn Fn() -> bool) -> Vec<RouteFailure> {
         let bgpd = health::look(&self.run_dirs).bgpd;
         let mut failures = self
             .filter
@@ -226,6 +238,50 @@ impl Router for Frr {
             .filter(|(vni, _)| !failed.contains(vni))
             .collect();
         failures.extend(self.set_costs(&attract, Some(permit)));
+        failures
+    }
+}
+
+impl Router for Frr {
+    fn withdraw(
+        &mut self,
+        parts: FrrDaemons,
+        keep: &BTreeSet<Vni>,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        let bgpd = health::look(&self.run_dirs).bgpd;
+        // One daemon that does not answer must not keep the other from withdrawing. The kernel's routes first: that
+        // takes milliseconds.
+        let routes = match parts.ospfd {
+            true => self.withdraw_routes(keep, permit),
+            false => Ok(()),
+        };
+        let filter = match parts.bgpd {
+            true => self.filter.withdraw(&self.vtysh, bgpd, keep, permit),
+            false => Ok(()),
+        };
+        let upstream = match (parts.ospfd, self.announce) {
+            (true, Announce::Costs) => self.withdraw_costs(keep, permit),
+            (true, Announce::Routes) => self.look_upstream(permit),
+            (false, _) => Ok(()),
+        };
+        let ospf6 = match parts.ospfd {
+            true => {
+                let frr = (&self.vtysh, &self.run_dirs[..], self.batch);
+                let foreign = self.bridges.foreign(self.range).unwrap_or_default();
+                self.ospf6.withdraw(frr, keep, &foreign, permit)
+            }
+            false => Ok(()),
+        };
+        routes.and(filter).and(upstream).and(ospf6)
+    }
+
+    fn apply(&mut self, changes: &[RouteChange], permit: &dyn Fn() -> bool) -> Vec<RouteFailure> {
+        let wanted = Wanted::new(changes);
+        let mut failures = match self.announce {
+            Announce::Costs => self.apply_costs(wanted, permit),
+            Announce::Routes => self.apply_routes(&wanted, permit),
+        };
         // A VNI that both daemons refused is named once.
         let mut named = BTreeSet::new();
         failures.retain(|failure| named.insert(failure.vni));
@@ -233,11 +289,15 @@ impl Router for Frr {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.filter.warnings()
+        let lacking = self.lacks_upstream();
+        let mut warnings = self.filter.warnings();
+        warnings.extend(lacking.as_ref().map(ToString::to_string));
+        warnings
     }
 
-    fn lacks(&self) -> Option<Error> {
-        self.filter.lacks()
+    fn lacks(&self, part: FrrDaemons) -> Option<Error> {
+        let filter = self.filter.lacks().filter(|_| part.bgpd);
+        filter.or_else(|| self.lacks_upstream().filter(|_| part.ospfd))
     }
 
     fn take_lost(&mut self) -> Vec<Vni> {
@@ -247,7 +307,7 @@ impl Router for Frr {
     fn health(&mut self) -> Health {
         let health = health::look(&self.run_dirs);
         self.conns.renew(&self.run_dirs, health);
-        health
+        self.upstream_health(health)
     }
 
     fn ends(&self) -> Vec<BorrowedFd<'_>> {
@@ -281,9 +341,15 @@ impl Router for Frr {
     /// Whether ospfd has another cost than it took, looking at one bridge. A reload of FRR (`frr-reload.py`) removes
     /// every line that its file does not have: all costs at once, with the lines of the EVPN filter. The cost of an
     /// owner is in no file, so this looks at one of those where there are any.
+    ///
+    /// With `--announce routes` there are no costs of owners: the entry that lets the list of route targets pass is
+    /// looked at instead.
     fn is_suspect(&mut self) -> bool {
         if self.ospf6.is_suspect(&self.run_dirs) {
             return true;
+        }
+        if self.announce == Announce::Routes {
+            return self.lost_filter();
         }
         let attracts = |cost: &Cost| *cost != Cost::OTHERS;
         let is_owner = self.costs.taken().values().any(attracts);
@@ -315,25 +381,24 @@ impl Router for Frr {
         let filter = self
             .filter
             .drifted(&self.vtysh, health.bgpd, self.batch, permit);
-        let costs = self.read_costs();
-        // Before those that ospfd has lost are forgotten.
+        let upstream = match self.announce {
+            Announce::Costs => self.compare_costs(),
+            Announce::Routes => self.compare_routes(permit),
+        };
+        let foreign = self.bridges.foreign(self.range).unwrap_or_default();
         let ospf6 = self
             .ospf6
-            .drifted(&self.vtysh, &self.run_dirs, self.costs.taken());
+            .drifted(&self.vtysh, &self.run_dirs, &foreign);
         let mut drifted = BTreeSet::new();
-        if let Ok(found) = &ospf6 {
-            drifted.extend(found);
-        }
-        if let Ok(found) = &costs {
-            drifted.extend(self.costs.compare(found));
-        }
+        let upstream = upstream.map(|found| drifted.extend(found));
+        let ospf6 = ospf6.map(|found| drifted.extend(found));
         let addresses = match health.zebra {
             Some(_) => self.missed.make_up(&self.vtysh, self.range),
             None => Ok(()),
         };
         let compared = filter.and_then(|found| {
             drifted.extend(found);
-            costs.map(drop).and(ospf6.map(drop)).and(addresses)
+            upstream.and(ospf6).and(addresses)
         });
         if let Err(error) = compared {
             self.filter.lose(drifted);

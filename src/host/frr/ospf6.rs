@@ -1,6 +1,7 @@
 //! The costs in ospf6d, on the bridges that it runs on. A host without ospf6d has none.
 //!
-//! They follow those in ospfd: an audit finds what another program changed, or a start of ospf6d lost.
+//! `--announce routes` announces IPv4 alone, so they are set whichever way IPv4 is announced. An audit finds what another
+//! program changed, or a start of ospf6d lost.
 
 use super::costs::Costs;
 use super::run::{Daemon, Vtysh};
@@ -17,21 +18,25 @@ pub struct Ospf6 {
     /// The bridges that it runs on.
     bridges: BTreeSet<Vni>,
     costs: Costs,
+    range: VniRange,
+    /// The costs that VNIs should have, also those of bridges that it does not run on yet.
+    wanted: BTreeMap<Vni, Cost>,
     /// Which run of it was seen last.
     run: Option<u64>,
 }
 
-impl Default for Ospf6 {
-    fn default() -> Ospf6 {
+impl Ospf6 {
+    /// For the bridges of `range`; nothing is known yet.
+    pub fn new(range: VniRange) -> Ospf6 {
         Ospf6 {
             bridges: BTreeSet::new(),
             costs: Costs::new(Daemon::Ospf6d, script::cost6),
+            range,
+            wanted: BTreeMap::new(),
             run: None,
         }
     }
-}
 
-impl Ospf6 {
     /// Sets costs where it runs, and remembers those that it took.
     pub fn set(
         &mut self,
@@ -40,11 +45,15 @@ impl Ospf6 {
         costs: &[(Vni, Cost)],
         permit: Option<&dyn Fn() -> bool>,
     ) -> Vec<RouteFailure> {
+        self.wanted.extend(costs.iter().copied());
         let is_enabled = |(vni, _): &&(Vni, Cost)| self.bridges.contains(vni);
         let costs: Vec<(Vni, Cost)> = costs.iter().filter(is_enabled).copied().collect();
         let mut failures = self.costs.set(vtysh, batch, &costs, permit);
         // One that is down has no routes to draw traffic with. The audit makes up for it when it is back.
         failures.retain(|failure| !matches!(failure.error, Error::Down { .. }));
+        for failure in &failures {
+            self.wanted.remove(&failure.vni);
+        }
         failures
     }
 
@@ -60,21 +69,23 @@ impl Ospf6 {
         Ok(())
     }
 
-    /// Makes every bridge of the range that is not in `keep` as expensive as OSPF can say.
+    /// Makes every bridge of the range that is in neither `keep` nor `foreign` as expensive as OSPF can say.
     ///
     /// # Errors
     /// ospf6d did not say what it has, or refused.
     pub fn withdraw(
         &mut self,
-        vtysh: &Vtysh,
-        (run_dirs, range, batch): (&[PathBuf], VniRange, usize),
+        (vtysh, run_dirs, batch): (&Vtysh, &[PathBuf], usize),
         keep: &BTreeSet<Vni>,
+        foreign: &BTreeSet<Vni>,
         permit: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
         self.read(vtysh, run_dirs)?;
+        self.wanted.retain(|vni, _| keep.contains(vni));
         let vnis = self.bridges.iter().copied();
         let costs: Vec<(Vni, Cost)> = vnis
-            .filter(|vni| range.contains(*vni) && !keep.contains(vni))
+            .filter(|vni| self.range.contains(*vni))
+            .filter(|vni| !keep.contains(vni) && !foreign.contains(vni))
             .map(|vni| (vni, Cost::OTHERS))
             .collect();
         first_error(self.set(vtysh, batch, &costs, Some(permit)))
@@ -85,7 +96,7 @@ impl Ospf6 {
         self.run != health::acting(run_dirs, Daemon::Ospf6d.name())
     }
 
-    /// The VNIs of those in `wanted` whose cost is to be set again.
+    /// The VNIs whose cost is to be set again, but for those of `foreign` bridges.
     ///
     /// # Errors
     /// ospf6d did not say what it has.
@@ -93,11 +104,14 @@ impl Ospf6 {
         &mut self,
         vtysh: &Vtysh,
         run_dirs: &[PathBuf],
-        wanted: &BTreeMap<Vni, Cost>,
+        foreign: &BTreeSet<Vni>,
     ) -> Result<BTreeSet<Vni>, Error> {
         self.read(vtysh, run_dirs)?;
         let found = self.costs.taken();
-        let differs = |vni: &&Vni| wanted.contains_key(vni) && found.get(vni) != wanted.get(vni);
-        Ok(self.bridges.iter().filter(differs).copied().collect())
+        // A bridge that it runs on since the withdrawal has no entry yet.
+        let wanted = |vni| self.wanted.get(vni).unwrap_or(&Cost::OTHERS);
+        let vnis = self.bridges.iter();
+        let vnis = vnis.filter(|vni| self.range.contains(**vni) && !foreign.contains(vni));
+        Ok(vnis.filter(|vni| found.get(vni) != Some(wanted(vni))).copied().collect())
     }
 }

@@ -154,6 +154,19 @@ pub fn again(error: &Error) -> Error {
             path: path.clone(),
             source: copy(source),
         },
+        Error::Routes { source } => Error::Routes {
+            source: copy(source),
+        },
+        Error::Route {
+            prefix,
+            bridge,
+            source,
+        } => Error::Route {
+            prefix: *prefix,
+            bridge: bridge.clone(),
+            source: copy(source),
+        },
+        Error::NotRedistributed => Error::NotRedistributed,
         Error::Announce { bridge, source } => Error::Announce {
             bridge: bridge.clone(),
             source: copy(source),

@@ -1,0 +1,175 @@
+//! The part of [`Frr`] for `--announce routes`: the kernel's routes in the place of ospfd's costs.
+
+use super::redistribution::redistributes_kernel;
+use super::run::Daemon;
+use super::script::{LIST, ROUTE_MAP};
+use super::{Frr, GLANCE, Wanted, first_error, health};
+use crate::host::{Announce, Cost, Error, Health, RouteFailure};
+use crate::model::frr::EvpnFilter;
+use crate::model::types::Vni;
+use log::warn;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Frr {
+    /// Deletes the routes of all VNIs but `keep`; with `--announce costs` those that an earlier run left.
+    pub(super) fn withdraw_routes(
+        &mut self,
+        keep: &BTreeSet<Vni>,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        match self.announce {
+            Announce::Costs => self.routes.keep_only(&BTreeSet::new(), permit),
+            Announce::Routes => self.routes.keep_only(keep, permit),
+        }
+    }
+
+    /// Looks which daemon carries the kernel's routes upstream. Bridges that ospfd announces by itself are made as
+    /// expensive as OSPF can say: with the default cost they would draw the traffic of VNIs that a gateway with
+    /// `--announce costs` owns.
+    pub(super) fn look_upstream(&mut self, permit: &dyn Fn() -> bool) -> Result<(), Error> {
+        let health = health::look(&self.run_dirs);
+        let mut carried = false;
+        if health.ospfd.is_some() {
+            let config = self.running_config(Daemon::Ospfd)?;
+            carried = redistributes_kernel(&config);
+            self.repel_enabled(&config, permit)?;
+        }
+        if !carried && health.bgpd.is_some() {
+            carried = redistributes_kernel(&self.running_config(Daemon::Bgpd)?);
+        }
+        self.carried = Some(carried);
+        Ok(())
+    }
+
+    fn running_config(&self, daemon: Daemon) -> Result<String, Error> {
+        self.vtysh.show(daemon, "show running-config")
+    }
+
+    fn repel_enabled(&mut self, config: &str, permit: &dyn Fn() -> bool) -> Result<(), Error> {
+        const SHOW: &str = "show ip ospf interface json";
+        let configured = super::config::parse_ospf(config).into_iter();
+        let configured = configured.map(|(vni, cost)| (vni, u64::from(cost.0)));
+        let text = self.vtysh.show(Daemon::Ospfd, SHOW)?;
+        let enabled = super::inspection::parse_interfaces(&text).into_iter();
+        let enabled =
+            enabled.filter_map(|it| Some((it.name.strip_prefix("br")?.parse().ok()?, it.cost)));
+        let mut cheap: BTreeSet<Vni> = configured
+            .chain(enabled)
+            .filter(|(vni, cost)| self.range.contains(*vni) && *cost < Cost::OTHERS.0.into())
+            .map(|(vni, _)| vni)
+            .collect();
+        if cheap.is_empty() {
+            return Ok(());
+        }
+        let foreign = self.bridges.foreign(self.range);
+        for vni in foreign.unwrap_or_default() {
+            cheap.remove(&vni);
+        }
+        self.costs.know(BTreeMap::new());
+        let costs: Vec<(Vni, Cost)> = cheap.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
+        first_error(self.costs.set(&self.vtysh, self.batch, &costs, Some(permit)))
+    }
+
+    /// What keeps routes from being announced.
+    pub(super) fn lacks_upstream(&self) -> Option<Error> {
+        let is_lacking = self.announce == Announce::Routes && self.carried == Some(false);
+        is_lacking.then_some(Error::NotRedistributed)
+    }
+
+    /// Without ospfd, bgpd may carry the routes: then the part stays usable as long as zebra runs.
+    pub(super) fn upstream_health(&self, mut health: Health) -> Health {
+        if self.announce == Announce::Routes && !health.stopped.ospfd {
+            health.ospfd = health.ospfd.or(health.zebra);
+        }
+        health
+    }
+
+    /// [`Router::apply`](crate::host::Router::apply). The kernel takes routes within milliseconds, bgpd's filter takes
+    /// half a second for a thousand VNIs. So the routes come first: what arrives from upstream reaches the stations
+    /// without the EVPN routes of this gateway.
+    pub(super) fn apply_routes(
+        &mut self,
+        wanted: &Wanted,
+        permit: &dyn Fn() -> bool,
+    ) -> Vec<RouteFailure> {
+        let bgpd = health::look(&self.run_dirs).bgpd;
+        let repel: Vec<Vni> = wanted.repel.iter().map(|&(vni, _)| vni).collect();
+        let mut failures = self.routes.withdraw(&repel);
+        // IPv6 goes by ospf6d's costs.
+        let (vtysh, batch) = (&self.vtysh, self.batch);
+        failures.extend(self.ospf6.set(vtysh, batch, &wanted.repel, None));
+        failures.extend(
+            self.filter
+                .release(&self.vtysh, bgpd, self.batch, &wanted.hide),
+        );
+        let attract: Vec<Vni> = wanted.attract.iter().map(|&(vni, _)| vni).collect();
+        // A bgpd that refuses does so at each try: routes would come and go with it.
+        let waits = self.bgpd_refused || bgpd.is_none();
+        if !waits {
+            failures.extend(self.routes.announce(&attract, permit));
+        }
+        let claimed = self
+            .filter
+            .claim(&self.vtysh, bgpd, self.batch, &wanted.show, permit);
+        self.svi.note_claimed(&wanted.show, self.filter.yields());
+        let failed: BTreeSet<Vni> = claimed.iter().map(|failure| failure.vni).collect();
+        if !wanted.show.is_empty() {
+            self.bgpd_refused = claimed
+                .iter()
+                .any(|failure| !matches!(failure.error, Error::NotPermitted));
+        }
+        failures.extend(claimed);
+        // Without its EVPN routes a VNI is unreachable from its stations: do not draw its traffic.
+        let (bad, good): (Vec<Vni>, Vec<Vni>) =
+            attract.into_iter().partition(|vni| failed.contains(vni));
+        match waits {
+            true => failures.extend(self.routes.announce(&good, permit)),
+            false => failures.extend(self.routes.withdraw(&bad)),
+        }
+        let attract = wanted.attract.iter().copied();
+        let attract: Vec<(Vni, Cost)> = attract.filter(|(vni, _)| !failed.contains(vni)).collect();
+        let (vtysh, batch) = (&self.vtysh, self.batch);
+        failures.extend(self.ospf6.set(vtysh, batch, &attract, Some(permit)));
+        failures
+    }
+
+    /// Whether bgpd has the outbound route-map and no more the entry by which claimed VNIs pass it. (With a route-map
+    /// entry for each VNI the answer would grow with the VNIs: the audit finds that.)
+    pub(super) fn lost_filter(&mut self) -> bool {
+        if self.filter.mode() != EvpnFilter::List || self.filter.shown().is_empty() {
+            return false;
+        }
+        let answer = self
+            .bgpd
+            .ask(&format!("show route-map {ROUTE_MAP}"), GLANCE);
+        answer.is_ok_and(|answer| {
+            answer.text.contains(ROUTE_MAP)
+                && !answer.text.contains(&format!("extcommunity {LIST}"))
+        })
+    }
+
+    /// The VNIs whose routes are not as they should be. What FRR missed is told to it again.
+    pub(super) fn compare_routes(
+        &mut self,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<BTreeSet<Vni>, Error> {
+        let compared = self.routes.compare()?;
+        if let Some(first) = compared.deleted.first() {
+            warn!(
+                "kernel: {} routes of protocol {} lead to no VNI that is served here, the first is {first}: deleted",
+                compared.deleted.len(),
+                crate::host::routes::PROTOCOL
+            );
+        }
+        let looked = self.look_upstream(permit);
+        let zebra = match health::look(&self.run_dirs).zebra {
+            Some(_) => self.zebra.look(&self.vtysh, &mut self.routes, permit),
+            None => Ok(()),
+        };
+        match looked.and(zebra) {
+            // What differs is known all the same.
+            Err(error) if compared.differing.is_empty() => Err(error),
+            _ => Ok(compared.differing),
+        }
+    }
+}
