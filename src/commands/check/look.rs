@@ -18,6 +18,7 @@ use crate::host::garp::packet_socket;
 use crate::host::links::dump;
 use crate::host::nft::wire::Family;
 use crate::host::nft::{self, KernelLease};
+use crate::host::routes::Prefix;
 use crate::host::signs::{SignReader, Tracked};
 use crate::model::purpose::Purpose;
 use crate::model::types::{NodeName, Revision, Vni, VniRange};
@@ -25,7 +26,8 @@ use crate::schema::{self, Key, Value};
 use crate::sys::{clock, memory};
 use crate::telemetry::log_text::chain;
 use nix::ifaddrs::getifaddrs;
-use std::collections::BTreeMap;
+use nix::sys::socket::SockaddrStorage;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::IpAddr;
@@ -90,10 +92,32 @@ fn host(config: &CheckConfig) -> Facts {
             .look()
             .to_vec(),
         track: config.track,
+        halves: halves(purpose.range),
         links: Some(links),
         etcd: None,
         beats: None,
     }
+}
+
+/// The halves of each bridge's IPv4 networks.
+fn halves(range: VniRange) -> BTreeMap<Vni, BTreeSet<Prefix>> {
+    let mut halves: BTreeMap<Vni, BTreeSet<Prefix>> = BTreeMap::new();
+    for entry in getifaddrs().into_iter().flatten() {
+        let ip = |it: Option<SockaddrStorage>| Some(it?.as_sockaddr_in()?.ip());
+        let name = entry.interface_name.split(':').next().unwrap_or_default();
+        let vni = Vni::of_bridge(name).filter(|vni| range.contains(*vni));
+        let (Some(vni), Some(address), Some(mask)) = (vni, ip(entry.address), ip(entry.netmask))
+        else {
+            continue;
+        };
+        let length = u32::from(mask).leading_ones();
+        let prefix = u8::try_from(length)
+            .ok()
+            .and_then(|length| Prefix::new(address, length));
+        let found = prefix.and_then(Prefix::halves).into_iter().flatten();
+        halves.entry(vni).or_default().extend(found);
+    }
+    halves
 }
 
 fn look_at_links() -> Links {

@@ -2,9 +2,10 @@
 //!
 //! What was found (`Facts`) is collected by [`look`], which only looks; the one thing that it leaves anywhere is
 //! a lease in etcd, for the moment until it is revoked. Pure functions judge it, one module a
-//! part of the host: [`links`], [`system`], [`passage`] (with [`ruleset`]), [`routing`], [`startup`], [`signs`],
+//! part of the host: [`links`], [`system`], [`passage`] (with [`ruleset`]), [`routing`], [`announcing`], [`startup`], [`signs`],
 //! [`database`] (with [`refusal`]), [`beats`]. [`show`] writes it down.
 
+pub mod announcing;
 pub mod beats;
 pub mod database;
 pub mod links;
@@ -20,11 +21,12 @@ pub mod signs;
 pub mod startup;
 pub mod system;
 
+use crate::host::routes::Prefix;
 use crate::model::fitness::{Sign, SignSet, SignState};
 use crate::model::purpose::Purpose;
 use crate::model::types::{Vni, VniRange};
 use crate::telemetry::log_text::{runs, spans};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How it is with one thing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -161,6 +163,8 @@ pub struct Facts {
     pub links: Option<links::Links>,
     /// Kernel switches, rights, other runs.
     pub system: Option<system::System>,
+    /// The halves of each bridge's networks, which `--announce routes` announces.
+    pub halves: BTreeMap<Vni, BTreeSet<Prefix>>,
     /// What becomes of the packets of stations.
     pub passage: Option<passage::Passage>,
     /// FRR.
@@ -196,12 +200,16 @@ pub fn findings(purpose: &Purpose, facts: &Facts) -> Vec<Finding> {
         let none = links::Links::default();
         let links = facts.links.as_ref().unwrap_or(&none);
         findings.extend(routing::findings(purpose, frr, &bridges, links, running));
+        findings.extend(announcing::findings(purpose, frr, &facts.halves));
         findings.extend(startup::findings(purpose, frr, &bridges));
     }
     if let Some(frr) = &facts.frr {
         let told_elsewhere = [
             (Sign::Beats, signs::of_beats(facts.beats.as_ref())),
-            (Sign::Frr, signs::of_frr(frr)),
+            (
+                Sign::Frr,
+                signs::of_frr(frr, !announcing::is_by_bgp_alone(purpose, frr)),
+            ),
         ];
         let all = facts.signs.iter().chain(&told_elsewhere);
         findings.extend(signs::findings(facts.track, all));

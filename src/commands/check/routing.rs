@@ -1,5 +1,6 @@
 //! Pure: whether FRR runs, and whether its running configuration is one that wmgwd can work with.
 
+use super::announcing::is_by_bgp_alone;
 use super::links::Links;
 use super::{Finding, Level};
 use crate::host::frr::config::BgpConfig;
@@ -7,7 +8,7 @@ use crate::host::frr::inspection::{Answer, Inspection, OspfInterface};
 use crate::host::frr::route_map::faults;
 use crate::host::frr::script::{CLOSING, ROUTE_MAP, is_open};
 use crate::host::frr::upstream::MapAction;
-use crate::model::frr::EvpnFilter;
+use crate::model::frr::{Announce, EvpnFilter};
 use crate::model::purpose::Purpose;
 use crate::model::types::Vni;
 use crate::telemetry::log_text::spans;
@@ -33,7 +34,8 @@ pub fn findings(
     links: &Links,
     running: bool,
 ) -> Vec<Finding> {
-    let mut findings = daemons(frr);
+    let needs_ospfd = !is_by_bgp_alone(purpose, frr);
+    let mut findings = daemons(frr, needs_ospfd);
     if let Some(bgp) = &frr.bgp {
         findings.extend(filter(bgp, running));
         findings.extend(evpn(frr, bgp));
@@ -42,14 +44,25 @@ pub fn findings(
         findings.extend(targets(purpose, frr, bgp, bridges));
     }
     if let Some(interfaces) = &frr.ospf {
-        findings.extend(ospf(frr, interfaces, bridges, links, running));
-        findings.extend(upstream(frr, interfaces, bridges, links));
-        findings.extend(sizes(interfaces, bridges));
+        findings.extend(ospf(
+            purpose.announce,
+            frr,
+            interfaces,
+            bridges,
+            links,
+            running,
+        ));
+        findings.extend(upstream(purpose.announce, frr, interfaces, bridges, links));
+        let expected = match purpose.announce {
+            Announce::Costs => bridges.len(),
+            Announce::Routes => 0,
+        };
+        findings.extend(sizes(interfaces, expected));
     }
     findings
 }
 
-fn daemons(frr: &Inspection) -> Vec<Finding> {
+fn daemons(frr: &Inspection, needs_ospfd: bool) -> Vec<Finding> {
     const ABOUT: &str = "FRR";
     if let Some(reason) = &frr.vtysh {
         let text = format!("vtysh cannot be run: {reason}");
@@ -74,6 +87,7 @@ fn daemons(frr: &Inspection) -> Vec<Finding> {
             ..Finding::fail(ABOUT, text, remedy)
         };
         match answer {
+            Some(Answer::Down) if *daemon == "ospfd" && !needs_ospfd => {}
             Some(Answer::Answers) => well.push(*daemon),
             Some(Answer::Denied) => denied.push(*daemon),
             Some(Answer::Down) => findings.push(missing(
@@ -266,6 +280,7 @@ fn targets(
 }
 
 fn ospf(
+    announce: Announce,
     frr: &Inspection,
     interfaces: &[OspfInterface],
     bridges: &BTreeSet<Vni>,
@@ -283,7 +298,10 @@ fn ospf(
     };
     let mut findings = Vec::new();
     let used = BTreeSet::from_iter(of_ours(&|_| true));
-    let unused: Vec<Vni> = bridges.difference(&used).copied().collect();
+    let unused: Vec<Vni> = match announce {
+        Announce::Costs => bridges.difference(&used).copied().collect(),
+        Announce::Routes => Vec::new(),
+    };
     findings.extend(
         Finding::fail(
             ABOUT,
@@ -348,14 +366,21 @@ fn ospf(
         .filter(|it| !it.bfd && it.dead_interval > SHORT)
     {
         let (name, dead) = (&uplink.name, uplink.dead_interval);
-        findings.push(Finding::warn(
-            "BFD",
-            format!("none on {name}: the upstream router goes on using a dead gateway for up to {dead} s"),
-            format!(
-                "vtysh -c 'configure terminal' -c 'interface {name}' -c 'ip ospf bfd', and the same on the upstream \
-                 router; without BFD there: --takeover-cost 90"
+        let text = format!(
+            "none on {name}: the upstream router goes on using a dead gateway for up to {dead} s"
+        );
+        let remedy = format!(
+            "vtysh -c 'configure terminal' -c 'interface {name}' -c 'ip ospf bfd', and the same on the upstream router"
+        );
+        findings.push(match announce {
+            Announce::Costs => Finding::warn(
+                "BFD",
+                text,
+                format!("{remedy}; without BFD there: --takeover-cost 90"),
             ),
-        ));
+            // No cost can make the successor the nearer one.
+            Announce::Routes => Finding::fail("BFD", text, remedy),
+        });
     }
     if findings.is_empty() {
         let text = format!("br<VNI> passive; neighbours on {}", names.join(", "));
@@ -366,6 +391,7 @@ fn ospf(
 
 /// What ospfd and zebra do with routes beside those of their interfaces.
 fn upstream(
+    announce: Announce,
     frr: &Inspection,
     interfaces: &[OspfInterface],
     bridges: &BTreeSet<Vni>,
@@ -451,7 +477,9 @@ fn upstream(
             take_away("default-information originate"),
         ));
     }
-    if let Some((map, fate)) = &frr.kernel_map {
+    // With routes a map is needed, and judged with them.
+    let judged = frr.kernel_map.as_ref();
+    if let Some((map, fate)) = judged.filter(|_| announce == Announce::Costs) {
         const ZEBRA: &str = "routes";
         let text = format!("`ip protocol ospf route-map {map}`");
         let see = format!("vtysh -d zebra -c 'show route-map {map}'");
@@ -502,9 +530,9 @@ fn out_of_use(name: &str, links: &Links) -> Option<Finding> {
     Some(Finding::fail(ABOUT, text, remedy))
 }
 
-fn sizes(interfaces: &[OspfInterface], bridges: &BTreeSet<Vni>) -> Vec<Finding> {
+fn sizes(interfaces: &[OspfInterface], expected: usize) -> Vec<Finding> {
     const ABOUT: &str = "size";
-    let links = interfaces.len().max(bridges.len());
+    let links = interfaces.len().max(expected);
     if links <= LINKS {
         return vec![Finding::ok(
             ABOUT,
@@ -566,7 +594,7 @@ mod tests {
             ],
             ..Inspection::default()
         };
-        let levels: Vec<Level> = daemons(&frr).iter().map(|it| it.level).collect();
+        let levels: Vec<Level> = daemons(&frr, true).iter().map(|it| it.level).collect();
         assert_eq!(
             levels,
             [Level::Fail, Level::Warn, Level::Unknown, Level::Ok]
@@ -575,13 +603,13 @@ mod tests {
             vtysh: Some("No such file or directory".into()),
             ..frr
         };
-        assert_eq!(daemons(&none).len(), 1);
+        assert_eq!(daemons(&none, true).len(), 1);
         let remarks = [(3, "% Unknown command[4]: banner x"), (9, "% Ambiguous")];
         let frr = Inspection {
             remarks: remarks.map(|(line, said)| (line, said.to_owned())).into(),
             ..Inspection::default()
         };
-        let finding = &daemons(&frr)[0];
+        let finding = &daemons(&frr, true)[0];
         let text = "vtysh refuses line 3 of /etc/frr/vtysh.conf (and 1 more): % Unknown command[4]: banner x";
         assert_eq!((finding.level, &*finding.text), (Level::Warn, text));
         assert_eq!(
@@ -610,7 +638,7 @@ mod tests {
                 uplinks: vec!["up".into()],
                 ..Inspection::default()
             };
-            let found = ospf(&frr, &[], &BTreeSet::new(), &links, false);
+            let found = ospf(Announce::Costs, &frr, &[], &BTreeSet::new(), &links, false);
             let remedy = found[0].remedy.clone().unwrap_or_default();
             (found.len(), remedy)
         };
@@ -655,7 +683,7 @@ mod tests {
                 interface("br2", area),
                 interface("up", 0),
             ];
-            let found = upstream(&frr, &interfaces, &bridges, &links);
+            let found = upstream(Announce::Costs, &frr, &interfaces, &bridges, &links);
             let said = said(&found);
             assert!(said.len() < 2, "{said:?}");
             said.first()
@@ -689,7 +717,13 @@ mod tests {
             upstream: parse_upstream("router ospf\n redistribute connected\n"),
             ..Inspection::default()
         };
-        let found = upstream(&frr, &[interface("br1", 0)], &bridges, &links);
+        let found = upstream(
+            Announce::Costs,
+            &frr,
+            &[interface("br1", 0)],
+            &bridges,
+            &links,
+        );
         assert!(
             matches!(&said(&found)[..], [(Level::Fail, text)] if text.ends_with("VNIs 2")),
             "{found:?}"
@@ -703,7 +737,13 @@ mod tests {
                 kernel_map: Some(("m".into(), fate)),
                 ..Inspection::default()
             };
-            let found = upstream(&frr, &[], &BTreeSet::new(), &Links::default());
+            let found = upstream(
+                Announce::Costs,
+                &frr,
+                &[],
+                &BTreeSet::new(),
+                &Links::default(),
+            );
             found.first().map(|it| it.level)
         };
         let levels = [MapAction::Passes, MapAction::Held, MapAction::Unsure].map(level);
@@ -718,16 +758,16 @@ mod tests {
             daemons: ["zebra", "bgpd", "ospfd", "bfdd"].map(down).into(),
             ..Inspection::default()
         };
-        let found = daemons(&frr);
+        let found = daemons(&frr, true);
         assert_eq!(said(&found), [(Level::Fail, "does not run")]);
     }
 
     #[test]
     fn more_vnis_than_ospf_can_say() {
         let bridges: BTreeSet<Vni> = purpose(1, 5334).range.iter().collect();
-        assert_eq!(sizes(&[], &bridges)[0].level, Level::Ok);
+        assert_eq!(sizes(&[], bridges.len())[0].level, Level::Ok);
         let bridges: BTreeSet<Vni> = purpose(1, 5335).range.iter().collect();
-        assert_eq!(sizes(&[], &bridges)[0].level, Level::Fail);
+        assert_eq!(sizes(&[], bridges.len())[0].level, Level::Fail);
     }
 
     #[test]

@@ -47,15 +47,19 @@ pub fn of_beats(beats: Option<&Beats>) -> SignState {
 }
 
 /// What FRR's daemons say of themselves. (What their configuration lacks is told by other findings.)
-pub fn of_frr(frr: &Inspection) -> SignState {
-    const NEEDED: [&str; 3] = ["zebra", "bgpd", "ospfd"];
+pub fn of_frr(frr: &Inspection, needs_ospfd: bool) -> SignState {
+    const ALL: [&str; 3] = ["zebra", "bgpd", "ospfd"];
+    let needed = match needs_ospfd {
+        true => &ALL[..],
+        false => &ALL[..2],
+    };
     if let Some(reason) = &frr.vtysh {
         return SignState::Bad(format!("vtysh cannot be run: {reason}"));
     }
-    let needed = frr.daemons.iter().filter(|it| NEEDED.contains(&it.0));
+    let asked = frr.daemons.iter().filter(|it| needed.contains(&it.0));
     let mut denied = Vec::new();
     let mut dead = Vec::new();
-    for (daemon, answer) in needed {
+    for (daemon, answer) in asked {
         match answer {
             Some(Answer::Answers) => {}
             Some(Answer::Down) => dead.push(format!("{daemon} does not run")),
@@ -66,7 +70,7 @@ pub fn of_frr(frr: &Inspection) -> SignState {
     match (dead.is_empty(), denied.is_empty()) {
         (false, _) => SignState::Bad(dead.join(", ")),
         (true, false) => SignState::Unknown(format!("{} could not be asked", denied.join(", "))),
-        (true, true) => SignState::Good(format!("{} answer", NEEDED.join(", "))),
+        (true, true) => SignState::Good(format!("{} answer", needed.join(", "))),
     }
 }
 
@@ -141,10 +145,11 @@ mod tests {
     fn frr_is_bad_when_a_daemon_that_is_needed_is_gone() {
         let of = |answers: [Answer; 4]| {
             let daemons = ["zebra", "bgpd", "ospfd", "bfdd"].into_iter();
-            of_frr(&Inspection {
+            let frr = Inspection {
                 daemons: daemons.zip(answers.map(Some)).collect(),
                 ..Inspection::default()
-            })
+            };
+            of_frr(&frr, true)
         };
         use Answer::{Answers, Denied, Down, Silent};
         let silent = || Silent("it is stopped".into());

@@ -1,6 +1,7 @@
 //! One look at FRR for `wmgwd check`: what its daemons answer, and what their configurations say. Changes nothing.
 
 use super::FrrConfig;
+use super::carrier::Carriers;
 use super::config::{parse_bgp, parse_uplinks};
 use super::health;
 use super::inspection::{Answer, Inspection, Saved, parse_interfaces, parse_neighbours, says};
@@ -82,6 +83,9 @@ pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
     inspection.neighbours = text(&bgpd, 2).map(|json| parse_neighbours(&json));
     inspection.uplinks = text(&ospfd, 0).map_or_else(Vec::new, |it| parse_uplinks(&it));
     inspection.upstream = text(&ospfd, 0).map_or_else(Default::default, |it| parse_upstream(&it));
+    let (bgp_config, ospf_config) = (text(&bgpd, 0), text(&ospfd, 0));
+    inspection.carriers = text(&zebra, 1)
+        .map(|zebra| Carriers::read(&zebra, bgp_config.as_deref(), ospf_config.as_deref()));
     inspection.kernel_map = text(&zebra, 1).and_then(|it| parse_protocol_map(&it));
     inspection.ospf = text(&ospfd, 1).map(|json| parse_interfaces(&json));
     inspection.remarks = remarks(&vtysh, &inspection);

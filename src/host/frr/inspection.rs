@@ -1,5 +1,6 @@
 //! What [`inspect`](super::inspect::inspect) finds, and how FRR's answers are read. Pure.
 
+use super::carrier::Carriers;
 use super::config::{BgpConfig, parse_bgp, parse_ospf};
 use super::file::canonical;
 use super::targets::Targets;
@@ -91,6 +92,8 @@ pub struct Inspection {
     pub upstream: Upstream,
     /// The route-map that OSPF's routes pass on their way to the kernel, and what it does.
     pub kernel_map: Option<(String, MapAction)>,
+    /// Which protocol carries the kernel's routes upstream, and how; `None` while zebra does not answer.
+    pub carriers: Option<Carriers>,
     /// The lines of vtysh's own configuration file that it refuses, by number, with what it says of them.
     pub remarks: BTreeMap<usize, String>,
     /// The interfaces that ospfd is to speak to a neighbour on, by its configuration.

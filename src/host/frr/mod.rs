@@ -9,6 +9,7 @@
 
 mod bgp;
 mod by_routes;
+pub mod carrier;
 pub mod config;
 mod costs;
 mod file;
