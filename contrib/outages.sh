@@ -17,6 +17,7 @@ usage: outages.sh [--frr RELEASE] [OPTIONS OF THE BENCHMARK...]
   --vnis N  --stations N   size of the network, and how many VNIs have traffic (default 12, 6)
   --json FILE  --svg FILE  everything that was measured; a picture of the outages by VNI
   --ipv6          stations have both families, and the table has columns for both
+  --announce WAY  costs (default) or routes; routes with --upstream ospf (default) or bgp
   --wmgwd OPTIONS options for every wmgwd, as one word
 USAGE
 }

@@ -301,7 +301,7 @@ fn from_readme() -> Options {
 #[test]
 fn help_man_page_and_readme_agree() {
     let run = from_help(&["--help"]);
-    assert_eq!(run.len(), 29, "{run:?}");
+    assert_eq!(run.len(), 30, "{run:?}");
     assert_eq!(from_readme(), run);
 
     let mut both = run;

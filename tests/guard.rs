@@ -113,7 +113,7 @@ impl Guard {
         let child = common::program::wmgwd()
             .args(["guard", &address, VERSION])
             .arg(MARGIN.as_millis().to_string())
-            .args(["1", &LAST.to_string(), "list", "mock", "info"])
+            .args(["1", &LAST.to_string(), "list", "costs", "mock", "info"])
             .env("WMGWD_MOCK_DIR", &host.0)
             .stdin(Stdio::null())
             .stderr(stderr)

@@ -16,6 +16,8 @@ mod network;
 #[path = "lab/probe.rs"]
 #[allow(dead_code)]
 mod probe;
+#[path = "lab/routes.rs"]
+mod routes;
 #[path = "lab/traffic.rs"]
 mod traffic;
 

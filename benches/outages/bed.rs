@@ -31,6 +31,8 @@ pub struct Shape<'a> {
     pub vnis: u32,
     pub stations: u32,
     pub usr: Option<&'a str>,
+    /// What carries the kernel's routes upstream, with `--announce routes`.
+    pub upstream: Option<&'a str>,
     pub options: Vec<&'a str>,
     /// What is probed.
     pub families: Vec<Family>,
@@ -69,6 +71,7 @@ impl<'a> Bed<'a> {
         if shape.families.contains(&Family::V6) {
             options.extend(["--ipv6", "on"]);
         }
+        options.extend(shape.upstream.iter().flat_map(|it| ["--upstream", it]));
         options.extend(row.lab);
         let lab = Lab::with(&format!("outages-{}", row.name), shape.vnis, &options)?;
         let mut bed = Bed {
@@ -105,7 +108,8 @@ impl<'a> Bed<'a> {
     /// Starts the daemon of a gateway.
     pub fn start(&mut self, node: &str) {
         let fixed = ["--join-hold", "1", "--uids", &self.points[node]];
-        let fixed = [&fixed[..], &["--metrics", METRICS]].concat();
+        let announce = self.shape.upstream.map_or("costs", |_| "routes");
+        let fixed = [&fixed[..], &["--metrics", METRICS, "--announce", announce]].concat();
         let options = [&fixed[..], self.options, &self.shape.options].concat();
         let daemon = self.lab.start(node, &options);
         self.daemons.insert(node.to_owned(), daemon);

@@ -4,6 +4,7 @@
 //! sudo cargo bench --bench outages                          # all rows
 //! sudo cargo bench --bench outages -- --rows drain,power
 //! sudo cargo bench --bench outages -- --rows power --vnis 300 --stations 24 --svg power.svg
+//! sudo cargo bench --bench outages -- --rows power,drain,join --announce routes --upstream bgp
 //! ```
 //!
 //! `contrib/outages.sh` installs what is needed first, and can do the same on FRR 10. Each row has a lab of
@@ -55,6 +56,12 @@ struct Options {
     /// the lab has IPv6 addresses too, and both families are probed
     #[argh(switch)]
     ipv6: bool,
+    /// how VNIs are announced upstream: costs or routes (default costs)
+    #[argh(option, default = "String::from(\"costs\")")]
+    announce: String,
+    /// with --announce routes, what carries the routes: ospf or bgp (default ospf)
+    #[argh(option, default = "String::from(\"ospf\")")]
+    upstream: String,
     /// options for every wmgwd, one string
     #[argh(option, default = "String::new()")]
     wmgwd: String,
@@ -90,10 +97,19 @@ fn main() -> ExitCode {
         eprintln!("outages: no row {unknown:?}; --list names them");
         return ExitCode::from(2);
     }
+    let upstream = match (options.announce.as_str(), options.upstream.as_str()) {
+        ("costs", _) => None,
+        ("routes", upstream @ ("ospf" | "bgp")) => Some(upstream),
+        _ => {
+            eprintln!("outages: --announce is costs or routes, --upstream ospf or bgp");
+            return ExitCode::from(2);
+        }
+    };
     let shape = Shape {
         vnis: options.vnis,
         stations: options.stations,
         usr: options.usr.as_deref(),
+        upstream,
         options: options.wmgwd.split_whitespace().collect(),
         families: match options.ipv6 {
             true => vec![Family::V4, Family::V6],

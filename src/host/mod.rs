@@ -326,7 +326,7 @@ impl fmt::Display for Error {
                  and ip link show {bridge}"
             ),
             Error::NotRedistributed => f.write_str(
-                "neither ospfd nor bgpd has redistribute kernel, so that --announce routes announces nothing: \
+                "no FRR daemon that runs has redistribute kernel, so that --announce routes announces nothing: \
                  configure it as frr.conf.example shows",
             ),
             Error::Announce { bridge, .. } => write!(f, "cannot send gratuitous ARP on {bridge}"),

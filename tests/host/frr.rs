@@ -2,7 +2,7 @@
 
 use crate::namespace::{self, eventually, sh};
 use crate::router::{self, PROGRAMS, advertised, configure, cost, running_config, signal};
-use crate::vni;
+use crate::{routes, vni};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ use wmgwd::guard::address::Address;
 use wmgwd::guard::protocol::{Order, VERSION};
 use wmgwd::guard::supervisor::GuardSupervisor;
 use wmgwd::host::frr::{Frr, FrrConfig};
-use wmgwd::host::{Cost, Error, FrrDaemons, RouteChange, Router};
+use wmgwd::host::{Announce, Cost, Error, FrrDaemons, RouteChange, Router};
 use wmgwd::model::frr::EvpnFilter;
 use wmgwd::model::types::{Lease, LeaseId, VniRange};
 use wmgwd::sys::clock;
@@ -531,59 +531,91 @@ fn each_neighbour_that_bgpd_activates_needs_the_filter() {
     });
 }
 
-/// Input: the guard of a run under another name, whose daemon is gone, and which FRR refuses for a while; the next run
-/// has that guard retire. Output: that guard has ended, and what the next run shows stays.
 #[test]
 fn the_guard_of_a_run_before_leaves_the_next_run_alone() {
     let test = "frr::the_guard_of_a_run_before_leaves_the_next_run_alone";
-    namespace::run(test, PROGRAMS, || {
-        router::start(3);
-        let name = "wmgwd/before";
-        sh("mkdir /run/bin; touch /run/refuse
+    namespace::run(test, PROGRAMS, || guard_of_a_run_before(Announce::Costs));
+}
+
+#[test]
+fn the_guard_of_a_run_before_leaves_the_next_runs_routes_alone() {
+    let test = "frr::the_guard_of_a_run_before_leaves_the_next_runs_routes_alone";
+    namespace::run(test, PROGRAMS, || guard_of_a_run_before(Announce::Routes));
+}
+
+/// Input: the guard of a run under another name, whose daemon is gone, and which FRR refuses for a while; the next run
+/// has that guard retire. Output: that guard has ended, and what the next run shows stays.
+fn guard_of_a_run_before(announce: Announce) {
+    router::start(3);
+    let name = "wmgwd/before";
+    let frr = || {
+        let range = VniRange::new(vni(1), vni(3)).unwrap();
+        Frr::new(FrrConfig {
+            announce,
+            ..FrrConfig::new(range)
+        })
+    };
+    let is_shown = |number: u32| match announce {
+        Announce::Costs => {
+            [1, 2, 3].map(cost) == [1, 2, 3].map(|it| Some(if it == number { 100 } else { 65535 }))
+        }
+        Announce::Routes => routes::announced() == routes::halves(&[number]),
+    };
+    sh("mkdir /run/bin; touch /run/refuse
             printf '#!/bin/sh\\n[ -e /run/refuse ] && exit 1\\nexec /usr/bin/vtysh \"$@\"\\n' > /run/bin/vtysh
             chmod +x /run/bin/vtysh");
-        let mut guard = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
-            .args([
-                "guard", name, VERSION, "700", "1", "3", "list", "real", "info",
-            ])
-            .env("PATH", "/run/bin:/usr/bin:/bin")
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut before = frr(3, EvpnFilter::List);
-        before.withdraw_all().unwrap();
-        applied(&mut before, &[claim(2)]);
-        advertises(&[2]);
-        let address = Address::from_argument(name);
-        eventually("the guard listens", || address.connect().is_ok());
-        let mut daemon = address.connect().unwrap();
-        daemon.set_nonblocking(false).unwrap();
-        let lease = Lease {
-            id: LeaseId(7),
-            valid_until: clock::now() + Duration::from_secs(600),
-        };
-        daemon
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
-        let mut lines = BufReader::new(daemon.try_clone().unwrap()).lines();
-        for order in [Order::Hello, Order::Lease(lease)] {
-            daemon.write_all(order.line().as_bytes()).unwrap();
-            lines.next().unwrap().unwrap();
-        }
-        drop((lines, daemon));
-        let retired = GuardSupervisor::retire_others(vec![address]);
-        assert_eq!(retired.len(), 1);
-        let mut next = frr(3, EvpnFilter::List);
-        next.withdraw_all().unwrap();
-        applied(&mut next, &[claim(3)]);
-        advertises(&[3]);
-        sh("rm /run/refuse");
-        for _ in 0..20 {
-            assert_eq!(advertised(), BTreeSet::from([3]));
-            sleep(Duration::from_millis(200));
-        }
-        assert!(guard.try_wait().unwrap().is_some(), "the guard has ended");
-    });
+    let mut guard = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
+        .args([
+            "guard",
+            name,
+            VERSION,
+            "700",
+            "1",
+            "3",
+            "list",
+            announce.name(),
+            "real",
+            "info",
+        ])
+        .env("PATH", "/run/bin:/usr/bin:/bin")
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut before = frr();
+    before.withdraw_all().unwrap();
+    applied(&mut before, &[claim(2)]);
+    advertises(&[2]);
+    assert!(is_shown(2));
+    let address = Address::from_argument(name);
+    eventually("the guard listens", || address.connect().is_ok());
+    let mut daemon = address.connect().unwrap();
+    daemon.set_nonblocking(false).unwrap();
+    let lease = Lease {
+        id: LeaseId(7),
+        valid_until: clock::now() + Duration::from_secs(600),
+    };
+    daemon
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let mut lines = BufReader::new(daemon.try_clone().unwrap()).lines();
+    for order in [Order::Hello, Order::Lease(lease)] {
+        daemon.write_all(order.line().as_bytes()).unwrap();
+        lines.next().unwrap().unwrap();
+    }
+    drop((lines, daemon));
+    let retired = GuardSupervisor::retire_others(vec![address]);
+    assert_eq!(retired.len(), 1);
+    let mut next = frr();
+    next.withdraw_all().unwrap();
+    applied(&mut next, &[claim(3)]);
+    advertises(&[3]);
+    sh("rm /run/refuse");
+    for _ in 0..20 {
+        assert_eq!(advertised(), BTreeSet::from([3]));
+        assert!(is_shown(3));
+        sleep(Duration::from_millis(200));
+    }
+    assert!(guard.try_wait().unwrap().is_some(), "the guard has ended");
 }
 
 /// Input: a VNI of the range that is the L3VNI of the default VRF, so that its route target is on all type-2 routes.

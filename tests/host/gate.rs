@@ -63,7 +63,7 @@ impl Process {
         let child = Command::new(env!("CARGO_BIN_EXE_wmgwd"))
             .args(["guard", address, VERSION])
             .arg(margin.as_millis().to_string())
-            .args(["1", "100", "list", "real", "info"])
+            .args(["1", "100", "list", "costs", "real", "info"])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

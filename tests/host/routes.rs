@@ -1,7 +1,7 @@
 //! `--announce routes`, seen from the kernel of an upstream router that hears the gateway over OSPF or BGP.
 
 use crate::namespace::{self, eventually, sh, try_sh};
-use crate::router::{self, DOCUMENTED, PROGRAMS, configure, signal};
+use crate::router::{self, DOCUMENTED, PROGRAMS, configure, running_config, signal};
 use crate::vni;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -64,15 +64,33 @@ fn frr(last: u32) -> Frr {
 
 /// Starts the gateway with VNIs 1 to `vnis`, and the upstream router with zebra and `daemon`.
 fn start(vnis: u32, daemon: &str) {
+    start_with(vnis, daemon, "");
+}
+
+/// The same with more of the gateway's configuration.
+fn start_with(vnis: u32, daemon: &str, more: &str) {
     let own = DOCUMENTED.split("router ospf").next().unwrap();
     let filter = &DOCUMENTED[DOCUMENTED.find("route-map filter-vni permit 1").unwrap()..];
-    let (carrier, upstream) = match daemon {
-        "ospfd" => (OSPF, UPSTREAM_OSPF),
-        _ => (BGP, UPSTREAM_BGP),
+    let carrier = match daemon {
+        "ospfd" => OSPF,
+        _ => BGP,
+    };
+    start_configured(
+        vnis,
+        daemon,
+        &format!("{own}{LISTS}{carrier}{filter}{more}"),
+    );
+}
+
+/// The same with this configuration of the gateway.
+fn start_configured(vnis: u32, daemon: &str, config: &str) {
+    let upstream = match daemon {
+        "ospfd" => UPSTREAM_OSPF,
+        _ => UPSTREAM_BGP,
     };
     sh("ip link add up1 type veth peer name down1
         ip address add 10.9.0.1/24 dev up1; ip link set up1 up");
-    router::start_with(vnis, &format!("{own}{LISTS}{carrier}{filter}"));
+    router::start_with(vnis, config);
     configure("zebra", LISTS);
     std::fs::write("/etc/frr/up.conf", upstream).unwrap();
     std::fs::write("/etc/frr/up-zebra.conf", "hostname up\n").unwrap();
@@ -108,7 +126,7 @@ fn applied(frr: &mut Frr, changes: &[RouteChange]) {
 }
 
 /// The halves of VNIs below 256, as `ip route` writes them.
-fn halves(vnis: &[u32]) -> BTreeSet<String> {
+pub fn halves(vnis: &[u32]) -> BTreeSet<String> {
     let both = |vni: &u32| [format!("10.16.{vni}.0/25"), format!("10.16.{vni}.128/25")];
     vnis.iter().flat_map(both).collect()
 }
@@ -133,10 +151,14 @@ fn upstream_has(vnis: &[u32]) {
     });
 }
 
+/// The halves that wmgwd's routes in this kernel announce.
+pub fn announced() -> BTreeSet<String> {
+    listed(&format!("route show proto {PROTOCOL}"))
+}
+
 #[track_caller]
 fn kernel_has(vnis: &[u32]) {
-    let found = listed(&format!("route show proto {PROTOCOL}"));
-    assert_eq!(found, halves(vnis));
+    assert_eq!(announced(), halves(vnis));
 }
 
 /// Input: the whole life of a gateway. Output: what the upstream router's kernel has.
@@ -223,6 +245,290 @@ fn a_gateways_life_over_bgp() {
         let health = frr(5).health();
         assert!(health.is_up() && health.ospfd == health.zebra, "{health:?}");
         life();
+    });
+}
+
+/// frr.conf.example with what it has for `daemon`, in the network of these tests.
+fn example(daemon: &str) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/frr.conf.example");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (mark, router) = match daemon {
+        "ospfd" => ("!O ", None),
+        _ => ("!B ", Some("router ospf")),
+    };
+    let mut is_out = false;
+    let mut lines = String::new();
+    for line in text.lines() {
+        let uncovered = ["!R ", mark].iter().find_map(|it| line.strip_prefix(it));
+        let line = uncovered.unwrap_or(line);
+        is_out |= router == Some(line);
+        if !is_out && !line.starts_with(" network 10.64") {
+            lines += line;
+            lines += "\n";
+        }
+        is_out &= line != "exit";
+    }
+    let replaced = [
+        ("10.0.1.11", "10.0.0.1"),
+        ("10.0.1.17", "10.0.0.2"),
+        ("10.64.0.0/10", "10.16.0.0/12"),
+        ("interface uplink", "interface up1"),
+        ("10.0.2.1 ", "10.9.0.2 "),
+        ("10.0.2.0/24", "10.9.0.0/24"),
+        ("65100", "65001"),
+    ];
+    let replace = |text: String, (from, to): &(&str, &str)| text.replace(from, to);
+    replaced.iter().fold(lines, replace)
+}
+
+#[test]
+fn a_gateways_life_with_our_example_over_ospf() {
+    let test = "routes::a_gateways_life_with_our_example_over_ospf";
+    namespace::run(test, PROGRAMS, || {
+        start_configured(5, "ospfd", &example("ospfd"));
+        life();
+    });
+}
+
+#[test]
+fn a_gateways_life_with_our_example_over_bgp() {
+    let test = "routes::a_gateways_life_with_our_example_over_bgp";
+    namespace::run(test, PROGRAMS, || {
+        start_configured(5, "bgpd", &example("bgpd"));
+        signal("ospfd", "KILL");
+        sh("rm -f /run/frr/ospfd.pid");
+        life();
+    });
+}
+
+/// Input: ospfd stopped, and continued; bgpd killed, and started again. Output: an ospfd that is stopped keeps nothing
+/// back in the kernel, and draws its conclusions afterwards; without bgpd no VNI is announced anew.
+#[test]
+fn daemons_that_stop_and_start() {
+    namespace::run("routes::daemons_that_stop_and_start", PROGRAMS, || {
+        start(3, "ospfd");
+        let mut frr = frr(3);
+        frr.withdraw_all().unwrap();
+        applied(&mut frr, &[claim(1), claim(2)]);
+        upstream_has(&[1, 2]);
+        signal("ospfd", "STOP");
+        assert_eq!(frr.health().ospfd, None);
+        applied(&mut frr, &[release(1), claim(3)]);
+        kernel_has(&[2, 3]);
+        frr.withdraw_all().unwrap();
+        kernel_has(&[]);
+        signal("ospfd", "CONT");
+        assert!(frr.health().is_up());
+        frr.withdraw_all().unwrap();
+        assert!(frr.lacks(FrrDaemons::ALL).is_none());
+        applied(&mut frr, &[claim(2), claim(3)]);
+        upstream_has(&[2, 3]);
+
+        signal("bgpd", "KILL");
+        let failures = frr.apply(&[release(2), claim(1)], &|| true);
+        let failed: Vec<u32> = failures.iter().map(|it| it.vni.get()).collect();
+        assert_eq!(failed, [2, 1], "{failures:?}");
+        kernel_has(&[3]);
+        upstream_has(&[3]);
+        router::start_daemon("bgpd");
+        applied(&mut frr, &[release(2), claim(1), claim(3)]);
+        upstream_has(&[1, 3]);
+        eventually("EVPN of both", || {
+            router::advertised() == BTreeSet::from([1, 3])
+        });
+    });
+}
+
+/// Input: a VNI that bgpd's filter cannot let out, as another has its route target. Output: no traffic without its
+/// EVPN routes.
+#[test]
+fn a_vni_that_bgpd_refuses_is_not_announced() {
+    let test = "routes::a_vni_that_bgpd_refuses_is_not_announced";
+    namespace::run(test, PROGRAMS, || {
+        start(3, "ospfd");
+        configure(
+            "bgpd",
+            "router bgp 65000\naddress-family l2vpn evpn\nvni 2\nroute-target export 65000:1003\nexit-vni\n\
+             vni 3\nroute-target export 65000:1003\nexit-vni\n",
+        );
+        let mut frr = frr(3);
+        frr.withdraw_all().unwrap();
+        for _ in 0..2 {
+            let failures = frr.apply(&[claim(1), claim(2)], &|| true);
+            assert!(
+                matches!(&failures[..], [f] if f.vni == vni(2) && matches!(f.error, Error::Refused { .. })),
+                "{failures:?}"
+            );
+            kernel_has(&[1]);
+        }
+        upstream_has(&[1]);
+    });
+}
+
+/// Input: bridges that are the host's own, deleted, or have another name now. Output: the first are not announced, and
+/// of the others nothing stays announced.
+#[test]
+fn bridges_that_are_no_vnis_or_none_any_more() {
+    let test = "routes::bridges_that_are_no_vnis_or_none_any_more";
+    namespace::run(test, PROGRAMS, || {
+        start(5, "ospfd");
+        sh("ip link set vxlan3 nomaster");
+        configure(
+            "ospfd",
+            "router ospf\nnetwork 10.16.3.0/24 area 0\ninterface br3\nip ospf cost 7\n",
+        );
+        let mut frr = frr(5);
+        frr.withdraw_all().unwrap();
+        let failures = frr.apply(&[claim(3)], &|| true);
+        assert!(
+            matches!(&failures[..], [f] if matches!(f.error, Error::Foreign { .. })),
+            "{failures:?}"
+        );
+        frr.drifted(&|| true).unwrap();
+        let config = running_config("ospfd");
+        assert!(
+            config.contains("interface br3\n ip ospf cost 7\n"),
+            "{config}"
+        );
+        kernel_has(&[]);
+
+        applied(&mut frr, &[claim(1), claim(2), claim(4), claim(5)]);
+        upstream_has(&[1, 2, 4, 5]);
+        sh("ip link del br2");
+        applied(&mut frr, &[release(2)]);
+        upstream_has(&[1, 4, 5]);
+        sh("ip link set br4 name lan4");
+        applied(&mut frr, &[release(4)]);
+        kernel_has(&[1, 5]);
+        // Another process has only the name to go by.
+        sh("ip link set br5 name lan5");
+        let mut next = self::frr(5);
+        next.withdraw(FrrDaemons::ALL, &BTreeSet::from([vni(1)]), &|| true)
+            .unwrap();
+        kernel_has(&[1]);
+        upstream_has(&[1]);
+    });
+}
+
+/// Input: a zebra that is held up, with a small socket, while routes are made, so that it loses some; then the same
+/// while they are deleted. Output: the next audits have it told of them (one may be too much for so small a socket).
+#[test]
+fn routes_that_zebra_missed_are_told_again() {
+    let test = "routes::routes_that_zebra_missed_are_told_again";
+    namespace::run(test, PROGRAMS, || {
+        const VNIS: u32 = 60;
+        start(VNIS, "ospfd");
+        signal("ospfd", "KILL");
+        signal("zebra", "KILL");
+        sh("rm -f /run/frr/ospfd.pid; /usr/lib/frr/zebra -d -A 127.0.0.1 -s 20000");
+        router::start_daemon("ospfd");
+        eventually("zebra is back", || {
+            try_sh("vtysh -d zebra -c 'show interface brief' | grep 10.16.1.1").0
+        });
+        let mut frr = frr(VNIS);
+        eventually("FRR can be used", || {
+            frr.withdraw_all().is_ok() && frr.lacks(FrrDaemons::ALL).is_none()
+        });
+        let vnis: Vec<u32> = (1..=VNIS).collect();
+        let claims: Vec<RouteChange> = vnis.iter().map(|it| claim(*it)).collect();
+        signal("zebra", "STOP");
+        frr.apply(&claims, &|| true);
+        signal("zebra", "CONT");
+        let known = || {
+            sh("vtysh -d zebra -c 'show ip route kernel'")
+                .matches("/25 ")
+                .count()
+        };
+        eventually("zebra has heard all that it will", || {
+            sh("ip address replace 192.0.2.7/32 dev lo");
+            try_sh("vtysh -d zebra -c 'show interface brief' | grep 192.0.2.7").0
+        });
+        assert_eq!(announced(), halves(&vnis));
+        assert!(
+            known() < 2 * VNIS as usize,
+            "zebra lost nothing: the test shows nothing"
+        );
+        let after_audits = |frr: &mut Frr, what: &str, expected: usize| {
+            eventually(what, || {
+                frr.drifted(&|| true).unwrap();
+                known() == expected
+            });
+        };
+        after_audits(&mut frr, "zebra has all", 2 * VNIS as usize);
+        applied(&mut frr, &claims);
+        upstream_has(&vnis);
+        // And the other way round.
+        signal("zebra", "STOP");
+        let releases: Vec<RouteChange> = vnis.iter().map(|it| release(*it)).collect();
+        frr.apply(&releases, &|| true);
+        kernel_has(&[]);
+        signal("zebra", "CONT");
+        after_audits(&mut frr, "zebra has none", 0);
+        upstream_has(&[]);
+    });
+}
+
+/// Input: a range in which a bridge appears that ospfd announces by a `network` line. Output: it costs as much as OSPF
+/// can say, as soon as its VNI is released; a bridge that ospfd does not announce gets no cost.
+#[test]
+fn a_new_bridge_that_ospfd_announces_draws_no_traffic() {
+    let test = "routes::a_new_bridge_that_ospfd_announces_draws_no_traffic";
+    namespace::run(test, PROGRAMS, || {
+        start_with(
+            1,
+            "ospfd",
+            "router ospf\n network 10.16.7.0/24 area 0.0.0.0\n",
+        );
+        let mut frr = frr(5000);
+        frr.withdraw_all().unwrap();
+        for i in [7, 8] {
+            sh(&format!(
+                "ip link add br{i} type bridge; ip link add vxlan{i} type vxlan id {i} local 10.0.0.1 dstport 4789
+                 ip link set vxlan{i} master br{i}; ip address add 10.16.{i}.1/24 dev br{i}
+                 ip link set br{i} up; ip link set vxlan{i} up"
+            ));
+        }
+        applied(&mut frr, &[release(7), release(8)]);
+        eventually("ospfd announces it as far away", || {
+            router::cost(7) == Some(65535)
+        });
+        let config = running_config("ospfd");
+        assert!(!config.contains("interface br8"), "{config}");
+    });
+}
+
+/// Input: an ospf6d that runs on a bridge. Output: its cost says who owns the VNI, as with `--announce costs`.
+#[test]
+fn ipv6_is_announced_by_costs() {
+    namespace::run("routes::ipv6_is_announced_by_costs", PROGRAMS, || {
+        start(2, "ospfd");
+        let lines =
+            "interface br1\n ipv6 ospf6 area 0.0.0.0\nrouter ospf6\n ospf6 router-id 10.0.0.1\n";
+        sh(&format!("printf '{lines}' >>/etc/frr/frr.conf"));
+        router::start_daemon("ospf6d");
+        eventually("ospf6d has its configuration", || {
+            running_config("ospf6d").contains("ipv6 ospf6 area")
+        });
+        let cost = || {
+            let text = running_config("ospf6d");
+            let costs = wmgwd::host::frr::config::parse_ospf6(&text);
+            assert_eq!(costs.len(), 1, "{text}");
+            costs[&vni(1)].0
+        };
+        let mut frr = frr(2);
+        frr.withdraw_all().unwrap();
+        assert_eq!(cost(), 65535);
+        applied(&mut frr, &[claim(1), claim(2)]);
+        assert_eq!(cost(), 100);
+        assert!(!frr.is_suspect());
+        configure("ospf6d", "interface br1\nipv6 ospf6 cost 7\n");
+        assert_eq!(frr.drifted(&|| true).unwrap(), [vni(1)]);
+        applied(&mut frr, &[claim(1)]);
+        assert_eq!(cost(), 100);
+        kernel_has(&[1, 2]);
+        applied(&mut frr, &[release(1)]);
+        assert_eq!(cost(), 65535);
+        kernel_has(&[2]);
     });
 }
 

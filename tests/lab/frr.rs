@@ -198,18 +198,29 @@ fn addresses_that_zebra_missed_are_told_again() {
     assert_eq!(known(), VNIS as usize);
 }
 
-/// Input: the owner's daemon is killed and started under another name at once, while its guard runs, and in a second
-/// round while its guard is stopped and goes on later. Output: the guards of the runs before are gone, and what the
-/// new run shows stays.
 #[test]
 fn a_run_under_another_name_keeps_its_routes() {
     let test = "a_run_under_another_name_keeps_its_routes";
-    let Some(lab) = Lab::up(test, 1, 4, "example") else {
-        return;
-    };
+    if let Some(lab) = Lab::up(test, 1, 4, "example") {
+        under_another_name(&lab, &FAST);
+    }
+}
+
+#[test]
+fn a_run_under_another_name_keeps_its_kernel_routes() {
+    let test = "a_run_under_another_name_keeps_its_kernel_routes";
+    if let Some(lab) = Lab::with(test, 4, &["--gateways", "1", "--upstream", "ospf"]) {
+        under_another_name(&lab, &[&FAST[..], &["--announce", "routes"]].concat());
+    }
+}
+
+/// Input: the owner's daemon is killed and started under another name at once, while its guard runs, and in a second
+/// round while its guard is stopped and goes on later. Output: the guards of the runs before are gone, and what the
+/// new run shows stays.
+fn under_another_name(lab: &Lab, options: &[&str]) {
     let shell = |command: &str| lab.ask("gw1", &["sh", "-c", command]);
     let guards = || shell("pgrep -x wmgwd-guard");
-    let mut daemon = lab.start("gw1", &FAST);
+    let mut daemon = lab.start("gw1", options);
     lab.settled(&["gw1"]);
     let shown = vec!["gw1".to_owned(); 4];
     lab.shows(&shown);
@@ -220,7 +231,7 @@ fn a_run_under_another_name_keeps_its_routes() {
             // After its parent's end: the kernel continues a stopped process when its parent has ended.
             shell("kill -STOP $(pgrep -x wmgwd-guard)");
         }
-        daemon = lab.start_as("gw1", name, 4, &FAST);
+        daemon = lab.start_as("gw1", name, 4, options);
         assert!(lab.settled(&[name]).iter().all(|owner| owner == name));
         lab.shows(&shown);
         // One of them may be gone.
@@ -230,11 +241,12 @@ fn a_run_under_another_name_keeps_its_routes() {
         ));
         for _ in 0..LOOKS {
             sleep(MOMENT);
-            let advertised = lab.advertised();
-            assert!(
-                (1..=4).all(|vni| advertised.get(&vni) == Some(&vec!["gw1".to_owned()])),
-                "{advertised:?}"
-            );
+            for seen in [lab.advertised(), lab.routed()] {
+                assert!(
+                    (1..=4).all(|vni| seen.get(&vni) == Some(&vec!["gw1".to_owned()])),
+                    "{seen:?}"
+                );
+            }
         }
         lab.shows(&shown);
         assert_eq!(guards().lines().count(), 1, "the guard of {name} alone");

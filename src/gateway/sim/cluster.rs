@@ -131,6 +131,9 @@ pub struct Cluster {
     pub backup: Option<ModelEtcd>,
     pub nodes: Vec<Node>,
     pub settings: Settings,
+    /// Whether the node with this index, if it is no Go node, is one with `--announce routes`.
+    pub has_routes: fn(u64, usize) -> bool,
+    seed: u64,
     pub checker: Checker,
     queue: BinaryHeap<Entry>,
     seq: u64,
@@ -166,6 +169,8 @@ impl Cluster {
             nodes: Vec::new(),
             checker: Checker::new(settings.vnis),
             settings,
+            has_routes: |_, _| false,
+            seed,
             queue: BinaryHeap::new(),
             seq: 0,
             expiry: None,
@@ -231,7 +236,9 @@ impl Cluster {
             fit_hold: self.settings.fit_hold,
         };
         let index = self.nodes.len();
-        self.nodes.push(Node::new(config, go, self.settings.vnis));
+        let mut node = Node::new(config, go, self.settings.vnis);
+        node.host.has_routes = !go && (self.has_routes)(self.seed, index);
+        self.nodes.push(node);
         self.boot(index);
         index
     }

@@ -79,7 +79,7 @@ impl Cluster {
                 node.clock = None;
                 for bridge in node.host.bridges_mut() {
                     (bridge.arp, bridge.fresh, bridge.evpn) = (true, true, false);
-                    bridge.cost = None;
+                    (bridge.cost, bridge.route) = (None, false);
                 }
             }
             Fault::Start(n) => {
@@ -147,8 +147,13 @@ impl Cluster {
                 bridge.evpn = if runs { shows } else { bridge.evpn };
             }
             Fault::ForeignCost(n, vni, cost) => {
-                let bridge = self.nodes[n].host.bridge_mut(vni);
-                bridge.cost = bridge.cost.and(Some(cost));
+                self.nodes[n].host.spoil_upstream(vni, cost);
+                // A route that is deleted is noticed at once; here, of every other VNI, by the audit alone.
+                if self.nodes[n].host.has_routes && vni.get().is_multiple_of(2) {
+                    let inc = self.nodes[n].inc;
+                    let event = Box::new(Event::UpstreamLost(vec![vni]));
+                    self.after(ms(50), Ev::Inbox { n, inc, event });
+                }
             }
             Fault::ForeignArp(n, vni, answers) => {
                 let bridge = self.nodes[n].host.bridge_mut(vni);
@@ -165,9 +170,7 @@ impl Cluster {
                 self.tell_signs(n);
             }
             Fault::RemoveBridge(n, vni) => {
-                self.nodes[n].host.lacked = true;
-                let bridge = self.nodes[n].host.bridge_mut(vni);
-                (bridge.present, bridge.arp, bridge.fresh) = (false, false, false);
+                self.nodes[n].host.remove(vni);
                 self.tell_links(n, vni);
             }
             Fault::AddBridge(n, vni) => {
@@ -323,9 +326,9 @@ impl Cluster {
             return;
         }
         self.excuse(vni);
-        let bridge = self.nodes[n].host.bridge_mut(vni);
-        bridge.evpn = false;
-        bridge.cost = bridge.cost.and(Some(UNSET));
+        let host = &mut self.nodes[n].host;
+        host.bridge_mut(vni).evpn = false;
+        host.spoil_upstream(vni, UNSET);
         let inc = self.nodes[n].inc;
         let event = Box::new(Event::Drifted(vec![vni]));
         self.after(ms(0), Ev::Inbox { n, inc, event });

@@ -17,8 +17,10 @@ pub struct Bridge {
     /// The bridge came up with the kernel's own setting, which no run of wmgwd was able to change before.
     pub fresh: bool,
     pub evpn: bool,
-    /// `None` while ospfd is not running.
+    /// `None` while ospfd is not running. Of a kernel route: 100 or 65535.
     pub cost: Option<u16>,
+    /// The kernel has the routes that announce the VNI.
+    pub route: bool,
     pub refuses_arp: bool,
     pub refuses_routes: bool,
     /// What the daemon told it last of ARP, if anything.
@@ -27,6 +29,15 @@ pub struct Bridge {
     pub listed: bool,
     /// What FRR last took.
     given: (Option<bool>, Option<u16>),
+}
+
+impl Bridge {
+    /// Whether the kernel has its routes, which ospfd tells the network of if it runs.
+    fn set_route(&mut self, is_there: bool, ospfd: Option<u64>) {
+        self.route = is_there;
+        let seen = if is_there { Cost::OWNER } else { Cost::OTHERS };
+        self.cost = ospfd.map(|_| seen.0);
+    }
 }
 
 /// What the daemon found of the ARP of one bridge.
@@ -43,6 +54,8 @@ pub enum Audited {
 #[derive(Clone, Debug)]
 pub struct ModelHost {
     bridges: Vec<Bridge>,
+    /// VNIs are announced by kernel routes, which outlive FRR's daemons.
+    pub has_routes: bool,
     pub frr: Health,
     next_process: u64,
     /// FRR runs, but takes nothing.
@@ -72,6 +85,7 @@ impl ModelHost {
             fresh: true,
             evpn: true,
             cost: Some(UNSET),
+            route: false,
             refuses_arp: false,
             refuses_routes: false,
             told: None,
@@ -80,6 +94,7 @@ impl ModelHost {
         };
         ModelHost {
             bridges: vec![bridge; vnis as usize],
+            has_routes: false,
             frr: Health {
                 bgpd: Some(1),
                 ospfd: Some(2),
@@ -185,6 +200,26 @@ impl ModelHost {
         }
     }
 
+    /// Something on this host takes away what announces the VNI upstream, or makes another cost of it.
+    pub fn spoil_upstream(&mut self, vni: Vni, cost: u16) {
+        let (has_routes, ospfd) = (self.has_routes, self.frr.ospfd);
+        let bridge = self.bridge_mut(vni);
+        match has_routes {
+            true => bridge.set_route(false, ospfd),
+            false => bridge.cost = bridge.cost.and(Some(cost)),
+        }
+    }
+
+    /// The bridge is deleted, with the routes through it.
+    pub fn remove(&mut self, vni: Vni) {
+        self.lacked = true;
+        let bridge = self.bridge_mut(vni);
+        (bridge.present, bridge.arp, bridge.fresh) = (false, false, false);
+        if self.has_routes {
+            self.spoil_upstream(vni, UNSET);
+        }
+    }
+
     /// What the guard does then.
     pub fn withdraw_routes(&mut self) {
         self.reset(FrrDaemons::ALL, &BTreeSet::new());
@@ -200,6 +235,7 @@ impl ModelHost {
             bgpd: taken.bgpd && !self.unconfigured,
             ..taken
         };
+        let (has_routes, ospfd) = (self.has_routes, self.frr.ospfd);
         for (vni, bridge) in (1..).zip(self.bridges_mut()) {
             if keep.iter().any(|kept| kept.get() == vni) {
                 continue;
@@ -208,7 +244,11 @@ impl ModelHost {
                 bridge.evpn = false;
                 bridge.given.0 = Some(false);
             }
-            if taken.ospfd {
+            // The kernel does as it is told, whatever FRR does.
+            if has_routes && parts.ospfd {
+                bridge.set_route(false, ospfd);
+                bridge.given.1 = Some(Cost::OTHERS.0);
+            } else if taken.ospfd {
                 bridge.cost = Some(Cost::OTHERS.0);
                 bridge.given.1 = bridge.cost;
             }
@@ -218,7 +258,7 @@ impl ModelHost {
 
     /// One VNI of a batch. Returns whether FRR took it wholly.
     pub fn change(&mut self, change: RouteChange, half: bool) -> bool {
-        let (health, refuses_all) = (self.frr, self.refuses_all);
+        let (health, refuses_all, has_routes) = (self.frr, self.refuses_all, self.has_routes);
         let lacks_bgp = self.unconfigured && change.evpn == Some(true);
         let bridge = self.bridge_mut(change.vni);
         let refused = bridge.refuses_routes || refuses_all;
@@ -236,7 +276,14 @@ impl ModelHost {
             }
         }
         if let Some(Cost(cost)) = change.cost.filter(|_| !refused) {
+            let attracts = cost < Cost::OTHERS.0;
             match health.ospfd {
+                // The kernel has no route through an interface that is not there.
+                _ if has_routes && attracts && !bridge.present => taken = false,
+                ospfd if has_routes => {
+                    bridge.set_route(attracts, ospfd);
+                    bridge.given.1 = Some(cost);
+                }
                 Some(_) => {
                     bridge.cost = Some(cost);
                     bridge.given.1 = Some(cost);
@@ -252,7 +299,11 @@ impl ModelHost {
         let differs = |bridge: &&Bridge| {
             let evpn = self.frr.bgpd.and(bridge.given.0);
             let cost = self.frr.ospfd.and(bridge.given.1);
-            evpn.is_some_and(|evpn| evpn != bridge.evpn) || cost.is_some() && cost != bridge.cost
+            let is_other = match self.has_routes {
+                true => (bridge.given.1).is_some_and(|it| (it < Cost::OTHERS.0) != bridge.route),
+                false => cost.is_some() && cost != bridge.cost,
+            };
+            evpn.is_some_and(|evpn| evpn != bridge.evpn) || is_other
         };
         let vnis = (1..).filter_map(Vni::new).zip(&self.bridges);
         vnis.filter(|(_, bridge)| differs(bridge))
@@ -282,9 +333,14 @@ impl ModelHost {
         self.next_process += 2;
         self.frr.bgpd.get_or_insert(next);
         if self.frr.ospfd.is_none() {
-            self.frr.ospfd = Some(next + 1);
+            let ospfd = Some(next + 1);
+            self.frr.ospfd = ospfd;
+            let has_routes = self.has_routes;
             for bridge in self.bridges_mut() {
-                bridge.cost = Some(UNSET);
+                match has_routes {
+                    true => bridge.set_route(bridge.route, ospfd),
+                    false => bridge.cost = Some(UNSET),
+                }
             }
         }
     }

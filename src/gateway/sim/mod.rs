@@ -49,6 +49,14 @@ fn tell(seed: u64, traced: bool) -> Cluster {
     };
     let settings = faults::random_settings(&mut rng, story);
     let mut cluster = Cluster::new(seed, settings);
+    if story != Story::Upgrade {
+        // Every other cluster has some, every fourth only such.
+        cluster.has_routes = |seed, n| match seed % 4 {
+            0 => true,
+            1 => n % 2 == 0,
+            _ => false,
+        };
+    }
     cluster.trace = traced.then(Vec::new);
     if traced {
         cluster.write_note(format!("seed {seed} {story:?} {:?}", cluster.settings));

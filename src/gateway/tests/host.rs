@@ -61,6 +61,21 @@ fn what_drifted_is_told_again() {
     assert_eq!(bench.next(), [Effect::ChangeRoutes(vec![change])]);
 }
 
+/// Input: something on this host deleted a route that announces a VNI that is served here. Output: announced once more;
+/// EVPN is left alone.
+#[test]
+fn what_is_lost_upstream_is_told_again() {
+    let mut bench = Bench::ready(2);
+    bench.own_all();
+    bench.observe(Event::UpstreamLost(vec![vni(2)]));
+    let change = RouteChange {
+        vni: vni(2),
+        evpn: None,
+        cost: Some(Cost::OWNER),
+    };
+    assert_eq!(bench.next(), [Effect::ChangeRoutes(vec![change])]);
+}
+
 /// Input: the kernel refuses to silence a bridge. Output: tried again and again, but not in a busy loop.
 #[test]
 fn a_bridge_that_cannot_be_silenced_is_no_busy_loop() {

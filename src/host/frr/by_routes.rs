@@ -1,14 +1,14 @@
 //! The part of [`Frr`] for `--announce routes`: the kernel's routes in the place of ospfd's costs.
 
-use super::redistribution::redistributes_kernel;
+use super::redistribution::{parse_enabled, redistributes_kernel};
 use super::run::Daemon;
 use super::script::{LIST, ROUTE_MAP};
-use super::{Frr, GLANCE, Wanted, first_error, health};
+use super::{Frr, GLANCE, Wanted, all_failed, first_error, health};
 use crate::host::{Announce, Cost, Error, Health, RouteFailure};
 use crate::model::frr::EvpnFilter;
 use crate::model::types::Vni;
 use log::warn;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 impl Frr {
     /// Deletes the routes of all VNIs but `keep`; with `--announce costs` those that an earlier run left.
@@ -47,8 +47,10 @@ impl Frr {
 
     fn repel_enabled(&mut self, config: &str, permit: &dyn Fn() -> bool) -> Result<(), Error> {
         const SHOW: &str = "show ip ospf interface json";
-        let configured = super::config::parse_ospf(config).into_iter();
-        let configured = configured.map(|(vni, cost)| (vni, u64::from(cost.0)));
+        self.enabled = parse_enabled(config);
+        self.costs.know(super::config::parse_ospf(config));
+        let configured = self.costs.taken().iter();
+        let configured = configured.map(|(vni, cost)| (*vni, u64::from(cost.0)));
         let text = self.vtysh.show(Daemon::Ospfd, SHOW)?;
         let enabled = super::inspection::parse_interfaces(&text).into_iter();
         let enabled =
@@ -61,13 +63,35 @@ impl Frr {
         if cheap.is_empty() {
             return Ok(());
         }
-        let foreign = self.bridges.foreign(self.range);
-        for vni in foreign.unwrap_or_default() {
+        for vni in self.foreign() {
             cheap.remove(&vni);
         }
-        self.costs.know(BTreeMap::new());
         let costs: Vec<(Vni, Cost)> = cheap.into_iter().map(|vni| (vni, Cost::OTHERS)).collect();
-        first_error(self.costs.set(&self.vtysh, self.batch, &costs, Some(permit)))
+        first_error(
+            self.costs
+                .set(&self.vtysh, self.batch, &costs, Some(permit)),
+        )
+    }
+
+    /// Makes a bridge that is new to an ospfd that announces it as expensive as OSPF can say. One that ospfd has a cost
+    /// for is left to [`Frr::look_upstream`].
+    fn repel_new(&mut self, vnis: &[Vni]) -> Vec<RouteFailure> {
+        let is_new = |vni: &&Vni| !self.costs.taken().contains_key(vni);
+        let new: Vec<Vni> = vnis.iter().filter(is_new).copied().collect();
+        if new.is_empty() || self.enabled.is_empty() {
+            return Vec::new();
+        }
+        let subnets = match self.routes.subnets(&new) {
+            Ok(subnets) => subnets,
+            Err(error) => return all_failed(new, &error),
+        };
+        let announced = subnets.into_iter();
+        let announced: BTreeSet<Vni> = announced
+            .filter(|(vni, subnet)| self.enabled.has(*vni, *subnet))
+            .map(|(vni, _)| vni)
+            .collect();
+        let costs: Vec<(Vni, Cost)> = announced.into_iter().map(|it| (it, Cost::OTHERS)).collect();
+        self.costs.set(&self.vtysh, self.batch, &costs, None)
     }
 
     /// What keeps routes from being announced.
@@ -95,13 +119,14 @@ impl Frr {
         let bgpd = health::look(&self.run_dirs).bgpd;
         let repel: Vec<Vni> = wanted.repel.iter().map(|&(vni, _)| vni).collect();
         let mut failures = self.routes.withdraw(&repel);
-        // IPv6 goes by ospf6d's costs.
-        let (vtysh, batch) = (&self.vtysh, self.batch);
-        failures.extend(self.ospf6.set(vtysh, batch, &wanted.repel, None));
         failures.extend(
             self.filter
                 .release(&self.vtysh, bgpd, self.batch, &wanted.hide),
         );
+        failures.extend(self.repel_new(&repel));
+        // IPv6 goes by ospf6d's costs.
+        let (vtysh, batch) = (&self.vtysh, self.batch);
+        failures.extend(self.ospf6.set(vtysh, batch, &wanted.repel, None));
         let attract: Vec<Vni> = wanted.attract.iter().map(|&(vni, _)| vni).collect();
         // A bgpd that refuses does so at each try: routes would come and go with it.
         let waits = self.bgpd_refused || bgpd.is_none();

@@ -253,8 +253,7 @@ impl Lists {
         let matching = entries.find(|entry| {
             let (least, most) = entry.lengths;
             let is_long = (least..=most).contains(&prefix.length());
-            let cut = Prefix::new(prefix.address(), entry.within.length());
-            is_long && cut == Some(entry.within)
+            is_long && entry.within.contains(prefix)
         });
         matching.is_some_and(|entry| entry.permits)
     }

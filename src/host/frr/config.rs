@@ -124,7 +124,7 @@ pub fn parse_ospf6_bridges(text: &str) -> BTreeSet<Vni> {
 }
 
 /// The lines that a running configuration has about each bridge, in words.
-fn of_bridges(text: &str) -> impl Iterator<Item = (Vni, Vec<&str>)> {
+pub(super) fn of_bridges(text: &str) -> impl Iterator<Item = (Vni, Vec<&str>)> {
     let mut open: Option<Vni> = None;
     text.lines().filter_map(move |line| {
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -46,7 +46,7 @@ use health::VtyConns;
 use ospf6::Ospf6;
 pub(super) use push::again;
 use push::failure;
-use redistribution::ZebraCheck;
+use redistribution::{Enabled, ZebraCheck};
 use run::{Daemon, Vtysh};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
@@ -136,6 +136,8 @@ pub struct Frr {
     zebra: ZebraCheck,
     /// With `--announce routes`: an FRR daemon carries the kernel's routes upstream; `None` before the first look.
     carried: Option<bool>,
+    /// With `--announce routes`: the bridges that ospfd announces all the same.
+    enabled: Enabled,
     /// bgpd refused claims the last time: routes wait until it has taken them.
     bgpd_refused: bool,
 }
@@ -162,8 +164,18 @@ impl Frr {
             bridges: config.bridges,
             zebra: ZebraCheck::default(),
             carried: None,
+            enabled: Enabled::default(),
             bgpd_refused: false,
         }
+    }
+
+    /// The VNIs whose bridge's name an interface of the host's own has.
+    fn foreign(&self) -> BTreeSet<Vni> {
+        // If it fails, what was known is used.
+        if !self.bridges.is_followed() {
+            let _ = self.bridges.reload();
+        }
+        self.bridges.foreign(self.range).unwrap_or_default()
     }
 
     /// Sets costs in ospfd and ospf6d.
@@ -268,8 +280,8 @@ impl Router for Frr {
         };
         let ospf6 = match parts.ospfd {
             true => {
+                let foreign = self.foreign();
                 let frr = (&self.vtysh, &self.run_dirs[..], self.batch);
-                let foreign = self.bridges.foreign(self.range).unwrap_or_default();
                 self.ospf6.withdraw(frr, keep, &foreign, permit)
             }
             false => Ok(()),
@@ -386,10 +398,8 @@ impl Router for Frr {
             Announce::Costs => self.compare_costs(),
             Announce::Routes => self.compare_routes(permit),
         };
-        let foreign = self.bridges.foreign(self.range).unwrap_or_default();
-        let ospf6 = self
-            .ospf6
-            .drifted(&self.vtysh, &self.run_dirs, &foreign);
+        let foreign = self.foreign();
+        let ospf6 = self.ospf6.drifted(&self.vtysh, &self.run_dirs, &foreign);
         let mut drifted = BTreeSet::new();
         let upstream = upstream.map(|found| drifted.extend(found));
         let ospf6 = ospf6.map(|found| drifted.extend(found));

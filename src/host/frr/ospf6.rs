@@ -112,6 +112,9 @@ impl Ospf6 {
         let wanted = |vni| self.wanted.get(vni).unwrap_or(&Cost::OTHERS);
         let vnis = self.bridges.iter();
         let vnis = vnis.filter(|vni| self.range.contains(**vni) && !foreign.contains(vni));
-        Ok(vnis.filter(|vni| found.get(vni) != Some(wanted(vni))).copied().collect())
+        Ok(vnis
+            .filter(|vni| found.get(vni) != Some(wanted(vni)))
+            .copied()
+            .collect())
     }
 }

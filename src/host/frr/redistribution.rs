@@ -1,10 +1,12 @@
 //! `--announce routes`: what of FRR it depends on. ospfd or bgpd must redistribute the kernel's routes, zebra must have
 //! heard of each, and a bridge that ospfd announces all the same must be as expensive as one of `--announce costs`.
 
+use super::config::of_bridges;
 use super::inspection::json;
 use super::run::{Daemon, Vtysh};
 use crate::host::Error;
 use crate::host::routes::{Prefix, Routes};
+use crate::model::types::Vni;
 use log::info;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +31,47 @@ pub fn redistributes_kernel(config: &str) -> bool {
         }
     }
     false
+}
+
+/// The bridges that ospfd announces by itself, also those that are yet to come.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Enabled {
+    networks: Vec<Prefix>,
+    bridges: BTreeSet<Vni>,
+}
+
+impl Enabled {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && self.bridges.is_empty()
+    }
+
+    /// Whether the bridge of `vni`, which has the prefix `subnet`, is one of them.
+    pub fn has(&self, vni: Vni, subnet: Prefix) -> bool {
+        self.bridges.contains(&vni) || self.networks.iter().any(|it| it.contains(subnet))
+    }
+}
+
+/// Reads from ospfd's running configuration what it announces: `network` of `router ospf`, and `ip ospf area` of bridges.
+pub fn parse_enabled(config: &str) -> Enabled {
+    let mut is_router = false;
+    let mut networks = Vec::new();
+    for line in config.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if !line.starts_with(' ') {
+            is_router =
+                matches!(words[..], ["router", "ospf", ref rest @ ..] if !rest.contains(&"vrf"));
+        } else if let ["network", prefix, ..] = words[..]
+            && is_router
+        {
+            networks.extend(parse_prefix(prefix));
+        }
+    }
+    let is_in_area =
+        |words: &[&str]| matches!(words, ["ip", "ospf", rest @ ..] if rest.contains(&"area"));
+    let bridges = of_bridges(config).filter(|(_, words)| is_in_area(words));
+    let bridges = bridges.map(|(vni, _)| vni).collect();
+    Enabled { networks, bridges }
 }
 
 /// Reads `show ip route kernel json`: the prefixes, and the interfaces that they lead through.
@@ -146,6 +189,20 @@ mod tests {
         assert!(!redistributes_kernel(
             "route-map own permit 10\n redistribute kernel\n"
         ));
+    }
+
+    /// A running configuration as FRR 8.4.4 prints it, shortened.
+    #[test]
+    fn what_ospfd_announces_is_read() {
+        let config = "interface br7\n ip ospf area 0.0.0.0\nexit\n!\ninterface br8\n ip ospf cost 65535\nexit\n!\n\
+                      interface up\n ip ospf area 0.0.0.0\nexit\n!\nrouter ospf\n network 10.64.0.0/10 area 0.0.0.0\nexit\n\
+                      router ospf vrf und\n network 10.0.0.0/8 area 0.0.0.0\nexit\n";
+        let enabled = parse_enabled(config);
+        let (seven, eight) = (Vni::new(7).unwrap(), Vni::new(8).unwrap());
+        let has = |vni, subnet| enabled.has(vni, parse_prefix(subnet).unwrap());
+        assert!(has(seven, "192.0.2.0/24") && !has(eight, "192.0.2.0/24"));
+        assert!(has(eight, "10.64.8.0/24") && !has(eight, "10.9.8.0/24"));
+        assert!(!enabled.is_empty() && parse_enabled("router ospf\nexit\n").is_empty());
     }
 
     /// FRR 8.4.4, shortened.

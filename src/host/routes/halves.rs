@@ -4,9 +4,9 @@
 //! (`rib_choose_best` in FRR's zebra/zebra_rib.c). Its halves are also longer than the prefix that a gateway with OSPF
 //! costs announces for the same VNI, so the gateway with the halves wins.
 
+use core::net::Ipv4Addr;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
 
 /// An IPv4 prefix. The bits behind its length are 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -32,6 +32,11 @@ impl Prefix {
     /// How many bits it fixes.
     pub fn length(self) -> u8 {
         self.length
+    }
+
+    /// Whether all of `other` is in it.
+    pub fn contains(self, other: Prefix) -> bool {
+        self.length <= other.length && Prefix::new(other.address, self.length) == Some(self)
     }
 
     /// Its two halves; `None` of a single address.
@@ -145,6 +150,16 @@ mod tests {
         );
         assert_eq!(halves([10, 0, 0, 3], 32), None);
         assert_eq!(Prefix::new(Ipv4Addr::LOCALHOST, 33), None);
+    }
+
+    #[test]
+    fn a_prefix_contains_longer_ones_and_itself() {
+        let prefix = |address: [u8; 4], length| Prefix::new(address.into(), length).unwrap();
+        let wide = prefix([10, 64, 0, 0], 10);
+        assert!(wide.contains(wide) && wide.contains(prefix([10, 127, 9, 1], 24)));
+        assert!(!wide.contains(prefix([10, 128, 0, 0], 24)));
+        assert!(!prefix([10, 64, 0, 0], 24).contains(wide));
+        assert!(prefix([0; 4], 0).contains(wide));
     }
 
     /// Input: addresses of two bridges; one has two in one subnet, a link-local and a single one. Output: both halves

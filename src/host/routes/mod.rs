@@ -347,6 +347,26 @@ impl Routes {
         Ok(compared)
     }
 
+    /// The prefixes of the bridges of those of `vnis` that have one.
+    ///
+    /// # Errors
+    /// The kernel did not tell.
+    pub fn subnets(&mut self, vnis: &[Vni]) -> Result<Vec<(Vni, Prefix)>, Error> {
+        if !self.bridges.is_followed() {
+            self.bridges
+                .reload()
+                .map_err(|source| Error::Links { source })?;
+        }
+        let by_index: BTreeMap<u32, Vni> = vnis
+            .iter()
+            .filter_map(|vni| Some((self.bridge(*vni).ok()?, *vni)))
+            .collect();
+        let addresses = self.ask(RouteSocket::addresses);
+        let addresses = addresses.map_err(|source| Error::Routes { source })?;
+        let subnet = |it: &Address| Some((*by_index.get(&it.index)?, it.prefix));
+        Ok(addresses.iter().filter_map(subnet).collect())
+    }
+
     /// The routes that are announced.
     pub fn announced(&self) -> BTreeSet<Route> {
         let book = self.book.lock();

@@ -5,8 +5,8 @@
 
 use super::halves::{Address, Prefix, Route};
 use crate::host::netlink::{HEADER, NLMSG_ERROR, attributes, messages, number, refusal};
+use core::net::Ipv4Addr;
 use std::io;
-use std::net::Ipv4Addr;
 
 /// The route protocol that marks wmgwd's routes. Neither Linux's include/uapi/linux/rtnetlink.h nor
 /// FRR's zebra/rt_netlink.h uses the number; zebra would take those of the latter for its own, and not redistribute
