@@ -8,6 +8,7 @@ use crate::cli::{self, Command};
 use crate::etcd::wire;
 use crate::etcd::{KeyValue, OpReply, RangeReply, TxnReply, WatchBatch};
 use crate::guard::protocol::{Greeting, Order, Report};
+use crate::guard::view::View;
 use crate::host::Cost;
 use crate::host::bridges::{Change, LinkTable};
 use crate::host::frr::config::{BgpConfig, Entry, parse_bgp, parse_ospf};
@@ -546,6 +547,10 @@ pub fn guard(bytes: &[u8]) {
         }
         if let Some(greeting) = greeting {
             assert_eq!(Greeting::read(&greeting.line()), Some(greeting));
+        }
+        if let Some(view) = View::read(line) {
+            is_one_line(view.line().trim_end(), usize::MAX);
+            assert_eq!(View::read(&view.line()), Some(view));
         }
     }
 }

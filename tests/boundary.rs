@@ -10,6 +10,7 @@ const PURE: &[&str] = &[
     "model",
     "gateway",
     "guard/protocol",
+    "guard/view",
     "guard/words",
     "daemon/proof",
     "schema",

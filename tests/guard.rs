@@ -10,19 +10,25 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::UdpSocket;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, chown};
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 use wmgwd::guard::address::Address;
 use wmgwd::guard::protocol::{Greeting, Order, Report, VERSION};
 use wmgwd::guard::supervisor::GuardSupervisor;
+use wmgwd::guard::view::View;
+use wmgwd::guard::visit;
 use wmgwd::model::types::{Lease, LeaseId, Time, Vni};
 use wmgwd::sys::clock;
+use wmgwd::witness::datagram::Sealed;
+use wmgwd::witness::siphash::Key;
+use wmgwd::witness::{Epoch, Number, Run, Witness, message};
 
 /// How long before the end of the lease the guard acts.
 const MARGIN: Duration = Duration::from_millis(700);
@@ -108,9 +114,13 @@ struct Guard {
 
 impl Guard {
     fn start(stderr: Stdio) -> Guard {
-        let host = HostDir::on_show();
+        Guard::start_program(common::program::wmgwd(), HostDir::on_show(), stderr)
+    }
+
+    /// Of `program`, which may be of another version or run as another user.
+    fn start_program(mut program: Command, host: HostDir, stderr: Stdio) -> Guard {
         let address = format!("wmgwd-test/guard/{}/{}", std::process::id(), number());
-        let child = common::program::wmgwd()
+        let child = program
             .args(["guard", &address, VERSION])
             .arg(MARGIN.as_millis().to_string())
             .args(["1", &LAST.to_string(), "list", "costs", "mock", "info"])
@@ -134,6 +144,15 @@ impl Guard {
         });
         stream.set_read_timeout(Some(common::DEADLINE)).unwrap();
         stream
+    }
+
+    /// What it tells a process that looks.
+    fn look(&self) -> View {
+        let mut looker = Daemon(BufReader::new(self.knock()));
+        looker.tell(&Order::Look);
+        let line = looker.line();
+        assert_eq!(looker.line(), "", "it is one line, and the end");
+        View::read(&line).unwrap()
     }
 
     fn hello(&self) -> (Daemon, Greeting) {
@@ -324,6 +343,231 @@ fn noise_does_no_harm() {
     guard
         .host
         .falls_silent_between(&[1], lease.valid_until - MARGIN, lease.valid_until);
+}
+
+/// A witness on loopback: one that the guard's peers name.
+struct Acknowledging(UdpSocket);
+
+impl Acknowledging {
+    const LEASE: LeaseId = LeaseId(2);
+    const RUN: Run = Run(3);
+    const LINK: Key = Key([5; 16]);
+
+    fn bind() -> Acknowledging {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(common::DEADLINE)).unwrap();
+        Acknowledging(socket)
+    }
+
+    /// What makes it the only witness of the daemon's lease: nothing has proved that yet.
+    fn orders(&self, lease: Lease, window: Duration) -> [Order; 3] {
+        let witness = Witness {
+            name: "gw 2".parse().unwrap(),
+            lease: Acknowledging::LEASE,
+            run: Acknowledging::RUN,
+        };
+        let begin = message::Order::Begin {
+            lease,
+            key: Key([1; 16]),
+            in_place: Some(Epoch {
+                lease: lease.id,
+                window,
+                number: Number(9),
+                witnesses: vec![witness],
+            }),
+            proved: Time::default(),
+            unanswered: None,
+        };
+        let peer = message::Peer {
+            lease: Acknowledging::LEASE,
+            run: Acknowledging::RUN,
+            link: Acknowledging::LINK,
+            address: self.0.local_addr().unwrap(),
+            trial: false,
+        };
+        [
+            Order::Witness(begin),
+            Order::From("127.0.0.1".parse().unwrap()),
+            Order::Witness(message::Order::Peers(vec![peer])),
+        ]
+    }
+
+    /// Answers the next beat.
+    fn acknowledge(&self) {
+        let mut bytes = [0; 100];
+        let (length, from) = self.0.recv_from(&mut bytes).unwrap();
+        let beat = Sealed::read(&bytes[..length]).unwrap();
+        let beat = beat.open(&Acknowledging::LINK).unwrap();
+        let answer = beat.answer().unwrap().seal(&Acknowledging::LINK);
+        self.0.send_to(&answer, from).unwrap();
+    }
+}
+
+/// Input: a guard whose one witness acknowledges nothing, then its beats, then nothing again. Output: a look tells so each
+/// time, to the nanosecond by the rules: a proof lasts for the window less its margin from when the newest acknowledged
+/// beat was sent. When it is lost the VNIs do not answer ARP, but their routes stay, as the lease holds; and the daemon is
+/// told.
+#[test]
+fn a_look_sees_the_proof_come_and_go() {
+    let window = Duration::from_secs(2);
+    let lasts = window * 7 / 8;
+    let mut guard = Guard::start(Stdio::null());
+    let witness = Acknowledging::bind();
+    let (mut daemon, _) = guard.hello();
+    let lease = Lease {
+        id: LeaseId(7),
+        valid_until: clock::now() + Duration::from_secs(600),
+    };
+    for order in witness.orders(lease, window) {
+        daemon.tell(&order);
+    }
+    let acknowledged = |view: &View| {
+        let all: Vec<_> = view.acknowledgements().collect();
+        assert_eq!(all.len(), 1);
+        assert!(all[0].name.as_str() == "gw 2" && all[0].is_in_place);
+        all[0].ago
+    };
+    let view = eventually("it has heard of its lease", || {
+        let view = guard.look();
+        (view.lease == Some(lease) && !view.epochs.is_empty()).then_some(view)
+    });
+    assert!(view.has_daemon && !view.has_proof());
+    assert_eq!(acknowledged(&view), None);
+
+    let view = eventually("its witness proves it", || {
+        witness.acknowledge();
+        let view = guard.look();
+        view.has_proof().then_some(view)
+    });
+    let age = acknowledged(&view).unwrap();
+    assert_eq!((view.age(), view.left()), (Some(age), lasts - age));
+    let sent = view.now - age;
+
+    daemon.tell(&Order::Serves(through(&[1, 2])));
+    let view = eventually("it loses its proof", || {
+        let view = guard.look();
+        (view.answering == 2 && !view.has_proof()).then_some(view)
+    });
+    let age = acknowledged(&view).unwrap();
+    // The last answer may have been read after the look before.
+    assert!(view.now - age >= sent && age >= lasts);
+    assert_eq!(view.lease, Some(lease));
+    daemon.hears(Report::Silenced);
+    for vni in [1, 2] {
+        assert_eq!(guard.host.shown(vni), [0, 1, 0, 100], "its routes stay");
+    }
+    daemon.tell(&Order::Bye);
+    guard.ends();
+}
+
+/// Input: many processes that look without a pause, beside a daemon that renews its lease, and one that wants to take its
+/// place. Output: the daemon and its beats are heard, the other one is told so, answers have a pause between them, and the
+/// guard spends little time on them.
+#[test]
+fn a_flood_of_looks_is_limited() {
+    const PAUSE: Duration = Duration::from_millis(2);
+    let guard = Guard::start(Stdio::null());
+    let witness = Acknowledging::bind();
+    let (mut daemon, _) = guard.hello();
+    let lease = Lease {
+        id: LeaseId(7),
+        valid_until: clock::now() + Duration::from_secs(60),
+    };
+    for order in witness.orders(lease, Duration::from_secs(2)) {
+        daemon.tell(&order);
+    }
+    /// Also where the test fails: it waits for the others before it ends.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    let begun = clock::now();
+    let answered = thread::scope(|scope| {
+        let looks = || {
+            let mut count = 0;
+            while !stop.load(Ordering::Relaxed) {
+                guard.look();
+                count += 1;
+            }
+            count
+        };
+        let flood: Vec<_> = (0..8).map(|_| scope.spawn(looks)).collect();
+        let stopping = Stop(&stop);
+        guard.does_not_spin("while others look");
+        for _ in 0..5 {
+            witness.acknowledge();
+            let renewed = Report::Heard(daemon.renew(Duration::from_secs(60)).valid_until);
+            while Report::read(&daemon.line()).unwrap() != renewed {}
+        }
+        assert_eq!(guard.hello().1, Greeting::Busy);
+        drop(stopping);
+        let counts = flood.into_iter().map(|it| it.join().unwrap());
+        counts.sum::<u128>()
+    });
+    let most = clock::now().since(begun).as_nanos() / PAUSE.as_nanos() + 1;
+    assert!(answered <= most, "{answered} answers, at most {most}");
+    assert!(answered > 8, "{answered}");
+}
+
+/// Input: a guard of another user; root looks, and says hello. Output: root is told, and is not let in as the daemon.
+#[test]
+fn root_looks_at_the_guard_of_another_user() {
+    const USER: u32 = 54_322;
+    if !nix::unistd::geteuid().is_root() {
+        common::skipped("guard of another user", "needs root to be another user");
+        return;
+    }
+    let host = HostDir::on_show();
+    for path in [host.0.clone(), host.0.join("exposure")] {
+        chown(path, Some(USER), None).unwrap();
+    }
+    let guard = Guard::start_program(common::node::wmgwd_of(USER), host, Stdio::null());
+    drop(guard.knock());
+    let (view, user) = visit::look(&Address::from_argument(&guard.address)).unwrap();
+    assert_eq!((view.has_daemon, user.as_raw()), (false, USER));
+    let mut daemon = Daemon(BufReader::new(guard.knock()));
+    daemon.tell(&Order::Hello);
+    assert_eq!(daemon.0.read_line(&mut String::new()).unwrap_or(0), 0);
+    assert!(!guard.look().has_daemon);
+}
+
+/// Input: a look at the guard of the version before. Output: it is said that this one does not tell; its daemon is not
+/// disturbed.
+#[test]
+fn a_guard_of_the_version_before_does_not_tell() {
+    let program = match common::previous::wmgwd() {
+        Ok(program) => program,
+        Err(why) => return common::skipped("guard of the version before", &why),
+    };
+    let mut guard = Guard::start_program(Command::new(program), HostDir::on_show(), Stdio::null());
+    let (mut daemon, lease) = guard.serving(&[1], Duration::from_secs(60));
+    daemon.hears(Report::Heard(lease.valid_until));
+    let address = Address::from_argument(&guard.address);
+    for _ in 0..2 {
+        let error = visit::look(&address).unwrap_err();
+        assert!(matches!(error, visit::Unseen::DoesNotTell), "{error:?}");
+    }
+    let renewed = daemon.renew(Duration::from_secs(60));
+    daemon.hears(Report::Heard(renewed.valid_until));
+    daemon.tell(&Order::Bye);
+    guard.ends();
+}
+
+/// Input: a guard that is stopped. Output: a look ends, and says that it does not answer.
+#[test]
+fn a_look_does_not_wait_for_a_guard_that_is_stopped() {
+    let guard = Guard::start(Stdio::null());
+    drop(guard.knock());
+    guard.signal(Signal::SIGSTOP);
+    eventually("it is stopped", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", guard.child.id())).unwrap();
+        stat.contains(") T ").then_some(())
+    });
+    let error = visit::look(&Address::from_argument(&guard.address)).unwrap_err();
+    assert!(matches!(error, visit::Unseen::NoAnswer), "{error:?}");
 }
 
 /// A guard with much to say.

@@ -5,9 +5,11 @@ mod common;
 
 use common::etcd::Etcd;
 use common::exposition::{self, ask, get, scrape};
-use common::node::{Node, TTL, VNIS, share};
+use common::node::{Node, TTL, VNIS, share, wmgwd_of};
+use common::program;
 use common::rows::{table, until_settled, until_settled_without};
 use common::{eventually, free_ports};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -479,4 +481,125 @@ fn a_program_that_hangs_or_fails_hinders_nobody() {
     node.term();
     assert_eq!(node.wait_exit().code(), Some(0));
     assert_eq!(node.logged(complaint), 1, "{}", node.log());
+}
+
+/// `wmgwd status` on this host: its exit status, and both outputs.
+fn status(mut command: Command, etcd: &Etcd, options: &[&str]) -> (Option<i32>, String, String) {
+    let endpoint = etcd.endpoint().to_string();
+    let output = command
+        .args(["status", "--etcd", &endpoint])
+        .args(options)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let (said, complained) = (text(output.stdout), text(output.stderr));
+    (output.status.code(), said, complained)
+}
+
+/// The guards on this host, as `wmgwd status --json` has them.
+fn guards(etcd: &Etcd) -> Vec<serde_json::Value> {
+    let (_, said, _) = status(program::wmgwd(), etcd, &["--json"]);
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    report["guards"].as_array().unwrap().clone()
+}
+
+/// Input: status beside two nodes that witness each other; then one daemon is killed, its guard is killed, and etcd is
+/// stopped. Output: the proof of each by its own guard, with the other's acknowledgements; the guard without its daemon;
+/// none; and the proof that is left, although etcd does not answer.
+#[test]
+fn status_on_a_gateway_tells_its_proof() {
+    let etcd = Etcd::start();
+    let mut nodes = [1, 2].map(|i| Node::new(i, etcd.endpoint()).with("--lease-ttl", 60));
+    nodes.iter_mut().for_each(Node::start);
+    let [one, two] = &mut nodes;
+    until_settled(&etcd.client(), &[one, two]);
+    let of = |node: &Node, guards: &[serde_json::Value]| {
+        let is_it = |it: &&serde_json::Value| it["name"] == node.name.as_str();
+        guards.iter().find(is_it).cloned()
+    };
+    let others = [&two.name, &one.name].map(ToString::to_string);
+    eventually("each is proved by the other", || {
+        let guards = guards(&etcd);
+        assert_eq!(guards.len(), 2, "{guards:?}");
+        let is_proved = |(node, other): (&Node, &String)| {
+            let guard = of(node, &guards).unwrap();
+            assert_eq!(guard["version"], env!("CARGO_PKG_VERSION"), "{guard}");
+            assert_eq!(
+                (&guard["unknown"], &guard["user"]),
+                (&json!(null), &json!(null))
+            );
+            let witness = &guard["witnesses"][0];
+            guard["proof"] == true
+                && guard["daemon"] == true
+                && witness["name"] == other.as_str()
+                && witness["acknowledged"] == guard["age"]
+                && guard["age"].is_f64()
+        };
+        let mut pairs = [&*one, &*two].into_iter().zip(&others);
+        pairs.all(is_proved).then_some(())
+    });
+    let (code, said, _) = status(program::wmgwd(), &etcd, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    for name in &others {
+        let line = format!(
+            "guard of {name} on this host ({}): ",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert!(said.contains(&line), "{said}");
+    }
+
+    one.kill9();
+    eventually("its guard is alone", || {
+        let guard = of(one, &guards(&etcd)).unwrap();
+        (guard["daemon"] == false).then_some(())
+    });
+    one.kill_guard();
+    eventually("it has no guard", || {
+        of(one, &guards(&etcd)).is_none().then_some(())
+    });
+
+    etcd.stop();
+    let (code, said, complained) = status(program::wmgwd(), &etcd, &[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.starts_with(&format!("guard of {} on this host", two.name)),
+        "{said}"
+    );
+    assert!(complained.contains("etcd"), "{complained}");
+    let (_, said, _) = status(program::wmgwd(), &etcd, &["--json"]);
+    assert_eq!(said, "");
+    etcd.cont();
+}
+
+/// Input: status beside a node of another user: by root, by that user, and by a third. Output: the proof, with the user
+/// where that is another one; the third user is told who may ask, and the guard does not notice.
+#[test]
+fn status_by_another_user_tells_who_may_ask() {
+    const USER: u32 = 54_323;
+    if !nix::unistd::geteuid().is_root() {
+        common::skipped("status of another user", "needs root to be another user");
+        return;
+    }
+    let etcd = Etcd::start();
+    let mut node = Node::new(1, etcd.endpoint()).with_user(USER);
+    node.start();
+    until_settled(&etcd.client(), &[&node]);
+    let said_by = |command: Command| {
+        let (_, said, complained) = status(command, &etcd, &[]);
+        let line = said.lines().find(|line| line.starts_with("guard of"));
+        line.unwrap_or_else(|| panic!("{said}{complained}"))
+            .to_owned()
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let line = said_by(program::wmgwd());
+    assert!(
+        line.contains(&format!("({version}, user {USER}): proof held")),
+        "{line}"
+    );
+    let line = said_by(wmgwd_of(USER));
+    assert!(line.contains(&format!("({version}): proof held")), "{line}");
+    let line = said_by(wmgwd_of(USER + 1));
+    let refused = "(not known): it tells only root and the user that it runs as";
+    assert!(line.ends_with(refused), "{line}");
+    assert_eq!(node.logged("refused a connection"), 0, "{}", node.log());
 }

@@ -2,7 +2,9 @@
 
 use crate::Failure;
 use crate::cli::{DrainConfig, StatusConfig, UndrainConfig};
-use crate::commands::status::{self, Health, Line, Marks, Report, Screen, look::look};
+use crate::commands::status::{
+    self, Health, Line, Marks, Report, Screen, Snapshot, look::guards, look::look,
+};
 use crate::etcd::{Access, Client};
 use crate::model::types::NodeName;
 use crate::schema;
@@ -68,9 +70,14 @@ pub fn status(config: &StatusConfig, signals: Signals) -> Result<ExitCode, Failu
         print(ENTER);
     }
     let mut marks = Marks::default();
+    let etcd = config.etcd.endpoints.first().map(ToString::to_string);
+    let etcd = etcd.unwrap_or_default();
     loop {
+        // Also where etcd does not answer: that is when it matters most how long the proof lasts.
+        let guards = guards(&etcd);
         let (lines, json, status) = match look(&client) {
             Ok(snapshot) => {
+                let snapshot = Snapshot { guards, ..snapshot };
                 let report = status::report(&snapshot, &mut marks);
                 let asked = report.pick(&config.vnis);
                 let served = match asked.is_empty() {
@@ -86,10 +93,11 @@ pub fn status(config: &StatusConfig, signals: Signals) -> Result<ExitCode, Failu
             }
             Err(error) => {
                 let reason = chain(&error);
-                if !full_screen {
-                    let _ = writeln!(stderr(), "wmgwd: {reason}");
+                let mut lines = status::guards(&guards);
+                match full_screen {
+                    true => lines.insert(0, status::complaint(&reason)),
+                    false => drop(writeln!(stderr(), "wmgwd: {reason}")),
                 }
-                let lines = vec![status::complaint(&reason)];
                 (lines, String::new(), UNKNOWN)
             }
         };
@@ -97,7 +105,6 @@ pub fn status(config: &StatusConfig, signals: Signals) -> Result<ExitCode, Failu
         let written = match (config.json, full_screen) {
             (true, _) => print(&json),
             (false, true) => print(&screen(lines, colour)),
-            (false, false) if status == UNKNOWN && lines.len() == 1 => true,
             (false, false) => print(&status::paint(&lines, colour)),
         };
         // A reader that is gone is no failure of this program.

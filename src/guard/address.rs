@@ -5,7 +5,7 @@ use crate::sys::clock;
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, UnixCredentials};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, geteuid};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -76,6 +76,27 @@ impl Address {
         names
     }
 
+    /// The guards on this host (in this network namespace), each with the name of its node: of real nodes, and of mock
+    /// nodes on `etcd`. Looks without connecting; any user may bind such a name.
+    pub fn guards_with_mocks(etcd: &str) -> Vec<(String, Address)> {
+        let sockets = std::fs::read("/proc/net/unix").unwrap_or_default();
+        let mock_end = format!("/{etcd}");
+        let node = |name: &str| match name.strip_prefix("wmgwd/") {
+            Some(node) => Some(node.to_owned()),
+            None => {
+                let node = name.strip_prefix("wmgwd-mock/")?;
+                Some(node.strip_suffix(&mock_end)?.to_owned())
+            }
+        };
+        let names = listening(&sockets).into_iter();
+        let mut guards: Vec<(String, Address)> = names
+            .filter_map(|name| Some((node(&name)?, Address(name))))
+            .collect();
+        guards.sort();
+        guards.dedup();
+        guards
+    }
+
     /// The name of another real node that has a guard on this host, if there is one.
     pub fn other_guard(&self) -> Option<String> {
         let is_other = |name: &String| self.0 != format!("wmgwd/{name}");
@@ -111,6 +132,13 @@ impl Address {
     /// # Errors
     /// `ConnectionRefused` if there is none; `PermissionDenied` if it runs as another user.
     pub fn connect(&self) -> io::Result<UnixStream> {
+        let stream = self.open()?;
+        credentials(&stream)?;
+        Ok(stream)
+    }
+
+    /// As [`Address::connect`], whoever listens.
+    pub(super) fn open(&self) -> io::Result<UnixStream> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         let address = UnixAddr::new_abstract(self.0.as_bytes())?;
@@ -130,26 +158,29 @@ impl Address {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        let stream = UnixStream::from(socket);
-        credentials(&stream)?;
-        Ok(stream)
+        Ok(UnixStream::from(socket))
     }
 }
 
-/// The addresses of real guards in `/proc/net/unix`, where abstract names begin with `@` (proc_net(5)). The
-/// sockets of a guard's connections have the same name as the one that listens, which alone counts.
+/// The addresses of real guards in `/proc/net/unix`.
 fn addresses(sockets: &[u8]) -> Vec<Address> {
+    let names = listening(sockets).into_iter();
+    let real = names.filter(|name| name.starts_with("wmgwd/"));
+    real.map(Address).collect()
+}
+
+/// The abstract names in `/proc/net/unix` at which a process listens; there they begin with `@` (proc_net(5)). The
+/// sockets of a listener's connections have the same name, and do not count.
+fn listening(sockets: &[u8]) -> Vec<String> {
     /// `__SO_ACCEPTCON` of the kernel's include/linux/net.h, which net/unix/af_unix.c writes as the flags.
     const LISTENS: &str = "00010000";
     // Other programs' names need not be UTF-8, and must not hide the guard's.
     let sockets = String::from_utf8_lossy(sockets);
     let names = sockets
         .lines()
-        .filter_map(|line| line.split_once(" @wmgwd/"))
+        .filter_map(|line| line.split_once(" @"))
         .filter(|(fields, _)| fields.split_whitespace().nth(3) == Some(LISTENS));
-    names
-        .map(|(_, name)| Address(format!("wmgwd/{name}")))
-        .collect()
+    names.map(|(_, name)| name.to_owned()).collect()
 }
 
 /// Which process is at the other end, if it belongs to this process's user: an abstract socket has no permissions, any
@@ -159,8 +190,18 @@ pub fn credentials(stream: &UnixStream) -> io::Result<UnixCredentials> {
     if peer.uid() == geteuid().as_raw() {
         return Ok(peer);
     }
-    let whose = format!("it belongs to user {}", peer.uid());
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, whose))
+    Err(refusal(peer.uid()))
+}
+
+/// Why a process of that user is refused.
+pub(super) fn refusal(user: u32) -> io::Error {
+    let whose = format!("it belongs to user {user}");
+    io::Error::new(io::ErrorKind::PermissionDenied, whose)
+}
+
+/// The user of the process at the other end.
+pub(super) fn user(stream: &UnixStream) -> io::Result<Uid> {
+    Ok(Uid::from_raw(getsockopt(stream, PeerCredentials)?.uid()))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //!
 //! The guard has one socket and no connection to etcd; it decides nothing but when to stop. [`process`] is
 //! the guard itself, [`supervisor`] the daemon's side, [`protocol`] what they say to each other, [`address`] where.
+//! [`visit`] looks at a guard without being its daemon, and [`view`] is what it gets to see.
 
 pub mod address;
 mod beats;
@@ -17,6 +18,8 @@ pub mod process;
 pub mod protocol;
 pub mod run;
 pub mod supervisor;
+pub mod view;
+pub mod visit;
 pub(crate) mod words;
 
 use crate::model::types::{Lease, Time, Vni};

@@ -7,10 +7,11 @@
 
 use super::Error;
 use super::SWITCH;
-use super::address::{Address, credentials};
+use super::address::{Address, refusal, user};
 use super::beats::Beats;
 use super::peer::Peer;
 use super::protocol::{Gated, Greeting, Order, Report};
+use super::view::View;
 use crate::host::nft::{self, KernelLease};
 use crate::host::{self, FrrDaemons, Kernel, Router};
 use crate::model::types::{Lease, Time, Vni};
@@ -22,6 +23,7 @@ use crate::witness::message;
 use log::{error, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Uid, geteuid};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
@@ -35,6 +37,9 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(30);
 /// How long a process that connects may take to say hello.
 const HELLO: Duration = Duration::from_secs(1);
+/// How long no process is let in after one that looked: programs that look without a pause must not cost the guard its
+/// CPU time, and a daemon behind a thousand of them has not given up when it is let in.
+const LOOKS: Duration = Duration::from_millis(2);
 /// How long the wait is at most, for those who connect and say nothing, or who could not be let in.
 const GLANCE: Duration = Duration::from_secs(1);
 /// How soon a switch that the kernel refused is tried again.
@@ -521,8 +526,9 @@ impl Process {
         if self.gate.is_some() && !self.noted.is_empty() {
             until = until.min(now + ARP_AGAIN);
         }
-        if let Some(next) = self.beats.next(now) {
-            until = until.min(next);
+        let next = self.beats.next(now);
+        for at in next.into_iter().chain(self.listener.opens_at(now)) {
+            until = until.min(at);
         }
         self.alarm.set(until);
         let mut fds = vec![PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN)];
@@ -601,7 +607,9 @@ impl Process {
                     }
                 }
                 Some(Order::Bye) => return true,
-                Some(Order::Hello) | None => warn!("not understood from the daemon: {line:?}"),
+                Some(Order::Hello | Order::Look) | None => {
+                    warn!("not understood from the daemon: {line:?}");
+                }
             }
         }
         if let Some(until) = heard {
@@ -622,9 +630,35 @@ impl Process {
     }
 
     fn answer_the_door(&mut self) {
-        if !self.listener.has_daemon() {
-            return;
+        match self.listener.wish() {
+            Some(Wish::Hello) => self.greet(),
+            Some(Wish::Look) => {
+                let view = self.view(clock::now());
+                self.listener.show(&view);
+            }
+            None => {}
         }
+    }
+
+    /// What a process that is not the daemon gets to know.
+    fn view(&self, now: Time) -> View {
+        let prover = &self.beats.prover;
+        let (losses, late) = prover.mishaps();
+        View {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now,
+            has_daemon: self.daemon.is_some(),
+            answering: self.answering.len(),
+            lease: prover.lease(),
+            until: prover.until(),
+            proved_by: prover.proved_by(),
+            losses,
+            late,
+            epochs: prover.counted(),
+        }
+    }
+
+    fn greet(&mut self) {
         let Some(mut peer) = self.listener.admit() else {
             return;
         };
@@ -697,11 +731,12 @@ fn is_quiet(peer: &Peer) -> bool {
     poll(&mut fds, PollTimeout::ZERO) == Ok(0)
 }
 
-/// Where daemons come in, one at a time. A process that does not say hello only looks whether there is a guard.
+/// Where daemons come in, and processes that look, one at a time. A process that says nothing only looks whether there is
+/// a guard.
 struct Listener {
     listener: UnixListener,
     caller: Option<Caller>,
-    /// No connection could be accepted: out of file descriptors.
+    /// No connection could be accepted, out of file descriptors, or a process has looked a moment ago.
     shut_until: Time,
     complaint: Complaint,
 }
@@ -709,7 +744,17 @@ struct Listener {
 struct Caller {
     peer: Peer,
     since: Time,
-    said_hello: bool,
+    user: Uid,
+    wish: Option<Wish>,
+}
+
+/// What a process that connects can want.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// To be the daemon.
+    Hello,
+    /// To know how it is with the proof.
+    Look,
 }
 
 impl Listener {
@@ -721,31 +766,57 @@ impl Listener {
         }
     }
 
+    /// When the next process can be let in, if none can be now.
+    fn opens_at(&self, now: Time) -> Option<Time> {
+        let is_shut = self.caller.is_none() && now < self.shut_until;
+        is_shut.then_some(self.shut_until)
+    }
+
     fn has_guest(&self) -> bool {
         self.caller.is_some()
     }
 
     /// Whether a process has connected that wants to be the daemon.
     fn has_daemon(&mut self) -> bool {
+        self.wish() == Some(Wish::Hello)
+    }
+
+    /// What the process wants that has connected, once it has said so.
+    fn wish(&mut self) -> Option<Wish> {
         if self.caller.is_none() {
             self.caller = self.let_in();
         }
-        let Some(caller) = &mut self.caller else {
-            return false;
-        };
+        let caller = self.caller.as_mut()?;
         let (lines, end) = caller.peer.lines();
-        caller.said_hello |= lines
-            .iter()
-            .any(|line| Order::read(line) == Some(Order::Hello));
-        let bored = !caller.said_hello && clock::now().since(caller.since) > HELLO;
-        if end.is_some() || bored {
+        let read = |line: &String| match Order::read(line)? {
+            Order::Hello => Some(Wish::Hello),
+            Order::Look => Some(Wish::Look),
+            _ => None,
+        };
+        caller.wish = caller.wish.or_else(|| lines.iter().find_map(read));
+        let (wish, user) = (caller.wish, caller.user);
+        let is_stranger = wish == Some(Wish::Hello) && user != geteuid();
+        let is_bored = wish != Some(Wish::Hello) && clock::now().since(caller.since) > HELLO;
+        if end.is_some() || is_bored || is_stranger {
             self.caller = None;
         }
-        self.caller.as_ref().is_some_and(|caller| caller.said_hello)
+        if is_stranger {
+            self.complain(&refusal(user.as_raw()));
+        }
+        self.caller.as_ref()?.wish
     }
 
     fn admit(&mut self) -> Option<Peer> {
         self.caller.take().map(|caller| caller.peer)
+    }
+
+    /// Tells the process that has connected, and sees it out.
+    fn show(&mut self, view: &View) {
+        if let Some(mut peer) = self.admit() {
+            // Nothing is waited for: its buffer is empty, and a line fits.
+            let _ = peer.stream().write_all(view.line().as_bytes());
+        }
+        self.shut_until = view.now + LOOKS;
     }
 
     fn let_in(&mut self) -> Option<Caller> {
@@ -759,11 +830,19 @@ impl Listener {
                 return None;
             }
         };
-        match credentials(&stream).and_then(|_| Peer::new(stream)) {
-            Ok(peer) => Some(Caller {
+        let admitted = user(&stream).and_then(|user| {
+            // An abstract socket has no permissions, any process on the host may connect. Root may look.
+            match user == geteuid() || user.is_root() {
+                true => Ok((user, Peer::new(stream)?)),
+                false => Err(refusal(user.as_raw())),
+            }
+        });
+        match admitted {
+            Ok((user, peer)) => Some(Caller {
                 peer,
                 since: now,
-                said_hello: false,
+                user,
+                wish: None,
             }),
             Err(error) => {
                 self.complain(&error);

@@ -26,6 +26,9 @@
 //!   guard:  proof LEASE UNTIL LOSSES LATE NUMBER/UNTIL,... LEASE/HEARD,...
 //!   guard:  fenced                                   it ended: whatever was on show is not, or not for long
 //! ```
+//!
+//! Another process, of the same user or root, may say `look` instead of `hello`: the guard tells it the proof in one
+//! line (see [`View`](super::view::View)) and closes the connection. The daemon and its guard do not notice.
 
 use super::words;
 use crate::model::types::{Lease, Time, Vni};
@@ -41,6 +44,8 @@ pub const VERSION: &str = "6";
 pub enum Order {
     /// The daemon wants this guard for its own.
     Hello,
+    /// A process that is no daemon wants to know how the proof is.
+    Look,
     /// The lease that proves what this node shows.
     Lease(Lease),
     /// These VNIs answer ARP, each through the interface of that index (netdevice(7)).
@@ -109,6 +114,7 @@ impl Order {
     pub fn line(&self) -> String {
         match self {
             Order::Hello => "hello\n".to_owned(),
+            Order::Look => "look\n".to_owned(),
             Order::Lease(lease) => lease_line("lease", *lease),
             Order::Serves(vnis) => {
                 let words = vnis.iter().map(|(vni, index)| format!("{vni}/{index}"));
@@ -130,6 +136,7 @@ impl Order {
         let mut words = line.split_ascii_whitespace();
         let order = match words.next()? {
             "hello" => Order::Hello,
+            "look" => Order::Look,
             "lease" => Order::Lease(words::read_lease(&mut words)?),
             "serves" => {
                 return words
@@ -274,6 +281,7 @@ mod tests {
             Order::Retire,
             Order::Bye,
             Order::Hello,
+            Order::Look,
         ] {
             let line = order.line();
             assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
@@ -324,6 +332,7 @@ mod tests {
             "serves x/1",
             "released 1/1",
             "hello again",
+            "look twice",
             "heard",
             "heard -1",
             "gate",

@@ -2,7 +2,7 @@
 //! informed.
 
 use super::address::{Address, credentials};
-use super::peer::Peer;
+use super::peer::{Peer, ask, ready};
 use super::protocol::{Gated, Greeting, Order, Report};
 use super::{Error, Grants, Guard, Guards, Standing};
 use crate::model::types::{Lease, LeaseId, Time, Vni};
@@ -12,13 +12,12 @@ use crate::sys::pidfd::PidFd;
 use crate::witness::message::{self, Known};
 use core::net::IpAddr;
 use log::{info, warn};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -156,19 +155,13 @@ impl GuardSupervisor {
         let Some(Found { pid, .. }) = self.found else {
             return false;
         };
-        was_started_with(pid, &self.arguments)
+        was_started_with(pid, but_last(&self.arguments))
     }
 
     /// Whether a guard runs that [`attach`](Self::attach) with `arguments` would take over: then a new run goes on with
     /// what the one before serves. Looks without connecting.
     pub fn is_kept(arguments: &[OsString]) -> bool {
-        let Ok(processes) = fs::read_dir("/proc") else {
-            return false;
-        };
-        let mut pids = processes
-            .flatten()
-            .filter_map(|process| process.file_name().to_str()?.parse().ok());
-        pids.any(|pid| was_started_with(Pid::from_raw(pid), arguments))
+        !guards_with(but_last(arguments)).is_empty()
     }
 
     /// Has the guard that was found withdraw, by its own range, all that it guards, and waits for its end. What goes on
@@ -216,7 +209,7 @@ impl GuardSupervisor {
                 process: PidFd::of_listener(&stream).ok(),
             });
         }
-        let greeting = greet(&mut stream, within).map_err(Error::Socket)?;
+        let greeting = ask(&mut stream, &Order::Hello, within).map_err(Error::Socket)?;
         let predecessor = match Greeting::read(&greeting).ok_or(Error::Protocol)? {
             Greeting::Busy => return Err(Error::NameInUse),
             Greeting::Fresh => None,
@@ -327,13 +320,26 @@ fn reap(child: &mut Child) -> bool {
     }
 }
 
-/// Whether the process is a guard that was started with `arguments`. The last one, how much it logs, does not matter.
+/// The arguments of a guard but for the last one: how much it logs does not matter.
+fn but_last(arguments: &[OsString]) -> &[OsString] {
+    arguments.split_last().map_or(&[], |(_, rest)| rest)
+}
+
+/// The guards among the processes that were started with these first arguments.
+pub(super) fn guards_with(arguments: &[OsString]) -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.map(Pid::from_raw)
+        .filter(|pid| was_started_with(*pid, arguments))
+        .collect()
+}
+
+/// Whether the process is a guard that was started with these first arguments.
 fn was_started_with(pid: Pid, arguments: &[OsString]) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let mut words = line.split(|byte| *byte == 0).skip(1);
-    let wanted = arguments.split_last().map_or(&[][..], |(_, rest)| rest);
     words.next() == Some(b"guard")
-        && wanted
+        && arguments
             .iter()
             .all(|argument| words.next() == Some(argument.as_bytes()))
 }
@@ -347,37 +353,6 @@ fn is_absence(error: &io::Error) -> bool {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof
     )
-}
-
-/// Says hello, and returns the answer.
-fn greet(stream: &mut UnixStream, within: Duration) -> io::Result<String> {
-    let begun = clock::now();
-    stream.write_all(Order::Hello.line().as_bytes())?;
-    let mut answer = Vec::new();
-    let mut byte = [0];
-    // Byte by byte: what follows the answer is for another reader.
-    while answer.last() != Some(&b'\n') {
-        let left = (begun + within).since(clock::now());
-        match stream.read(&mut byte) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => answer.push(byte[0]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            Err(_) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
-            Err(_) => ready(stream, PollFlags::POLLIN, left)?,
-        }
-    }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-/// Waits until `stream` is ready for `what`, or `within` is over.
-fn ready(stream: &UnixStream, what: PollFlags, within: Duration) -> io::Result<()> {
-    let timeout = (within + Duration::from_micros(999)).as_millis();
-    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-    match poll(&mut [PollFd::new(stream.as_fd(), what)], timeout) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
 }
 
 /// The connection to a guard.

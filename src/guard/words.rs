@@ -147,11 +147,11 @@ pub fn read_known<'a>(
     }))
 }
 
-fn some(word: Option<String>) -> String {
+pub(super) fn some(word: Option<String>) -> String {
     word.unwrap_or_else(|| NONE.to_owned())
 }
 
-fn read_some<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+pub(super) fn read_some<T>(word: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
     match word {
         NONE => Some(None),
         word => read(word).map(Some),
@@ -195,7 +195,7 @@ pub(super) fn read_lease<'a>(words: &mut impl Iterator<Item = &'a str>) -> Optio
     })
 }
 
-fn epoch_word(epoch: &Epoch) -> String {
+pub(super) fn epoch_word(epoch: &Epoch) -> String {
     let witness = |it: &Witness| {
         let name = it.name.as_str().bytes();
         let name: String = name.map(|byte| format!("{byte:02x}")).collect();
@@ -211,7 +211,7 @@ fn epoch_word(epoch: &Epoch) -> String {
     )
 }
 
-fn read_epoch(word: &str) -> Option<Epoch> {
+pub(super) fn read_epoch(word: &str) -> Option<Epoch> {
     let mut parts = word.split('/');
     let epoch = Epoch {
         lease: LeaseId(parts.next()?.parse().ok()?),

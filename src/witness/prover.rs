@@ -22,9 +22,10 @@ const HEARD: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 struct Count {
     epoch: Epoch,
-    /// Of each witness: when the newest beat was sent that it acknowledged. Before there is one: when the epoch was
-    /// announced, which is before it was sent to etcd, so before any witness can read it.
+    /// Of each witness: when the newest beat was sent that it acknowledged. Before there is one, [`Count::credit`].
     acknowledged: Vec<Time>,
+    /// When the epoch was announced, which is before it was sent to etcd, so before any witness can read it.
+    credit: Time,
 }
 
 impl Count {
@@ -33,6 +34,7 @@ impl Count {
         Count {
             epoch,
             acknowledged,
+            credit,
         }
     }
 
@@ -78,6 +80,17 @@ pub struct Prover {
     lowest: Option<Duration>,
     lateness: Duration,
     told: Proof,
+}
+
+/// An epoch that counts, and what its witnesses have done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Counted {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// It is in place; else it was sent to etcd without an answer.
+    pub is_in_place: bool,
+    /// Of each witness: when the newest beat was sent that it acknowledged; `None` if it has acknowledged none.
+    pub acknowledged: Vec<Option<Time>>,
 }
 
 /// A datagram and where to send it.
@@ -239,6 +252,30 @@ impl Prover {
     /// Until when the witnesses prove the node, its lease left aside.
     pub fn witnessed_until(&self) -> Time {
         self.counts().map(Count::until).min().unwrap_or(Time::NEVER)
+    }
+
+    /// When the newest beat was sent that proves the node by the witnesses of each epoch; `None` if none is needed.
+    pub fn proved_by(&self) -> Option<Time> {
+        self.counts().filter_map(Count::proved_by).min()
+    }
+
+    /// Each epoch that counts.
+    pub fn counted(&self) -> Vec<Counted> {
+        let in_place = self.in_place.as_ref().map(|it| it.epoch.number);
+        let counted = |it: &Count| Counted {
+            epoch: it.epoch.clone(),
+            is_in_place: in_place == Some(it.epoch.number),
+            acknowledged: {
+                let times = it.acknowledged.iter();
+                times.map(|at| (*at > it.credit).then_some(*at)).collect()
+            },
+        };
+        self.counts().map(counted).collect()
+    }
+
+    /// How often the witnesses' part of the proof was lost, and how often the guard woke up late, since it began.
+    pub fn mishaps(&self) -> (u64, u64) {
+        (self.losses, self.late)
     }
 
     /// When [`Prover::tick`] is to be called next.

@@ -86,7 +86,7 @@ pub struct Node {
 
 /// The program as another user; needs root. That user may pass directories of root's, where the program and its files
 /// may be.
-fn wmgwd_of(user: u32) -> Command {
+pub fn wmgwd_of(user: u32) -> Command {
     let mut command = Command::new("setpriv");
     command.args([&format!("--reuid={user}"), "--clear-groups"]);
     command.args([

@@ -58,6 +58,7 @@ pub fn report(snapshot: &Snapshot, marks: &mut Marks) -> Report {
         nodes,
         witnesses: read.witnesses().cloned().collect(),
         vnis,
+        guards: snapshot.guards.clone(),
         warnings,
     }
 }

@@ -1,10 +1,12 @@
 //! Pure: a report as one JSON object.
 
-use super::{Report, Since, VniReport, VniState};
+use super::{Guard, Report, Since, VniReport, VniState};
+use crate::guard::view::View;
 use crate::model::fitness::Sign;
 use crate::model::types::{NodeName, Vni};
 use crate::schema::KernelHold;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// The report, and the single VNIs that were asked for, on one line. Times are seconds.
 ///
@@ -50,6 +52,7 @@ pub fn json(report: &Report, asked: &[VniReport]) -> String {
         "time": report.time,
         "nodes": nodes,
         "witnesses": texts(&report.witnesses),
+        "guards": report.guards.iter().map(guard).collect::<Vec<_>>(),
         "states": states,
         "vnis": rows,
         "warnings": report.warnings,
@@ -60,6 +63,44 @@ pub fn json(report: &Report, asked: &[VniReport]) -> String {
 
 fn texts(names: &[NodeName]) -> Vec<&str> {
     names.iter().map(NodeName::as_str).collect()
+}
+
+/// The parts of a guard that is not known are null.
+fn guard(guard: &Guard) -> Value {
+    let view = guard.view.as_ref().ok();
+    let lease = |it: &View| it.lease.map(|lease| lease.valid_until.since(it.now));
+    json!({
+        "name": guard.node,
+        "user": guard.user,
+        "unknown": guard.view.as_ref().err(),
+        "version": view.map(|it| &it.version),
+        "daemon": view.map(|it| it.has_daemon),
+        "answering": view.map(|it| it.answering),
+        "proof": view.map(View::has_proof),
+        "age": view.and_then(View::age).map(milliseconds),
+        "left": view.map(|it| milliseconds(it.left())),
+        "lease": view.and_then(lease).map(milliseconds),
+        "proofs_lost": view.map(|it| it.losses),
+        "beats_late": view.map(|it| it.late),
+        "witnesses": view.map(acknowledgements),
+    })
+}
+
+fn acknowledgements(view: &View) -> Vec<Value> {
+    let counted = view.acknowledgements();
+    let one = counted.map(|it| {
+        json!({
+            "name": it.name.as_str(),
+            "in_place": it.is_in_place,
+            "acknowledged": it.ago.map(milliseconds),
+        })
+    });
+    one.collect()
+}
+
+/// Seconds, to the millisecond.
+fn milliseconds(time: Duration) -> f64 {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
 }
 
 fn kernel_hold(hold: &KernelHold) -> Value {

@@ -1,16 +1,20 @@
-//! Reads what a report is made of: the keys, and what is left of the nodes' leases.
+//! Reads what a report is made of: the keys, what is left of the nodes' leases, and what guards on this host know.
 
-use super::Snapshot;
+use super::{Guard, Snapshot};
 use crate::etcd::{Client, Error};
+use crate::guard::address::Address;
+use crate::guard::visit;
 use crate::model::types::LeaseId;
 use crate::schema::{self, Key};
 use crate::sys::clock;
+use crate::telemetry::log_text::chain;
+use nix::unistd::geteuid;
 use std::collections::BTreeSet;
 
 /// More nodes than this are not asked about: each costs a call.
 const ASKED: usize = 64;
 
-/// Everything as of one revision.
+/// Everything that etcd has, as of one revision.
 ///
 /// # Errors
 /// Etcd does not answer, or refuses.
@@ -35,5 +39,24 @@ pub fn look(client: &Client) -> Result<Snapshot, Error> {
         keys: range.kvs,
         leases,
         time,
+        guards: Vec::new(),
     })
+}
+
+/// What the guards on this host know: of a real node, and of mock nodes on `etcd`.
+pub fn guards(etcd: &str) -> Vec<Guard> {
+    let guard = |(node, address): (String, Address)| match visit::look(&address) {
+        Ok((view, user)) => Guard {
+            node,
+            user: (user != geteuid()).then_some(user.as_raw()),
+            view: Ok(view),
+        },
+        Err(error) => Guard {
+            node,
+            user: None,
+            view: Err(chain(&error)),
+        },
+    };
+    let found = Address::guards_with_mocks(etcd).into_iter();
+    found.map(guard).collect()
 }

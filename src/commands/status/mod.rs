@@ -2,7 +2,8 @@
 //!
 //! Pure but for `look`, which reads: the keys as etcd has them (a [`Snapshot`]) become a [`Report`] (`analyse`),
 //! which becomes lines for people (`show`) or JSON (`json`). Etcd knows revisions, not times; how long something
-//! has been so is bounded by marks, at which a revision and a time were seen together (`since`).
+//! has been so is bounded by marks, at which a revision and a time were seen together (`since`). The proof of a node
+//! is not in etcd: its guard knows it, and is asked if it is on this host.
 
 mod analyse;
 mod json;
@@ -14,10 +15,11 @@ mod tests;
 
 pub use analyse::report;
 pub use json::json;
-pub use show::{Line, Screen, Tone, clip, complaint, lines, paint, rows};
+pub use show::{Line, Screen, Tone, clip, complaint, guards, lines, paint, rows};
 pub use since::{Marks, Since};
 
 use crate::etcd::KeyValue;
+use crate::guard::view::View;
 use crate::model::fitness::Fitness;
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
 use crate::schema::KernelHold;
@@ -38,6 +40,19 @@ pub struct Snapshot {
     pub leases: BTreeMap<LeaseId, Option<Duration>>,
     /// When it was read: seconds since 1970 (UTC).
     pub time: u64,
+    /// The guards on this host.
+    pub guards: Vec<Guard>,
+}
+
+/// A guard on this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Guard {
+    /// The name of its node.
+    pub node: String,
+    /// The user that it runs as, if that is not the one who asks: any user may say that it is a guard.
+    pub user: Option<u32>,
+    /// What it says of itself, or why that is not known.
+    pub view: Result<View, String>,
 }
 
 /// What the cluster does.
@@ -53,6 +68,8 @@ pub struct Report {
     pub witnesses: Vec<NodeName>,
     /// The VNIs that should be served, and those whose rows name a node.
     pub vnis: Vec<VniReport>,
+    /// The guards on this host.
+    pub guards: Vec<Guard>,
     /// What an operator should know, each in one line.
     pub warnings: Vec<String>,
 }

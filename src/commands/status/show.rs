@@ -1,6 +1,7 @@
 //! Pure: a report as lines for people.
 
-use super::{Health, Node, Report, VniReport, VniState};
+use super::{Guard, Health, Node, Report, VniReport, VniState};
+use crate::guard::view::{Acknowledgement, View};
 use crate::model::types::{Vni, VniRange};
 use crate::schema::KernelHold;
 use crate::telemetry::log_text::{self, spans};
@@ -74,6 +75,10 @@ pub fn lines(report: &Report) -> Vec<Line> {
         lines.push(line(Tone::Plain, ""));
         lines.extend(nodes(report));
     }
+    if !report.guards.is_empty() {
+        lines.push(line(Tone::Plain, ""));
+        lines.extend(guards(&report.guards));
+    }
     if !report.vnis.is_empty() {
         lines.push(line(Tone::Plain, ""));
         lines.extend(states(&report.vnis));
@@ -105,15 +110,18 @@ fn summary(report: &Report) -> Line {
             format!("{} NOT SERVED ({})", unserved.len(), spans(&unserved)),
         ),
     };
-    let (nodes, vnis) = (report.nodes.len(), report.vnis.len());
-    let plural = |count| if count == 1 { "" } else { "s" };
-    let text = format!(
-        "{nodes} node{}, {vnis} VNI{}: {served}   (revision {})",
-        plural(nodes),
-        plural(vnis),
-        report.revision
-    );
+    let nodes = counted(report.nodes.len(), "node");
+    let vnis = counted(report.vnis.len(), "VNI");
+    let revision = report.revision;
+    let text = format!("{nodes}, {vnis}: {served}   (revision {revision})");
     line(tone, text)
+}
+
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
 }
 
 fn nodes(report: &Report) -> Vec<Line> {
@@ -186,6 +194,78 @@ fn witnesses(node: &Node) -> String {
             format!("{} ({}s)", names.join(","), window.as_secs_f64())
         }
     }
+}
+
+/// What the guards on this host say, one sentence each.
+pub fn guards(guards: &[Guard]) -> Vec<Line> {
+    let mut lines: Vec<Line> = guards.iter().take(SHOWN).map(guard).collect();
+    lines.extend(more(guards.len(), "guards"));
+    lines
+}
+
+fn guard(guard: &Guard) -> Line {
+    let user = guard.user.map(|user| format!(", user {user}"));
+    let (tone, version, text) = match &guard.view {
+        Ok(view) => (tone_of(view), &*view.version, proof(view)),
+        Err(why) => (Tone::Plain, "not known", why.clone()),
+    };
+    let (name, user) = (&guard.node, user.unwrap_or_default());
+    prose(
+        tone,
+        format!("guard of {name} on this host ({version}{user}): {text}"),
+    )
+}
+
+fn tone_of(view: &View) -> Tone {
+    match view {
+        _ if view.lease.is_some() && !view.has_proof() => Tone::Bad,
+        _ if view.lease.is_none() || !view.has_daemon => Tone::Warn,
+        _ => Tone::Plain,
+    }
+}
+
+/// Whether a guard holds the proof, for how long, and by whom.
+fn proof(view: &View) -> String {
+    let Some(lease) = view.lease else {
+        return "it knows no lease yet".to_owned();
+    };
+    let left = milliseconds(view.left());
+    let mut text = match (view.has_proof(), view.age()) {
+        (true, Some(age)) => format!("proof held, {} old, {left} left", milliseconds(age)),
+        (true, None) => format!("proof held by the lease alone, {left} left"),
+        (false, Some(age)) => format!("NO PROOF, the last is {} old", milliseconds(age)),
+        (false, None) => "NO PROOF".to_owned(),
+    };
+    let (named, asked): (Vec<_>, Vec<_>) = view.acknowledgements().partition(|it| it.is_in_place);
+    for (witnesses, what) in [
+        (named, "acknowledged by"),
+        (asked, "in an epoch that etcd has not answered, by"),
+    ] {
+        if !witnesses.is_empty() {
+            let witnesses: Vec<String> = witnesses.iter().map(acknowledgement).collect();
+            text.push_str(&format!("; {what} {}", witnesses.join(", ")));
+        }
+    }
+    let lease = lease.valid_until.since(view.now);
+    text.push_str(&format!("; lease {}", milliseconds(lease)));
+    let not = if view.has_proof() { "" } else { "not " };
+    let vnis = counted(view.answering, "VNI");
+    text.push_str(&format!("; ARP is {not}answered for {vnis}"));
+    if !view.has_daemon {
+        text.push_str("; its daemon is gone");
+    }
+    text
+}
+
+fn acknowledgement(it: &Acknowledgement) -> String {
+    match it.ago {
+        Some(ago) => format!("{} ({} ago)", it.name, milliseconds(ago)),
+        None => format!("{} (never)", it.name),
+    }
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{} ms", time.as_millis())
 }
 
 fn kernel_hold(hold: &KernelHold) -> &'static str {

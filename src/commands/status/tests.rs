@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)]
 use super::since::span;
 use super::*;
+use crate::model::types::{Lease, Time};
 use crate::schema;
+use crate::witness::prover::Counted;
+use crate::witness::{Epoch, Number, Run, Witness};
 use std::collections::BTreeSet;
 
 const NOW: u64 = 1_000_000;
@@ -28,6 +31,7 @@ fn snapshot(keys: Vec<KeyValue>) -> Snapshot {
             .collect(),
         keys,
         time: NOW,
+        guards: Vec::new(),
     }
 }
 
@@ -439,7 +443,10 @@ fn the_manual_has_each_key_of_the_json() {
     }
     let mut cluster: Vec<KeyValue> = node("gw1", "[1]", (1, 2), 7).into();
     cluster.extend(row(1, 1, "gw1", "", 20));
-    let report = reported(cluster);
+    let report = Report {
+        guards: guarded(None, Ok(view(376))).guards,
+        ..reported(cluster)
+    };
     let asked = report.pick(&[Vni::new(1).unwrap(), Vni::new(2).unwrap()]);
     let json: serde_json::Value = serde_json::from_str(&json(&report, &asked)).unwrap();
     let mut found = BTreeSet::new();
@@ -454,4 +461,152 @@ fn the_manual_has_each_key_of_the_json() {
         .filter(|key| !words.contains(key.as_str()))
         .collect();
     assert!(lacks.is_empty(), "the manual lacks {lacks:?}");
+}
+
+/// A guard at 10 s that was told of two witnesses, of which one has acknowledged a beat 61 ms ago, with `left` to go.
+fn view(left: i64) -> View {
+    let at = |millis: i64| Time::since_boot(Duration::from_millis(millis.try_into().unwrap()));
+    let witness = |name: &str| Witness {
+        name: name.parse().unwrap(),
+        lease: LeaseId(2),
+        run: Run(3),
+    };
+    let epoch = Epoch {
+        lease: LeaseId(1),
+        window: Duration::from_millis(500),
+        number: Number(7),
+        witnesses: vec![witness("gw2"), witness("gw3")],
+    };
+    View {
+        version: "0.9.0".into(),
+        now: at(10_000),
+        has_daemon: true,
+        answering: 12,
+        lease: Some(Lease {
+            id: LeaseId(1),
+            valid_until: at(14_200),
+        }),
+        until: at(10_000 + left),
+        proved_by: Some(at(9_939)),
+        losses: 2,
+        late: 3,
+        epochs: vec![Counted {
+            epoch,
+            is_in_place: true,
+            acknowledged: vec![Some(at(9_939)), None],
+        }],
+    }
+}
+
+fn guarded(user: Option<u32>, view: Result<View, String>) -> Report {
+    Report {
+        guards: vec![Guard {
+            node: "gw1".into(),
+            user,
+            view,
+        }],
+        ..reported(pair())
+    }
+}
+
+/// Input: guards on this host that hold the proof, do not, have none to hold, and do not tell. Output: a sentence each,
+/// in a tone that fits.
+#[test]
+fn what_guards_on_this_host_know_is_said() {
+    let lost = View {
+        has_daemon: false,
+        answering: 1,
+        ..view(-1)
+    };
+    let alone = View {
+        proved_by: None,
+        epochs: vec![],
+        ..view(4_000)
+    };
+    let asked = View {
+        epochs: [true, false]
+            .map(|is_in_place| Counted {
+                is_in_place,
+                ..view(1).epochs[0].clone()
+            })
+            .into(),
+        ..view(376)
+    };
+    let fresh = View {
+        lease: None,
+        ..alone.clone()
+    };
+    for (user, view, tone, expected) in [
+        (
+            None,
+            Ok(view(376)),
+            Tone::Plain,
+            "(0.9.0): proof held, 61 ms old, 376 ms left; acknowledged by gw2 (61 ms ago), gw3 (never); \
+             lease 4200 ms; ARP is answered for 12 VNIs",
+        ),
+        (
+            Some(998),
+            Ok(lost),
+            Tone::Bad,
+            "(0.9.0, user 998): NO PROOF, the last is 61 ms old; acknowledged by gw2 (61 ms ago), gw3 (never); \
+             lease 4200 ms; ARP is not answered for 1 VNI; its daemon is gone",
+        ),
+        (
+            None,
+            Ok(alone),
+            Tone::Plain,
+            "(0.9.0): proof held by the lease alone, 4000 ms left; lease 4200 ms; ARP is answered for 12 VNIs",
+        ),
+        (
+            None,
+            Ok(asked),
+            Tone::Plain,
+            "(0.9.0): proof held, 61 ms old, 376 ms left; acknowledged by gw2 (61 ms ago), gw3 (never); \
+             in an epoch that etcd has not answered, by gw2 (61 ms ago), gw3 (never); lease 4200 ms; \
+             ARP is answered for 12 VNIs",
+        ),
+        (
+            None,
+            Ok(fresh),
+            Tone::Warn,
+            "(0.9.0): it knows no lease yet",
+        ),
+        (
+            None,
+            Err("it does not say".to_owned()),
+            Tone::Plain,
+            "(not known): it does not say",
+        ),
+    ] {
+        let all = lines(&guarded(user, view));
+        let line = all.iter().find(|it| it.text.starts_with("guard of"));
+        let line = line.unwrap();
+        assert_eq!(line.text, format!("guard of gw1 on this host {expected}"));
+        assert_eq!(line.tone, tone, "{expected}");
+    }
+}
+
+/// Input: a guard that tells, and one that does not. Output: programs read the same; what is not known is null.
+#[test]
+fn what_guards_on_this_host_know_is_json() {
+    let read = |report| -> serde_json::Value {
+        let read: serde_json::Value = serde_json::from_str(&json(&report, &[])).unwrap();
+        read["guards"].clone()
+    };
+    let expected = serde_json::json!([{
+        "name": "gw1", "user": 998, "unknown": null, "version": "0.9.0", "daemon": true, "answering": 12,
+        "proof": true, "age": 0.061, "left": 0.376, "lease": 4.2, "proofs_lost": 2, "beats_late": 3,
+        "witnesses": [
+            {"name": "gw2", "in_place": true, "acknowledged": 0.061},
+            {"name": "gw3", "in_place": true, "acknowledged": null},
+        ],
+    }]);
+    assert_eq!(read(guarded(Some(998), Ok(view(376)))), expected);
+    let silent = read(guarded(None, Err("it does not say".to_owned())));
+    assert_eq!(silent[0]["unknown"], "it does not say");
+    for (key, value) in silent[0].as_object().unwrap() {
+        let is_known = ["name", "unknown"].contains(&&**key);
+        assert_eq!(value.is_null(), !is_known, "{key}");
+    }
+    assert_eq!(read(reported(pair())), serde_json::json!([]));
 }

@@ -43,12 +43,17 @@ fn scene_with(name: &str, router: Option<Box<dyn Router>>) -> Scene {
 }
 
 fn connect(scene: &Scene) -> (UnixStream, Option<Greeting>) {
+    let (stream, answer) = ask(scene, Order::Hello);
+    (stream, Greeting::read(&answer))
+}
+
+fn ask(scene: &Scene, question: Order) -> (UnixStream, String) {
     let mut stream = scene.address.connect().unwrap();
     stream.set_nonblocking(false).unwrap();
-    say(&mut stream, &[Order::Hello]);
+    say(&mut stream, &[question]);
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line).unwrap();
-    (stream, Greeting::read(&line))
+    (stream, line)
 }
 
 fn lease(left: Duration) -> Lease {
@@ -207,4 +212,44 @@ fn a_late_daemon_is_silenced() {
         &[Order::Lease(lease(Duration::from_secs(600))), Order::Bye],
     );
     scene.guard.join().unwrap();
+}
+
+/// The guard's answer to who looks.
+fn look(scene: &Scene) -> View {
+    View::read(&ask(scene, Order::Look).1).unwrap()
+}
+
+/// Input: looks at a guard without a lease, with a daemon, and after its death. Output: each sees the lease, the daemon
+/// and what answers, as they are; none takes the daemon's place, and the guard does not end on its account.
+#[test]
+fn a_look_sees_the_guard_as_it_is() {
+    let scene = scene("looks");
+    let view = look(&scene);
+    assert_eq!((view.lease, view.has_daemon), (None, false));
+    assert!(!view.has_proof());
+    let (mut stream, greeting) = connect(&scene);
+    assert_eq!(greeting, Some(Greeting::Fresh));
+    let held = lease(Duration::from_secs(600));
+    say(
+        &mut stream,
+        &[Order::Lease(held), Order::Serves(vec![(vni(3), 3)])],
+    );
+    let view = loop {
+        let view = look(&scene);
+        if view.answering > 0 {
+            break view;
+        }
+    };
+    assert_eq!((view.lease, view.has_daemon), (Some(held), true));
+    assert_eq!(view.until, held.valid_until - Duration::from_millis(100));
+    assert!(view.has_proof() && view.age().is_none() && view.epochs.is_empty());
+    assert_eq!(view.version, env!("CARGO_PKG_VERSION"));
+    drop(stream);
+    while look(&scene).has_daemon {}
+    assert_eq!(look(&scene).lease, Some(held));
+    let (mut next, greeting) = connect(&scene);
+    assert_eq!(greeting, Some(Greeting::Orphan(held, None)));
+    say(&mut next, &[Order::Bye]);
+    scene.guard.join().unwrap();
+    assert!(scene.mock.exposure(vni(3)).arp);
 }

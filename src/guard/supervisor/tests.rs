@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::model::types::LeaseId;
+use nix::poll::{PollFd, PollTimeout, poll};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
