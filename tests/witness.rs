@@ -6,7 +6,7 @@ mod common;
 
 use common::etcd::Etcd;
 use common::exposition::{get, scrape};
-use common::node::{Node, refs, share};
+use common::node::{Node, Shown, refs, share};
 use common::proxy::Proxy;
 use common::rows::{cluster, table, until_settled, until_settled_without};
 use common::sampler::Sampler;
@@ -628,6 +628,70 @@ fn the_version_before_takes_the_vnis_of_a_node_without_beats() {
         until_settled(&client, &all);
         sampler.finish().assert_clean();
     });
+}
+
+/// Input: etcd is stopped, and then the daemon of one of two gateways, so that the other one has no witness and cannot name
+/// none; then both go on. Output: while its lease holds, the other one answers no ARP, but its routes stay; then every VNI is
+/// served.
+#[test]
+fn a_lost_proof_silences_arp_and_nothing_else() {
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let node = |i| Node::new(i, etcd.endpoint()).with("--lease-ttl", 120);
+    let mut nodes = [node(1), node(2)];
+    nodes.iter_mut().for_each(Node::start);
+    let [one, two] = &nodes;
+    until_settled(&client, &[one, two]);
+    until_witnessed(&client, &[one, two]);
+    let owned = one.answering();
+    assert!(owned > 0);
+    etcd.stop();
+    two.stop();
+    let silent = Shown {
+        arp: false,
+        ..Shown::ALL
+    };
+    eventually("it answers no ARP", || (one.answering() == 0).then_some(()));
+    // Longer than a window and its margin.
+    thread::sleep(Duration::from_secs(3));
+    let shown = one.exposure().into_iter();
+    assert_eq!(shown.filter(|it| *it == silent).count(), owned);
+    two.cont();
+    etcd.cont();
+    until_settled(&client, &[one, two]);
+    until_witnessed(&client, &[one, two]);
+}
+
+/// Input: the guard of one of two is stopped for a moment, until it was late to send a beat. Output: that is logged, the
+/// window is doubled, and no node is evicted.
+#[test]
+fn a_guard_that_is_late_doubles_its_window() {
+    let window = Duration::from_secs(4);
+    let etcd = Etcd::start();
+    let client = etcd.client();
+    let node = |i| {
+        Node::new(i, etcd.endpoint())
+            .with("--lease-ttl", TTL)
+            .with("--detect-window", window.as_secs())
+    };
+    let mut nodes = [node(1), node(2)];
+    nodes.iter_mut().for_each(Node::start);
+    until_settled(&client, &refs(&nodes));
+    until_witnessed(&client, &refs(&nodes));
+    let before = now(&client);
+    let guard = nodes[0].guard_pid();
+    eventually("it is careful", || {
+        kill(guard, Signal::SIGSTOP).unwrap();
+        // A beat is due each fifth of the window, and is late after a sixteenth; the node names other witnesses once none
+        // has acknowledged a beat for half of it.
+        thread::sleep(window * 28 / 100);
+        kill(guard, Signal::SIGCONT).unwrap();
+        thread::sleep(window / 2);
+        let epoch = epoch_of(&client, &nodes[0])?;
+        (epoch.window >= 2 * window).then_some(())
+    });
+    assert!(nodes[0].logged("the guard was late to send beats") > 0);
+    assert_none_evicted(&client, before);
 }
 
 /// Input: of three nodes with leases of two minutes, one is cut off from the others and from etcd, each way, and lives.

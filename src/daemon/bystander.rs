@@ -57,7 +57,7 @@ pub fn run(config: WitnessConfig, signals: Signals) -> Result<(), Failure> {
     let fence = Arc::new(fence);
     let keeper = LeaseKeeper::spawn(client.clone(), config.timing, fence.clone(), events, None)?;
     let (address, port) = config.beat_address;
-    let address = SocketAddr::new(address, port.unwrap_or(witness::PORT));
+    let address = SocketAddr::new(address, port.unwrap_or(crate::witness::PORT));
     let handle = witness::spawn(Parts {
         me: config.name.clone(),
         role: Role::Witness { margin },

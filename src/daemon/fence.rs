@@ -676,11 +676,14 @@ impl State {
             return false;
         }
         let mut refused = false;
-        for &vni in self.answering.difference(&self.suspended) {
-            refused |= self.kernel.silence(vni).is_err();
-        }
-        if !refused {
-            self.suspended.clone_from(&self.answering);
+        for &vni in &self.answering {
+            if self.suspended.contains(&vni) {
+                continue;
+            }
+            match self.kernel.silence(vni) {
+                Ok(()) => drop(self.suspended.insert(vni)),
+                Err(_) => refused = true,
+            }
         }
         refused
     }

@@ -353,7 +353,7 @@ fn beat_address(config: &Config) -> Option<(IpAddr, u16)> {
             address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             port.flatten().unwrap_or(0),
         )),
-        false => address.map(|address| (address, port.flatten().unwrap_or(witness::PORT))),
+        false => address.map(|address| (address, port.flatten().unwrap_or(crate::witness::PORT))),
     }
 }
 

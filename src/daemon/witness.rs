@@ -21,11 +21,11 @@ use crate::telemetry::metrics::Metrics;
 use crate::witness::datagram::{self, LENGTH};
 use crate::witness::draw::Draw;
 use crate::witness::isolation::Isolation;
-use crate::witness::message::{Order, Peer, Report};
+use crate::witness::message::{Order, Peer, Proof, Report};
 use crate::witness::owner::{self, Answer, Candidate, Owner};
 use crate::witness::siphash::Key;
 use crate::witness::voter::{self, Ballot, Change, Voted, Voter};
-use crate::witness::{Contact, Epoch, Held, Number, Run};
+use crate::witness::{Contact, Epoch, Held, Number, PORT, Run};
 use log::{debug, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +47,7 @@ const BIND_AGAIN: Duration = Duration::from_secs(2);
 const PUBLISH_AGAIN: Duration = Duration::from_millis(250);
 /// The longest wait: a guard that was replaced is noticed by then.
 const GLANCE: Duration = Duration::from_millis(500);
-/// How often a lost proof is told at most.
+/// How often a lost proof is told at most, or a late guard.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// How long the guard may take to say that there is no proof any more, when the node leaves.
 const SILENT: Duration = Duration::from_millis(300);
@@ -221,8 +221,9 @@ pub fn spawn(parts: Parts) -> io::Result<Handle> {
         peers_are_told: false,
         isolation: Isolation::default(),
         is_cut_off: false,
-        losses: None,
+        troubles: None,
         lost_told: None,
+        late_told: None,
         is_leaving: false,
         complaint: Complaint::default(),
     };
@@ -272,8 +273,10 @@ struct Thread {
     peers_are_told: bool,
     isolation: Isolation,
     is_cut_off: bool,
-    losses: Option<u64>,
+    /// How often the guard has lost its proof, and how often it was late, when it said so last.
+    troubles: Option<(u64, u64)>,
     lost_told: Option<Time>,
+    late_told: Option<Time>,
     is_leaving: bool,
     complaint: Complaint,
 }
@@ -387,7 +390,7 @@ impl Thread {
         for report in heard.reports {
             if let Report::Proof(proof) = &report {
                 self.parts.fence.prove(proof);
-                self.tell_losses(now, proof.losses);
+                self.tell_troubles(now, proof);
                 self.parts.metrics.beats_were_late(proof.late);
                 self.parts.metrics.proof(proof.lowest, proof.lateness);
             }
@@ -409,7 +412,7 @@ impl Thread {
         self.guard_count = count;
         self.line_fd = Some(fd);
         self.peers_are_told = false;
-        self.losses = None;
+        self.troubles = None;
         if let Some((_, address)) = &self.socket {
             line.send_from(address.ip());
         }
@@ -421,15 +424,28 @@ impl Thread {
         }
     }
 
-    fn tell_losses(&mut self, now: Time, losses: u64) {
-        let is_news = self.losses.is_some_and(|before| losses > before);
-        self.losses = Some(losses);
-        let was_told = self.lost_told.is_some_and(|at| now.since(at) < TELL_AGAIN);
-        if is_news && !was_told {
-            self.lost_told = Some(now);
+    /// Why the window is doubled, each reason once in a while.
+    fn tell_troubles(&mut self, now: Time, proof: &Proof) {
+        let before = self.troubles.replace((proof.losses, proof.late));
+        let Some((losses, late)) = before else {
+            return;
+        };
+        let is_news = |told: &mut Option<Time>| {
+            let was_told = told.is_some_and(|at| now.since(at) < TELL_AGAIN);
+            if !was_told {
+                *told = Some(now);
+            }
+            !was_told
+        };
+        if proof.losses > losses && is_news(&mut self.lost_told) {
             warn!(
                 "too few witnesses acknowledged in time: no ARP request was answered for a moment, and the window of \
                  early detection is doubled for a while"
+            );
+        }
+        if proof.late > late && is_news(&mut self.late_told) {
+            info!(
+                "the guard was late to send beats, as it got no CPU: the window of early detection is doubled for a while"
             );
         }
     }
@@ -877,6 +893,3 @@ pub fn locate(
         None => Some(SocketAddr::new(find()?, PORT)),
     })
 }
-
-/// The UDP port at which beats are received, if none is given. No service is registered for it (IANA, 2026).
-pub const PORT: u16 = 14789;

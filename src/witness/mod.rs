@@ -58,6 +58,8 @@ pub const MOST: usize = 3;
 pub const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// The longest window that is read: no lease is longer.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
+/// The UDP port at which beats are received, if none is given. No service is registered for it (IANA, 2026).
+pub const PORT: u16 = 14789;
 /// The least margin: the granularity of the kernel's timers, and the time to silence all VNIs.
 const LEAST_MARGIN: Duration = Duration::from_millis(25);
 

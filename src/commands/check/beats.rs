@@ -3,6 +3,7 @@
 use super::Finding;
 use crate::model::types::NodeName;
 use crate::telemetry::log_text;
+use crate::witness::PORT;
 use core::net::SocketAddr;
 
 /// The beats of this node.
@@ -18,10 +19,13 @@ const ABOUT: &str = "beats";
 
 /// What there is to say of them.
 pub fn findings(beats: &Beats) -> Vec<Finding> {
+    let addresses = beats.others.iter().map(|(_, address, _)| address);
+    let ports = ports(addresses.chain(&beats.own));
     let Some(own) = beats.own else {
-        let ports = ports(beats.others.iter().map(|(_, address, _)| address));
         let text = match ports.is_empty() {
-            true => return Vec::new(),
+            true => format!(
+                "no node receives any yet: firewalls must let UDP port {PORT} through, or that of --beat-address"
+            ),
             false => format!(
                 "this node does not run, or has --detect-window 0: whether beats reach the other nodes cannot be tried; \
                  firewalls must let UDP port {ports} through"
@@ -36,7 +40,7 @@ pub fn findings(beats: &Beats) -> Vec<Finding> {
         let names = log_text::names(&answering);
         findings.push(Finding::ok(
             ABOUT,
-            format!("they reach {names} and are answered"),
+            format!("they reach {names} and are answered, on UDP port {ports}"),
         ));
     }
     for (name, address, _) in with(false) {
@@ -54,7 +58,10 @@ pub fn findings(beats: &Beats) -> Vec<Finding> {
         ));
     }
     if beats.others.is_empty() {
-        let text = "no other node receives beats: its lease alone tells whether this one is dead";
+        let text = format!(
+            "no other node receives beats: its lease alone tells whether this one is dead; firewalls must let UDP port \
+             {ports} through once there are others"
+        );
         findings.push(Finding::ok(ABOUT, text));
     }
     findings
@@ -97,7 +104,10 @@ mod tests {
         let found = said(own, &[two, ("gw3", "192.0.2.3:4000", false)]);
         assert_eq!(
             found[0],
-            (Level::Ok, "they reach gw2 and are answered ".to_owned())
+            (
+                Level::Ok,
+                "they reach gw2 and are answered, on UDP port 4000, 14789 ".to_owned()
+            )
         );
         assert_eq!((found.len(), found[1].0), (2, Level::Warn));
         for part in [
@@ -110,8 +120,13 @@ mod tests {
         }
         let found = said(None, &[two]);
         assert!(found[0].0 == Level::Ok && found[0].1.contains("UDP port 14789 through"));
-        assert_eq!(said(None, &[]), []);
-        let found = said(own, &[]);
-        assert!(found[0].0 == Level::Ok && found[0].1.contains("lease alone"));
+        for (own, part) in [(None, "no node receives any yet"), (own, "lease alone")] {
+            let found = said(own, &[]);
+            assert!(
+                found[0].0 == Level::Ok && found[0].1.contains(part),
+                "{found:?}"
+            );
+            assert!(found[0].1.contains("UDP port 14789 through"), "{found:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::host::nft::wire::Batch;
 use crate::host::nft::{self, Channel, KernelLease};
 use crate::telemetry::log_text::chain;
 use crate::telemetry::metrics::server::{About, page};
+use crate::witness::Number;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,8 @@ struct Told {
     /// Bridges that are gone without a message.
     absent: BTreeSet<Vni>,
     refuses: bool,
+    /// One that it does not silence.
+    stubborn: Option<Vni>,
     tells_nothing: bool,
     slow: Duration,
 }
@@ -71,7 +74,7 @@ impl Kernel for FakeKernel {
         let slow = self.0.lock().unwrap().slow;
         thread::sleep(slow);
         let mut told = self.0.lock().unwrap();
-        if told.refuses && !answer {
+        if (told.refuses || told.stubborn == Some(vni)) && !answer {
             return Err(Error::Write {
                 path: "/proc".into(),
                 source: io::ErrorKind::PermissionDenied.into(),
@@ -160,6 +163,46 @@ fn the_fence_comes_down_before_the_lease_ends() {
     assert!(clock::now() < end, "the lease guarantees that much");
     assert_eq!(kernel.answers(), [0; 0]);
     assert_eq!(fence.answering(), BTreeSet::new());
+}
+
+/// Input: the witnesses' part of the proof is lost while the lease holds, with a VNI that the kernel does not silence; then
+/// it is there again. Output: nothing else answers ARP meanwhile, nothing is permitted, and no lease is said to have
+/// ended; then all that answered answers again.
+#[test]
+fn what_is_not_witnessed_is_silent_until_it_is_again() {
+    let (fence, kernel) = fence();
+    fence.set_lease(lease(Duration::from_secs(600)));
+    fence.switch(ID, &vnis(1..=4));
+    kernel.0.lock().unwrap().stubborn = Vni::new(2);
+    let prove_for = |lasts| {
+        fence.prove(&message::Proof {
+            lease: ID,
+            epochs: vec![(Number(1), clock::now() + lasts)],
+            ..message::Proof::default()
+        });
+    };
+    let watched = fence.clone();
+    thread::spawn(move || {
+        loop {
+            assert_eq!(watched.keep_watch(), Silenced::default());
+        }
+    });
+    let becomes = |expected: &[u32]| {
+        let begun = clock::now();
+        while kernel.answers() != expected {
+            thread::sleep(Duration::from_millis(2));
+            assert!(clock::now().since(begun) < DEADLINE);
+        }
+    };
+    prove_for(Duration::ZERO);
+    assert!(!fence.permits(ID));
+    becomes(&[2]);
+    let (_, outcome, _) = fence.switch(ID, &vnis(5..=5)).remove(0);
+    assert_eq!(outcome, ArpOutcome::Failed);
+    assert_eq!(fence.answering().len(), 4, "they are to answer again");
+    prove_for(Duration::from_secs(600));
+    becomes(&[1, 2, 3, 4]);
+    assert!(fence.permits(ID));
 }
 
 /// Input: a switch that takes so long that the lease ends meanwhile (as after a pause of the process).
