@@ -112,6 +112,12 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
     let of = |command: &str| command.to_owned();
     let file = |command: &str| format!("cp /etc/frr/frr.conf /run/saved && {command}");
     let flush = || By(of("nft flush ruleset"));
+    let ipv6 = || {
+        of(
+            "sysctl -qw net.ipv6.conf.br1.keep_addr_on_down=1; ip address add fe80::1/64 dev br1 nodad",
+        )
+    };
+    let no_ipv6 = || of("ip address del fe80::1/64 dev br1");
     let back = || By(of("cat /run/saved >/etc/frr/frr.conf"));
     vec![
         // FRR's files.
@@ -573,6 +579,19 @@ fn breakages() -> Vec<(String, &'static str, &'static str, Mend)> {
             "warn",
             "filter-vni in /etc/frr/frr.conf is not closed by a deny",
             back(),
+        ),
+        // IPv6.
+        (
+            ipv6(),
+            "warn",
+            "without advertise-default-gw the routes of IPv6 gateway addresses lack the Router flag",
+            By(no_ipv6()),
+        ),
+        (
+            ipv6(),
+            "warn",
+            "ospf6d does not run, and br<VNI> has IPv6 gateway addresses",
+            By(no_ipv6()),
         ),
     ]
 }

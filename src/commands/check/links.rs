@@ -42,6 +42,19 @@ impl Links {
         self.numbered("br", range).into_keys().collect()
     }
 
+    /// The VNIs of `range` whose bridges have IPv6 gateway addresses.
+    pub fn with_ipv6(&self, range: VniRange) -> Vec<Vni> {
+        let has = |bridge: &Interface| {
+            let all = self.ipv6.get(&bridge.index).into_iter().flatten();
+            all.into_iter().any(|it| it.origin == Origin::Given)
+        };
+        let bridges = self.numbered("br", range).into_iter();
+        bridges
+            .filter(|(_, bridge)| has(bridge))
+            .map(|(vni, _)| vni)
+            .collect()
+    }
+
     /// The interfaces `<prefix><VNI>` of `range`.
     fn numbered(&self, prefix: &str, range: VniRange) -> BTreeMap<Vni, &Interface> {
         let vni = |it: &Interface| it.name.strip_prefix(prefix)?.parse::<Vni>().ok();

@@ -36,9 +36,10 @@ pub fn findings(
 ) -> Vec<Finding> {
     let needs_ospfd = !is_by_bgp_alone(purpose, frr);
     let mut findings = daemons(frr, needs_ospfd);
+    let with_ipv6 = links.with_ipv6(purpose.range);
     if let Some(bgp) = &frr.bgp {
         findings.extend(filter(bgp, running));
-        findings.extend(evpn(frr, bgp));
+        findings.extend(evpn(frr, bgp, !with_ipv6.is_empty()));
     }
     if let (Some(bgp), Some(_)) = (&frr.bgp, &frr.targets) {
         findings.extend(targets(purpose, frr, bgp, bridges));
@@ -58,8 +59,35 @@ pub fn findings(
             Announce::Routes => 0,
         };
         findings.extend(sizes(interfaces, expected));
+        if purpose.announce == Announce::Costs {
+            findings.extend(ospf6(frr, &with_ipv6));
+        }
     }
     findings
+}
+
+/// Whether ospf6d tells the upstream router of the networks of IPv6 gateway addresses.
+fn ospf6(frr: &Inspection, with_ipv6: &[Vni]) -> Option<Finding> {
+    const ABOUT: &str = "OSPF";
+    let Some(bridges) = &frr.ospf6 else {
+        return Finding::warn(
+            ABOUT,
+            "ospf6d does not run, and br<VNI> has IPv6 gateway addresses: unless another protocol tells it, no router \
+             upstream hears of their networks",
+            "set ospf6d=yes in /etc/frr/daemons and run: systemctl restart frr",
+        )
+        .of(with_ipv6);
+    };
+    let is_out = |vni: &&Vni| !bridges.contains(vni);
+    let out: Vec<Vni> = with_ipv6.iter().filter(is_out).copied().collect();
+    Finding::warn(
+        ABOUT,
+        "br<VNI> has IPv6 gateway addresses and is in no area of ospf6d: unless another protocol tells it, no router \
+         upstream hears of their networks",
+        "vtysh -c 'configure terminal' -c \"interface br$i\" -c 'ipv6 ospf6 area 0.0.0.0' -c 'ipv6 ospf6 passive' \
+         -c 'ipv6 ospf6 cost 65535'",
+    )
+    .of(&out)
 }
 
 fn daemons(frr: &Inspection, needs_ospfd: bool) -> Vec<Finding> {
@@ -152,7 +180,7 @@ fn filter(bgp: &BgpConfig, running: bool) -> Vec<Finding> {
     findings
 }
 
-fn evpn(frr: &Inspection, bgp: &BgpConfig) -> Vec<Finding> {
+fn evpn(frr: &Inspection, bgp: &BgpConfig, has_ipv6: bool) -> Vec<Finding> {
     const ABOUT: &str = "EVPN";
     let asn = bgp.asn.map_or("AS".to_owned(), |asn| asn.to_string());
     let add = |line: &str| {
@@ -173,6 +201,15 @@ fn evpn(frr: &Inspection, bgp: &BgpConfig) -> Vec<Finding> {
             ABOUT,
             "without advertise-svi-ip the gateway addresses are not advertised: access points flood for them",
             add("advertise-svi-ip"),
+        ));
+    }
+    // zebra_evpn_neigh_gw_macip_add() in FRR's zebra/zebra_evpn_neigh.c sets the flag for default gateways alone.
+    if frr.svi && !frr.default_gw && has_ipv6 {
+        findings.push(Finding::warn(
+            ABOUT,
+            "without advertise-default-gw the routes of IPv6 gateway addresses lack the Router flag: an access point with \
+             neigh_suppress answers that they are no router's, and stations give their default router up",
+            add("advertise-default-gw"),
         ));
     }
     if bgp.yields {
@@ -760,6 +797,65 @@ mod tests {
         };
         let found = daemons(&frr, true);
         assert_eq!(said(&found), [(Level::Fail, "does not run")]);
+    }
+
+    /// Input: IPv6 gateway addresses on some bridges, and ospf6d that does not run, runs on none of them, or on all.
+    /// Output: what is not announced.
+    #[test]
+    fn ipv6_networks_that_ospf6d_does_not_announce() {
+        let said = |ospf6: Option<&[u32]>, with_ipv6: &[u32]| {
+            let frr = Inspection {
+                ospf6: ospf6.map(|all| vnis(all).into_iter().collect()),
+                ..Inspection::default()
+            };
+            ospf6_text(super::ospf6(&frr, &vnis(with_ipv6)))
+        };
+        fn ospf6_text(found: Option<Finding>) -> Option<(String, String)> {
+            found.map(|it| (it.text, it.remedy.unwrap_or_default()))
+        }
+        let (text, remedy) = said(None, &[1, 2]).unwrap();
+        assert!(
+            text.starts_with("ospf6d does not run") && text.ends_with("VNIs 1-2"),
+            "{text}"
+        );
+        assert!(remedy.contains("ospf6d=yes"), "{remedy}");
+        let (text, remedy) = said(Some(&[1]), &[1, 2, 3]).unwrap();
+        assert!(
+            text.contains("no area of ospf6d") && text.ends_with("VNIs 2-3"),
+            "{text}"
+        );
+        assert!(
+            remedy.contains("for i in") && remedy.contains("\"interface br$i\""),
+            "{remedy}"
+        );
+        assert_eq!(said(Some(&[1, 2]), &[1, 2]), None);
+        assert_eq!(said(None, &[]), None);
+    }
+
+    /// Input: a gateway with and without IPv6 gateway addresses, and with each of the two lines that have bgpd advertise
+    /// them. Output: that stations may give their router up, where the routes say that it is none.
+    #[test]
+    fn ipv6_gateway_addresses_that_are_no_routers() {
+        let said = |svi, default_gw, has_ipv6| {
+            let frr = Inspection {
+                all_vnis: true,
+                svi,
+                default_gw,
+                ..Inspection::default()
+            };
+            let found = evpn(&frr, &parse_bgp(ROUTER), has_ipv6);
+            let is_it = |it: &&Finding| it.text.contains("give their default router up");
+            found.iter().filter(is_it).count()
+        };
+        assert_eq!(said(true, false, true), 1);
+        for (svi, default_gw, has_ipv6) in [
+            (true, false, false),
+            (true, true, true),
+            (false, true, true),
+            (false, false, true),
+        ] {
+            assert_eq!(said(svi, default_gw, has_ipv6), 0);
+        }
     }
 
     #[test]

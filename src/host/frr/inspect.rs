@@ -2,7 +2,7 @@
 
 use super::FrrConfig;
 use super::carrier::Carriers;
-use super::config::{parse_bgp, parse_uplinks};
+use super::config::{parse_bgp, parse_ospf6_bridges, parse_uplinks};
 use super::health;
 use super::inspection::{Answer, Inspection, Saved, parse_interfaces, parse_neighbours, says};
 use super::run::{Daemon, Vtysh};
@@ -72,10 +72,16 @@ pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
     );
     let ospfd = ask(Daemon::Ospfd, &[CONFIG, "show ip ospf interface json"]);
     ask(Daemon::Bfdd, &["show version"]);
+    // A host without IPv6 does without.
+    if standing(config, Daemon::Ospf6d) == Answer::Answers {
+        let told = vtysh.show(Daemon::Ospf6d, CONFIG).ok();
+        inspection.ospf6 = told.map(|text| parse_ospf6_bridges(&text));
+    }
     let text = |texts: &[Option<String>], at: usize| texts.get(at).cloned().flatten();
     if let Some(running) = text(&bgpd, 0) {
         inspection.all_vnis = says(&running, "advertise-all-vni");
         inspection.svi = says(&running, "advertise-svi-ip");
+        inspection.default_gw = says(&running, "advertise-default-gw");
         inspection.bgp = Some(parse_bgp(&running));
     }
     // No VNI known yet, or no BGP instance: vtysh then prints no JSON.

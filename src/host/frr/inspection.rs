@@ -8,7 +8,7 @@ use super::upstream::{MapAction, Upstream, parse_area};
 use crate::model::frr::Cost;
 use crate::model::types::Vni;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// How an FRR daemon answers.
@@ -82,12 +82,16 @@ pub struct Inspection {
     pub all_vnis: bool,
     /// Whether bgpd advertises the addresses of bridges (`advertise-svi-ip`).
     pub svi: bool,
+    /// Whether it advertises them as those of a default gateway (`advertise-default-gw`).
+    pub default_gw: bool,
     /// The route targets.
     pub targets: Option<Targets>,
     /// How many EVPN neighbours are established, and how many there are.
     pub neighbours: Option<(usize, usize)>,
     /// The OSPF interfaces.
     pub ospf: Option<Vec<OspfInterface>>,
+    /// The bridges that ospf6d runs on; `None` if it does not run, or does not say.
+    pub ospf6: Option<BTreeSet<Vni>>,
     /// What ospfd does with routes between areas, and beside those of its interfaces.
     pub upstream: Upstream,
     /// The route-map that OSPF's routes pass on their way to the kernel, and what it does.
