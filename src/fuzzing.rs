@@ -104,7 +104,7 @@ pub fn nft(bytes: &[u8]) {
         );
         let _ = table::has_chains(&found, family);
     }
-    let ipv6 = table::ipv6(&found, &found, &found);
+    let (ipv6, _) = table::ipv6(&found, &found, &found);
     let mut batch = nft_wire::Batch::default();
     table::change_ipv6(&mut batch, &Default::default(), &ipv6);
     assert!(batch.finish(0).0.len() >= 40 + 32 * ipv6.bridges.len());

@@ -18,7 +18,7 @@ use crate::guard::{self, Guard, Guards, Standing};
 use crate::host::address::Ipv6;
 use crate::host::{ArpAudit, Error, Kernel, nft};
 use crate::model::types::{Lease, LeaseId, Time, Vni, VniRange};
-use crate::schema::KernelHold;
+use crate::schema::{Ipv6Hold, KernelHold};
 use crate::sys::clock::{self, Alarm};
 use crate::telemetry::metrics::{Metrics, Repair};
 use crate::witness::message::{self, Known, Order};
@@ -337,14 +337,25 @@ impl Fence {
             // The guard must know that the kernel lease is not complete before a VNI outside of it answers.
             state.tell_gate();
         }
-        let outcomes: Vec<(Vni, ArpOutcome, Option<Error>)> = switches
+        let mut outcomes: Vec<(Vni, ArpOutcome, Option<Error>)> = switches
             .iter()
             .map(|&(vni, answer)| state.switch_one(under, vni, answer, self.margin))
             .collect();
-        let silent = outcomes.iter().filter(|(_, outcome, _)| {
-            matches!(outcome, ArpOutcome::Answers(false) | ArpOutcome::Absent)
-        });
-        state.gate.release(silent.map(|&(vni, ..)| vni));
+        // Also what was to answer ARP and does not: it must not answer for IPv6 alone.
+        let State {
+            gate, answering, ..
+        } = &mut *state;
+        let silent = outcomes.iter().map(|&(vni, ..)| vni);
+        let end = self.lease().map(|lease| lease.valid_until);
+        gate.release(silent.filter(|vni| !answering.contains(vni)), end);
+        let now = clock::now();
+        for (vni, outcome, error) in &mut outcomes {
+            if *outcome == ArpOutcome::Answers(false) && !gate.is_silent(*vni, now) {
+                let bridge = vni.bridge();
+                (*outcome, *error) = (ArpOutcome::Failed, Some(Error::Ipv6 { bridge }));
+            }
+        }
+        state.tell_gate();
         // Not what the kernel refused to silence: that is what the guard is for.
         let off: Vec<Vni> = switches
             .iter()
@@ -363,6 +374,12 @@ impl Fence {
     /// Switches ARP off for every VNI that answers, without asking the core.
     pub fn silence(&self) -> Silenced {
         self.state().silence()
+    }
+
+    /// Whether nothing of what this daemon has switched on answers any more, in either family.
+    pub fn is_silent(&self) -> bool {
+        let state = self.state();
+        state.answering.is_empty() && state.gate.are_silent(clock::now())
     }
 
     /// How many VNIs have a switch that was set.
@@ -428,6 +445,11 @@ impl Fence {
         self.state().gate.hold().cloned()
     }
 
+    /// What this host has of IPv6, for others to read; `None` on a mock host.
+    pub fn ipv6_hold(&self) -> Option<Ipv6Hold> {
+        self.state().gate.ipv6_hold()
+    }
+
     /// Sees to it that the table of the kernel lease is there; `look` says that it may not be.
     pub fn tend_gate(&self, look: bool) -> TableStatus {
         let opener = self.state().gate.look(look, clock::now());
@@ -446,7 +468,7 @@ impl Fence {
             .filter(|_| proof.holds(now, self.margin));
         let mut tended = gate.tend(opened, proved, answering, now);
         if tended.made.is_some() {
-            state.silence_strangers();
+            state.silence_strangers(proof.lease().map(|lease| lease.valid_until));
             tended.gated = state.gate.count();
             // It opens the table anew, and grants.
             state.gate_told = None;
@@ -765,7 +787,7 @@ impl State {
 
     /// Silences the bridges that are in the table and of which nothing is known, and takes them out: they are of a run
     /// before that had another range, or something else on this host has put them there.
-    fn silence_strangers(&mut self) {
+    fn silence_strangers(&mut self, end: Option<Time>) {
         let mut silent = Vec::new();
         for vni in self.gate.strangers(&self.answering) {
             match self.kernel.silence(vni) {
@@ -774,7 +796,7 @@ impl State {
                 Err(_) => drop(self.answering.insert(vni)),
             }
         }
-        self.gate.release(silent.into_iter());
+        self.gate.release(silent.into_iter(), end);
     }
 
     fn silence_by_switch(&mut self, vnis: &[Vni], outcome: &mut Silenced) {
@@ -808,7 +830,8 @@ impl State {
         }
         self.silence_by_switch(&gated, &mut outcome);
         let silent = vnis.iter().filter(|vni| !self.answering.contains(vni));
-        self.gate.release(silent.copied());
+        let end = lock(&self.proof).lease().map(|lease| lease.valid_until);
+        self.gate.release(silent.copied(), end);
         self.suspended.clear();
         outcome
     }

@@ -15,7 +15,7 @@ use crate::host::addresses;
 use crate::host::nft::socket::Watch;
 use crate::host::nft::{Error, Found, KernelLease, vnis_of};
 use crate::model::types::{Lease, Time, Vni, VniRange};
-use crate::schema::KernelHold;
+use crate::schema::{Ipv6Hold, KernelHold};
 use crate::sys::clock;
 use crate::telemetry::log_text::{Complaint, chain};
 use log::{debug, info, warn};
@@ -62,6 +62,8 @@ pub struct Gate {
     missing_again: Time,
     /// A change failed, so that what is in the table may differ from what is known of it.
     doubtful: bool,
+    /// The kernel refused to take out bridges that have IPv6 gateway addresses: until then they may answer for these.
+    unsure_until: Time,
     /// Until when the kernel holds the lease at most, as far as is known.
     granted: Time,
     /// What went wrong since the thread looked last.
@@ -127,6 +129,7 @@ impl Gate {
             unknown: false,
             missing_again: Time::default(),
             doubtful: false,
+            unsure_until: Time::default(),
             granted: Time::default(),
             trouble: None,
             lost: false,
@@ -177,6 +180,14 @@ impl Gate {
     /// in the same turn is no news to other machines. `None` on a mock host.
     pub fn hold(&self) -> Option<&KernelHold> {
         self.hold.as_ref()
+    }
+
+    /// What this host has of IPv6. `None` on a mock host.
+    pub fn ipv6_hold(&self) -> Option<Ipv6Hold> {
+        self.hold.as_ref().map(|_| Ipv6Hold {
+            bridges: self.ipv6.bridges.len() as u64,
+            lack: self.ipv6_lack(),
+        })
     }
 
     /// Whether the bridge of this VNI is in the table.
@@ -258,8 +269,8 @@ impl Gate {
         }
     }
 
-    /// These VNIs do not answer any more.
-    pub fn release(&mut self, vnis: impl Iterator<Item = Vni>) {
+    /// These VNIs do not answer ARP any more. `end` is when the lease does.
+    pub fn release(&mut self, vnis: impl Iterator<Item = Vni>, end: Option<Time>) {
         let mut gone = Vec::new();
         for vni in vnis {
             self.missing.remove(&vni);
@@ -268,7 +279,25 @@ impl Gate {
                 gone.push(vni.bridge());
             }
         }
-        self.change(|table| table.remove_names(&gone));
+        let until = end.map_or(self.granted, |end| end.max(self.granted));
+        let has_ipv6 = gone.iter().any(|name| self.ipv6.bridges.contains_key(name));
+        let changed = self.change(|table| table.remove_names(&gone));
+        if changed == Changed::Refused && has_ipv6 && self.stands() {
+            // Nothing more is granted in this table; one that replaces it has only those in it that may answer.
+            self.unsure_until = until;
+            self.lose();
+        }
+    }
+
+    /// Whether the bridge of a VNI that does not answer ARP is silent about its IPv6 gateway addresses too, as far as
+    /// is known.
+    pub fn is_silent(&self, vni: Vni, now: Time) -> bool {
+        now >= self.unsure_until || !self.ipv6.bridges.contains_key(&vni.bridge())
+    }
+
+    /// Whether all bridges are that do not answer ARP.
+    pub fn are_silent(&self, now: Time) -> bool {
+        now >= self.unsure_until
     }
 
     /// None of the VNIs in the table may answer, from this moment on.
@@ -429,10 +458,9 @@ impl Gate {
     /// Of a table that is in place, only what is wrong for longer: what is missing in it.
     fn note_hold(&mut self, trouble: Option<&Error>) {
         if self.stands() {
-            self.hold = Some(match (self.missing.is_empty(), self.ipv6_lack()) {
-                (true, None) => KernelHold::Held,
-                (true, Some(lack)) => KernelHold::Missing(format!("not of IPv6: {lack}")),
-                (false, _) => KernelHold::Missing(self.refusal.clone()),
+            self.hold = Some(match self.missing.is_empty() {
+                true => KernelHold::Held,
+                false => KernelHold::Missing(self.refusal.clone()),
             });
         } else if let Some(error) = trouble {
             self.hold = Some(KernelHold::Missing(chain(error)));
@@ -468,6 +496,7 @@ impl Gate {
                 };
                 let names: Vec<String> = gated.iter().map(|vni| vni.bridge()).collect();
                 table.make(found, &names, &self.ipv6)?;
+                self.unsure_until = Time::default();
                 (gated, Duration::ZERO, Made::New)
             }
         };

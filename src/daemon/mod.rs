@@ -302,6 +302,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
             fitness: None,
             time: None,
             kernel: None,
+            ipv6: None,
         },
         fence: fence.clone(),
         kernel: host.kernel(),
@@ -319,7 +320,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), Failure> {
         .spawn(host.router(), events)?
         .join()
         .expect("a thread that panics takes the process with it");
-    if exit == Exit::Unfinished && !fence.answering().is_empty() {
+    if exit == Exit::Unfinished && !fence.is_silent() {
         lease_keeper.let_run_out();
     } else {
         if let Some(witness) = witness {

@@ -478,6 +478,7 @@ impl Running {
         // What marks the time later must say the same.
         self.worker.meta.unable = Some(registration.unable.clone());
         self.worker.meta.kernel = self.worker.fence.kernel_hold();
+        self.worker.meta.ipv6 = self.worker.fence.ipv6_hold();
         self.worker.meta.fitness = Some(registration.fitness);
         let (me, drawn) = (&self.worker.me, registration.drawn.as_deref());
         let txn = schema::register(me, lease, &registration.points, drawn, &self.meta());
@@ -511,19 +512,25 @@ impl Running {
         }
     }
 
-    /// Publishes whether the kernel holds the lease, if that is not as it was published last.
+    /// Publishes whether the kernel holds the lease and what there is of IPv6, if that is not as it was published last.
     fn publish_hold(&mut self) {
         let now = clock::now();
         let Some(lease) = self.registration.as_ref().map(|it| it.lease) else {
             return;
         };
-        let hold = self.worker.fence.kernel_hold();
+        let (kernel, ipv6) = (
+            self.worker.fence.kernel_hold(),
+            self.worker.fence.ipv6_hold(),
+        );
+        let meta = &mut self.worker.meta;
         let is_due = now.since(self.told_hold) >= HOLD;
-        if hold == self.worker.meta.kernel || !is_due || !self.worker.fence.permits(Some(lease)) {
+        let is_news = kernel != meta.kernel || ipv6 != meta.ipv6;
+        if !is_news || !is_due || !self.worker.fence.permits(Some(lease)) {
             return;
         }
         self.told_hold = now;
-        let before = std::mem::replace(&mut self.worker.meta.kernel, hold);
+        let before = meta.clone();
+        (meta.kernel, meta.ipv6) = (kernel, ipv6);
         let txn = schema::publish(&self.worker.me, lease, &self.meta());
         let is_published = match self.worker.client.txn(&txn) {
             Ok(reply) => !self.is_rewound(reply.revision) && reply.succeeded,
@@ -533,7 +540,7 @@ impl Running {
             }
         };
         if !is_published {
-            self.worker.meta.kernel = before;
+            self.worker.meta = before;
         }
     }
 

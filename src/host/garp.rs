@@ -8,7 +8,8 @@
 //! announced in all of them; later, to refresh, in one after the other, so that this costs no more than one.
 
 use super::Error;
-use super::address::is_made_of_mac;
+use super::address::{Origin, is_made_of_mac};
+use super::addresses;
 use crate::model::types::{Time, Vni};
 use crate::sys::clock;
 use fnv::FnvHashMap;
@@ -19,7 +20,7 @@ use nix::sys::socket::{
 };
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -229,6 +230,8 @@ fn all_failed(vnis: &[Vni], source: Errno) -> Vec<(Vni, Error)> {
 /// Links and addresses of all bridges that are named `br<VNI>`, from one dump of the kernel's tables.
 fn bridges() -> Result<BTreeMap<Vni, Bridge>, Errno> {
     let mut bridges: BTreeMap<Vni, Bridge> = BTreeMap::new();
+    let mut vnis = BTreeMap::new();
+    let mut has_ipv6 = false;
     for entry in getifaddrs()? {
         // A label (`br7:1`) takes the place of the name of the interface of a labelled address.
         let name = entry.interface_name.split(':').next();
@@ -239,17 +242,34 @@ fn bridges() -> Result<BTreeMap<Vni, Bridge>, Errno> {
         let bridge = bridges.entry(vni).or_default();
         if let Some(link) = address.as_link_addr() {
             bridge.link = Some(*link);
+            vnis.insert(link.ifindex(), vni);
         } else if let Some(address) = address.as_sockaddr_in() {
             let mask = entry.netmask;
             let mask = mask.and_then(|mask| Some(mask.as_sockaddr_in()?.ip()));
             bridge.addresses.push(Address::new(address.ip(), mask));
         } else if let Some(address) = address.as_sockaddr_in6() {
-            // That of the bridge itself is not the gateway's.
-            let given = Some(address.ip()).filter(|ip| !is_made_of_mac(*ip));
-            bridge.ipv6.extend(given);
+            has_ipv6 |= !is_made_of_mac(address.ip());
+        }
+    }
+    if has_ipv6 {
+        // That of the bridge itself is not the gateway's.
+        let all = addresses::dump().map_err(errno)?;
+        for address in all.iter().filter(|it| it.origin == Origin::Given) {
+            let vni = usize::try_from(address.index)
+                .ok()
+                .and_then(|index| vnis.get(&index));
+            if let (Some(vni), IpAddr::V6(ip)) = (vni, address.ip)
+                && let Some(bridge) = bridges.get_mut(vni)
+            {
+                bridge.ipv6.push(ip);
+            }
         }
     }
     Ok(bridges)
+}
+
+fn errno(error: io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// A broadcast ARP packet that tells that `address` is at `mac`, from the Ethernet header on.

@@ -251,6 +251,11 @@ pub enum Error {
     },
     /// No FRR daemon carries the kernel's routes to the upstream routers.
     NotRedistributed,
+    /// The kernel did not take the bridge out of the table by which it answers for its IPv6 gateway addresses.
+    Ipv6 {
+        /// The bridge.
+        bridge: String,
+    },
     /// A gratuitous ARP could not be sent.
     Announce {
         /// The bridge it was to leave through.
@@ -328,6 +333,11 @@ impl fmt::Display for Error {
             Error::NotRedistributed => f.write_str(
                 "no FRR daemon that runs has redistribute kernel, so that --announce routes announces nothing: \
                  configure it as frr.conf.example shows",
+            ),
+            Error::Ipv6 { bridge } => write!(
+                f,
+                "{bridge} may answer for its IPv6 gateway addresses until the lease ends: nf_tables refuses to change \
+                 the table `ip6 wmgwd`"
             ),
             Error::Announce { bridge, .. } => write!(f, "cannot send gratuitous ARP on {bridge}"),
             Error::Spawn { .. } => {

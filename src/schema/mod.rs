@@ -163,6 +163,17 @@ pub struct Meta {
     /// Whether its kernel holds its lease. `None` if the node does not publish it: its version is older, or it runs
     /// with `--mock`.
     pub kernel: Option<KernelHold>,
+    /// What it has of IPv6; `None` as with `kernel`.
+    pub ipv6: Option<Ipv6Hold>,
+}
+
+/// The IPv6 gateway addresses of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ipv6Hold {
+    /// How many bridges have some.
+    pub bridges: u64,
+    /// Why the kernel does not switch them, if it does not.
+    pub lack: Option<String>,
 }
 
 /// Whether the kernel of a node holds the node's lease.
@@ -276,6 +287,7 @@ fn read_meta(bytes: &[u8]) -> Result<Meta, &'static str> {
         fitness: json.get("fitness").map(read_fitness).transpose()?,
         time: json.get("time").and_then(Json::as_u64),
         kernel: json.get("kernel_lease").and_then(read_kernel_hold),
+        ipv6: json.get("ipv6").and_then(read_ipv6_hold),
     })
 }
 
@@ -288,6 +300,13 @@ fn read_kernel_hold(json: &Json) -> Option<KernelHold> {
             Some(KernelHold::Missing(why.to_owned()))
         }
     }
+}
+
+fn read_ipv6_hold(json: &Json) -> Option<Ipv6Hold> {
+    Some(Ipv6Hold {
+        bridges: json.get("bridges")?.as_u64()?,
+        lack: json.get("lack").and_then(Json::as_str).map(str::to_owned),
+    })
 }
 
 fn read_fitness(json: &Json) -> Result<Fitness, &'static str> {
@@ -352,6 +371,12 @@ pub fn meta_bytes(meta: &Meta) -> Vec<u8> {
         Some(KernelHold::Held) => json["kernel_lease"] = json!({"held": true}),
         Some(KernelHold::Missing(why)) => {
             json["kernel_lease"] = json!({"held": false, "why": why});
+        }
+    }
+    if let Some(Ipv6Hold { bridges, lack }) = &meta.ipv6 {
+        json["ipv6"] = json!({"bridges": bridges});
+        if let Some(lack) = lack {
+            json["ipv6"]["lack"] = json!(lack);
         }
     }
     json.to_string().into_bytes()

@@ -90,6 +90,7 @@ fn values_read_as_the_go_program_writes_them() {
         fitness: None,
         time: Some(1_700_000_000),
         kernel: None,
+        ipv6: None,
     };
     let unable = Unable {
         absent: "6-100".parse().unwrap(),
@@ -132,16 +133,46 @@ fn values_read_as_the_go_program_writes_them() {
     }
 }
 
-/// Input: what a later version may publish of the kernel lease. Output: the rest is read all the same.
+/// Input: what a later version may publish of the kernel lease and of IPv6. Output: the rest is read all the same.
 #[test]
 fn an_odd_kernel_lease_costs_nothing() {
-    for odd in [r#""held""#, "{}", "null", r#"{"held":7}"#] {
-        let text = format!(r#"{{"version":"9","minvni":1,"maxvni":9,"kernel_lease":{odd}}}"#);
+    for odd in [r#""held""#, "{}", "null", r#"{"held":7,"bridges":"7"}"#] {
+        let range = r#""minvni":1,"maxvni":9"#;
+        let text = format!(r#"{{"version":"9",{range},"kernel_lease":{odd},"ipv6":{odd}}}"#);
         let (value, _) = read_value(&Key::Meta(name("gw1")), text.as_bytes());
         assert!(
-            matches!(&value, Value::Meta(meta) if meta.kernel.is_none()),
+            matches!(&value, Value::Meta(meta) if meta.kernel.is_none() && meta.ipv6.is_none()),
             "{odd}: {value:?}"
         );
+    }
+}
+
+#[test]
+fn what_a_node_has_of_ipv6_reads_back() {
+    for (lack, shown) in [
+        (None, r#""ipv6":{"bridges":7}"#),
+        (
+            Some("no module"),
+            r#""ipv6":{"bridges":7,"lack":"no module"}"#,
+        ),
+    ] {
+        let meta = Meta {
+            version: "0.1.0".into(),
+            range: VniRange::new(vni(1), vni(100)).unwrap(),
+            unable: None,
+            fitness: None,
+            time: None,
+            kernel: None,
+            ipv6: Some(Ipv6Hold {
+                bridges: 7,
+                lack: lack.map(str::to_owned),
+            }),
+        };
+        let bytes = meta_bytes(&meta);
+        let text = std::str::from_utf8(&bytes).unwrap();
+        assert!(text.contains(shown), "{text}");
+        let (value, _) = read_value(&Key::Meta(name("gw1")), &bytes);
+        assert_eq!(value, Value::Meta(meta));
     }
 }
 
@@ -263,6 +294,7 @@ fn fits(batch: &Batch) -> bool {
         fitness: None,
         time: Some(1),
         kernel: None,
+        ipv6: None,
     };
     let txn = commit(&name("gw1"), LeaseId(1), batch, Some(&mark));
     let nested = txn.then.iter().map(|op| match op {

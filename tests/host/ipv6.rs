@@ -17,13 +17,16 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 use wmgwd::daemon::fence::Fence;
-use wmgwd::daemon::gate::Gate;
+use wmgwd::daemon::gate::{Gate, Opener, TableStatus};
 use wmgwd::guard::Guard;
 use wmgwd::host::Kernel;
 use wmgwd::host::addresses;
 use wmgwd::host::nft::KernelLease;
+use wmgwd::host::nft::socket::Watch;
 use wmgwd::host::nft::wire::Family;
 use wmgwd::host::proc::ProcKernel;
+use wmgwd::model::types::{LeaseId, Vni, VniRange};
+use wmgwd::schema::KernelHold;
 use wmgwd::sys::clock;
 
 /// The gateway addresses of br7, and an address of the station.
@@ -48,14 +51,24 @@ fn dual_stack() {
 }
 
 fn fence(line: Box<dyn Guard>) -> Fence {
-    let kernel = Box::new(ProcKernel::new());
-    let fence = Fence::new(MARGIN, kernel, line, Box::new(NoGuard)).unwrap();
-    let mut gate = Gate::new(GATE_MARGIN, Arc::new(KernelLease::open));
-    gate.manage(addresses::look_for_ipv6(range()).unwrap());
-    let (fence, tended) = fence.gated_by(gate, range());
-    assert!(tended.trouble.is_none(), "{tended:?}");
+    let (fence, tended) = fence_through(Arc::new(KernelLease::open), line);
     assert_eq!((tended.ipv6, tended.ipv6_lack), (1, None));
     fence
+}
+
+/// A fence that opens nf_tables so, with the gateway addresses that there are.
+fn fence_through(opener: Opener, line: Box<dyn Guard>) -> (Fence, TableStatus) {
+    fence_of(opener, line, range())
+}
+
+fn fence_of(opener: Opener, line: Box<dyn Guard>, range: VniRange) -> (Fence, TableStatus) {
+    let kernel = Box::new(ProcKernel::new());
+    let fence = Fence::new(MARGIN, kernel, line, Box::new(NoGuard)).unwrap();
+    let mut gate = Gate::new(GATE_MARGIN, opener);
+    gate.manage(addresses::look_for_ipv6(range).unwrap());
+    let (fence, tended) = fence.gated_by(gate, range);
+    assert!(tended.trouble.is_none(), "{tended:?}");
+    (fence, tended)
 }
 
 /// Solicitations for an address over half a second: how many were answered, if all or none were.
@@ -164,7 +177,7 @@ fn the_owner_alone_answers_and_advertises() {
             assert_eq!(advertise(LINK_LOCAL, 0), Err(Errno::EPERM));
             ask_station(GLOBAL);
             assert!(known(GLOBAL).contains("lladdr"));
-            fence.switch(Some(wmgwd::model::types::LeaseId(1)), &[(vni(7), false)]);
+            fence.switch(Some(LeaseId(1)), &[(vni(7), false)]);
             is_silent();
             // An address that comes later.
             let later = "2001:db8:77::1".parse().unwrap();
@@ -258,6 +271,73 @@ fn both_families_end_at_the_same_moment() {
     );
 }
 
+/// Input: on the owner, and then on a gateway that is not: something else deletes or changes the tables, or empties a set
+/// of the one family alone. Output: put back each time, and what is answered is what it was before, in each family; what
+/// was changed is as it was.
+#[test]
+fn what_is_done_to_the_tables_is_put_back() {
+    namespace::run(
+        "ipv6::what_is_done_to_the_tables_is_put_back",
+        &["ip", "arping", "nft"],
+        || {
+            dual_stack();
+            let fence = fence(Box::new(NoGuard));
+            let mut watch = Watch::open().unwrap();
+            let table = || {
+                sh(
+                    "nft list table ip6 wmgwd | grep -v -e expires -e counter; nft list set arp wmgwd owned",
+                )
+            };
+            let handle = "handle() { nft -a list chain ip6 wmgwd $1 | sed -n \"/$2/s/.*handle //p\" | head -n 1; }";
+            for owns in [true, false] {
+                if owns {
+                    fence.set_lease(Some(lease(Duration::from_secs(600))));
+                    fence.check_guard().unwrap();
+                    assert!(serves(&fence));
+                } else {
+                    fence.switch(Some(LeaseId(1)), &[(vni(7), false)]);
+                }
+                let whole = table();
+                for meddle in [
+                    "nft flush ruleset",
+                    "nft delete table ip6 wmgwd",
+                    "nft delete table arp wmgwd",
+                    "nft flush chain ip6 wmgwd input",
+                    "nft flush chain ip6 wmgwd output",
+                    "nft insert rule ip6 wmgwd input accept",
+                    "nft delete rule ip6 wmgwd output handle $(handle output set)",
+                    "nft flush set ip6 wmgwd managed",
+                    "nft flush set ip6 wmgwd shared",
+                    "nft flush map ip6 wmgwd self",
+                    "nft flush set ip6 wmgwd owned",
+                    "nft add element ip6 wmgwd owned '{ br7, br9 }'",
+                    "nft add element ip6 wmgwd managed '{ br9 }'",
+                    "nft add table ip6 wmgwd '{ flags dormant; }'",
+                ] {
+                    sh(&format!("{handle}; {meddle}"));
+                    let tended = fence.tend_gate(watch.look(fence.gate_port()).unwrap());
+                    assert!(tended.trouble.is_none(), "{meddle}: {tended:?}");
+                    assert_eq!(
+                        (tended.gated, tended.ipv6),
+                        (usize::from(owns), 1),
+                        "{meddle}"
+                    );
+                    assert_eq!(table(), whole, "{meddle}");
+                    let answered = [
+                        try_sh(
+                            "nsenter --net=/run/netns/station arping -c 1 -w 1 -I eth0 10.7.0.1",
+                        )
+                        .0,
+                        is_answered(GLOBAL),
+                        is_answered(LINK_LOCAL),
+                    ];
+                    assert_eq!(answered, [owns; 3], "{meddle}");
+                }
+            }
+        },
+    );
+}
+
 /// Input: a takeover of a bridge whose addresses a station has at another gateway. Output: the announcement moves the
 /// station for both, and it keeps them as routers.
 #[test]
@@ -283,6 +363,130 @@ fn an_announcement_moves_both_addresses() {
     );
 }
 
+/// Input: bridges whose own link-local address the kernel makes of the MAC address, and of something else. Output: it is
+/// not announced: it is not the gateway's.
+#[test]
+fn the_own_address_of_a_bridge_is_not_announced() {
+    namespace::run(
+        "ipv6::the_own_address_of_a_bridge_is_not_announced",
+        &["ip", "arping"],
+        || {
+            dual_stack();
+            sh("sysctl -qw net.ipv6.conf.br7.keep_addr_on_down=1");
+            for mode in ["eui64", "random"] {
+                sh(&format!(
+                    "ip link set br7 down; ip link set br7 addrgenmode {mode}; ip link set br7 up"
+                ));
+                let mut own = None;
+                eventually("the bridge has an address of its own", || {
+                    own = addresses::look_for_ipv6(range()).unwrap().bridges["br7"];
+                    own.is_some()
+                });
+                let own = own.unwrap();
+                assert_eq!(
+                    own.octets()[11..13] == [0xff, 0xfe],
+                    mode == "eui64",
+                    "{own}"
+                );
+                for address in [GLOBAL, own] {
+                    sh(&format!(
+                        "ip -n station neighbour replace {address} lladdr 02:00:00:00:00:66 dev eth0 nud stale router"
+                    ));
+                }
+                let mac = sh("cat /sys/class/net/br7/address");
+                let failures = ProcKernel::new().announce(&[vni(7)], &|| true);
+                assert!(failures.is_empty(), "{failures:?}");
+                // Announced after the other, had it been.
+                eventually("the station moves", || known(GLOBAL).contains(mac.trim()));
+                assert!(known(own).contains("02:00:00:00:00:66"), "{}", known(own));
+            }
+        },
+    );
+}
+
+/// Input: a host whose bridge has no IPv6 gateway address, and one without IPv6. Output: ARP is gated and answered as
+/// ever, nothing is said to be lacking, and nothing of IPv6 is kept from the stations.
+#[test]
+fn a_host_without_ipv6_addresses_notices_nothing() {
+    namespace::run(
+        "ipv6::a_host_without_ipv6_addresses_notices_nothing",
+        &["ip", "arping", "nft"],
+        || {
+            bridge_with_station(
+                "sysctl -qw net.ipv6.conf.all.forwarding=1
+                ip -n station address add 2001:db8:7::9/64 dev eth0 nodad",
+            );
+            let link_local = "ip -6 -o address show dev br7 scope link | sed -n 's,.*inet6 \\([^/]*\\)/.*,\\1,p'";
+            let mut own = String::new();
+            eventually("the bridge has an address of its own", || {
+                own = sh(link_local).trim().to_owned();
+                !own.is_empty() && !sh("ip -6 address show dev br7").contains("tentative")
+            });
+            let own: Ipv6Addr = own.parse().unwrap();
+            for has_ipv6 in [true, false] {
+                if !has_ipv6 {
+                    sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+                }
+                sh("nft flush ruleset");
+                let (fence, tended) = fence_through(Arc::new(KernelLease::open), Box::new(NoGuard));
+                assert_eq!((tended.ipv6, tended.ipv6_lack), (0, None));
+                let hold = fence.ipv6_hold().unwrap();
+                assert_eq!((hold.bridges, hold.lack), (0, None));
+                let answers = || {
+                    try_sh("nsenter --net=/run/netns/station arping -c 1 -w 1 -I eth0 10.7.0.1").0
+                };
+                let may_advertise = |expected: Result<(), Errno>| {
+                    if has_ipv6 {
+                        assert!(is_answered(own));
+                        assert_eq!(advertise(own, 1800), expected);
+                    }
+                };
+                may_advertise(Ok(()));
+                fence.set_lease(Some(lease(Duration::from_secs(600))));
+                fence.check_guard().unwrap();
+                assert!(serves(&fence) && answers());
+                may_advertise(Ok(()));
+                fence.switch(Some(LeaseId(1)), &[(vni(7), false)]);
+                assert!(!answers());
+                may_advertise(Ok(()));
+                fence.dismiss_guard().unwrap();
+                assert_eq!(sh("nft list ruleset"), "", "nothing is left behind");
+            }
+        },
+    );
+}
+
+/// Input: a kernel that has the table of ARP and not that of IPv6, under gateway addresses. Output: ARP is gated and
+/// switched, the addresses are answered at all times, and it is said how many and why.
+#[test]
+fn a_kernel_without_the_table_of_ipv6_switches_arp_alone() {
+    namespace::run(
+        "ipv6::a_kernel_without_the_table_of_ipv6_switches_arp_alone",
+        &["ip", "arping", "nft"],
+        || {
+            dual_stack();
+            let (fence, tended) =
+                fence_through(Arc::new(crate::gate::without_ipv6), Box::new(NoGuard));
+            let lack = tended.ipv6_lack.unwrap();
+            assert_eq!(tended.ipv6, 1);
+            assert!(lack.contains("not supported"), "{lack}");
+            let hold = fence.ipv6_hold().unwrap();
+            assert_eq!((hold.bridges, hold.lack), (1, Some(lack)));
+            assert_eq!(fence.kernel_hold(), Some(KernelHold::Held));
+            fence.set_lease(Some(lease(Duration::from_secs(600))));
+            fence.check_guard().unwrap();
+            let arp =
+                || try_sh("nsenter --net=/run/netns/station arping -c 1 -w 1 -I eth0 10.7.0.1").0;
+            let all = || [arp(), is_answered(GLOBAL), is_answered(LINK_LOCAL)];
+            assert!(serves(&fence));
+            assert_eq!(all(), [true; 3]);
+            fence.switch(Some(LeaseId(1)), &[(vni(7), false)]);
+            assert_eq!(all(), [false, true, true]);
+            assert!(!sh("nft list tables").contains("ip6"));
+        },
+    );
+}
+
 /// Input: a kernel that has both families. Output: a trial of each says so, and makes nothing.
 #[test]
 fn a_trial_of_ipv6_makes_nothing() {
@@ -291,4 +495,89 @@ fn a_trial_of_ipv6_makes_nothing() {
         table.try_to_make(Family::Ip6).unwrap();
         assert_eq!(sh("nft list ruleset"), "");
     });
+}
+
+/// Input: 1000 bridges with an IPv4 gateway address each; then with two of IPv6 as well. Output: how long it takes to
+/// find the latter, to switch all on, to announce and to fence them, on demand: `WMGWD_MEASURE=1`.
+#[test]
+fn what_a_thousand_bridges_cost() {
+    if std::env::var_os("WMGWD_MEASURE").is_none() {
+        println!("what_a_thousand_bridges_cost: skipped, set WMGWD_MEASURE=1");
+        return;
+    }
+    namespace::run("ipv6::what_a_thousand_bridges_cost", &["ip", "nft"], || {
+        sh("ip link set lo up; mount -t tmpfs tmpfs /run");
+        let batch = |lines: &dyn Fn(u32) -> String| {
+            let all: String = (1..=BRIDGES).map(lines).collect();
+            std::fs::write("/run/batch", all).unwrap();
+            sh("ip -batch /run/batch");
+        };
+        batch(&|i| {
+            format!(
+                "link add br{i} type bridge\nlink add vxlan{i} type vxlan id {i} dstport 4789 nolearning\n\
+                 link set vxlan{i} master br{i} up\naddress add 10.{}.{}.1/24 dev br{i}\nlink set br{i} up\n",
+                64 + i / 256,
+                i % 256
+            )
+        });
+        let alone = switch_a_thousand();
+        batch(&|i| {
+            format!(
+                "address add 2001:db8:{i:x}::1/64 dev br{i} nodad\naddress add fe80::1/64 dev br{i} nodad\n"
+            )
+        });
+        let both = switch_a_thousand();
+        for ((what, alone), (_, both)) in alone.iter().zip(&both) {
+            let ratio = both.as_secs_f64() / alone.as_secs_f64();
+            println!(
+                "{what}: {alone:?} with ARP alone, {both:?} with both families, {ratio:.1} times as long"
+            );
+        }
+    });
+}
+
+const BRIDGES: u32 = 1000;
+
+/// The median of five times each.
+fn switch_a_thousand() -> Vec<(&'static str, Duration)> {
+    let last = Vni::new(BRIDGES).unwrap();
+    let range = VniRange::new(Vni::MIN, last).unwrap();
+    let vnis: Vec<Vni> = range.iter().collect();
+    let on: Vec<(Vni, bool)> = vnis.iter().map(|vni| (*vni, true)).collect();
+    let mut rounds: Vec<Vec<(&str, Duration)>> = Vec::new();
+    for _ in 0..5 {
+        sh("nft flush ruleset");
+        let mut times = Vec::new();
+        let mut timed = |what, act: &mut dyn FnMut()| {
+            let begun = clock::now();
+            act();
+            times.push((what, clock::now().since(begun)));
+        };
+        timed("addresses found", &mut || {
+            addresses::look_for_ipv6(range).unwrap();
+        });
+        let (fence, _) = fence_of(Arc::new(KernelLease::open), Box::new(NoGuard), range);
+        fence.set_lease(Some(lease(Duration::from_secs(600))));
+        fence.check_guard().unwrap();
+        timed("switched on", &mut || {
+            assert_eq!(fence.switch(Some(LeaseId(1)), &on).len(), vnis.len());
+        });
+        assert_eq!(fence.answering().len(), vnis.len());
+        let mut kernel = ProcKernel::new();
+        timed("announced", &mut || {
+            let failures = kernel.announce(&vnis, &|| true);
+            assert!(failures.is_empty(), "{failures:?}");
+        });
+        timed("fenced", &mut || {
+            assert_eq!(fence.silence().silenced, vnis.len());
+        });
+        rounds.push(times);
+    }
+    (0..rounds[0].len())
+        .map(|at| {
+            let mut all: Vec<Duration> = rounds.iter().map(|round| round[at].1).collect();
+            all.sort_unstable();
+            (rounds[0][at].0, all[all.len() / 2])
+        })
+        .collect()
 }

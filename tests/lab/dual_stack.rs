@@ -200,3 +200,138 @@ fn a_gateway_that_is_not_the_owner_steals_no_station() {
         "after a packet that gw2 forwarded"
     );
 }
+
+/// What gateways answer the questions of the station of a VNI in a moment, by question.
+fn answering(lab: &Lab, vni: u8) -> [Vec<u8>; 3] {
+    let probers = probers(lab, vni);
+    sleep(Duration::from_millis(300));
+    probers.map(|prober| {
+        let mut gateways = prober.end();
+        gateways.sort_unstable();
+        gateways.dedup();
+        gateways
+    })
+}
+
+/// Input: on the owner of VNI 1, then on the other gateway, while both daemons run: nf_tables is flushed, each of the
+/// tables is deleted, a gateway address goes and comes again, the bridge is deleted and made anew, and the guard is
+/// killed. Output: each time the owner alone comes to answer in both families, and goes on so; the rows do not change
+/// hands but for the owner's bridge, which comes back.
+#[test]
+fn what_others_do_to_a_host_is_put_right_in_both_families() {
+    let test = "what_others_do_to_a_host_is_put_right_in_both_families";
+    let Some(lab) = lab(test) else {
+        return;
+    };
+    let uids = points();
+    let options = |node: usize| [&FAST[..], &["--uids", &uids[node]]].concat();
+    let _first = lab.start("gw1", &options(0));
+    let _second = lab.start("gw2", &options(1));
+    let owners = lab.settled(&["gw1", "gw2"]);
+    lab.shows(&owners);
+    let alone = || [vec![1], vec![1], vec![1]];
+    let comes_to_rest = |what: &str| {
+        // Twice: what is right for a moment may still be on its way.
+        eventually(what, || {
+            lab.settled(&["gw1", "gw2"]) == owners
+                && answering(&lab, 1) == alone()
+                && answering(&lab, 1) == alone()
+        });
+        let table = |gateway, family| {
+            let list = ["nft", "list", "table", family, "wmgwd"];
+            lab.ask(gateway, &list).contains("set owned")
+        };
+        for gateway in ["gw1", "gw2"] {
+            assert!(table(gateway, "arp") && table(gateway, "ip6"), "{what}");
+        }
+    };
+    comes_to_rest("at the start");
+    for (number, gateway) in [(1, "gw1"), (2, "gw2")] {
+        let anew = format!(
+            "sysctl -qw net.ipv4.conf.default.arp_ignore=8; ip link del br1
+            ip link add br1 address 02:00:0{number}:00:00:01 type bridge stp_state 0 mcast_snooping 0
+            ip link set vxlan1 master br1; ip link set vxlan1 type bridge_slave learning off neigh_suppress off
+            ip addr add 10.64.1.1/24 dev br1; ip addr add fd64:0:0:1::1/64 dev br1 nodad
+            ip addr add fe80::1/64 dev br1 nodad; ip link set br1 up
+            sysctl -qw net.ipv4.conf.default.arp_ignore=0"
+        );
+        for meddle in [
+            "nft flush ruleset",
+            "nft delete table ip6 wmgwd",
+            "nft delete table arp wmgwd",
+            "nft flush set ip6 wmgwd owned; nft flush set ip6 wmgwd managed",
+            "ip addr del fe80::1/64 dev br1; sleep 0.5; ip addr add fe80::1/64 dev br1 nodad",
+            "ip -6 addr flush dev br1 scope global; sleep 0.5; ip addr add fd64:0:0:1::1/64 dev br1 nodad",
+            &anew,
+            "kill -KILL $(pgrep -x wmgwd-guard)",
+        ] {
+            let what = format!("{gateway}: {meddle}");
+            let probers = probers(&lab, 1);
+            lab.ask(gateway, &["sh", "-c", meddle]);
+            comes_to_rest(&what);
+            let heard = probers.map(|prober| {
+                let answers = prober.end();
+                let of = |number: u8| answers.iter().filter(|it| **it == number).count();
+                format!("{} of gw1, {} of gw2", of(1), of(2))
+            });
+            println!("{test}: {what}: answers by question: {heard:?}");
+        }
+    }
+}
+
+/// Input: an access point that answers Neighbor Solicitations in the place of the gateway (`neigh_suppress`), by the
+/// routes of FRR; then the gateways advertise their addresses as those of a default gateway, too, and the owner drains.
+/// Output: it says that the gateway is a router only with that, before and after the migration, which loses nothing.
+#[test]
+fn an_access_point_that_answers_says_that_the_gateway_is_a_router() {
+    let test = "an_access_point_that_answers_says_that_the_gateway_is_a_router";
+    let Some(lab) = lab(test) else {
+        return;
+    };
+    // A kernel that takes Router Advertisements notes by itself whose they are.
+    let suppress =
+        "sysctl -qw net.ipv6.conf.br1.accept_ra=0; bridge link set dev vxlan1 neigh_suppress on";
+    lab.ask("ap1", &["sh", "-c", suppress]);
+    let mut first = lab.start("gw1", &FAST);
+    lab.settled(&["gw1"]);
+    let second = lab.start("gw2", &["--settle", "0.5", "--join-hold", "3600"]);
+    eventually("gw2 is registered", || {
+        second.log().contains("registered name=gw2")
+    });
+    // What the station has after it has asked anew, once the access point answers for the gateway of that number.
+    let told = |gateway: u8| {
+        let mac = format!("02:00:0{gateway}:00:00:01");
+        let show = ["ip", "-6", "neigh", "show", "to", "fe80::1", "dev", "br1"];
+        eventually("the access point knows the gateway", || {
+            lab.ask("ap1", &show).contains(&mac)
+        });
+        let ask = "ip -6 neigh del fe80::1 dev eth0; ping -6 -c 1 -W 2 fe80::1%eth0 >/dev/null
+            ip -6 neigh show to fe80::1 dev eth0";
+        let shown = lab.ask("st1", &["sh", "-c", ask]);
+        assert!(shown.contains(&mac), "{shown}");
+        shown.contains(" router ")
+    };
+    assert!(!told(1), "the case is what it is taken for");
+    for gateway in ["gw1", "gw2"] {
+        let lines = [
+            "configure terminal",
+            "router bgp 65000",
+            "address-family l2vpn evpn",
+            "advertise-default-gw",
+        ];
+        let command = lines.iter().flat_map(|line| ["-c", line]);
+        let command: Vec<&str> = ["vtysh"].into_iter().chain(command).collect();
+        lab.ask(gateway, &command);
+    }
+    eventually("a router", || told(1));
+    let probe = probe(&lab);
+    probe.mark();
+    lab.signal(&first, "TERM");
+    assert!(first.ended(), "a drained daemon ends well: {}", first.log());
+    lab.shows(&lab.settled(&["gw2"]));
+    flows(&probe);
+    let flows: Vec<Flow> = probe.end();
+    println!("{test}: {flows:?}");
+    assert_eq!(lost(&flows), 0, "{flows:?}");
+    assert!(told(2));
+}

@@ -813,13 +813,13 @@ mod tests {
         fn ospf6_text(found: Option<Finding>) -> Option<(String, String)> {
             found.map(|it| (it.text, it.remedy.unwrap_or_default()))
         }
-        let (text, remedy) = said(None, &[1, 2]).unwrap();
+        let (text, remedy) = said(None, &[1, 2]).expect("a finding");
         assert!(
             text.starts_with("ospf6d does not run") && text.ends_with("VNIs 1-2"),
             "{text}"
         );
         assert!(remedy.contains("ospf6d=yes"), "{remedy}");
-        let (text, remedy) = said(Some(&[1]), &[1, 2, 3]).unwrap();
+        let (text, remedy) = said(Some(&[1]), &[1, 2, 3]).expect("a finding");
         assert!(
             text.contains("no area of ospf6d") && text.ends_with("VNIs 2-3"),
             "{text}"

@@ -244,6 +244,7 @@ impl Read {
                     share: 0,
                     lease: lease.copied().flatten(),
                     kernel: meta.and_then(|meta| meta.kernel.clone()),
+                    ipv6: meta.and_then(|meta| meta.ipv6.clone()),
                     owns: 0,
                     gains: 0,
                     loses: 0,
@@ -327,6 +328,7 @@ impl Read {
                 ));
             }
         }
+        warn_of_ipv6(nodes, &mut warnings);
         for node in nodes {
             let is_alone = |(witnesses, _): &(Vec<NodeName>, Duration)| witnesses.is_empty();
             let has_others = self.contacts.iter().any(|name| *name != node.name);
@@ -409,6 +411,34 @@ impl Read {
             warnings.push(format!(
                 "nodes {} have {count} points in common, which count for {has}: give each its own --uids",
                 log_text::names(names)
+            ));
+        }
+    }
+}
+
+/// Nodes whose IPv6 gateway addresses are not switched, or that lack some that another with the same range has.
+fn warn_of_ipv6(nodes: &[Node], warnings: &mut Vec<String>) {
+    for node in nodes {
+        let Some(hold) = node.ipv6.as_ref() else {
+            continue;
+        };
+        let (name, count) = (&node.name, hold.bridges);
+        if let Some(lack) = hold.lack.as_ref().filter(|_| count > 0) {
+            warnings.push(format!(
+                "{name} answers for the IPv6 gateway addresses of {count} bridges at all times, as they are not \
+                 switched: {lack}"
+            ));
+        }
+        let has_more = |other: &&Node| {
+            let is_like = other.range == node.range && node.points > 0;
+            is_like && other.ipv6.as_ref().is_some_and(|it| it.bridges > count)
+        };
+        if let Some(other) = nodes.iter().find(has_more) {
+            let more = other.ipv6.as_ref().map_or(0, |it| it.bridges);
+            warnings.push(format!(
+                "{name} has IPv6 gateway addresses on {count} bridges, and {} on {more}: a VNI has no IPv6 while its \
+                 owner lacks them; compare: ip -6 address show",
+                other.name
             ));
         }
     }

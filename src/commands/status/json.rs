@@ -4,7 +4,7 @@ use super::{Guard, Report, Since, VniReport, VniState};
 use crate::guard::view::View;
 use crate::model::fitness::Sign;
 use crate::model::types::{NodeName, Vni};
-use crate::schema::KernelHold;
+use crate::schema::{Ipv6Hold, KernelHold};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ pub fn json(report: &Report, asked: &[VniReport]) -> String {
                 "share": node.share,
                 "lease": node.lease.map(|left| left.as_secs()),
                 "kernel_lease": node.kernel.as_ref().map(kernel_hold),
+                "ipv6": node.ipv6.as_ref().map(ipv6_hold),
                 "owns": node.owns,
                 "gains": node.gains,
                 "loses": node.loses,
@@ -108,6 +109,14 @@ fn kernel_hold(hold: &KernelHold) -> Value {
         KernelHold::Held => json!({"held": true, "why": null}),
         KernelHold::Missing(why) => json!({"held": false, "why": why}),
     }
+}
+
+fn ipv6_hold(hold: &Ipv6Hold) -> Value {
+    json!({
+        "bridges": hold.bridges,
+        "switched": hold.bridges > 0 && hold.lack.is_none(),
+        "why": hold.lack,
+    })
 }
 
 fn row(vni: &VniReport) -> Value {

@@ -22,7 +22,7 @@ use crate::etcd::KeyValue;
 use crate::guard::view::View;
 use crate::model::fitness::Fitness;
 use crate::model::types::{LeaseId, NodeName, Revision, Vni, VniRange};
-use crate::schema::KernelHold;
+use crate::schema::{Ipv6Hold, KernelHold};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -121,6 +121,8 @@ pub struct Node {
     pub lease: Option<Duration>,
     /// Whether its kernel holds the lease, if it says so.
     pub kernel: Option<KernelHold>,
+    /// What it has of IPv6, if it says so.
+    pub ipv6: Option<Ipv6Hold>,
     /// How many VNIs it owns.
     pub owns: usize,
     /// How many VNIs are on their way to it.

@@ -5,6 +5,7 @@ use crate::guard::view::{Acknowledgement, View};
 use crate::model::types::{Vni, VniRange};
 use crate::schema::KernelHold;
 use crate::telemetry::log_text::{self, spans};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// More nodes, warnings or single VNIs than this are counted, not shown.
@@ -173,6 +174,7 @@ fn nodes(report: &Report) -> Vec<Line> {
     let rows: Vec<_> = report.nodes.iter().take(SHOWN).map(row).collect();
     let mut lines = table(head, right, &rows);
     lines.extend(more(report.nodes.len(), "nodes"));
+    lines.extend(ipv6(&report.nodes).map(|text| line(Tone::Plain, text)));
     if !report.witnesses.is_empty() {
         let names: Vec<&str> = report.witnesses.iter().map(|it| it.as_str()).collect();
         let names = log_text::names(&names);
@@ -182,6 +184,28 @@ fn nodes(report: &Report) -> Vec<Line> {
         ));
     }
     lines
+}
+
+/// How many bridges of each node have IPv6 gateway addresses, if any has.
+fn ipv6(nodes: &[Node]) -> Option<String> {
+    let mut of_count: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    for node in nodes {
+        if let Some(hold) = &node.ipv6 {
+            of_count
+                .entry(hold.bridges)
+                .or_default()
+                .push(node.name.as_str());
+        }
+    }
+    of_count.keys().max().filter(|most| **most > 0)?;
+    let counts = of_count.iter().rev();
+    let texts: Vec<String> = counts
+        .map(|(count, names)| format!("{count} on {}", log_text::names(names)))
+        .collect();
+    Some(format!(
+        "bridges with IPv6 gateway addresses: {}",
+        texts.join(", ")
+    ))
 }
 
 /// Who proves a node beside its lease, and for how long each of its beats does.

@@ -218,6 +218,54 @@ fn the_kernel_lease_is_shown() {
     assert_eq!(kernel(2), "null");
 }
 
+/// Input: nodes with IPv6 gateway addresses on some bridges, on fewer, not switched, on none, and one that does not say;
+/// then nodes that all have none. Output: how many each has, and what that lacks; without any, not a word.
+#[test]
+fn ipv6_gateway_addresses_are_shown() {
+    let nodes = |ipv6: &[&str]| -> Vec<KeyValue> {
+        let keys = ipv6.iter().enumerate().flat_map(|(at, ipv6)| {
+            let name = format!("gw{}", at + 1);
+            let meta = format!(r#"{{"version":"0.1.0","minvni":1,"maxvni":9{ipv6}}}"#);
+            [
+                kv(&format!("node/{name}"), &format!("[{at}]"), 10, 1),
+                kv(&format!("meta/node/{name}"), &meta, 10, 1),
+            ]
+        });
+        keys.collect()
+    };
+    let report = reported(nodes(&[
+        r#","ipv6":{"bridges":9}"#,
+        r#","ipv6":{"bridges":9,"lack":"no module"}"#,
+        r#","ipv6":{"bridges":8}"#,
+        r#","ipv6":{"bridges":0}"#,
+        "",
+    ]));
+    let shown = text(&report);
+    for part in [
+        "\nbridges with IPv6 gateway addresses: 9 on gw1, gw2, 8 on gw3, 0 on gw4\n",
+        "\nwarning: gw2 answers for the IPv6 gateway addresses of 9 bridges at all times, as they are not switched: no module\n",
+        "\nwarning: gw3 has IPv6 gateway addresses on 8 bridges, and gw1 on 9: a VNI has no IPv6 while",
+        "\nwarning: gw4 has IPv6 gateway addresses on 0 bridges, and gw1 on 9: a VNI",
+    ] {
+        assert_eq!(shown.matches(part).count(), 1, "{part}: {shown}");
+    }
+    assert!(
+        !shown.contains("gw1 has IPv6") && !shown.contains("gw5 has IPv6"),
+        "{shown}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&json(&report, &[])).unwrap();
+    let ipv6 = |at: usize| json["nodes"][at]["ipv6"].to_string();
+    assert_eq!(ipv6(0), r#"{"bridges":9,"switched":true,"why":null}"#);
+    assert_eq!(
+        ipv6(1),
+        r#"{"bridges":9,"switched":false,"why":"no module"}"#
+    );
+    assert_eq!(ipv6(3), r#"{"bridges":0,"switched":false,"why":null}"#);
+    assert_eq!(ipv6(4), "null");
+    let none = text(&reported(nodes(&[r#","ipv6":{"bridges":0}"#, ""])));
+    assert!(!none.contains("IPv6"), "{none}");
+}
+
 #[test]
 fn warnings_name_what_is_wrong() {
     let mut keys = pair();

@@ -3,6 +3,7 @@
 use super::cluster::{Cluster, ms};
 use super::etcd::ModelEtcd;
 use super::table::{Row, collect_vnis, judge, row};
+use super::tables::{Family, Ipv6, Support};
 use crate::etcd::Txn;
 use crate::gateway::Exit;
 use crate::model::fitness::{Fitness, Rank};
@@ -27,7 +28,8 @@ pub struct Checker {
     unserved_since: Vec<Option<Time>>,
     /// From then on every VNI must be answered for at every moment.
     pub available: bool,
-    pub overlaps: u64,
+    /// How often two answered while a VNI was handed over, by family.
+    pub overlaps: [u64; 2],
     /// How often a Go node took from others what it must not.
     pub go_harms: u64,
     /// Whether etcd has a node of a higher rank beside each node, and when it last had.
@@ -46,7 +48,7 @@ impl Checker {
             names: vec![([None, None], Time::default()); vnis as usize],
             unserved_since: vec![None; vnis as usize],
             available: false,
-            overlaps: 0,
+            overlaps: [0; 2],
             go_harms: 0,
             outranked: Vec::new(),
             gave_way: 0,
@@ -142,29 +144,65 @@ impl Cluster {
         }
         self.note_hindrances();
         for n in 0..self.nodes.len() {
-            let node = &self.nodes[n];
-            if !node.go && !self.is_proven(n) && node.host.answers_any() {
-                let name = node.name().clone();
-                self.fail(format!("{name} answers ARP without a lease"));
+            for family in [Family::Arp, Family::Ip6] {
+                let node = &self.nodes[n];
+                if !node.go && !self.is_proven(n) && node.host.answers_any(family) {
+                    let name = node.name().clone();
+                    self.fail(format!("{name} answers {family:?} without a lease"));
+                }
             }
+            self.check_families(n);
         }
         for vni in self.vnis() {
-            self.check_vni(vni);
+            self.note_names(vni);
+            self.check_owners(vni, Family::Arp);
+            self.check_owners(vni, Family::Ip6);
+            self.check_availability(vni);
         }
     }
 
-    fn check_vni(&mut self, vni: Vni) {
+    /// Both families go together, and no table is missing for long where a daemon can make it.
+    fn check_families(&mut self, n: usize) {
+        /// What the daemon did not hear of it finds within a second.
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let node = &mut self.nodes[n];
+        let tables = &node.host.tables;
+        if node.go || tables.support() != Support::Both {
+            return;
+        }
+        if tables.disturbed {
+            let can_tend = node.runs() && !node.paused && !tables.refuses;
+            let since = can_tend.then(|| node.could_tend_since.unwrap_or(self.now));
+            node.could_tend_since = since;
+            if since.is_some_and(|since| self.now.since(since) > PATIENCE) {
+                let name = node.name().clone();
+                self.fail(format!("{name} does not put its tables right"));
+            }
+            return;
+        }
+        node.could_tend_since = None;
+        let apart = node.host.apart();
+        // One that has ended leaves nothing that is switched later.
+        let is_open = node.host.is_unswitched() && node.runs();
+        if is_open || !apart.is_empty() {
+            let text = format!("{} has families apart: {apart:?}, {is_open}", node.name());
+            self.fail(text);
+        }
+    }
+
+    fn check_owners(&mut self, vni: Vni, family: Family) {
         let answering: Vec<usize> = (0..self.nodes.len())
-            .filter(|&n| !self.nodes[n].go && self.nodes[n].host.answers(vni))
+            .filter(|&n| !self.nodes[n].go && self.nodes[n].host.answers_in(vni, family))
             .collect();
-        self.note_names(vni);
         // Each node that answers is named by etcd, whatever the others are: wmgwd makes no owner beside another.
         if !answering.is_empty() && !self.spoiled(vni) {
             let row = row(&self.etcd, vni);
             let entitled = |&&n: &&usize| row.entitles(self.nodes[n].name()) || self.is_unaware(n);
             if let Some(&n) = answering.iter().find(|n| !entitled(n)) {
                 let name = self.nodes[n].name().clone();
-                self.fail(format!("{name} answers for vni={vni}, which has {row:?}"));
+                self.fail(format!(
+                    "{name} answers {family:?} for vni={vni}, which has {row:?}"
+                ));
                 return;
             }
         }
@@ -184,25 +222,36 @@ impl Cluster {
                 && named(row.successor(), row.unreadable.1)
                 && row.owner() != row.successor();
             if handing_over {
-                self.checker.overlaps += 1;
+                self.checker.overlaps[family as usize] += 1;
             } else {
                 let names: Vec<String> = answering
                     .iter()
                     .map(|&n| self.nodes[n].name().to_string())
                     .collect();
-                self.fail(format!("vni={vni} answered by {names:?} with {row:?}"));
+                self.fail(format!(
+                    "vni={vni} answered in {family:?} by {names:?} with {row:?}"
+                ));
             }
         }
+    }
+
+    fn check_availability(&mut self, vni: Vni) {
         if self.checker.available && !self.spoiled(vni) {
             let shown = |test: &dyn Fn(&super::host::Bridge) -> bool| {
                 self.nodes.iter().any(|node| test(node.host.bridge(vni)))
             };
             let answered = shown(&|b| b.arp && b.evpn);
             let reached = shown(&|b| b.evpn && b.cost == Some(100));
-            if !answered || !reached {
+            // A host that does not switch IPv6 answers at all times.
+            let solicited = self.nodes.iter().any(|node| {
+                let ipv6 = node.host.ipv6(vni);
+                ipv6.is_none_or(|it| it != Ipv6::Silent && node.host.bridge(vni).evpn)
+            });
+            if !answered || !reached || !solicited {
                 let row = row(&self.etcd, vni);
                 self.fail(format!(
-                    "vni={vni} is not served in a planned move: answered {answered} reached {reached} {row:?}"
+                    "vni={vni} is not served in a planned move: answered {answered} solicited {solicited} reached {reached} \
+                     {row:?}"
                 ));
             }
         }
@@ -269,7 +318,10 @@ impl Cluster {
     pub fn check_announcement(&mut self, n: usize, vni: Vni) {
         let alone = (0..self.nodes.len())
             .filter(|&other| other != n && !self.nodes[other].go && !self.is_unaware(other))
-            .all(|other| !self.nodes[other].host.answers(vni));
+            .all(|other| {
+                let host = &self.nodes[other].host;
+                !host.answers(vni) && !host.answers_in(vni, Family::Ip6)
+            });
         if !alone && !self.spoiled(vni) && !self.news_are_late(n) {
             let name = self.nodes[n].name().clone();
             self.fail(format!(
@@ -377,7 +429,8 @@ impl Cluster {
             }
             let serves = |node: &super::node::Node| {
                 let bridge = node.host.bridge(vni);
-                bridge.present && bridge.arp && bridge.evpn && bridge.cost == Some(100)
+                let answers = bridge.present && bridge.arp && node.host.tables.pass_arp(vni);
+                answers && bridge.evpn && bridge.cost == Some(100)
             };
             let served = with_go || self.spoiled(vni) || self.nodes.iter().any(serves);
             let since = self.checker.unserved_since[at].unwrap_or(self.now);
@@ -406,7 +459,10 @@ impl Cluster {
         let changed = !node.host.drifted().is_empty();
         let heeds = !node.host.slow && !node.host.deaf && exit != Exit::Unfinished && !changed;
         let frr = node.host.frr.is_up() && heeds;
-        if node.host.answers_any() || (frr && !self.settings.rough && !node.host.shows_nothing()) {
+        let is_late = exit == Exit::Unfinished && node.host.tables.disturbed;
+        let answers =
+            node.host.answers_any(Family::Arp) || node.host.answers_any(Family::Ip6) && !is_late;
+        if answers || (frr && !self.settings.rough && !node.host.shows_nothing()) {
             let name = node.name().clone();
             self.fail(format!("{name} ends, but still shows a VNI"));
         }
@@ -627,9 +683,13 @@ impl Cluster {
                     bridge.cost == Some(100),
                 );
                 let owns = node.name() == owner;
-                let right = shown == (owns, owns, owns);
+                let ipv6 = node.host.ipv6(vni);
+                let ipv6_is_right =
+                    ipv6.is_none_or(|it| it == Ipv6::Unswitched || (it == Ipv6::Answers) == owns);
+                let right = shown == (owns, owns, owns) && ipv6_is_right;
                 if !right || !owns && bridge.cost != Some(65535) {
-                    return Err(format!("{} shows vni={vni} as {bridge:?}", node.name()));
+                    let name = node.name();
+                    return Err(format!("{name} shows vni={vni} as {bridge:?}, {ipv6:?}"));
                 }
             }
             let served = self

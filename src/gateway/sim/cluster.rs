@@ -3,8 +3,10 @@
 use super::check::Checker;
 use super::etcd::{LeaseNotFound, ModelEtcd};
 use super::faults::Fault;
+use super::host::ModelHost;
 use super::node::{Ev, Node, Process};
 use super::rng::Rng;
+use super::tables::Support;
 use crate::etcd::{Grant, KeyValue, Txn, TxnReply};
 use crate::gateway::Config;
 use crate::model::fitness::SignSet;
@@ -126,6 +128,10 @@ pub struct Cluster {
     pub now: Time,
     pub start: Time,
     pub rng: Rng,
+    /// For what only nf_tables has a part in: what else happens does not depend on it.
+    pub table_rng: Rng,
+    /// Whether each VNI has IPv6 gateway addresses.
+    pub ipv6: Vec<bool>,
     pub etcd: ModelEtcd,
     /// A backup that the operator made.
     pub backup: Option<ModelEtcd>,
@@ -144,6 +150,8 @@ pub struct Cluster {
     pub failure: Option<String>,
     /// What ends is not worth a line each.
     pub healing: bool,
+    /// Nothing happens to nf_tables any more.
+    pub spares_tables: bool,
 }
 
 /// Notes a line of the trace; costs nothing without one.
@@ -160,10 +168,14 @@ impl Cluster {
     pub fn new(seed: u64, settings: Settings) -> Cluster {
         let mut rng = Rng::new(seed);
         let now = Time::since_boot(rng.millis(0, 100_000));
+        let mut table_rng = Rng::new(seed ^ 0x7ab1e);
+        let ipv6 = (0..settings.vnis).map(|_| table_rng.chance(700)).collect();
         Cluster {
             now,
             start: now,
             rng,
+            table_rng,
+            ipv6,
             etcd: ModelEtcd::new(),
             backup: None,
             nodes: Vec::new(),
@@ -178,6 +190,7 @@ impl Cluster {
             trace: None,
             failure: None,
             healing: false,
+            spares_tables: false,
         }
     }
 
@@ -236,7 +249,19 @@ impl Cluster {
             fit_hold: self.settings.fit_hold,
         };
         let index = self.nodes.len();
-        let mut node = Node::new(config, go, self.settings.vnis);
+        let support = match self.table_rng.below(10) {
+            _ if go => Support::Nothing,
+            0..=2 => Support::Nothing,
+            3 => Support::ArpAlone,
+            _ => Support::Both,
+        };
+        // What is outside of its range is none of its business.
+        let vnis = self.vnis().zip(&self.ipv6);
+        let ipv6: Vec<bool> = vnis
+            .map(|(vni, has)| *has && config.range.contains(vni))
+            .collect();
+        let host = ModelHost::new(support, &ipv6);
+        let mut node = Node::new(config, go, host, self.settings.vnis);
         node.host.has_routes = !go && (self.has_routes)(self.seed, index);
         self.nodes.push(node);
         self.boot(index);

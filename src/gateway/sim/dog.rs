@@ -91,6 +91,9 @@ impl Cluster {
         }
         self.push(valid_until - margin, Ev::Fence { n, inc });
         self.push(valid_until - margin / 2, Ev::Guard { n });
+        let until = valid_until - margin / 4;
+        self.nodes[n].host.tables.grant(until);
+        self.push(until, Ev::Kernel { n });
         self.tell(n, Event::Lease(Some(lease)));
     }
 
@@ -117,7 +120,7 @@ impl Cluster {
         let node = &self.nodes[n];
         let margin = node.config.fence_margin / 2;
         let late = |lease: Lease| lease.valid_until - margin <= self.now;
-        !node.go && node.clock.is_some_and(late)
+        !node.go && !node.guard_is_dead && node.clock.is_some_and(late)
     }
 
     /// The guard process: it does not share the daemon's fate.
@@ -134,6 +137,22 @@ impl Cluster {
         if self.guard_is_due(n) {
             self.nodes[n].host.withdraw_routes();
             note!(self, "{}'s guard withdraws", self.nodes[n].name());
+        }
+    }
+
+    /// The daemon's thread `gate` looks after the tables.
+    pub fn tend_tables(&mut self, n: usize) {
+        let margin = self.settings.margin;
+        let node = &mut self.nodes[n];
+        if node.go {
+            return;
+        }
+        let clock = node.clock.map(|clock| clock.valid_until);
+        let holds = clock.filter(|until| self.now < *until - margin);
+        let lease = holds.map(|until| until - margin / 4);
+        node.host.tend(lease);
+        if let Some(until) = lease {
+            self.push(until, Ev::Kernel { n });
         }
     }
 
@@ -390,6 +409,8 @@ impl Cluster {
         node.inc += 1;
         node.paused = false;
         node.deferred.clear();
+        // Where the kernel holds the lease, the guard may go at the same moment.
+        node.guard_is_dead = node.host.is_held() && self.table_rng.chance(300);
         if node.go {
             // Without a guard nothing withdraws: take it that the whole machine is gone.
             node.host.silence();

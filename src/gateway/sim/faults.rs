@@ -4,6 +4,7 @@ use super::cluster::{Cluster, Settings, ms, note};
 use super::host::UNSET;
 use super::node::{Ev, Robbed};
 use super::rng::Rng;
+use super::tables::Family;
 use crate::etcd::{Op, Txn};
 use crate::gateway::{Event, Exit, FrrDaemons, Gateway};
 use crate::model::fitness::{Sign, SignSet};
@@ -54,6 +55,13 @@ pub enum Fault {
     AddBridge(usize, Vni),
     /// Another program takes from FRR what it was told of a VNI.
     Drift(usize, Vni),
+    /// Something else on the host deletes a table of nf_tables, or flushes all.
+    DeleteTable(usize, Family),
+    FlushTables(usize),
+    /// nf_tables refuses every batch.
+    RefuseBatches(usize, bool),
+    /// An IPv6 gateway address comes or goes.
+    Address(usize, Vni, bool),
     Join(bool),
     Drain(usize),
     Stop(usize),
@@ -77,6 +85,8 @@ impl Cluster {
                 self.kill(n);
                 let node = &mut self.nodes[n];
                 node.clock = None;
+                node.host.tables.delete(Family::Arp);
+                node.host.tables.delete(Family::Ip6);
                 for bridge in node.host.bridges_mut() {
                     (bridge.arp, bridge.fresh, bridge.evpn) = (true, true, false);
                     (bridge.cost, bridge.route) = (None, false);
@@ -171,17 +181,31 @@ impl Cluster {
             }
             Fault::RemoveBridge(n, vni) => {
                 self.nodes[n].host.remove(vni);
+                self.nodes[n].host.tables.disturbed = true;
                 self.tell_links(n, vni);
+                self.tell_gate(n);
             }
             Fault::AddBridge(n, vni) => {
                 let answers = self.rng.chance(500);
                 let bridge = self.nodes[n].host.bridge_mut(vni);
                 if !bridge.present {
                     (bridge.present, bridge.arp, bridge.fresh) = (true, answers, true);
+                    self.nodes[n].host.tables.disturbed = true;
                     self.tell_links(n, vni);
+                    self.tell_gate(n);
                 }
             }
             Fault::Drift(n, vni) => self.drift(n, vni),
+            Fault::DeleteTable(n, family) => self.delete_tables(n, &[family]),
+            Fault::FlushTables(n) => self.delete_tables(n, &[Family::Arp, Family::Ip6]),
+            Fault::RefuseBatches(n, refuses) => self.nodes[n].host.tables.refuses = refuses,
+            Fault::Address(n, vni, _) if !self.nodes[n].config.range.contains(vni) => {}
+            Fault::Address(n, vni, is_there) => {
+                let host = &mut self.nodes[n].host;
+                host.bridge_mut(vni).ipv6 = is_there;
+                host.tables.disturbed = true;
+                self.tell_gate(n);
+            }
             Fault::Join(go) => {
                 let name = format!("gw{}", self.nodes.len() + 1);
                 self.add(&name, go);
@@ -276,6 +300,61 @@ impl Cluster {
             let event = Box::new(Event::Links(vec![vni]));
             let delay = self.rng.millis(1, 200);
             self.after(delay, Ev::Inbox { n, inc, event });
+        }
+    }
+
+    fn delete_tables(&mut self, n: usize, families: &[Family]) {
+        let node = &mut self.nodes[n];
+        // What the kernel holds for a daemon and a guard that are dead is not promised against that.
+        if self.spares_tables || node.guard_is_dead {
+            return;
+        }
+        for family in families {
+            node.host.tables.delete(*family);
+        }
+        node.host.dirty = true;
+        self.tell_gate(n);
+    }
+
+    /// The kernel tells of changes of nf_tables and of addresses; the daemon may be late to hear.
+    fn tell_gate(&mut self, n: usize) {
+        let delay = self.table_rng.millis(1, 100);
+        let inc = self.nodes[n].inc;
+        self.after(delay, Ev::Gate { n, inc });
+    }
+
+    /// What happens to nf_tables and to IPv6 addresses in the course of a story.
+    pub fn plan_table_faults(&mut self, story: Story) {
+        let faults = self.table_rng.within(0, 8);
+        for _ in 0..faults {
+            let rng = &mut self.table_rng;
+            let at = rng.millis(0, 150_000);
+            let n = rng.below(self.nodes.len() as u64) as usize;
+            let vni = rng.within(1, u64::from(self.settings.vnis)) as u32;
+            let vni = Vni::new(vni).expect("in range");
+            let lasts = rng.millis(20, 2_000);
+            let (begin, end) = match rng.below(8) {
+                0 => (Fault::DeleteTable(n, Family::Arp), None),
+                1 | 2 => (Fault::DeleteTable(n, Family::Ip6), None),
+                3 => (Fault::FlushTables(n), None),
+                // A move that is planned loses IPv6 where it is not there, or is not taken.
+                _ if matches!(story, Story::Planned | Story::Upgrade) => continue,
+                4 | 5 => (
+                    Fault::RefuseBatches(n, true),
+                    Some(Fault::RefuseBatches(n, false)),
+                ),
+                _ => {
+                    let has = self.ipv6[vni.get() as usize - 1];
+                    (
+                        Fault::Address(n, vni, !has),
+                        Some(Fault::Address(n, vni, has)),
+                    )
+                }
+            };
+            self.schedule(at, begin);
+            if let Some(end) = end {
+                self.schedule(at + lasts, end);
+            }
         }
     }
 

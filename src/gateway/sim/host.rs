@@ -1,9 +1,10 @@
 //! A model of one gateway's kernel and FRR: what the network really sees of it.
 
+use super::tables::{Family, Ipv6, Support, Tables};
 use crate::gateway::ArpOutcome;
 use crate::model::fitness::SignSet;
 use crate::model::frr::{Cost, FrrDaemons, Health, RouteChange};
-use crate::model::types::Vni;
+use crate::model::types::{Time, Vni, VniRange};
 use std::collections::BTreeSet;
 
 /// What an OSPF interface without a configured cost announces: better than any owner.
@@ -14,6 +15,8 @@ pub const UNSET: u16 = 10;
 pub struct Bridge {
     pub present: bool,
     pub arp: bool,
+    /// It has IPv6 gateway addresses.
+    pub ipv6: bool,
     /// The bridge came up with the kernel's own setting, which no run of wmgwd was able to change before.
     pub fresh: bool,
     pub evpn: bool,
@@ -56,6 +59,7 @@ pub struct ModelHost {
     bridges: Vec<Bridge>,
     /// VNIs are announced by kernel routes, which outlive FRR's daemons.
     pub has_routes: bool,
+    pub tables: Tables,
     pub frr: Health,
     next_process: u64,
     /// FRR runs, but takes nothing.
@@ -77,11 +81,12 @@ pub struct ModelHost {
 }
 
 impl ModelHost {
-    /// A machine with what an unknown earlier run left.
-    pub fn new(vnis: u32) -> ModelHost {
+    /// A machine with what an unknown earlier run left, with IPv6 gateway addresses on some of its bridges.
+    pub fn new(support: Support, ipv6: &[bool]) -> ModelHost {
         let bridge = Bridge {
             present: true,
             arp: true,
+            ipv6: false,
             fresh: true,
             evpn: true,
             cost: Some(UNSET),
@@ -93,7 +98,8 @@ impl ModelHost {
             given: (None, None),
         };
         ModelHost {
-            bridges: vec![bridge; vnis as usize],
+            bridges: ipv6.iter().map(|&ipv6| Bridge { ipv6, ..bridge }).collect(),
+            tables: Tables::new(support),
             has_routes: false,
             frr: Health {
                 bgpd: Some(1),
@@ -129,12 +135,80 @@ impl ModelHost {
 
     /// Whether the network gets answers from this bridge that the daemon is to answer for.
     pub fn answers(&self, vni: Vni) -> bool {
-        let bridge = self.bridge(vni);
-        bridge.present && bridge.arp && !bridge.fresh
+        self.answers_in(vni, Family::Arp)
     }
 
-    pub fn answers_any(&self) -> bool {
-        self.bridges.iter().any(|b| b.present && b.arp && !b.fresh)
+    pub fn answers_in(&self, vni: Vni, family: Family) -> bool {
+        let bridge = self.bridge(vni);
+        match family {
+            Family::Arp => {
+                bridge.present && bridge.arp && !bridge.fresh && self.tables.pass_arp(vni)
+            }
+            Family::Ip6 => self.ipv6(vni) == Some(Ipv6::Answers),
+        }
+    }
+
+    /// What the network gets of the IPv6 gateway addresses of a bridge, if it has them.
+    pub fn ipv6(&self, vni: Vni) -> Option<Ipv6> {
+        let bridge = self.bridge(vni);
+        (bridge.present && bridge.ipv6).then(|| self.tables.ipv6(vni))
+    }
+
+    fn vnis(&self) -> impl Iterator<Item = Vni> + use<> {
+        (1..=self.bridges.len() as u32).filter_map(Vni::new)
+    }
+
+    pub fn answers_any(&self, family: Family) -> bool {
+        self.vnis().any(|vni| self.answers_in(vni, family))
+    }
+
+    /// The VNIs that answer in the one family alone, although the daemon has told both the same.
+    pub fn apart(&self) -> Vec<Vni> {
+        let is_apart = |vni: &Vni| {
+            let bridge = self.bridge(*vni);
+            let is_as_told = !bridge.fresh && bridge.told == Some(bridge.arp);
+            let ipv6 = self.ipv6(*vni).filter(|_| is_as_told);
+            ipv6.is_some_and(|it| it != Ipv6::Unswitched)
+                && self.answers_in(*vni, Family::Arp) != self.answers_in(*vni, Family::Ip6)
+        };
+        self.vnis().filter(is_apart).collect()
+    }
+
+    /// Whether no table keeps the host from answering for an IPv6 gateway address.
+    pub fn is_unswitched(&self) -> bool {
+        let mut vnis = self.vnis();
+        vnis.any(|vni| self.ipv6(vni) == Some(Ipv6::Unswitched))
+    }
+
+    /// Whether the kernel silences all that answers by itself when the lease ends.
+    pub fn is_held(&self) -> bool {
+        let answers = |vni: &Vni| self.bridge(*vni).arp;
+        let mut answering = self.vnis().filter(answers);
+        !self.tables.disturbed && answering.all(|vni| self.tables.hold_arp(vni))
+    }
+
+    /// The daemon sees to it that the tables are there and have in them what they are to have.
+    pub fn tend(&mut self, lease: Option<Time>) {
+        let of = |is: &dyn Fn(&Bridge) -> bool| {
+            let vnis = self.vnis();
+            vnis.filter(|vni| is(self.bridge(*vni))).collect()
+        };
+        let answering: BTreeSet<Vni> = of(&|bridge| bridge.told == Some(true));
+        let addressed = of(&|bridge| bridge.present && bridge.ipv6);
+        self.tables.tend(&answering, addressed, lease);
+        self.dirty = true;
+    }
+
+    /// A run of the daemon begins, without a lease: what the run before has left answers no more.
+    pub fn adopt(&mut self, range: VniRange) {
+        for (vni, bridge) in self.vnis().zip(&mut self.bridges) {
+            let answers = bridge.arp && range.contains(vni);
+            bridge.told = answers.then_some(true);
+        }
+        self.tables.disturbed = true;
+        self.tend(None);
+        self.tables.revoke();
+        self.forget_told();
     }
 
     pub fn shows_nothing(&self) -> bool {
@@ -151,6 +225,19 @@ impl ModelHost {
     }
 
     pub fn set_arp(&mut self, vni: Vni, answer: bool) -> ArpOutcome {
+        if answer {
+            self.tables.admit(vni);
+        }
+        let outcome = self.switch_arp(vni, answer);
+        // What does not answer ARP is not to answer for IPv6.
+        let is_off = self.bridge(vni).told != Some(true);
+        match is_off && !self.tables.release(&[vni].into()) {
+            true => ArpOutcome::Failed,
+            false => outcome,
+        }
+    }
+
+    fn switch_arp(&mut self, vni: Vni, answer: bool) -> ArpOutcome {
         let bridge = self.bridge_mut(vni);
         if !bridge.present {
             bridge.told = None;
@@ -193,11 +280,13 @@ impl ModelHost {
 
     /// What the fence and the guard do.
     pub fn silence(&mut self) {
+        self.tables.revoke();
         for bridge in self.bridges_mut() {
             bridge.arp = false;
             bridge.fresh = false;
             bridge.told = bridge.told.and(Some(false));
         }
+        self.tables.release(&self.vnis().collect());
     }
 
     /// Something on this host takes away what announces the VNI upstream, or makes another cost of it.

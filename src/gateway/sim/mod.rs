@@ -24,6 +24,7 @@ pub(crate) mod rng;
 mod scenarios;
 mod script;
 mod table;
+mod tables;
 mod worker;
 
 use crate::model::types::Vni;
@@ -31,6 +32,7 @@ use cluster::{Cluster, ms};
 use faults::{Fault, Story};
 use rng::Rng;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tables::Family;
 
 /// Clusters with Go nodes in them, and how often one of those took from others what it must not.
 static WITH_GO: AtomicU64 = AtomicU64::new(0);
@@ -74,6 +76,7 @@ fn tell(seed: u64, traced: bool) -> Cluster {
         cluster.run_for(rng.millis(0, 1_000));
     }
     cluster.strike(Fault::Supervise);
+    cluster.plan_table_faults(story);
     let with_go = matches!(story, Story::Mixed | Story::Upgrade);
     let bound = faults::bound(&cluster.settings, with_go);
     if rng.chance(700) || matches!(story, Story::Planned | Story::Upgrade) {
@@ -103,6 +106,7 @@ fn tell(seed: u64, traced: bool) -> Cluster {
     }
     // Ends of faults that were still to come belong to the faults.
     cluster.run_for(ms(45_000));
+    cluster.spares_tables = true;
     cluster.heal_all();
     cluster.run_until_done(bound, "rest after the last fault", Cluster::settled);
     // A node that failed is passed over for a while, and then gets its VNIs back.
@@ -235,7 +239,12 @@ fn upgrade(cluster: &mut Cluster, bound: std::time::Duration, back: bool) {
         // Until etcd has heard of its end.
         cluster.run_for(ms(1_000));
         cluster.run_until_done(bound, "rest without it", Cluster::converged);
-        cluster.nodes[n].go = !cluster.nodes[n].go;
+        let node = &mut cluster.nodes[n];
+        node.go = !node.go;
+        if node.go {
+            // As contrib/upgrading.md says: nothing would switch what it keeps silent.
+            node.host.tables.delete(Family::Ip6);
+        }
         cluster.strike(Fault::Start(n));
         cluster.run_until_done(bound, "rest with it", Cluster::converged);
     }

@@ -80,6 +80,15 @@ pub enum Ev {
     GuardRoutes {
         n: usize,
     },
+    /// The kernel's hold on the lease runs out, if it was not renewed.
+    Kernel {
+        n: usize,
+    },
+    /// The daemon hears that something has happened to the tables, or to addresses.
+    Gate {
+        n: usize,
+        inc: u32,
+    },
     Watch {
         n: usize,
         inc: u32,
@@ -126,6 +135,7 @@ impl Ev {
             | Timeout { n, inc, .. }
             | Dog { n, inc }
             | Fence { n, inc }
+            | Gate { n, inc }
             | Watch { n, inc }
             | Poll { n, inc }
             | Health { n, inc }
@@ -136,6 +146,7 @@ impl Ev {
             | Reach { .. }
             | Guard { .. }
             | GuardRoutes { .. }
+            | Kernel { .. }
             | LaneApply { .. } => None,
         }
     }
@@ -153,6 +164,10 @@ pub struct Node {
     /// The watch hangs although the node is not cut.
     pub watch_hangs: bool,
     pub host: ModelHost,
+    /// The guard was killed together with the daemon.
+    pub guard_is_dead: bool,
+    /// Since when the daemon could set right what happened to the tables.
+    pub could_tend_since: Option<Time>,
     /// The shared `LeaseClock`: survives the process, in the guard.
     pub clock: Option<Lease>,
     pub dog: Dog,
@@ -227,7 +242,7 @@ pub struct Feed {
 }
 
 impl Node {
-    pub fn new(config: Config, go: bool, vnis: u32) -> Node {
+    pub fn new(config: Config, go: bool, host: ModelHost, vnis: u32) -> Node {
         Node {
             config,
             go,
@@ -237,7 +252,9 @@ impl Node {
             deferred: Vec::new(),
             cut: false,
             watch_hangs: false,
-            host: ModelHost::new(vnis),
+            host,
+            guard_is_dead: false,
+            could_tend_since: None,
             clock: None,
             dog: Dog::default(),
             feed: Feed::default(),
@@ -321,6 +338,12 @@ impl Cluster {
             Ev::Fence { n, .. } => self.fence(n),
             Ev::Guard { n } => self.guard(n),
             Ev::GuardRoutes { n } => self.guard_routes(n),
+            Ev::Kernel { n } => {
+                let host = &mut self.nodes[n].host;
+                host.tables.expire(self.now);
+                host.dirty = true;
+            }
+            Ev::Gate { n, .. } => self.tend_tables(n),
             Ev::Watch { n, .. } => self.watch(n),
             Ev::Poll { n, .. } => self.poll(n),
             Ev::Health { n, inc } => {
@@ -332,6 +355,7 @@ impl Cluster {
                 self.check_leftovers(n);
                 if !self.nodes[n].go {
                     self.audit_arp(n);
+                    self.tend_tables(n);
                 }
                 self.check_foreign(n);
                 self.after(ms(1000), Ev::Health { n, inc });
@@ -361,7 +385,11 @@ impl Cluster {
         node.told_health = None;
         node.leftover_since.fill(None);
         node.foreign_since.fill(None);
-        node.host.forget_told();
+        node.guard_is_dead = false;
+        match node.go {
+            true => node.host.forget_told(),
+            false => node.host.adopt(node.config.range),
+        }
         node.arp_refused.clear();
         node.fit_since.fill(None);
         node.robbed = None;

@@ -4,6 +4,7 @@ use super::cluster::{Cluster, Settings, ms};
 use super::faults::Fault;
 use super::node::Process;
 use super::table;
+use super::tables::Family;
 use crate::gateway::{Exit, FrrDaemons};
 use crate::model::fitness::{Rank, Sign, SignSet};
 use crate::model::types::Vni;
@@ -112,7 +113,7 @@ fn a_drained_node_hands_over_and_leaves() {
     cluster.run_for(ms(100));
     let key = Key::Node(cluster.nodes[0].name().clone()).bytes();
     assert_eq!(cluster.etcd.get(&key), None);
-    assert!(cluster.checker.overlaps > 0, "make before break");
+    assert!(cluster.checker.overlaps[0] > 0, "make before break");
     rest(&mut cluster, "after the drain");
 }
 
@@ -232,7 +233,9 @@ fn a_hanging_worker_answers_nothing_once_etcd_is_set_back() {
     cluster.strike(Fault::Rewind);
     cluster.run_for(hangs - ms(1_000));
     good(&cluster);
-    assert!(!cluster.nodes[2].host.answers_any());
+    for family in [Family::Arp, Family::Ip6] {
+        assert!(!cluster.nodes[2].host.answers_any(family));
+    }
     assert_eq!(vnis_of(&cluster, 2), 0);
     cluster.strike(Fault::BringBack(2));
     rest(&mut cluster, "after the worker hung");

@@ -2,6 +2,7 @@
 
 use super::cluster::{Call, Cluster, Reason, Reply, ms, note};
 use super::node::{Ev, Process};
+use super::tables::Family;
 use crate::etcd::{Op, Txn};
 use crate::gateway::{ArpOutcome, CommitOutcome, Effect, Event, Exit, Gateway, RegisterOutcome};
 use crate::model::frr::{FrrDaemons, RouteChange};
@@ -235,6 +236,7 @@ impl Cluster {
                     fitness: Some(registration.fitness),
                     time: None,
                     kernel: None,
+                    ipv6: None,
                 };
                 let (points, drawn) = (&registration.points, registration.drawn.as_deref());
                 let txn = schema::register(&config.me, registration.lease, points, drawn, &meta);
@@ -428,14 +430,20 @@ impl Cluster {
         for vni in self.vnis() {
             self.nodes[n].host.audit_arp(vni, |answer| !answer);
         }
+        let host = &mut self.nodes[n].host;
+        // What the kernel refused to silence goes on until the lease ends.
+        let lingers = exit == Exit::Unfinished && host.answers_any(Family::Ip6);
+        if exit != Exit::Unfinished {
+            host.tables.dismiss();
+        }
         self.check_exit(n, exit);
-        if let Some(lease) = lease {
+        if let Some(lease) = lease.filter(|_| !lingers) {
             self.send(n, Call::Revoke(lease));
         }
         let node = &mut self.nodes[n];
         node.process = Process::Down;
         node.inc += 1;
-        node.clock = None;
+        node.clock = node.clock.filter(|_| lingers);
         node.exit = Some(exit);
     }
 }

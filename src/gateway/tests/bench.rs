@@ -259,6 +259,7 @@ impl Bench {
             fitness,
             time: None,
             kernel: None,
+            ipv6: None,
         };
         self.change(Key::Meta(name(node)), Some(Value::Meta(meta)), Some(lease));
     }

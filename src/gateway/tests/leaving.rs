@@ -40,6 +40,7 @@ fn a_drain_waits_for_the_other() {
         fitness: Some(Fitness::default()),
         time: None,
         kernel: None,
+        ipv6: None,
     };
     bench.change(
         Key::Meta(name("gw2")),

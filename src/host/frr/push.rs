@@ -167,6 +167,9 @@ pub fn again(error: &Error) -> Error {
             source: copy(source),
         },
         Error::NotRedistributed => Error::NotRedistributed,
+        Error::Ipv6 { bridge } => Error::Ipv6 {
+            bridge: bridge.clone(),
+        },
         Error::Announce { bridge, source } => Error::Announce {
             bridge: bridge.clone(),
             source: copy(source),

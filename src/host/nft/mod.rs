@@ -182,8 +182,12 @@ impl KernelLease {
             Some(part) if part.is_whole => {
                 let mut look = |set| self.look(&table::ask_elements(Family::Ip6, set));
                 let (managed, shared) = (look(Set::Managed)?, look(Set::Shared)?);
-                self.ipv6 = table::ipv6(&managed, &shared, &self.look_self()?);
-                Some(self.names(Family::Ip6)?)
+                let (ipv6, is_torn) = table::ipv6(&managed, &shared, &self.look_self()?);
+                self.ipv6 = ipv6;
+                match is_torn {
+                    true => None,
+                    false => Some(self.names(Family::Ip6)?),
+                }
             }
             _ => None,
         };

@@ -823,8 +823,10 @@ pub fn names(told: &[Vec<u8>]) -> Vec<String> {
         .collect()
 }
 
-/// What is in `managed`, `shared` and `self`, from their elements.
-pub fn ipv6(managed: &[Vec<u8>], shared: &[Vec<u8>], own: &[Vec<u8>]) -> Ipv6 {
+/// What is in `managed`, `shared` and `self`, from their elements; and whether something else has changed these: a bridge
+/// that is in `self` alone is taken for one that has gateway addresses.
+pub fn ipv6(managed: &[Vec<u8>], shared: &[Vec<u8>], own: &[Vec<u8>]) -> (Ipv6, bool) {
+    let mut is_torn = false;
     let address = |value: &[u8]| Some(Ipv6Addr::from(number::<16>(value, 0)?));
     let mut bridges: BTreeMap<String, Option<Ipv6Addr>> = names(managed)
         .into_iter()
@@ -834,13 +836,13 @@ pub fn ipv6(managed: &[Vec<u8>], shared: &[Vec<u8>], own: &[Vec<u8>]) -> Ipv6 {
         let name = key(element).and_then(text);
         let data = find(element, ELEMENT_DATA).and_then(|it| find(it, VALUE));
         if let (Some(name), Some(own)) = (name, data.and_then(address)) {
-            bridges.insert(name.to_owned(), Some(own));
+            is_torn |= bridges.insert(name.to_owned(), Some(own)).is_none();
         }
     }
     let shared: BTreeSet<Ipv6Addr> = each_element(shared)
         .filter_map(|element| address(key(element)?))
         .collect();
-    Ipv6 { bridges, shared }
+    (Ipv6 { bridges, shared }, is_torn)
 }
 
 /// See [`wire::concerns`]: of these tables, and the elements of the sets that change without a grant.
