@@ -107,7 +107,10 @@ impl Recorder {
 
     /// SIGKILL to daemon and guard: FRR stays as it is, and no process orders it anything any more.
     pub fn kill_daemon(&self, lab: &Lab) {
-        lab.verb(&["signal", &self.node, "KILL", "wmgwd"]);
+        // The guard first: it would withdraw everything soon after its daemon's end.
+        for name in ["wmgwd-guard", "wmgwd"] {
+            lab.verb(&["signal", &self.node, "KILL", name]);
+        }
     }
 }
 

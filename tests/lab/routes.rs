@@ -12,7 +12,8 @@ fn lab(test: &str, upstream: &str) -> Option<Lab> {
 /// Starts the daemon of gw1 or gw2.
 fn start(lab: &Lab, number: usize, announce: &str) -> Daemon {
     let uids = &points()[number - 1];
-    let options = [&FAST[..], &["--uids", uids, "--announce", announce]].concat();
+    let more = ["--fit-hold", "1", "--uids", uids, "--announce", announce];
+    let options = [&FAST[..], &more].concat();
     lab.start(&format!("gw{number}"), &options)
 }
 
