@@ -12,9 +12,9 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wmgwd::model::types::Time;
 use wmgwd::sys::clock;
 
@@ -73,6 +73,7 @@ impl fmt::Display for Tally {
 /// Requests from the station, about one each millisecond.
 pub struct Flood {
     stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
     thread: JoinHandle<Vec<Request>>,
 }
 
@@ -82,22 +83,43 @@ impl Flood {
     pub fn start(station: &Path, from: impl Into<IpAddr>, asked: impl Into<IpAddr>) -> Flood {
         let (from, asked) = (from.into(), asked.into());
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, station) = (stop.clone(), station.to_owned());
-        let thread = spawn(move || flood(&stopped, &station, from, asked));
-        // It runs.
-        sleep(Duration::from_millis(200));
-        Flood { stop, thread }
+        let count = Arc::new(AtomicUsize::new(0));
+        let (stopped, counted, station) = (stop.clone(), count.clone(), station.to_owned());
+        let thread = spawn(move || flood(&stopped, &counted, &station, from, asked));
+        let flood = Flood {
+            stop,
+            count,
+            thread,
+        };
+        flood.until_sent(100);
+        flood
     }
 
-    /// Ends it; every request, in order.
+    /// Waits until so many more requests were sent: on a busy machine that takes as long as it takes.
+    fn until_sent(&self, more: usize) {
+        let enough = self.count.load(Ordering::Relaxed) + more;
+        let begun = Instant::now();
+        while self.count.load(Ordering::Relaxed) < enough {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it goes on");
+            sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends it after a hundred more; every request, in order.
     pub fn end(self) -> Vec<Request> {
-        sleep(Duration::from_millis(200));
+        self.until_sent(100);
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 }
 
-fn flood(stop: &AtomicBool, station: &Path, from: IpAddr, asked: IpAddr) -> Vec<Request> {
+fn flood(
+    stop: &AtomicBool,
+    count: &AtomicUsize,
+    station: &Path,
+    from: IpAddr,
+    asked: IpAddr,
+) -> Vec<Request> {
     // Only this thread moves (setns(2)).
     setns(File::open(station).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
     let link: LinkAddr = nix::ifaddrs::getifaddrs()
@@ -132,6 +154,7 @@ fn flood(stop: &AtomicBool, station: &Path, from: IpAddr, asked: IpAddr) -> Vec<
             if sendto(socket.as_raw_fd(), &frame, &link, MsgFlags::empty()).is_ok() {
                 let answered = false;
                 requests.push(Request { sent, answered });
+                count.store(requests.len(), Ordering::Relaxed);
             }
         }
         sleep(Duration::from_millis(1));
