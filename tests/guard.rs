@@ -34,6 +34,8 @@ use wmgwd::witness::{Epoch, Number, Run, Witness, message};
 const MARGIN: Duration = Duration::from_millis(700);
 /// The VNIs of the mock host.
 const LAST: u32 = 5;
+/// What else it is started with.
+const OPTIONS: [&str; 4] = ["list", "costs", "mock", "info"];
 
 fn number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -114,16 +116,23 @@ struct Guard {
 
 impl Guard {
     fn start(stderr: Stdio) -> Guard {
-        Guard::start_program(common::program::wmgwd(), HostDir::on_show(), stderr)
+        let host = HostDir::on_show();
+        Guard::start_program(common::program::wmgwd(), &OPTIONS, host, stderr)
     }
 
     /// Of `program`, which may be of another version or run as another user.
-    fn start_program(mut program: Command, host: HostDir, stderr: Stdio) -> Guard {
+    fn start_program(
+        mut program: Command,
+        options: &[&str],
+        host: HostDir,
+        stderr: Stdio,
+    ) -> Guard {
         let address = format!("wmgwd-test/guard/{}/{}", std::process::id(), number());
         let child = program
             .args(["guard", &address, VERSION])
             .arg(MARGIN.as_millis().to_string())
-            .args(["1", &LAST.to_string(), "list", "costs", "mock", "info"])
+            .args(["1", &LAST.to_string()])
+            .args(options)
             .env("WMGWD_MOCK_DIR", &host.0)
             .stdin(Stdio::null())
             .stderr(stderr)
@@ -524,7 +533,7 @@ fn root_looks_at_the_guard_of_another_user() {
     for path in [host.0.clone(), host.0.join("exposure")] {
         chown(path, Some(USER), None).unwrap();
     }
-    let guard = Guard::start_program(common::node::wmgwd_of(USER), host, Stdio::null());
+    let guard = Guard::start_program(common::node::wmgwd_of(USER), &OPTIONS, host, Stdio::null());
     drop(guard.knock());
     let (view, user) = visit::look(&Address::from_argument(&guard.address)).unwrap();
     assert_eq!((view.has_daemon, user.as_raw()), (false, USER));
@@ -542,7 +551,8 @@ fn a_guard_of_the_version_before_does_not_tell() {
         Ok(program) => program,
         Err(why) => return common::skipped("guard of the version before", &why),
     };
-    let mut guard = Guard::start_program(Command::new(program), HostDir::on_show(), Stdio::null());
+    let (program, host) = (Command::new(program), HostDir::on_show());
+    let mut guard = Guard::start_program(program, &["list", "mock", "info"], host, Stdio::null());
     let (mut daemon, lease) = guard.serving(&[1], Duration::from_secs(60));
     daemon.hears(Report::Heard(lease.valid_until));
     let address = Address::from_argument(&guard.address);
