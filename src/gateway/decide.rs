@@ -20,12 +20,6 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// After this long the owner hands over although FRR has not confirmed the withdrawal. An FRR that has not answered for
 /// so long is stopped or overloaded, and sends few new routes.
 pub const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
-/// After a row has lost the name of an owner or a successor, this node waits this long before it shows more of the VNI.
-/// If the epochs of the former holder give a time, that time counts instead (see `Nodes::silence_after`). The reason:
-/// the former holder may be alive. etcd can end a lease that its holder has renewed: an etcd leader that was stopped
-/// and goes on does so (seen with 3.4.23). The former holder then withdraws when its watch reports the loss. A Go wmgwd
-/// may also write 0 over a broken migration whose owner is alive. That owner learns of it when this node does.
-const RELEASE_GRACE: Duration = Duration::from_millis(100);
 /// How long the ring owner waits for a Go wmgwd to repair a broken migration.
 const REPAIR_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -168,31 +162,22 @@ impl Context<'_> {
         suspects_frr
     }
 
-    /// When this node may show a VNI whose row has lost the name of another node. By then that node, if it is alive,
-    /// has had the time to learn of the loss. If its owner gave the row back, there is no wait: an owner silences its
-    /// bridge before it writes 0. That does not hold beside a Go wmgwd, which writes 0 over the rows of other nodes.
-    fn former_is_silent_at(&self, local: &VniState) -> Time {
-        match local.was_given_back() && self.uniform {
-            true => local.freed(),
-            false => {
-                let silence = local.freed_by();
-                let silence = silence.and_then(|by| self.mirror.nodes().silence_after(by));
-                local.freed() + silence.unwrap_or(RELEASE_GRACE)
-            }
-        }
+    /// See [`VniState::former_are_silent_at`].
+    fn former_are_silent_at(&self, local: &VniState) -> Time {
+        local.former_are_silent_at(self.mirror.nodes(), self.uniform)
     }
 
     /// What the host is to show.
     fn wanted(&self, case: &Case, local: &VniState, wake: &mut Wake) -> Exposure {
-        let former_is_silent_at = self.former_is_silent_at(local);
+        let former_are_silent_at = self.former_are_silent_at(local);
         let waits = matches!(
             case.state,
             State::FailingOver { .. } | State::OwnerLost { .. } | State::SuccessorLost { .. }
         );
         if waits {
-            wake.wake_at(former_is_silent_at);
+            wake.wake_at(former_are_silent_at);
         }
-        let too_early = case.is_failing_over() && former_is_silent_at > self.now;
+        let too_early = case.is_failing_over() && former_are_silent_at > self.now;
         if !self.serving || self.stopping || local.is_giving_up() || too_early {
             return Exposure::NOTHING;
         }
@@ -335,7 +320,7 @@ impl Context<'_> {
             reached,
             gives_up: local.is_giving_up(),
             withdrawn: self.has_left(case, local),
-            former_is_silent: self.former_is_silent_at(local) <= self.now,
+            former_is_silent: self.former_are_silent_at(local) <= self.now,
             repair_is_overdue: repair_is_overdue_at.is_some_and(|at| wake.is_due_or_wake(at)),
         }
     }
@@ -401,13 +386,14 @@ impl Context<'_> {
     /// When this node may claim a row that seems to name no node.
     /// - An unreadable row may have an owner that only other nodes remember. A live owner repairs the row; the lease of
     ///   a dead one ends. This node waits for either.
-    /// - A row that has just lost its owner is claimed at once; this node shows the VNI later (see [`RELEASE_GRACE`]).
+    /// - A row that has just lost its owner is claimed at once; this node shows the VNI later (see
+    ///   [`VniState::former_are_silent_at`]).
     /// - Beside a Go wmgwd this node waits that long before it claims: a Go wmgwd would write over the claim without
     ///   having read it.
     fn free_at(&self, case: &Case, local: &VniState) -> Time {
         match case.state {
             State::Vacant if case.row.is_spoiled() => local.entered() + self.config.max_lease_life,
-            State::Vacant if !self.uniform => self.former_is_silent_at(local),
+            State::Vacant if !self.uniform => self.former_are_silent_at(local),
             _ => Time::default(),
         }
     }

@@ -252,9 +252,11 @@ impl Gateway {
 
     /// Takes note of what an event changed in the mirror.
     fn heed(&mut self, now: Time, news: &News) {
+        let nodes = self.mirror.nodes();
+        let uniform = nodes.are_without_go();
         for row in &news.rows {
             if let Some(local) = self.vnis.mark_dirty(row.vni) {
-                local.row_changed(now, row);
+                local.row_changed(now, row, nodes, uniform);
             }
         }
         if news.nodes {

@@ -5,7 +5,7 @@ use super::ability::{Ability, Capability};
 use super::arp::VniArp;
 use super::backoff::Backoff;
 use super::events::ArpOutcome;
-use super::mirror::RowNews;
+use super::mirror::{Nodes, RowNews};
 use crate::model::frr::{Cost, FrrDaemons, RouteChange};
 use crate::model::fsm::{Exposure, Write};
 use crate::model::types::{LeaseId, Time, Vni};
@@ -16,18 +16,51 @@ use std::time::Duration;
 const CHEAP: Duration = Duration::from_secs(45);
 /// The keys of a row that lost its owner change one after the other.
 const SAME_LOSS: Duration = Duration::from_secs(1);
+/// After a row has lost the name of an owner or a successor, this node waits this long before it shows more of the VNI.
+/// If the epochs of the former holder give a time, that time counts instead (see `Nodes::silence_after`). The reason:
+/// the former holder may be alive. etcd can end a lease that its holder has renewed: an etcd leader that was stopped
+/// and goes on does so (seen with 3.4.23). The former holder then withdraws when its watch reports the loss. A Go wmgwd
+/// may also write 0 over a broken migration whose owner is alive. That owner learns of it when this node does.
+const RELEASE_GRACE: Duration = Duration::from_millis(100);
+
+/// The loss of a name by the row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Loss {
+    at: Time,
+    /// The lease under which the name was written, if that is known.
+    by: Option<LeaseId>,
+    /// The owner gave the row back, and had silenced its bridge before.
+    given_back: bool,
+}
+
+impl Loss {
+    /// When the node of that name is silent. If its owner gave the row back, there is no wait: an owner silences its
+    /// bridge before it writes 0. That does not hold beside a Go wmgwd, which writes 0 over the rows of other nodes.
+    fn silent_at(&self, nodes: &Nodes, uniform: bool) -> Time {
+        if self.given_back && uniform {
+            return self.at;
+        }
+        let silence = self.by.and_then(|lease| nodes.silence_after(lease));
+        self.at + silence.unwrap_or(RELEASE_GRACE)
+    }
+
+    /// Whether `later` is what is left of the same loss.
+    fn goes_on_in(&self, later: &Loss) -> bool {
+        let one_is_unknown = self.by.is_none() || later.by.is_none();
+        let is_alike = self.given_back == later.given_back;
+        is_alike && one_is_unknown && later.at.since(self.at) < SAME_LOSS
+    }
+}
 
 /// One VNI.
 #[derive(Clone, Debug, Default)]
 pub struct VniState {
     /// When the row last changed.
     entered: Time,
-    /// When the row last lost the name of an owner or a successor.
-    freed: Time,
-    /// The lease under which that name was written, if that is known.
-    freed_by: Option<LeaseId>,
-    /// The owner gave the row back then, and had silenced its bridge before.
-    given_back: bool,
+    /// The last loss of the name of an owner or a successor.
+    loss: Loss,
+    /// When the nodes whose names the row lost before that are silent.
+    earlier_are_silent_at: Time,
     arp: VniArp,
     /// Whether EVPN routes are advertised; `None` while that is not known.
     evpn: Option<bool>,
@@ -79,16 +112,26 @@ impl VniState {
         self.cost = None;
     }
 
-    /// etcd says that the row has changed, and how.
-    pub fn row_changed(&mut self, now: Time, news: &RowNews) {
+    /// etcd says that the row has changed, and how. `nodes` are those that etcd has now; `uniform` says that no Go
+    /// wmgwd is among them.
+    pub fn row_changed(&mut self, now: Time, news: &RowNews, nodes: &Nodes, uniform: bool) {
         self.enter(now);
-        if news.lost_a_name {
-            // Who had it meanwhile is not known, unless this is what is left of the same loss.
-            let is_same = now.since(self.freed) < SAME_LOSS;
-            self.freed_by = news.lost_by.or(self.freed_by.filter(|_| is_same));
-            self.freed = now;
-            self.given_back = news.given_back;
+        if !news.lost_a_name {
+            return;
         }
+        let loss = Loss {
+            at: now,
+            by: news.lost_by,
+            given_back: news.given_back,
+        };
+        if self.loss.goes_on_in(&loss) {
+            let by = loss.by.or(self.loss.by);
+            self.loss = Loss { by, ..loss };
+            return;
+        }
+        // Another node may have claimed the row and lost it before the owner before was silent.
+        self.earlier_are_silent_at = self.former_are_silent_at(nodes, uniform);
+        self.loss = loss;
     }
 
     /// This node wrote the row.
@@ -217,19 +260,11 @@ impl VniState {
         self.entered
     }
 
-    /// When the row last lost the name of an owner or a successor.
-    pub fn freed(&self) -> Time {
-        self.freed
-    }
-
-    /// The lease under which that name was written, if that is known.
-    pub fn freed_by(&self) -> Option<LeaseId> {
-        self.freed_by
-    }
-
-    /// Whether the owner gave the row back then.
-    pub fn was_given_back(&self) -> bool {
-        self.given_back
+    /// When this node may show a VNI whose row has lost the names of other nodes. By then those nodes, if they are
+    /// alive, have had the time to learn of the loss. `nodes` and `uniform` as in [`VniState::row_changed`].
+    pub fn former_are_silent_at(&self, nodes: &Nodes, uniform: bool) -> Time {
+        let silent_at = self.loss.silent_at(nodes, uniform);
+        silent_at.max(self.earlier_are_silent_at)
     }
 
     /// Whether the node can serve the VNI.
@@ -411,17 +446,18 @@ mod tests {
             lost_by: lost_a_name.then_some(LeaseId(5)),
             given_back,
         };
-        state.row_changed(NOW + SECOND, &news(false, true));
-        assert!(!state.is_vacating() && !state.was_given_back());
+        let nodes = Nodes::default();
+        state.row_changed(NOW + SECOND, &news(false, true), &nodes, true);
+        assert!(!state.is_vacating());
         assert!(!state.is_giving_up() && !state.is_written_alone());
         assert!(state.write_at() <= NOW && state.failing_since().is_none());
-        assert_eq!(
-            (state.entered(), state.freed()),
-            (NOW + SECOND, Time::default())
-        );
-        state.row_changed(NOW + SECOND * 2, &news(true, true));
-        assert!(state.freed() == NOW + SECOND * 2 && state.was_given_back());
-        assert_eq!(state.freed_by(), Some(LeaseId(5)));
+        assert_eq!(state.entered(), NOW + SECOND);
+        assert!(state.former_are_silent_at(&nodes, true) < NOW);
+        let later = NOW + SECOND * 2;
+        state.row_changed(later, &news(true, true), &nodes, true);
+        assert_eq!(state.former_are_silent_at(&nodes, true), later);
+        let with_go = state.former_are_silent_at(&nodes, false);
+        assert_eq!(with_go, later + RELEASE_GRACE);
         state.row_written(NOW, Write::Own);
         assert_eq!(state.takeover_cost_until(), Time::default());
         state.row_written(NOW, Write::Claim);

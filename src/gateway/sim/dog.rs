@@ -344,7 +344,7 @@ impl Cluster {
         }
         // An answer to a renewal of it is not heard any more.
         let asked = node.dog.call.take().is_some();
-        node.clock = None;
+        node.dog.given_up = node.clock.take().map(|lease| lease.valid_until);
         node.host.silence();
         let inc = node.inc;
         self.tell(n, Event::Lease(None));

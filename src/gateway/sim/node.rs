@@ -219,6 +219,8 @@ pub struct Robbed {
 pub struct Dog {
     pub lease: Option<LeaseId>,
     pub call: Option<(u64, Time)>,
+    /// Until when the lease was valid that it gave up last.
+    pub given_up: Option<Time>,
 }
 
 /// The watch.

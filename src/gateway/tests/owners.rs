@@ -209,6 +209,74 @@ fn an_orphan_of_a_node_with_witnesses_is_shown_once_it_is_silent() {
     }
 }
 
+/// Input: the lease of an owner ends that has an epoch of a window of 400 ms. Another node claims the VNI, and loses it
+/// before the owner's witnesses have to be silent: it gives its claim back, or its witnesses evict it.
+/// Output: this node claims the VNI, and shows it once the first owner is silent.
+#[test]
+fn a_claim_that_was_lost_does_not_shorten_the_wait_for_the_owner_before() {
+    const CLAIMERS_LEASE: LeaseId = LeaseId(9);
+    let standing = |lease, last: bool| match last {
+        true => Value::Standing(Standing::Evicted),
+        false => Value::Standing(Standing::Epoch(Epoch {
+            lease,
+            window: Duration::from_millis(400),
+            number: Number(1),
+            witnesses: Vec::new(),
+        })),
+    };
+    let answers = |effects: &[Effect]| {
+        effects.iter().any(|effect| match effect {
+            Effect::SwitchArp(switches) => switches.iter().any(|&(_, answers)| answers),
+            _ => false,
+        })
+    };
+    for is_given_back in [true, false] {
+        let mut bench = Bench::ready(1);
+        bench.runs_this_program("gw1", LEASE);
+        for (at, node, lease) in [(1, "gw2", OTHERS_LEASE), (2, "gw3", CLAIMERS_LEASE)] {
+            let points = Value::Points(vec![(1 << 63) + at]);
+            bench.change(Key::Node(name(node)), Some(points), Some(lease));
+            bench.runs_this_program(node, lease);
+            let epoch = standing(lease, false);
+            bench.change(Key::Epoch(name(node)), Some(epoch), Some(lease));
+        }
+        bench.row(vni(1), 1, "gw2");
+        assert_eq!(bench.writes(), []);
+        bench.change(Key::Current(vni(1)), None, None);
+        bench.change(Key::Node(name("gw2")), None, None);
+        let claim = bench.settle();
+        assert_eq!(claim[0].write, Write::Claim);
+        // gw3 is faster.
+        bench.change(Key::Kind(vni(1)), Some(Value::Kind(Kind::Failover)), None);
+        let gw3 = Value::Name(Some(name("gw3")));
+        bench.change(Key::Next(vni(1)), Some(gw3), Some(CLAIMERS_LEASE));
+        let beaten = (vni(1), Write::Claim, CommitResult::Beaten);
+        bench.observe(Event::Committed(CommitOutcome::Done {
+            revision: Revision(bench.revision),
+            lease: LEASE,
+            each: vec![beaten],
+        }));
+        assert_eq!(bench.writes(), []);
+        bench.wait(Duration::from_millis(150));
+        if is_given_back {
+            bench.change(Key::Kind(vni(1)), Some(Value::Kind(Kind::Unassigned)), None);
+            bench.change(Key::Next(vni(1)), Some(Value::Name(None)), None);
+        } else {
+            let evicted = Some(standing(CLAIMERS_LEASE, true));
+            bench.change(Key::Epoch(name("gw3")), evicted, Some(CLAIMERS_LEASE));
+            bench.change(Key::Next(vni(1)), None, None);
+            bench.change(Key::Node(name("gw3")), None, None);
+        }
+        let claim = bench.settle();
+        assert_eq!(claim[0].write, Write::Claim);
+        bench.done(&claim);
+        bench.wait(Duration::from_millis(290));
+        assert!(!answers(&bench.plan()), "given back: {is_given_back}");
+        bench.wait(Duration::from_millis(20));
+        assert!(answers(&bench.plan()), "given back: {is_given_back}");
+    }
+}
+
 /// Input: a node starts and finds an orphan. Output: the same, since when that lost its owner is not known.
 #[test]
 fn an_orphan_that_was_found_is_shown_after_a_blink_too() {
