@@ -9,6 +9,7 @@ use super::netlink::{DATAGRAM, NLMSG_DONE, NLMSG_ERROR, RTM_NEWLINK, messages, r
 use crate::model::types::{Vni, VniRange};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
     setsockopt, socket, sockopt::RcvBufForce,
@@ -113,6 +114,29 @@ pub fn find(name: &str) -> io::Result<Option<Interface>> {
         },
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
+}
+
+/// The name of an interface of this process's network namespace, by its index; `None` if it is gone.
+///
+/// # Errors
+/// The kernel refused to tell.
+#[allow(unsafe_code)]
+pub fn name_of(index: u32) -> io::Result<Option<String>> {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // nix's function of this name does not notice that the C library found none (0.31), and tells an empty name.
+    // SAFETY: `name` has room for the longest name and its end, if_indextoname(3).
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
+    if found.is_null() {
+        return match Errno::last() {
+            Errno::ENXIO | Errno::ENODEV => Ok(None),
+            errno => Err(errno.into()),
+        };
+    }
+    // Any bytes but a slash and white space are a name; those of bridges of VNIs are text.
+    let bytes = name.map(|it| it.to_ne_bytes()[0]);
+    let length = bytes.iter().position(|it| *it == 0);
+    let bytes = &bytes[..length.unwrap_or(bytes.len())];
+    Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
 }
 
 /// The bridges of this process's network namespace. Clones share one table.

@@ -8,12 +8,11 @@
 
 use super::bridges::Bridge;
 use super::garp::Announcer;
-use super::links::Bridges;
+use super::links::{self, Bridges};
 use super::{ArpAudit, Error, Kernel};
 use crate::model::types::{Vni, VniRange};
 use fnv::{FnvHashMap, FnvHashSet};
-use nix::errno::Errno;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -184,14 +183,7 @@ impl Kernel for ProcKernel {
 
 /// The name of an interface now; `None` if it is gone.
 fn name_of(index: u32) -> Result<Option<String>, Error> {
-    match if_indextoname(index) {
-        // Any bytes but a slash and white space are a name; those of bridges of VNIs are text.
-        Ok(name) => Ok(Some(name.to_string_lossy().into_owned())),
-        Err(Errno::ENXIO | Errno::ENODEV) => Ok(None),
-        Err(errno) => Err(Error::Links {
-            source: errno.into(),
-        }),
-    }
+    links::name_of(index).map_err(|source| Error::Links { source })
 }
 
 fn setting(interface: &str, file: &str) -> PathBuf {
@@ -252,6 +244,16 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// The index of no interface.
+    const GONE: u32 = i32::MAX as u32;
+
+    #[test]
+    fn an_interface_that_is_gone_has_no_name() {
+        assert_eq!(name_of(1).unwrap().as_deref(), Some("lo"));
+        assert_eq!(name_of(GONE).unwrap(), None);
+        assert_eq!(set(GONE, SILENT).unwrap(), None);
+    }
+
     #[test]
     fn a_missing_bridge_is_named() {
         let mut kernel = ProcKernel::new();
@@ -263,5 +265,7 @@ mod tests {
         assert_eq!(kernel.bridge(Vni::MAX), None);
         let audit = kernel.put_back(Vni::MAX, false);
         assert_eq!(audit.unwrap(), ArpAudit::Absent);
+        kernel.hold(Vni::MAX, GONE);
+        assert!(kernel.set_arp(Vni::MAX, false).unwrap_err().is_absence());
     }
 }

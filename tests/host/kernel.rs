@@ -371,3 +371,34 @@ fn a_renamed_bridge_is_silenced() {
         },
     );
 }
+
+/// Input: a bridge that answers is deleted, and made anew with another index. Output: it is absent meanwhile, to the
+/// daemon and to the guard, which has it silenced; the new one answers and is silenced as the old one was.
+#[test]
+fn a_bridge_that_answered_and_is_made_anew_answers_again() {
+    namespace::run(
+        "kernel::a_bridge_that_answered_and_is_made_anew_answers_again",
+        &["ip", "arping"],
+        || {
+            bridge_with_station("");
+            let mut kernel = ProcKernel::new();
+            kernel.set_arp(vni(7), true).unwrap();
+            let mut guard = ProcKernel::new();
+            guard.hold(vni(7), kernel.bridge(vni(7)).unwrap());
+            sh("ip link set vxlan7 nomaster; ip link del br7");
+            guard.silence(vni(7)).unwrap();
+            for answer in [true, false, true] {
+                let error = kernel.set_arp(vni(7), answer).unwrap_err();
+                assert!(error.is_absence(), "{error}");
+            }
+            kernel.silence(vni(7)).unwrap();
+
+            kernel.hold(vni(7), u32::from(u16::MAX));
+            sh("ip link add br7 type bridge; ip link set vxlan7 master br7; ip link set br7 up");
+            for (answer, value) in [(true, "0"), (false, "8"), (true, "0")] {
+                kernel.set_arp(vni(7), answer).unwrap();
+                assert_eq!(arp_ignore("br7"), value);
+            }
+        },
+    );
+}

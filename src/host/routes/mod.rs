@@ -14,12 +14,11 @@ pub use wire::PROTOCOL;
 
 use super::bridges::Bridge;
 use super::frr::again;
-use super::links::Bridges;
+use super::links::{Bridges, name_of};
 use super::{Error, RouteFailure};
 use crate::model::types::{Vni, VniRange};
 use halves::{Address, routes_of};
 use nix::errno::Errno;
-use nix::net::if_::if_indextoname;
 use socket::{BATCH, RouteNews, RouteSocket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -532,8 +531,7 @@ impl Owners {
 
 /// The name of an interface; empty if it is gone.
 fn interface_name(index: u32) -> String {
-    let name = if_indextoname(index).unwrap_or_default();
-    name.to_string_lossy().into_owned()
+    name_of(index).ok().flatten().unwrap_or_default()
 }
 
 fn is(error: &io::Error, errno: Errno) -> bool {
