@@ -642,24 +642,44 @@ fn a_lost_proof_silences_arp_and_nothing_else() {
     nodes.iter_mut().for_each(Node::start);
     let [one, two] = &nodes;
     until_settled(&client, &[one, two]);
-    until_witnessed(&client, &[one, two]);
     let owned = one.answering();
     assert!(owned > 0);
-    etcd.stop();
-    two.stop();
     let silent = Shown {
         arp: false,
         ..Shown::ALL
     };
-    eventually("it answers no ARP", || (one.answering() == 0).then_some(()));
-    // Longer than a window and its margin.
-    thread::sleep(Duration::from_secs(3));
-    let shown = one.exposure().into_iter();
-    assert_eq!(shown.filter(|it| *it == silent).count(), owned);
-    two.cont();
-    etcd.cont();
+    // On a busy machine the node may have lost its proof a moment before, for another reason, and name none for a
+    // while: then its lease alone decides. That is no case of this test.
+    let is_shown = (1..=5).any(|_| {
+        until_settled(&client, &[one, two]);
+        until_witnessed(&client, &[one, two]);
+        eventually("it has heard of that", || (!names_none(one)).then_some(()));
+        let window = epoch_of(&client, one).map_or(Duration::ZERO, |epoch| epoch.window);
+        etcd.stop();
+        two.stop();
+        eventually("it answers no ARP, or its lease alone decides", || {
+            (one.answering() == 0 || names_none(one)).then_some(())
+        });
+        // Longer than a window and its margin.
+        thread::sleep(2 * window);
+        let shown = one.exposure().into_iter();
+        let count = shown.filter(|it| *it == silent).count();
+        let is_case = !names_none(one);
+        assert!(!is_case || count == owned, "{count} of {owned} are silent");
+        two.cont();
+        etcd.cont();
+        is_case
+    });
+    assert!(is_shown, "it named no witness each time");
     until_settled(&client, &[one, two]);
     until_witnessed(&client, &[one, two]);
+}
+
+/// Whether the epoch in place of a node, as it logs it, names no witness.
+fn names_none(node: &Node) -> bool {
+    let log = node.log();
+    let last = |part: &str| log.rfind(part);
+    last("its lease alone decides") > last("they end this node's lease early")
 }
 
 /// Input: the guard of one of two is stopped for a moment, until it was late to send a beat. Output: that is logged, the

@@ -34,6 +34,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::sleep;
 use std::time::Duration;
 
+/// How soon a switch that the kernel refused is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// The lease, and what is on show because of it.
 pub struct Fence {
     margin: Duration,
@@ -45,6 +48,8 @@ pub struct Fence {
     alarm: Alarm,
     /// The witnesses' part of the proof is lost, and the VNIs that answered are silent until it is back.
     suspended: AtomicBool,
+    /// The kernel refused to silence one of them.
+    refused: AtomicBool,
     /// How many VNIs that answer have to be silenced one by one, because not all of them are in the kernel lease.
     one_by_one: AtomicUsize,
     /// How many guards there have been.
@@ -142,6 +147,7 @@ impl Fence {
             proof,
             alarm: Alarm::new()?,
             suspended: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             one_by_one: AtomicUsize::new(0),
             guard_count: AtomicU64::new(0),
             guards: Mutex::new(guards),
@@ -205,7 +211,7 @@ impl Fence {
         let mut proof = self.proof();
         proof.set_lease(lease);
         state.proved |= proof.holds(now, self.margin);
-        self.alarm.set(proof.ends(now, self.margin));
+        self.alarm.set(self.next_look(&proof, now));
         if let Some(lease) = lease {
             // The guard hears of it before anything is claimed under it, and before it hears of epochs under it.
             state.guard.lease(lease);
@@ -225,21 +231,30 @@ impl Fence {
             // Under the lock: an epoch must not overtake its lease.
             line.tell(order);
         }
-        let now = clock::now();
-        self.alarm.set(proof.ends(now, self.margin));
+        self.alarm.set(self.next_look(&proof, clock::now()));
     }
 
     /// Takes the guard's report of the proof. If the witnesses prove the node again, the thread `fence` resumes ARP.
     pub fn prove(&self, report: &message::Proof) {
         let mut proof = self.proof();
         proof.report(report);
-        let now = clock::now();
-        let is_back = self.suspended.load(Ordering::Acquire) && proof.is_witnessed(now);
         // The thread `fence` resumes ARP, and at once. This thread must not: switching many VNIs takes a while.
-        self.alarm.set(match is_back {
-            true => now,
-            false => proof.ends(now, self.margin),
-        });
+        self.alarm.set(self.next_look(&proof, clock::now()));
+    }
+
+    /// When the thread `fence` has to look next: at once as long as ARP is suspended although there is proof, or is not
+    /// although there is none. The alarm for that may have gone off already. But a thread that waits for an alarm does
+    /// not wake up if the alarm is set to a later time before the thread gets a CPU.
+    fn next_look(&self, proof: &Proof, now: Time) -> Time {
+        let is_suspended = self.suspended.load(Ordering::Acquire);
+        let ends = proof.ends(now, self.margin);
+        if proof.is_witnessed(now) == is_suspended {
+            now
+        } else if is_suspended && self.refused.load(Ordering::Acquire) {
+            ends.min(now + AGAIN)
+        } else {
+            ends
+        }
     }
 
     /// The guard has silenced what answers, because the witnesses' part of the proof was lost.
@@ -253,11 +268,7 @@ impl Fence {
         suspended.clone_from(answering);
         self.suspended.store(true, Ordering::Release);
         let proof = self.proof();
-        let now = clock::now();
-        self.alarm.set(match proof.is_witnessed(now) {
-            true => now,
-            false => proof.ends(now, self.margin),
-        });
+        self.alarm.set(self.next_look(&proof, clock::now()));
     }
 
     /// How many guards there have been, and a way to hear of the proof from the present one.
@@ -616,10 +627,17 @@ impl Fence {
     /// proof is lost, or resumes it if that is back; then waits for the alarm. It has a thread of its own, so that
     /// neither a blocked worker nor a slow etcd delays it. Returns what it silenced for the end of the lease.
     pub fn keep_watch(&self) -> Silenced {
+        let outcome = self.look();
+        if outcome.silenced == 0 {
+            self.wait();
+        }
+        outcome
+    }
+
+    /// The same, without the wait.
+    fn look(&self) -> Silenced {
         /// How often it looks up while there is no lease.
         const GLANCE: Duration = Duration::from_millis(250);
-        /// How soon a switch that the kernel refused is tried again.
-        const AGAIN: Duration = Duration::from_millis(20);
         let mut state = self.state();
         let now = clock::now();
         let mut outcome = Silenced::default();
@@ -642,29 +660,20 @@ impl Fence {
                 self.metrics.proof_lost();
             }
             let refused = state.suspend();
+            self.refused.store(refused, Ordering::Release);
             let proof = self.proof();
-            let ends = proof.ends(now, self.margin);
-            self.alarm.set(match (proof.is_witnessed(now), refused) {
-                (true, _) => now,
-                (false, true) => ends.min(now + AGAIN),
-                (false, false) => ends,
-            });
+            self.alarm.set(self.next_look(&proof, now));
         } else if self.suspended.swap(false, Ordering::AcqRel) {
             let is_done = state.resume(self.margin);
             self.suspended.fetch_or(!is_done, Ordering::AcqRel);
             let proof = self.proof();
-            let ends = proof.ends(now, self.margin);
             self.alarm.set(match is_done {
-                true => ends,
-                false => ends.min(now + AGAIN),
+                true => self.next_look(&proof, now),
+                false => proof.ends(now, self.margin).min(now + AGAIN),
             });
         } else {
             let proof = self.proof();
-            self.alarm.set(proof.ends(now, self.margin));
-        }
-        drop(state);
-        if outcome.silenced == 0 {
-            self.wait();
+            self.alarm.set(self.next_look(&proof, now));
         }
         outcome
     }

@@ -113,6 +113,19 @@ impl State {
         self.exposures.entry(vni).or_default()
     }
 
+    /// Whether the host answers, whichever process has switched it last.
+    fn answers(&mut self, vni: Vni) -> bool {
+        let mut byte = [0];
+        let mirrored = self.mirror.as_ref().is_some_and(|mirror| {
+            let at = 4 * u64::from(vni.get());
+            mirror.exposure.read_exact_at(&mut byte, at).is_ok()
+        });
+        match mirrored {
+            true => byte != [0],
+            false => self.of(vni).arp,
+        }
+    }
+
     fn set_arp(&mut self, vni: Vni, answer: bool) {
         self.of(vni).arp = answer;
         self.mirror(vni, 0, &[u8::from(answer)]);
@@ -157,10 +170,11 @@ impl Kernel for Mock {
     }
 
     fn put_back(&mut self, vni: Vni, answer: bool) -> Result<ArpAudit, Error> {
-        if self.exposure(vni).arp == answer {
+        let mut state = self.state();
+        if state.answers(vni) == answer {
             return Ok(ArpAudit::AsTold);
         }
-        self.state().set_arp(vni, answer);
+        state.set_arp(vni, answer);
         Ok(ArpAudit::PutBack)
     }
 
@@ -288,6 +302,24 @@ mod tests {
         assert_eq!(exposure[4..8], [0, 0, 0xff, 0xff]);
         assert_eq!(exposure[8..12], [1, 1, 0, 100]);
         assert_eq!(announced[8..12], [2, 0, 0, 0]);
+    }
+
+    /// Input: the guard silences a VNI that the daemon has switched on. Output: the daemon's look finds that, as it
+    /// would on a real host, and switches it on again.
+    #[test]
+    fn what_another_process_switched_is_put_back() {
+        let dir = std::env::temp_dir().join(format!("wmgwd-put-back-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let range = VniRange::new(vni(1), vni(3)).unwrap();
+        let mut daemon = Mock::mirrored(range, &dir).unwrap();
+        let mut guard = Mock::mirrored(range, &dir).unwrap();
+        daemon.set_arp(vni(2), true).unwrap();
+        guard.silence(vni(2)).unwrap();
+        assert_eq!(daemon.put_back(vni(2), true).unwrap(), ArpAudit::PutBack);
+        assert_eq!(daemon.put_back(vni(2), true).unwrap(), ArpAudit::AsTold);
+        let exposure = fs::read(dir.join("exposure")).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(exposure[8], 1);
     }
 
     #[test]

@@ -208,6 +208,42 @@ fn what_is_not_witnessed_is_silent_until_it_is_again() {
     assert!(fence.permits(ID));
 }
 
+/// Input: the witnesses' part of the proof is lost, later it is back; each time the thread `fence` gets no CPU before the
+/// same is reported again, the lease is renewed, and the guard is told something. Output: the thread still has to look at
+/// once.
+#[test]
+fn a_look_that_is_due_is_not_put_off() {
+    let (fence, _) = fence();
+    fence.set_lease(lease(Duration::from_secs(600)));
+    fence.switch(ID, &vnis(1..=4));
+    let is_due = || {
+        let mut alarm = [PollFd::new(fence.alarm.as_fd(), PollFlags::POLLIN)];
+        poll(&mut alarm, PollTimeout::from(1_000_u16)).unwrap() > 0
+    };
+    for lasts in [Duration::ZERO, Duration::from_secs(600)] {
+        let until = clock::now() + lasts;
+        let report = || {
+            fence.prove(&message::Proof {
+                lease: ID,
+                epochs: vec![(Number(1), until)],
+                ..message::Proof::default()
+            });
+        };
+        report();
+        assert!(is_due());
+        report();
+        assert!(is_due(), "it is reported again");
+        fence.set_lease(lease(Duration::from_secs(601)));
+        assert!(is_due(), "the lease is renewed");
+        fence.tell(None, &Order::Peers(Vec::new()));
+        assert!(is_due(), "the guard is told something");
+        // What the thread does, but for the wait.
+        fence.look();
+        assert!(!is_due());
+        assert_eq!(fence.suspended.load(Ordering::Relaxed), lasts.is_zero());
+    }
+}
+
 /// Input: a switch that takes so long that the lease ends meanwhile (as after a pause of the process).
 /// Output: whatever got on is off again before the call returns, and says so.
 #[test]
