@@ -141,6 +141,7 @@ impl Prover {
                 self.key = Some(key);
                 // The daemon begins anew, and has forgotten what it was told.
                 self.forget_told();
+                self.note_lateness(now);
                 return self.begin(lease, in_place.map(|epoch| (epoch, proved)), unanswered);
             }
             Order::Renewed(lease) => match self.lease.as_mut().filter(|held| held.id == lease.id) {
@@ -148,6 +149,7 @@ impl Prover {
                 // Of one whose daemon knows of no epoch under it: the lease alone decides.
                 None => {
                     self.key = None;
+                    self.note_lateness(now);
                     return self.begin(lease, None, None);
                 }
             },
@@ -155,6 +157,7 @@ impl Prover {
                 let number = epoch.number;
                 let is_ours = self.lease.map(|lease| lease.id) == Some(epoch.lease);
                 if is_ours && !self.counts().any(|it| it.epoch.number == number) {
+                    self.note_lateness(now);
                     self.unanswered.push(Count::new(epoch, now));
                     self.beat_at = now;
                 }
@@ -306,12 +309,7 @@ impl Prover {
         if now >= self.beat_at
             && let Some(window) = self.shortest_window()
         {
-            let due = self.beat_at;
-            if due > Time::default() {
-                let lateness = now.since(due);
-                self.lateness = self.lateness.max(lateness);
-                self.late += u64::from(lateness > super::margin(window) / 2);
-            }
+            self.note_lateness(now);
             self.look(now);
             self.beat_at = now + self.draw.between(window * 9 / 50, window / 5);
             self.sent = now;
@@ -376,6 +374,17 @@ impl Prover {
     /// A daemon has come that was told nothing yet.
     pub fn forget_told(&mut self) {
         self.told = Proof::default();
+    }
+
+    /// Notices how late a beat is that is due: to be called before the beat is sent, or is to be sent at another time.
+    /// A guard that was held up hears of the next epoch first, which its daemon has proposed meanwhile.
+    fn note_lateness(&mut self, now: Time) {
+        let lateness = now.since(self.beat_at);
+        let is_due = self.beat_at > Time::default() && !lateness.is_zero();
+        if let Some(window) = self.shortest_window().filter(|_| is_due) {
+            self.lateness = self.lateness.max(lateness);
+            self.late += u64::from(lateness > super::margin(window) / 2);
+        }
     }
 
     /// Notices how much of the witnesses' part is left.
@@ -618,5 +627,41 @@ mod tests {
         let (lowest, lateness) = measured(prover.news(at(1_200)));
         assert_eq!(lateness, Duration::from_millis(7));
         assert!(lowest.unwrap() > Duration::from_millis(200), "{lowest:?}");
+    }
+
+    /// Input: a guard that was held up for longer than half of a window; first of all it hears of the epoch that its daemon
+    /// has proposed meanwhile, or of a daemon that begins anew; then it beats. Output: it was late once, by as much as it
+    /// was held up.
+    #[test]
+    fn who_was_held_up_was_late_whatever_it_hears_first() {
+        let anew = Order::Begin {
+            lease: Lease {
+                id: LeaseId(1),
+                valid_until: at(9_000),
+            },
+            key: Key([1; 16]),
+            in_place: Some(epoch(7)),
+            proved: at(1_300),
+            unanswered: None,
+        };
+        for order in [None, Some(Order::Propose(epoch(8))), Some(anew)] {
+            let mut prover = prover();
+            let first = sent(&mut prover, at(1_000));
+            acknowledge(&mut prover, at(1_001), &first[0]);
+            let held_up = Duration::from_millis(300);
+            let now = prover.next_tick() + held_up;
+            let reports = order.map(|order| prover.order(now, order));
+            assert!(!sent(&mut prover, now).is_empty());
+            assert_eq!(prover.mishaps(), (0, 1));
+            let report = prover.news(now);
+            let reports = reports.into_iter().flatten().chain(report);
+            let lateness = reports.filter_map(|report| match report {
+                Report::Proof(proof) => Some(proof.lateness),
+                Report::Noted(_) => None,
+            });
+            assert_eq!(lateness.max(), Some(held_up));
+            sent(&mut prover, now);
+            assert_eq!(prover.mishaps(), (0, 1), "once");
+        }
     }
 }
