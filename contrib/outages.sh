@@ -16,6 +16,7 @@ usage: outages.sh [--frr RELEASE] [OPTIONS OF THE BENCHMARK...]
   --minutes N     how long the row `rest` takes, in which nothing happens (default 1)
   --vnis N  --stations N   size of the network, and how many VNIs have traffic (default 12, 6)
   --json FILE  --svg FILE  everything that was measured; a picture of the outages by VNI
+  --logs DIR      the logs of every run: daemons, FRR, etcd, and when it began (seconds since 1970)
   --ipv6          stations have both families, and the table has columns for both
   --announce WAY  costs (default) or routes; routes with --upstream ospf (default) or bgp
   --wmgwd OPTIONS options for every wmgwd, as one word
@@ -33,7 +34,7 @@ while [ $# -gt 0 ]; do
 		shift 2
 		;;
 	# cargo runs the benchmark in the project's directory: files are the caller's.
-	--json | --svg)
+	--json | --svg | --logs)
 		[ $# -ge 2 ] || { usage >&2 && exit 2; }
 		options+=("$1" "$(realpath -m -- "$2")")
 		shift 2

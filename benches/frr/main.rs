@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench frr`, as root, with options after `--`: see [`Options`]. What FRR was told is told to
 //! it once more by hand, in the fewest runs of vtysh, after the daemon is gone: that is the floor. With `--announce
-//! routes` the same routes are made once more by `ip -batch`.
+//! routes` the same routes are made once more by `ip -batch`. With `--idle SECONDS` no gateway loses power: it measures what the
+//! gateways cost while nothing happens.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../tests/common/mod.rs"]
@@ -17,6 +18,13 @@ mod observe;
 mod report;
 
 mod arp;
+#[allow(dead_code)]
+#[path = "../scale/idle.rs"]
+mod cpu;
+mod idle;
+#[allow(dead_code)]
+#[path = "../scale/requests.rs"]
+mod requests;
 mod upstream;
 mod vtysh;
 
@@ -53,6 +61,9 @@ struct Options {
     /// a directory to lay over /usr in the lab: another FRR (contrib/lab/unpack.sh)
     #[argh(option)]
     usr: Option<String>,
+    /// no takeover: what the gateways cost in so many seconds in which nothing happens
+    #[argh(option)]
+    idle: Option<u64>,
     /// where the JSON goes (default target/bench/frr.json)
     #[argh(option)]
     json: Option<PathBuf>,
@@ -87,14 +98,18 @@ fn main() {
         begun.elapsed().as_secs_f64(),
         memory(&lab)
     );
-    let [gw1, gw2] = [1, 2].map(|number| Recorder::new(&lab, number));
+    let recorders = [1, 2].map(|number| Recorder::new(&lab, number));
+    let path = options
+        .json
+        .unwrap_or_else(|| report::default_path("frr.json"));
+    if let Some(seconds) = options.idle {
+        let figures = idle::measure(&lab, &recorders, vnis, Duration::from_secs(seconds));
+        report::publish(&figures, &path);
+        return;
+    }
+    let [gw1, gw2] = recorders;
     let names: [NodeName; 2] = ["gw1", "gw2"].map(|name| name.parse().unwrap());
     let observer = observe_from_within(&lab, &names, vnis);
-    // As many points as a daemon draws by itself, the same in every run.
-    let points = |number: u64, count: u64| -> String {
-        let points = (0..count).map(|i| scatter(number * 1000 + i).to_string());
-        points.collect::<Vec<_>>().join(",")
-    };
     let announce = ["--announce", &options.announce];
     let first = gw1.start(&lab, vnis, &points(1, 100), &announce);
     let _second = gw2.start(&lab, vnis, &points(2, 100 * u64::from(part - 1)), &announce);
@@ -229,10 +244,13 @@ fn main() {
             ..figure("claim to FRR has taken all", ended(None))
         });
     }
-    let path = options
-        .json
-        .unwrap_or_else(|| report::default_path("frr.json"));
     report::publish(&figures, &path);
+}
+
+/// Ring points, the same in every run.
+fn points(number: u64, count: u64) -> String {
+    let points = (0..count).map(|i| scatter(number * 1000 + i).to_string());
+    points.collect::<Vec<_>>().join(",")
 }
 
 /// What gw2's FRR takes of memory.

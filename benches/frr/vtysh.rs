@@ -65,6 +65,11 @@ impl Recorder {
         Recorder { node, dir }
     }
 
+    /// The name of its gateway.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Starts the daemon in its gateway.
     pub fn start(&self, lab: &Lab, vnis: u32, points: &str, options: &[&str]) -> Gateway {
         let path = format!(

@@ -4,9 +4,11 @@ use crate::network::{Daemon, Lab, eventually};
 use crate::probe::{Family, Flow, Probe};
 use crate::rows::Row;
 use std::collections::BTreeMap;
-use std::process::Child;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wmgwd::model::ring::{Member, Ring};
 use wmgwd::model::types::{NodeName, Vni};
 
@@ -38,6 +40,8 @@ pub struct Shape<'a> {
     pub families: Vec<Family>,
     /// How long the row `rest` is watched.
     pub rest: Duration,
+    /// Where the logs of each run go.
+    pub logs: Option<PathBuf>,
 }
 
 /// A counter of early detection.
@@ -215,6 +219,25 @@ impl<'a> Bed<'a> {
     /// From here on packets count.
     pub fn mark(&self) {
         self.probe.as_ref().expect("started in `up`").mark();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        let line = format!("{:.3}\n", since_epoch.unwrap_or_default().as_secs_f64());
+        fs::write(self.lab.dir().join("mark.log"), line).unwrap();
+    }
+
+    /// Keeps the logs of daemons, FRR and etcd, and the time of the mark (seconds since 1970), if that was asked for.
+    pub fn keep_logs(&self, run: &str) {
+        let Some(logs) = &self.shape.logs else {
+            return;
+        };
+        let to = logs.join(run);
+        fs::create_dir_all(&to).unwrap();
+        let copy = "cd -- \"$1\" && find . -name '*.log' -exec cp --parents -t \"$2\" {} +";
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", copy, "sh"])
+            .arg(self.lab.dir())
+            .arg(&to);
+        assert!(command.status().unwrap().success(), "the logs are kept");
     }
 
     /// Watches until packets flow again, and for a while longer.

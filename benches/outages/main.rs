@@ -26,6 +26,7 @@ mod table;
 use argh::FromArgs;
 use bed::Shape;
 use probe::Family;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -68,6 +69,9 @@ struct Options {
     /// a file for everything that was measured
     #[argh(option)]
     json: Option<String>,
+    /// a directory for the logs of each run
+    #[argh(option)]
+    logs: Option<PathBuf>,
     /// a file for a picture of the outages by VNI
     #[argh(option)]
     svg: Option<String>,
@@ -116,14 +120,15 @@ fn main() -> ExitCode {
             false => vec![Family::V4],
         },
         rest: Duration::from_secs(60 * options.minutes),
+        logs: options.logs.clone(),
     };
     let chosen = rows::ALL
         .iter()
         .filter(|row| wanted.is_empty() || wanted.contains(&row.name));
     let mut results = Vec::new();
     for row in chosen {
-        for _ in 0..options.runs.max(1) {
-            let Some(result) = row.measure(&shape) else {
+        for run in 1..=options.runs.max(1) {
+            let Some(result) = row.measure(&shape, run) else {
                 return ExitCode::FAILURE;
             };
             eprintln!("{}", table::line(&result));

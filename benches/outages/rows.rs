@@ -56,13 +56,14 @@ impl Outcome {
 
 impl Row {
     /// Builds a lab, lets it happen, and takes the lab away again.
-    pub fn measure(&self, shape: &Shape) -> Option<Outcome> {
+    pub fn measure(&self, shape: &Shape, run: u32) -> Option<Outcome> {
         let mut bed = Bed::up(shape, self)?;
         bed.mark();
         (self.act)(&mut bed);
         bed.watch();
         let flows = bed.end();
         let alarms = bed.alarms();
+        bed.keep_logs(&format!("{}-{run}", self.name));
         let after = bed.lab.rows();
         let is_hit = |flow: &Flow| {
             let index = flow.vni as usize - 1;

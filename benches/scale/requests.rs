@@ -18,7 +18,11 @@ pub struct Requests(BTreeMap<String, u64>);
 impl Requests {
     /// What etcd was asked since its start.
     pub fn of(etcd: &Etcd) -> Requests {
-        let metrics = etcd.metrics();
+        Requests::read(&etcd.metrics())
+    }
+
+    /// What an etcd was asked that shows these counters of its own.
+    pub fn read(metrics: &str) -> Requests {
         let mut requests = Requests::default();
         for line in metrics.lines() {
             // Started, not handled: a watch ends only with its connection.
