@@ -883,7 +883,7 @@ fn beats(lab: &Lab, node: &str) -> Vec<(String, String, String)> {
 }
 
 /// Input: two gateways that run, and firewalls (nf_tables): the port for beats is dropped at the second, at both, and then
-/// the first drops all answers. Output: a gateway whose beats do not get to the other and back is told so, with the port
+/// the first drops all answers. Output: a check without a name says who receives beats at which port; a gateway whose beats do not get to the other and back is told so, with the port
 /// that both firewalls must let through; the other is not; what lets that port and the answers through mends it.
 #[test]
 fn a_firewall_that_drops_beats_is_found() {
@@ -930,6 +930,11 @@ fn a_firewall_that_drops_beats_is_found() {
         until("gw2", "gw1", true);
     };
     both_pass();
+    let (_, unnamed) = findings(&lab, "gw1", &[ETCD]);
+    let tells_who = |(_, text, _): (String, String, String)| {
+        text.starts_with("gw1, gw2 receive them") && text.contains(PORT)
+    };
+    assert!(unnamed.iter().map(words).any(tells_who), "{unnamed:?}");
     firewall("gw2", &["udp dport 14789 drop"]);
     until("gw1", "gw2", false);
     until("gw2", "gw1", true);

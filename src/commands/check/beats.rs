@@ -9,7 +9,9 @@ use core::net::SocketAddr;
 /// The beats of this node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Beats {
-    /// Where this node receives beats; `None` if it does not run, or has early detection switched off.
+    /// Which node this is was said.
+    pub is_named: bool,
+    /// Where this node receives beats; `None` if it does not run, has early detection switched off, or is not named.
     pub own: Option<SocketAddr>,
     /// Each other node that receives beats, where, and whether it answered one of this node.
     pub others: Vec<(NodeName, SocketAddr, bool)>,
@@ -22,11 +24,19 @@ pub fn findings(beats: &Beats) -> Vec<Finding> {
     let addresses = beats.others.iter().map(|(_, address, _)| address);
     let ports = ports(addresses.chain(&beats.own));
     let Some(own) = beats.own else {
-        let text = match ports.is_empty() {
-            true => format!(
+        let text = match (ports.is_empty(), beats.is_named) {
+            (true, _) => format!(
                 "no node receives any yet: firewalls must let UDP port {PORT} through, or that of --beat-address"
             ),
-            false => format!(
+            (false, false) => {
+                let others: Vec<&NodeName> = beats.others.iter().map(|(name, ..)| name).collect();
+                format!(
+                    "{} receive them: whether those of this node get there is tried with --name; firewalls must let UDP \
+                     port {ports} through",
+                    log_text::names(&others)
+                )
+            }
+            (false, true) => format!(
                 "this node does not run, or has --detect-window 0: whether beats reach the other nodes cannot be tried; \
                  firewalls must let UDP port {ports} through"
             ),
@@ -86,6 +96,7 @@ mod tests {
             (name.parse().unwrap(), address.parse().unwrap(), *answers)
         });
         let beats = Beats {
+            is_named: true,
             own: own.map(|it| it.parse().unwrap()),
             others: others.collect(),
         };
@@ -93,6 +104,33 @@ mod tests {
         findings
             .map(|it| (it.level, it.text + " " + &it.remedy.unwrap_or_default()))
             .collect()
+    }
+
+    /// Input: nodes that receive beats, and no word on which node this is. Output: said how to try, and which ports a
+    /// firewall must open.
+    #[test]
+    fn without_a_name_it_is_said_how_to_try() {
+        let other = |name: &str, port| {
+            let name = name.parse::<NodeName>().unwrap();
+            (name, SocketAddr::from(([192, 0, 2, 2], port)), false)
+        };
+        let mut beats = Beats {
+            others: vec![other("gw2", 14789), other("gw3", 4000)],
+            ..Beats::default()
+        };
+        let found = findings(&beats);
+        assert_eq!((found.len(), found[0].level), (1, Level::Ok));
+        assert_eq!(
+            found[0].text,
+            "gw2, gw3 receive them: whether those of this node get there is tried with --name; firewalls must let UDP \
+             port 4000, 14789 through"
+        );
+        beats.others.clear();
+        assert!(
+            findings(&beats)[0]
+                .text
+                .contains("no node receives any yet")
+        );
     }
 
     /// Input: nodes that answer and do not; a node that does not run; one that is alone. Output: who does not answer is

@@ -18,11 +18,12 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 type Contacts = BTreeMap<NodeName, (LeaseId, Contact)>;
 
-/// Tries the way to each other node and back. `None` if it cannot be tried from this machine.
+/// Tries the way to each other node and back, if this is `me`; if that was not said, only looks who receives beats.
+/// `None` if it cannot be tried from this machine.
 ///
 /// # Errors
 /// etcd does not tell where the nodes receive beats.
-pub fn look_at_beats(me: &NodeName, client: &Client) -> Result<Option<Beats>, Error> {
+pub fn look_at_beats(me: Option<&NodeName>, client: &Client) -> Result<Option<Beats>, Error> {
     let mut contacts: Contacts = client
         .range(CONTACTS)?
         .kvs
@@ -35,7 +36,7 @@ pub fn look_at_beats(me: &NodeName, client: &Client) -> Result<Option<Beats>, Er
             }
         })
         .collect();
-    let own = contacts.remove(me);
+    let own = me.and_then(|me| contacts.remove(me));
     let answering = match &own {
         None => Vec::new(),
         // The address is of another machine where this is not the node itself.
@@ -49,6 +50,7 @@ pub fn look_at_beats(me: &NodeName, client: &Client) -> Result<Option<Beats>, Er
         (name, contact.address, answers)
     });
     Ok(Some(Beats {
+        is_named: me.is_some(),
         own: own.map(|(_, contact)| contact.address),
         others: others.collect(),
     }))

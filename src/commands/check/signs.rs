@@ -125,6 +125,7 @@ mod tests {
     #[test]
     fn beats_are_good_or_unknown() {
         let answered = |answers| Beats {
+            is_named: true,
             own: "192.0.2.1:14789".parse().ok(),
             others: vec![(
                 "gw2".parse().expect("a name"),
