@@ -797,6 +797,11 @@ fn a_node_without_proof_acknowledges_nothing() {
             ))
         };
         assert!(received("acknowledged") > 0.0);
+        eventually("its guard tells of beats and answers", || {
+            let page = scrape(metrics);
+            let (sent, answers) = ("wmgwd_beats_sent_total", "wmgwd_beat_answers_total");
+            (page.get(sent) >= page.get(answers) && page.get(answers) > 0.0).then_some(())
+        });
         make_firewall();
         proxy.blackhole();
         // Its beats go to this port, its acknowledgements come from it.

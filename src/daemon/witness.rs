@@ -392,6 +392,7 @@ impl Thread {
                 self.parts.fence.prove(proof);
                 self.tell_troubles(now, proof);
                 self.parts.metrics.beats_were_late(proof.late);
+                self.parts.metrics.guard_traffic(proof.traffic);
                 self.parts.metrics.proof(proof.lowest, proof.lateness);
             }
             self.owner.report(now, report);

@@ -695,7 +695,7 @@ impl Process {
             self.lines.clear();
             return;
         };
-        if let Some(news) = self.beats.prover.news(clock::now()) {
+        if let Some(news) = self.beats.news(clock::now()) {
             self.lines.push_str(&Report::Witness(news).line());
         }
         if std::mem::take(&mut self.untold) {

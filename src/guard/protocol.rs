@@ -23,7 +23,7 @@
 //!   guard:  refused REASON                           it does not
 //!   guard:  silenced                                 too few witnesses prove the node: what answered does not any more
 //!   guard:  noted NUMBER                             from now on the proof counts under this epoch, too
-//!   guard:  proof LEASE UNTIL LOSSES LATE NUMBER/UNTIL,... LEASE/HEARD,...
+//!   guard:  proof LEASE UNTIL LOSSES LATE NUMBER/UNTIL,... LEASE/HEARD,... LOWEST LATENESS SENT ANSWERS DROPPED
 //!   guard:  fenced                                   it ended: whatever was on show is not, or not for long
 //! ```
 //!
@@ -37,7 +37,7 @@ use core::net::IpAddr;
 use std::fmt::{Display, Write};
 
 /// Part of a guard's arguments: a daemon does not take over the guard of a version that says things otherwise.
-pub const VERSION: &str = "6";
+pub const VERSION: &str = "7";
 
 /// What the daemon tells the guard.
 #[derive(Clone, PartialEq, Eq, Debug)]

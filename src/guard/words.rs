@@ -8,7 +8,7 @@
 //! ```
 
 use crate::model::types::{Lease, LeaseId, NodeName, Time};
-use crate::witness::message::{Known, Order, Peer, Proof, Report};
+use crate::witness::message::{Known, Order, Peer, Proof, Report, Traffic};
 use crate::witness::siphash::Key;
 use crate::witness::{Epoch, Number, Run, Witness};
 use std::fmt::Write;
@@ -89,7 +89,7 @@ pub fn report(report: &Report) -> String {
     let heard = proof.heard.iter();
     let heard = heard.map(|(lease, at)| format!("{}/{}", lease.0, time_word(*at)));
     format!(
-        "proof {} {} {} {} {} {} {} {}",
+        "proof {} {} {} {} {} {} {} {} {} {} {}",
         some(proof.lease.map(|lease| lease.0.to_string())),
         time_word(proof.until),
         proof.losses,
@@ -98,6 +98,9 @@ pub fn report(report: &Report) -> String {
         list(heard),
         some(proof.lowest.map(|left| left.as_micros().to_string())),
         proof.lateness.as_micros(),
+        proof.traffic.sent,
+        proof.traffic.answers,
+        proof.traffic.dropped,
     )
 }
 
@@ -115,6 +118,11 @@ pub fn read_report(line: &str) -> Option<Report> {
             heard: read_list(words.next()?, |lease| Some(LeaseId(lease.parse().ok()?)))?,
             lowest: read_some(words.next()?, read_micros)?,
             lateness: read_micros(words.next()?)?,
+            traffic: Traffic {
+                sent: words.next()?.parse().ok()?,
+                answers: words.next()?.parse().ok()?,
+                dropped: words.next()?.parse().ok()?,
+            },
         }),
         _ => return None,
     };
@@ -342,6 +350,11 @@ mod tests {
                 heard: vec![(LeaseId(5), at(6))],
                 losses: 7,
                 late: 8,
+                traffic: Traffic {
+                    sent: 9,
+                    answers: 10,
+                    dropped: 11,
+                },
                 lowest: Some(Duration::from_micros(9)),
                 lateness: Duration::from_micros(10),
             },

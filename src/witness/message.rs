@@ -95,4 +95,17 @@ pub struct Proof {
     pub lowest: Option<Duration>,
     /// How late the guard woke up to send beats at most, since then.
     pub lateness: Duration,
+    /// What the guard has sent and received; told with the other news only.
+    pub traffic: Traffic,
+}
+
+/// What the guard has sent and received, since it began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Beats and trials that it sent.
+    pub sent: u64,
+    /// Answers to them.
+    pub answers: u64,
+    /// Datagrams that the kernel dropped, because the guard's socket was full.
+    pub dropped: u64,
 }

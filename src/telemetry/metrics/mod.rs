@@ -13,6 +13,7 @@ use crate::model::fitness::{Fitness, Sign};
 use crate::model::frr::Health;
 use crate::model::types::{Lease, Revision, Time};
 use crate::telemetry::counters::Summary;
+use crate::witness::message::Traffic;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -186,6 +187,10 @@ pub struct Metrics {
     /// The shortest that the proof had left, and how late the guard woke up at most, since this was asked last.
     lowest_proof: Mutex<(Option<Duration>, Duration)>,
     beats_late: Counter,
+    /// By the guard, as long as it has been there.
+    beats_sent: Counter,
+    beat_answers: Counter,
+    guard_dropped: Counter,
     beats_answered: Counter,
     beats_refused: Counter,
     votes: Counter,
@@ -366,6 +371,17 @@ impl Metrics {
     /// The guard, as long as it has been there, woke up too late for so many beats.
     pub fn beats_were_late(&self, count: u64) {
         self.beats_late.0.store(count, Ordering::Relaxed);
+    }
+
+    /// The guard, as long as it has been there, has sent and received so much.
+    pub fn guard_traffic(&self, traffic: Traffic) {
+        for (counter, count) in [
+            (&self.beats_sent, traffic.sent),
+            (&self.beat_answers, traffic.answers),
+            (&self.guard_dropped, traffic.dropped),
+        ] {
+            counter.0.store(count, Ordering::Relaxed);
+        }
     }
 
     /// A datagram came; it was one to answer, or not.

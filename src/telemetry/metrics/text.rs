@@ -295,6 +295,21 @@ fn about_witnesses(page: &mut Page, metrics: &Metrics) {
             &metrics.beats_late,
         ),
         (
+            "beats_sent_total",
+            "Datagrams that the guard sent to other nodes.",
+            &metrics.beats_sent,
+        ),
+        (
+            "beat_answers_total",
+            "Answers of other nodes that the guard received.",
+            &metrics.beat_answers,
+        ),
+        (
+            "guard_datagrams_dropped_total",
+            "Datagrams to the guard that the kernel dropped, because it did not read them in time.",
+            &metrics.guard_dropped,
+        ),
+        (
             "votes_total",
             "Votes of this node against nodes whose beats it did not hear.",
             &metrics.votes,
