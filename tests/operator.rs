@@ -566,8 +566,11 @@ fn status_on_a_gateway_tells_its_proof() {
         "{said}"
     );
     assert!(complained.contains("etcd"), "{complained}");
-    let (_, said, _) = status(program::wmgwd(), &etcd, &["--json"]);
-    assert_eq!(said, "");
+    let (code, said, _) = status(program::wmgwd(), &etcd, &["--json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["all_served"]), (Some(2), &json!(null)));
+    assert!(said["error"].as_str().unwrap().contains("etcd"), "{said}");
+    assert_eq!(said["guards"][0]["name"], two.name.as_str(), "{said}");
     etcd.cont();
 }
 

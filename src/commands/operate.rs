@@ -98,7 +98,8 @@ pub fn status(config: &StatusConfig, signals: Signals) -> Result<ExitCode, Failu
                     true => lines.insert(0, status::complaint(&reason)),
                     false => drop(writeln!(stderr(), "wmgwd: {reason}")),
                 }
-                (lines, String::new(), UNKNOWN)
+                let json = status::json_without_etcd(&reason, &guards);
+                (lines, json, UNKNOWN)
             }
         };
         last.store(status, Ordering::Relaxed);

@@ -168,7 +168,7 @@ impl Audits {
     fn suspect(&mut self, now: Time) {
         if now >= self.trusted_until {
             info!(
-                "FRR: a bridge has another OSPF cost than it was given: everything is compared at once"
+                "FRR seems to have lost something that it was given: everything is compared at once"
             );
             self.follow_reset(now);
             self.early.push(now);

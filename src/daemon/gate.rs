@@ -590,10 +590,10 @@ impl Keeper {
 
     /// Has the table have the IPv6 gateway addresses that this host has now.
     fn look_at_addresses(&mut self) {
-        let begun = clock::now();
-        if !self.pending || begun < self.rest_until {
+        if !self.pending || clock::now() < self.rest_until {
             return;
         }
+        let before = clock::thread_cpu_time();
         match addresses::look_for_ipv6(self.range) {
             Ok(ipv6) => {
                 self.pending = false;
@@ -601,9 +601,10 @@ impl Keeper {
             }
             Err(error) => debug!("gate: cannot look at the IPv6 addresses of this host: {error}"),
         }
-        // While thousands of bridges are made, this takes no more than a tenth of the time.
-        let now = clock::now();
-        self.rest_until = now + now.since(begun) * 9;
+        // While thousands of bridges are made, this takes no more than a tenth of a CPU. (Its time on the clock may be
+        // that of a machine that slept.)
+        let taken = clock::thread_cpu_time().saturating_sub(before);
+        self.rest_until = clock::now() + taken * 9;
     }
 
     /// Until something happens to the table or to addresses, or it is time; says whether something did to the table.

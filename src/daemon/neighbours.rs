@@ -46,12 +46,13 @@ fn run(silent: &Receiver<Vec<Vni>>, bridges: &Bridges) {
     while let Ok(mut vnis) = silent.recv() {
         // What has come meanwhile is done by one look.
         vnis.extend(silent.try_iter().flatten());
-        let begun = clock::now();
+        let before = clock::thread_cpu_time();
         match bridges.indices(&vnis).and_then(|it| confirm(&it)) {
             Ok(count) => debug!("neighbours: vnis={} count={count} confirmed", spans(&vnis)),
             Err(error) => debug!("neighbours: vnis={}: {error}", spans(&vnis)),
         }
-        // A list of many thousand stations takes no more than a tenth of the time.
-        sleep(clock::now().since(begun) * 9);
+        // A list of many thousand stations takes no more than a tenth of a CPU. (Its time on the clock may be that of a
+        // machine that slept.)
+        sleep(clock::thread_cpu_time().saturating_sub(before) * 9);
     }
 }

@@ -173,6 +173,7 @@ impl Gateway {
             Event::Signs(bad) => self.fitness.tell(now, bad),
             Event::CutOff(cut_off) => self.fitness.is_cut_off(now, cut_off),
             Event::Links(vnis) => {
+                self.routes.upstream_lost(&vnis);
                 for vni in vnis {
                     if let Some(local) = self.vnis.mark_dirty(vni) {
                         local.link_changed();
@@ -187,6 +188,7 @@ impl Gateway {
                 }
             }
             Event::UpstreamLost(vnis) => {
+                self.routes.upstream_lost(&vnis);
                 for vni in vnis {
                     if let Some(local) = self.vnis.mark_dirty(vni) {
                         local.upstream_lost();

@@ -152,6 +152,16 @@ impl Routes {
         }
     }
 
+    /// What announces these VNIs upstream was lost, perhaps after a change that is under way made it: that change does
+    /// not tell what announces them now.
+    pub fn upstream_lost(&mut self, vnis: &[Vni]) {
+        let request = self.under_way.as_mut().map(|it| &mut it.request);
+        if let Some(Request::Changes(changes)) = request {
+            let lost = changes.iter_mut().filter(|it| vnis.contains(&it.vni));
+            lost.for_each(|change| change.cost = None);
+        }
+    }
+
     /// FRR has begun to refuse a VNI. A reset shows whether it refuses everything.
     pub fn suspect(&mut self) {
         self.reset = FrrDaemons::ALL;

@@ -97,7 +97,7 @@ fn host(config: &CheckConfig) -> Facts {
     }
 }
 
-/// The halves of each bridge's IPv4 networks.
+/// The halves of each bridge's IPv4 networks. Link-local addresses are not announced.
 fn halves(range: VniRange) -> BTreeMap<Vni, BTreeSet<Prefix>> {
     let mut halves: BTreeMap<Vni, BTreeSet<Prefix>> = BTreeMap::new();
     for entry in getifaddrs().into_iter().flatten() {
@@ -108,6 +108,9 @@ fn halves(range: VniRange) -> BTreeMap<Vni, BTreeSet<Prefix>> {
         else {
             continue;
         };
+        if address.is_link_local() {
+            continue;
+        }
         let length = u32::from(mask).leading_ones();
         let prefix = u8::try_from(length)
             .ok()

@@ -62,6 +62,12 @@ pub fn json(report: &Report, asked: &[VniReport]) -> String {
         + "\n"
 }
 
+/// Where etcd does not answer: the reason, and what the guards on this host know.
+pub fn json_without_etcd(reason: &str, guards: &[Guard]) -> String {
+    let guards: Vec<Value> = guards.iter().map(guard).collect();
+    json!({"all_served": null, "error": reason, "guards": guards}).to_string() + "\n"
+}
+
 fn texts(names: &[NodeName]) -> Vec<&str> {
     names.iter().map(NodeName::as_str).collect()
 }

@@ -10,9 +10,13 @@ use crate::sys::clock;
 use crate::telemetry::log_text::chain;
 use nix::unistd::geteuid;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// More nodes than this are not asked about: each costs a call.
 const ASKED: usize = 64;
+
+/// Once guards have taken this long together, no more are asked.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything that etcd has, as of one revision.
 ///
@@ -43,19 +47,27 @@ pub fn look(client: &Client) -> Result<Snapshot, Error> {
     })
 }
 
-/// What the guards on this host know: of a real node, and of mock nodes on `etcd`.
+/// What the guards on this host know: of a real node, and of mock nodes on `etcd`. Any user may listen at the name of a
+/// guard, and answer late: after [`PATIENCE`] the rest are not asked.
 pub fn guards(etcd: &str) -> Vec<Guard> {
-    let guard = |(node, address): (String, Address)| match visit::look(&address) {
-        Ok((view, user)) => Guard {
-            node,
-            user: (user != geteuid()).then_some(user.as_raw()),
-            view: Ok(view),
-        },
-        Err(error) => Guard {
-            node,
-            user: None,
-            view: Err(chain(&error)),
-        },
+    let begun = clock::now();
+    let guard = |(node, address): (String, Address)| {
+        let looked = match clock::now().since(begun) < PATIENCE {
+            true => visit::look(&address).map_err(|error| chain(&error)),
+            false => Err("not asked: the guards before it took too long to answer".to_owned()),
+        };
+        match looked {
+            Ok((view, user)) => Guard {
+                node,
+                user: (user != geteuid()).then_some(user.as_raw()),
+                view: Ok(view),
+            },
+            Err(why) => Guard {
+                node,
+                user: None,
+                view: Err(why),
+            },
+        }
     };
     let found = Address::guards_with_mocks(etcd).into_iter();
     found.map(guard).collect()

@@ -14,7 +14,7 @@ mod since;
 mod tests;
 
 pub use analyse::report;
-pub use json::json;
+pub use json::{json, json_without_etcd};
 pub use show::{Line, Screen, Tone, clip, complaint, guards, lines, paint, rows};
 pub use since::{Marks, Since};
 

@@ -76,6 +76,27 @@ fn what_is_lost_upstream_is_told_again() {
     assert_eq!(bench.next(), [Effect::ChangeRoutes(vec![change])]);
 }
 
+/// Input: FRR is told a VNI, and the route that announces it, which was made first, is deleted before FRR has taken the
+/// rest. Output: announced once more as soon as FRR has taken it; so too if the bridge went and came.
+#[test]
+fn what_is_lost_upstream_during_a_change_is_told_again() {
+    for lost in [Event::UpstreamLost, Event::Links] {
+        let mut bench = Bench::ready(1);
+        bench.own_all();
+        bench.observe(Event::Drifted(vec![vni(1)]));
+        assert!(matches!(bench.next()[..], [Effect::ChangeRoutes(_)]));
+        bench.observe(lost(vec![vni(1)]));
+        let failed = Vec::new();
+        bench.observe(Event::RoutesChanged { failed });
+        let change = RouteChange {
+            vni: vni(1),
+            evpn: None,
+            cost: Some(Cost::OWNER),
+        };
+        assert_eq!(bench.next(), [Effect::ChangeRoutes(vec![change])]);
+    }
+}
+
 /// Input: the kernel refuses to silence a bridge. Output: tried again and again, but not in a busy loop.
 #[test]
 fn a_bridge_that_cannot_be_silenced_is_no_busy_loop() {

@@ -128,14 +128,18 @@ fn without_bfd(text: &str) -> Vec<String> {
     for (family, words) in &lines {
         match (*family, &words[..]) {
             ("", ["no", "bgp", "default", "ipv4-unicast"]) => by_default = false,
-            ("", ["neighbor", name, "peer-group", group]) => {
+            ("", ["neighbor", name, "peer-group", group])
+            | ("", ["neighbor", name, "interface", "peer-group", group])
+            | ("", ["neighbor", name, "interface", "v6only", "peer-group", group]) => {
                 groups.insert(name, group);
                 neighbours.insert(name);
             }
             ("", ["neighbor", name, "bfd", ..]) => {
                 watched.insert(name);
             }
-            ("", ["neighbor", name, "remote-as", ..]) => {
+            ("", ["neighbor", name, "remote-as", ..])
+            | ("", ["neighbor", name, "interface", "remote-as", ..])
+            | ("", ["neighbor", name, "interface", "v6only", "remote-as", ..]) => {
                 neighbours.insert(name);
             }
             ("ipv4", ["neighbor", name, "activate"]) => {
@@ -377,6 +381,10 @@ router bgp 65000
         let default = bgpd.replace(" no bgp default ipv4-unicast\n", "");
         let read = Carriers::read("", Some(&default), None);
         assert_eq!(read.without_bfd, ["10.0.1.17", "10.0.2.1"]);
+        let unnumbered = "router bgp 1\n neighbor up interface remote-as external\n \
+                          neighbor down interface v6only peer-group G\n neighbor G peer-group\n neighbor G bfd\n";
+        let read = Carriers::read("", Some(unnumbered), None);
+        assert_eq!(read.without_bfd, ["up"]);
         let without = Carriers::read("", Some("router bgp 1\n"), Some("router ospf\n"));
         assert!(without.carriers.is_empty());
     }
