@@ -16,7 +16,8 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 /// NLM_F_REQUEST, NLM_F_ACK and NLM_F_REPLACE, netlink(7).
 const REPLACE: u16 = 0x105;
-/// The multicast group of IPv6 addresses, from Linux's include/uapi/linux/rtnetlink.h.
+/// The multicast groups of IPv4 and of IPv6 addresses, from Linux's include/uapi/linux/rtnetlink.h.
+const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 
 /// The addresses of this process's network namespace; without those of point-to-point links.
@@ -70,17 +71,25 @@ pub fn look_for_ipv6(range: VniRange) -> io::Result<Ipv6> {
     Ok(Ipv6::new(&links, &addresses, range))
 }
 
-/// Hears when an interface or an IPv6 address comes, goes or changes.
+/// Hears when an interface or an address comes, goes or changes.
 #[derive(Debug)]
 pub struct Watch(OwnedFd);
 
 impl Watch {
-    /// Begins to listen.
+    /// Begins to listen, for interfaces and IPv6 addresses.
     ///
     /// # Errors
     /// The kernel refused.
     pub fn open() -> io::Result<Watch> {
         links::subscribe(RTMGRP_LINK | RTMGRP_IPV6_IFADDR).map(Watch)
+    }
+
+    /// The same, and for IPv4 addresses.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn open_for_all() -> io::Result<Watch> {
+        links::subscribe(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR).map(Watch)
     }
 
     /// Whether something has changed since the last look, or may have.

@@ -3,6 +3,7 @@
 //! Each test has namespaces of its own and needs root; without it, it says so and passes.
 #![allow(clippy::unwrap_used)]
 
+mod announcements;
 #[path = "../common/flood.rs"]
 mod flood;
 mod frr;
