@@ -208,6 +208,36 @@ fn what_is_not_witnessed_is_silent_until_it_is_again() {
     assert!(fence.permits(ID));
 }
 
+/// Whether the thread `fence` looks within a second.
+fn goes_off(fence: &Fence) -> bool {
+    let mut alarm = [PollFd::new(fence.alarm.as_fd(), PollFlags::POLLIN)];
+    poll(&mut alarm, PollTimeout::from(1_000_u16)).unwrap() > 0
+}
+
+/// Input: the witnesses' part of the proof is lost, and the kernel refuses to silence one VNI; then the lease is renewed.
+/// Output: that VNI is tried again soon, until it is silent, and not after that.
+#[test]
+fn what_the_kernel_refused_to_silence_is_tried_again_under_a_renewed_lease() {
+    let (fence, kernel) = fence();
+    fence.set_lease(lease(Duration::from_secs(600)));
+    fence.switch(ID, &vnis(1..=3));
+    kernel.0.lock().unwrap().stubborn = Vni::new(2);
+    fence.prove(&message::Proof {
+        lease: ID,
+        epochs: vec![(Number(1), clock::now())],
+        ..message::Proof::default()
+    });
+    fence.look();
+    assert_eq!(kernel.answers(), [2]);
+    fence.set_lease(lease(Duration::from_secs(601)));
+    assert!(goes_off(&fence));
+    kernel.0.lock().unwrap().stubborn = None;
+    fence.look();
+    assert_eq!(kernel.answers(), [0; 0]);
+    fence.set_lease(lease(Duration::from_secs(602)));
+    assert!(!goes_off(&fence));
+}
+
 /// Input: the witnesses' part of the proof is lost, later it is back; each time the thread `fence` gets no CPU before the
 /// same is reported again, the lease is renewed, and the guard is told something. Output: the thread still has to look at
 /// once.
@@ -216,10 +246,7 @@ fn a_look_that_is_due_is_not_put_off() {
     let (fence, _) = fence();
     fence.set_lease(lease(Duration::from_secs(600)));
     fence.switch(ID, &vnis(1..=4));
-    let is_due = || {
-        let mut alarm = [PollFd::new(fence.alarm.as_fd(), PollFlags::POLLIN)];
-        poll(&mut alarm, PollTimeout::from(1_000_u16)).unwrap() > 0
-    };
+    let is_due = || goes_off(&fence);
     for lasts in [Duration::ZERO, Duration::from_secs(600)] {
         let until = clock::now() + lasts;
         let report = || {
