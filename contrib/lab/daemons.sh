@@ -25,7 +25,7 @@ start_frr() { # NODE DAEMON...
 			</dev/null >>"$state/frr.log" 2>&1 ||
 			die "$daemon on $node did not start: $(tail -n 3 "$state/frr.log")"
 		# FRR 9 and later: mgmtd holds part of the configuration and must be there before it is loaded.
-		if [ "$daemon" = zebra ] && inside "$node" test -x "$frr_lib/mgmtd"; then
+		if [ "$daemon" = zebra ] && no_process "$node" mgmtd && inside "$node" test -x "$frr_lib/mgmtd"; then
 			inside "$node" "$frr_lib/mgmtd" -d -A 127.0.0.1 </dev/null >>"$state/frr.log" 2>&1
 		fi
 	done
@@ -41,6 +41,11 @@ stop_frr() { # NODE DAEMON...
 	for daemon in "$@"; do
 		signal_processes "$node" TERM "$daemon"
 		await "$daemon on $node to end" no_process "$node" "$daemon"
+		# It was started with zebra. One that still runs keeps another from starting.
+		if [ "$daemon" = zebra ]; then
+			signal_processes "$node" TERM mgmtd
+			await "mgmtd on $node to end" no_process "$node" mgmtd
+		fi
 	done
 }
 
