@@ -44,7 +44,7 @@ ipv6_ospf() { # ROUTER-ID
 ipv6_gateway_config() { # NUMBER
 	local vni
 	ipv6_uplink uplink on 'bfd profile uplink' 'priority 0' 'retransmit-interval 1'
-	for ((vni = 1; vni <= vnis; vni++)); do
+	[ "$upstream" = ospf ] || for ((vni = 1; vni <= vnis; vni++)); do
 		printf 'interface br%d\n ipv6 ospf6 area 0.0.0.0\n ipv6 ospf6 passive\n ipv6 ospf6 cost 65535\nexit\n' "$vni"
 	done
 	ipv6_ospf "1.1.1.$1"

@@ -201,7 +201,7 @@ up() {
 	costs) ;;
 	ospf | bgp | both)
 		[ "$config" = example ] || die "--upstream $upstream needs --config example"
-		[ "$ipv6" = off ] || die "--upstream $upstream is for IPv4 only"
+		[ "$ipv6-$upstream" != on-bgp ] || die "--upstream bgp is for IPv4 only"
 		;;
 	*) die "--upstream must be costs, ospf, bgp or both" ;;
 	esac

@@ -140,6 +140,7 @@ gateway_config() { # NUMBER
 	ospf) routes=(-e 's/^![RO] //' -e '/^ network 10\.64/d') ;;
 	bgp) routes=(-e 's/^![RB] //' -e '/^router ospf/,/^exit/d') ;;
 	esac
+	[ "$ipv6" = off ] || [ "$upstream" = costs ] || routes+=(-e 's/^!6 //')
 	sed -e "s/\b10\.0\.1\.11\b/10.0.1.$address/g" -e "s/\b1\.1\.1\.1\b/1.1.1.$1/g" "${routes[@]}" "$file"
 	[ "$upstream" != bgp ] || return 0
 	[ "$cables" != direct ] || printf 'interface uplink\n ip ospf network point-to-point\nexit\n'

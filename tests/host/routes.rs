@@ -497,6 +497,67 @@ fn a_new_bridge_that_ospfd_announces_draws_no_traffic() {
     });
 }
 
+/// The halves of IPv6 networks that wmgwd's routes in this kernel announce.
+fn announced6() -> Vec<String> {
+    let routes = sh(&format!("ip -6 route show proto {PROTOCOL}"));
+    let first = routes
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    first.map(str::to_owned).collect()
+}
+
+/// Input: a bridge with IPv6 gateway addresses beside one without; a half is deleted, the address goes. Output: the
+/// halves of the global one are there with those of IPv4 and go with them, an audit finds what is missing and what is
+/// not wanted any more, and the next run takes all away.
+#[test]
+fn ipv6_networks_have_halves_too() {
+    namespace::run("routes::ipv6_networks_have_halves_too", PROGRAMS, || {
+        start(2, "ospfd");
+        sh(
+            "ip address add fd64:0:0:1::1/64 dev br1 nodad; ip address add fe80::1/64 dev br1 nodad",
+        );
+        let both = ["fd64:0:0:1::/65", "fd64:0:0:1:8000::/65"];
+        let mut frr = frr(2);
+        frr.withdraw_all().unwrap();
+        applied(&mut frr, &[claim(1), claim(2)]);
+        kernel_has(&[1, 2]);
+        assert_eq!(announced6(), both);
+        eventually("zebra has them, and nothing differs", || {
+            frr.drifted(&|| true).unwrap().is_empty() && running_routes6().contains(both[1])
+        });
+        applied(&mut frr, &[claim(1)]);
+        assert_eq!(announced6(), both);
+
+        sh(&format!("ip -6 route del {} dev br1", both[0]));
+        assert_eq!(frr.drifted(&|| true).unwrap(), [vni(1)]);
+        applied(&mut frr, &[claim(1)]);
+        assert_eq!(announced6(), both);
+        applied(&mut frr, &[release(1)]);
+        assert_eq!(announced6(), [""; 0]);
+        kernel_has(&[2]);
+
+        applied(&mut frr, &[claim(1)]);
+        assert_eq!(announced6(), both);
+        sh("ip address del fd64:0:0:1::1/64 dev br1");
+        assert_eq!(frr.drifted(&|| true).unwrap(), [vni(1)]);
+        applied(&mut frr, &[claim(1)]);
+        assert_eq!(announced6(), [""; 0]);
+        kernel_has(&[1, 2]);
+
+        sh("ip address add fd64:0:0:1::1/64 dev br1 nodad");
+        applied(&mut frr, &[claim(1)]);
+        assert_eq!(announced6(), both);
+        self::frr(2).withdraw_all().unwrap();
+        assert_eq!(announced6(), [""; 0]);
+        kernel_has(&[]);
+    });
+}
+
+/// The kernel's IPv6 routes that zebra has.
+fn running_routes6() -> String {
+    sh("vtysh -d zebra -c 'show ipv6 route kernel json'")
+}
+
 /// Input: an ospf6d that runs on a bridge. Output: its cost says who owns the VNI, as with `--announce costs`.
 #[test]
 fn ipv6_is_announced_by_costs() {

@@ -4,6 +4,7 @@ use super::network::{Lab, eventually, points};
 use super::probe::{Family, Flow, Probe, Way};
 use super::traffic::{Advertisement, Ear, Prober, Question, turns};
 use super::{FAST, flows, lost};
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -199,6 +200,80 @@ fn a_gateway_that_is_not_the_owner_steals_no_station() {
         [of_owner, of_owner],
         "after a packet that gw2 forwarded"
     );
+}
+
+/// The halves of IPv6 networks that a node's kernel has from OSPFv3, and the next hops of each.
+fn halves(lab: &Lab, node: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let routes = lab.ask(node, &["ip", "-6", "route", "show", "proto", "ospf"]);
+    let mut halves: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut at = String::new();
+    for line in routes.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if !line.starts_with(char::is_whitespace) {
+            at = words[0].to_owned();
+        }
+        let via = words.iter().position(|word| *word == "via");
+        if let Some(via) = via.filter(|_| at.ends_with("/65")) {
+            let hops = halves.entry(at.clone()).or_default();
+            hops.insert(words[via + 1].to_owned());
+        }
+    }
+    halves
+}
+
+/// Input: gateways that announce both families by kernel routes; gw1 drains, and joins again. Output: the upstream
+/// router sends each half of each VNI's networks to the owner alone, no gateway has another's, and no packet of either
+/// family is lost.
+#[test]
+fn kernel_routes_announce_both_families() {
+    let test = "kernel_routes_announce_both_families";
+    let options = ["--gateways", "2", "--ipv6", "on", "--upstream", "ospf"];
+    let Some(lab) = Lab::with(test, 4, &options) else {
+        return;
+    };
+    let uids = points();
+    let more = ["--fit-hold", "1", "--announce", "routes", "--uids"];
+    let start = |node: usize| {
+        let options = [&FAST[..], &more, &[&uids[node][..]]].concat();
+        lab.start(&format!("gw{}", node + 1), &options)
+    };
+    let link_local = ["gw1", "gw2"].map(|gateway| {
+        let show =
+            "ip -6 addr show dev uplink scope link | sed -n 's,.*inet6 \\([^/]*\\)/.*,\\1,p'";
+        lab.ask(gateway, &["sh", "-c", show]).trim().to_owned()
+    });
+    let shared = |nodes: &[&str]| {
+        let owners = lab.settled(nodes);
+        lab.shows(&owners);
+        let mut wanted = BTreeMap::new();
+        for (vni, owner) in (1..).zip(&owners) {
+            let way = &link_local[usize::from(owner == "gw2")];
+            for half in ["", ":8000"] {
+                let half = format!("fd64:0:0:{vni:x}{half}::/65");
+                wanted.insert(half, BTreeSet::from([way.clone()]));
+            }
+        }
+        eventually("every half of IPv6 routed to its owner alone", || {
+            halves(&lab, "up1") == wanted
+        });
+        for gateway in ["gw1", "gw2"] {
+            assert_eq!(halves(&lab, gateway), BTreeMap::new(), "{gateway}");
+        }
+    };
+    let mut first = start(0);
+    let _second = start(1);
+    shared(&["gw1", "gw2"]);
+    let probe = probe(&lab);
+    probe.mark();
+    lab.signal(&first, "TERM");
+    assert!(first.ended(), "a drained daemon ends well: {}", first.log());
+    shared(&["gw2"]);
+    let _first = start(0);
+    shared(&["gw1", "gw2"]);
+    flows(&probe);
+    let flows: Vec<Flow> = probe.end();
+    println!("{test}: {flows:?}");
+    assert_eq!(lost(&flows), 0, "{flows:?}");
 }
 
 /// What gateways answer the questions of the station of a VNI in a moment, by question.

@@ -7,7 +7,7 @@ use crate::host::routes::Prefix;
 use crate::model::frr::Announce;
 use crate::model::purpose::Purpose;
 use crate::model::types::Vni;
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
 
 const ABOUT: &str = "announcing";
@@ -53,9 +53,15 @@ pub fn findings(
             "take prefix-lists, route-maps and `redistribute kernel` from the end of frr.conf.example",
         ));
     }
+    let [halves4, halves6] = [false, true].map(|is_ipv6| of_family(halves, is_ipv6));
     for carrier in &read.carriers {
-        findings.extend(passes(carrier, halves));
-        findings.extend(keeps_out(read, carrier.protocol, halves));
+        findings.extend(passes(carrier, &halves4));
+        findings.extend(keeps_out(read, carrier.protocol, false, &halves4));
+    }
+    // Where none carries IPv6, ospf6d announces bridges as with costs: see `routing`.
+    for carrier in read.carriers6.iter().filter(|_| !halves6.is_empty()) {
+        findings.extend(passes(carrier, &halves6));
+        findings.extend(keeps_out(read, carrier.protocol, true, &halves6));
     }
     let is_carrier = |protocol: &str| read.carriers.iter().any(|it| it.protocol == protocol);
     if is_carrier("ospf") {
@@ -92,11 +98,26 @@ pub fn findings(
         ));
     }
     if findings.is_empty() {
-        let names: Vec<&str> = read.carriers.iter().map(|it| it.protocol).collect();
+        let six = read.carriers6.iter().filter(|_| !halves6.is_empty());
+        let carriers = read.carriers.iter().chain(six);
+        let names: Vec<&str> = carriers.map(|it| it.protocol).collect();
         let text = format!("{} carries the halves of each VNI", names.join(", "));
         findings.push(Finding::ok(ABOUT, text));
     }
     findings
+}
+
+/// The halves of one family, of the VNIs that have it.
+fn of_family(
+    halves: &BTreeMap<Vni, BTreeSet<Prefix>>,
+    is_ipv6: bool,
+) -> BTreeMap<Vni, BTreeSet<Prefix>> {
+    let of = |halves: &BTreeSet<Prefix>| -> BTreeSet<Prefix> {
+        let of = halves.iter().filter(|it| it.is_ipv6() == is_ipv6);
+        of.copied().collect()
+    };
+    let all = halves.iter().map(|(vni, halves)| (*vni, of(halves)));
+    all.filter(|(_, halves)| !halves.is_empty()).collect()
 }
 
 /// The VNIs of which `is` holds for some half.
@@ -115,7 +136,7 @@ fn passes(carrier: &Carrier, halves: &BTreeMap<Vni, BTreeSet<Prefix>>) -> Vec<Fi
             "`redistribute kernel` of {protocol} without a route-map announces every route of this host's kernel, also \
              its default route"
         );
-        let remedy = "take the route-map own from frr.conf.example";
+        let remedy = "take the route-map own, or own6, from frr.conf.example";
         return vec![Finding::warn(ABOUT, text, remedy)];
     };
     let held = where_some(halves, |half| {
@@ -124,7 +145,7 @@ fn passes(carrier: &Carrier, halves: &BTreeMap<Vni, BTreeSet<Prefix>>) -> Vec<Fi
     let text = format!("the route-map {map} of {protocol} holds back the halves of br<VNI>");
     let remedy = format!(
         "vtysh -c 'show route-map {map}': its prefix-list must permit each network of br<VNI> with one bit more (ge and \
-         le 25 for /24)"
+         le 25 for /24, 65 for /64)"
     );
     let mut findings: Vec<Finding> = Finding::fail(ABOUT, text, remedy)
         .of(&held)
@@ -147,10 +168,15 @@ fn passes(carrier: &Carrier, halves: &BTreeMap<Vni, BTreeSet<Prefix>>) -> Vec<Fi
 fn keeps_out(
     read: &Carriers,
     protocol: &str,
+    is_ipv6: bool,
     halves: &BTreeMap<Vni, BTreeSet<Prefix>>,
 ) -> Vec<Finding> {
+    let (family, fib, any): (&str, &str, IpAddr) = match is_ipv6 {
+        true => ("ipv6", "fib6", Ipv6Addr::UNSPECIFIED.into()),
+        false => ("ip", "fib", Ipv4Addr::UNSPECIFIED.into()),
+    };
     let remedy = format!(
-        "take the route-map fib and `ip protocol {protocol} route-map fib` from frr.conf.example"
+        "take the route-map {fib} and `{family} protocol {protocol} route-map {fib}` from frr.conf.example"
     );
     let text = |what: &str| {
         format!(
@@ -158,16 +184,16 @@ fn keeps_out(
              one, instead of into its own bridge"
         )
     };
-    let Some(map) = read.kernel_map(protocol) else {
-        let text = text(&format!("no `ip protocol {protocol} route-map`"));
+    let Some(map) = read.kernel_map(protocol, is_ipv6) else {
+        let text = text(&format!("no `{family} protocol {protocol} route-map`"));
         return vec![Finding::fail(ABOUT, text, remedy)];
     };
     let permits = |prefix| read.zebra.permits(map, prefix);
-    let line = format!("`ip protocol {protocol} route-map {map}`");
+    let line = format!("`{family} protocol {protocol} route-map {map}`");
     let mut findings = Vec::new();
     let let_in = where_some(halves, |half| permits(half) == Some(true));
     findings.extend(Finding::fail(ABOUT, text(&line), remedy).of(&let_in));
-    let default = Prefix::new(Ipv4Addr::UNSPECIFIED, 0);
+    let default = Prefix::new(any, 0);
     let is_unsure = !where_some(halves, |half| permits(half).is_none()).is_empty();
     match default.map(permits) {
         Some(Some(false)) => findings.push(Finding::warn(
@@ -228,6 +254,20 @@ route-map fib deny 10
  match ip address prefix-list vnis
 route-map fib permit 20
 ";
+    const OSPF6: &str = "\
+ipv6 prefix-list halves6 seq 5 permit fd64::/48 ge 65 le 65
+route-map own6 permit 10
+ match ipv6 address prefix-list halves6
+router ospf6
+ redistribute kernel metric-type 1 route-map own6
+";
+    const LISTS6: &str = "\
+ipv6 prefix-list vnis6 seq 5 permit fd64::/48 le 128
+route-map fib6 deny 10
+ match ipv6 address prefix-list vnis6
+route-map fib6 permit 20
+ipv6 protocol ospf6 route-map fib6
+";
     const OSPF: &str = "router ospf\n redistribute kernel metric-type 1 route-map own\n";
     const BGP: &str = "\
 router bgp 65000
@@ -250,7 +290,7 @@ router bgp 65000
         let answers = |daemon| (daemon, Some(Answer::Answers));
         Inspection {
             daemons: ["zebra", "bgpd", "ospfd"].map(answers).to_vec(),
-            carriers: Some(Carriers::read(zebra, Some(bgpd), Some(ospfd))),
+            carriers: Some(Carriers::read(zebra, Some(bgpd), Some(ospfd), Some(OSPF6))),
             ospf: Some(vec![OspfInterface {
                 name: "uplink".into(),
                 area: Some(3),
@@ -371,6 +411,39 @@ router bgp 65000
             ),
             Level::Fail,
             "none with 10.0.2.1",
+        );
+    }
+
+    /// Input: bridges with networks of IPv6, whose halves are kept out of this kernel, are not, or are held back. Output:
+    /// ok, and what is said.
+    #[test]
+    fn each_trap_of_ipv6_is_seen() {
+        let found = |zebra6: &str, length: u8| -> Vec<(Level, String)> {
+            let zebra = format!("{LISTS}ip protocol ospf route-map fib\n{zebra6}");
+            let frr = inspection(&zebra, "", &format!("{LISTS}{OSPF}"));
+            let mut halves = halves(24);
+            let six = Prefix::new("fd64:0:0:2::1".parse().unwrap(), length).unwrap();
+            halves
+                .get_mut(&vnis(&[2])[0])
+                .unwrap()
+                .extend(six.halves().unwrap());
+            let found = findings(&by_routes(), &frr, &halves);
+            found.into_iter().map(|it| (it.level, it.text)).collect()
+        };
+        let all = found(LISTS6, 64);
+        assert!(
+            matches!(&all[..], [(Level::Ok, text)] if text.starts_with("ospf, ospf6 carries")),
+            "{all:?}"
+        );
+        let open = found("", 64);
+        assert!(
+            matches!(&open[..], [(Level::Fail, text)] if text.contains("no `ipv6 protocol ospf6 route-map`")),
+            "{open:?}"
+        );
+        let held = found(LISTS6, 60);
+        assert!(
+            matches!(&held[..], [(Level::Fail, text)] if text.contains("own6 of ospf6 holds back the halves of br<VNI>: VNIs 2")),
+            "{held:?}"
         );
     }
 

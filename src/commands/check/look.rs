@@ -97,21 +97,27 @@ fn host(config: &CheckConfig) -> Facts {
     }
 }
 
-/// The halves of each bridge's IPv4 networks. Link-local addresses are not announced.
+/// The halves of each bridge's networks. Link-local addresses are not announced.
 fn halves(range: VniRange) -> BTreeMap<Vni, BTreeSet<Prefix>> {
     let mut halves: BTreeMap<Vni, BTreeSet<Prefix>> = BTreeMap::new();
     for entry in getifaddrs().into_iter().flatten() {
-        let ip = |it: Option<SockaddrStorage>| Some(it?.as_sockaddr_in()?.ip());
+        let ip = |it: Option<SockaddrStorage>| {
+            let it = it?;
+            let four = it.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
+            four.or_else(|| Some(it.as_sockaddr_in6()?.ip().into()))
+        };
         let name = entry.interface_name.split(':').next().unwrap_or_default();
         let vni = Vni::of_bridge(name).filter(|vni| range.contains(*vni));
         let (Some(vni), Some(address), Some(mask)) = (vni, ip(entry.address), ip(entry.netmask))
         else {
             continue;
         };
-        if address.is_link_local() {
-            continue;
-        }
-        let length = u32::from(mask).leading_ones();
+        let length = match (address, mask) {
+            (IpAddr::V4(address), _) if address.is_link_local() => continue,
+            (IpAddr::V6(address), _) if address.is_unicast_link_local() => continue,
+            (_, IpAddr::V4(mask)) => u32::from(mask).leading_ones(),
+            (_, IpAddr::V6(mask)) => u128::from(mask).leading_ones(),
+        };
         let prefix = u8::try_from(length)
             .ok()
             .and_then(|length| Prefix::new(address, length));

@@ -59,7 +59,9 @@ pub fn findings(
             Announce::Routes => 0,
         };
         findings.extend(sizes(interfaces, expected));
-        if purpose.announce == Announce::Costs {
+        let carriers = frr.carriers.as_ref();
+        let carries = carriers.is_some_and(|it| !it.carriers6.is_empty());
+        if purpose.announce == Announce::Costs || !carries {
             findings.extend(ospf6(frr, &with_ipv6));
         }
     }

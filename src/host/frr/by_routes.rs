@@ -124,7 +124,7 @@ impl Frr {
                 .release(&self.vtysh, bgpd, self.batch, &wanted.hide),
         );
         failures.extend(self.repel_new(&repel));
-        // IPv6 goes by ospf6d's costs.
+        // ospf6d announces a bridge that it runs on itself, too: the subnet, beside the halves.
         let (vtysh, batch) = (&self.vtysh, self.batch);
         failures.extend(self.ospf6.set(vtysh, batch, &wanted.repel, None));
         let attract: Vec<Vni> = wanted.attract.iter().map(|&(vni, _)| vni).collect();

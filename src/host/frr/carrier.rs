@@ -3,12 +3,13 @@
 
 use super::upstream::parse_area;
 use crate::host::routes::Prefix;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A `redistribute kernel` of one protocol.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Carrier {
-    /// The protocol, as FRR names it: `ospf` or `bgp`.
+    /// The protocol, as FRR names it: `ospf`, `ospf6` or `bgp`.
     pub protocol: &'static str,
     /// The route-map that the routes pass on their way out.
     pub map: Option<String>,
@@ -21,12 +22,16 @@ pub struct Carrier {
 pub struct Carriers {
     /// The protocols that carry the kernel's routes.
     pub carriers: Vec<Carrier>,
+    /// Those that carry the kernel's IPv6 routes.
+    pub carriers6: Vec<Carrier>,
     /// The areas that take no external routes.
     pub stubs: BTreeSet<u32>,
     /// Neighbours of bgpd for IPv4 routes that BFD does not watch.
     pub without_bfd: Vec<String>,
     /// By protocol, the route-map between its routes and the kernel.
     pub kernel_maps: BTreeMap<String, String>,
+    /// The same of IPv6 routes.
+    pub kernel_maps6: BTreeMap<String, String>,
     /// The lists and route-maps of zebra.
     pub zebra: Lists,
     /// The first two numbers of FRR's version.
@@ -34,8 +39,13 @@ pub struct Carriers {
 }
 
 impl Carriers {
-    /// Reads the running configurations of zebra, bgpd and ospfd, as far as they run.
-    pub fn read(zebra: &str, bgpd: Option<&str>, ospfd: Option<&str>) -> Carriers {
+    /// Reads the running configurations of zebra, bgpd, ospfd and ospf6d, as far as they run.
+    pub fn read(
+        zebra: &str,
+        bgpd: Option<&str>,
+        ospfd: Option<&str>,
+        ospf6d: Option<&str>,
+    ) -> Carriers {
         let mut read = Carriers {
             zebra: Lists::read(zebra),
             version: zebra.lines().find_map(parse_version),
@@ -43,21 +53,33 @@ impl Carriers {
         };
         for line in zebra.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
-            if let ["ip", "protocol", protocol, "route-map", map] = words[..] {
-                read.kernel_maps.insert(protocol.to_owned(), map.to_owned());
+            let maps = match words.first() {
+                Some(&"ipv6") => &mut read.kernel_maps6,
+                _ => &mut read.kernel_maps,
+            };
+            if let ["ip" | "ipv6", "protocol", protocol, "route-map", map] = words[..] {
+                maps.insert(protocol.to_owned(), map.to_owned());
             }
         }
-        let carriers = [("ospf", ospfd), ("bgp", bgpd)].into_iter();
-        let carriers = carriers.filter_map(|(protocol, text)| carrier(protocol, text?));
-        read.carriers = carriers.collect();
+        let carriers = |all: [(&'static str, Option<&str>); 2], family: &str| {
+            let all = all.into_iter();
+            all.filter_map(|(protocol, text)| carrier(protocol, text?, family))
+                .collect()
+        };
+        read.carriers = carriers([("ospf", ospfd), ("bgp", bgpd)], "ipv4");
+        read.carriers6 = carriers([("ospf6", ospf6d), ("bgp", bgpd)], "ipv6");
         read.stubs = ospfd.map(stub_areas).unwrap_or_default();
         read.without_bfd = bgpd.map(without_bfd).unwrap_or_default();
         read
     }
 
     /// The route-map between a protocol's routes and the kernel.
-    pub fn kernel_map(&self, protocol: &str) -> Option<&str> {
-        let of = |protocol: &str| self.kernel_maps.get(protocol).map(String::as_str);
+    pub fn kernel_map(&self, protocol: &str, is_ipv6: bool) -> Option<&str> {
+        let maps = match is_ipv6 {
+            true => &self.kernel_maps6,
+            false => &self.kernel_maps,
+        };
+        let of = |protocol: &str| maps.get(protocol).map(String::as_str);
         of(protocol).or_else(|| of("any"))
     }
 }
@@ -84,6 +106,7 @@ fn router_lines<'a>(protocol: &str, text: &'a str) -> Vec<(&'a str, Vec<&'a str>
         match words[..] {
             _ if !is_router => {}
             ["address-family", "ipv4", "unicast"] => family = "ipv4",
+            ["address-family", "ipv6", "unicast"] => family = "ipv6",
             ["address-family", ..] => family = "other",
             ["exit-address-family"] => family = "",
             _ => lines.push((family, words)),
@@ -92,10 +115,15 @@ fn router_lines<'a>(protocol: &str, text: &'a str) -> Vec<(&'a str, Vec<&'a str>
     lines
 }
 
-fn carrier(protocol: &'static str, text: &str) -> Option<Carrier> {
+/// `wanted` is the family. What stands in no family is of IPv6 in ospf6d, and of IPv4 elsewhere.
+fn carrier(protocol: &'static str, text: &str, wanted: &str) -> Option<Carrier> {
     let lines = router_lines(protocol, text);
+    let default = if protocol == "ospf6" { "ipv6" } else { "ipv4" };
     let words = lines.iter().find_map(|(family, words)| match words[..] {
-        ["redistribute", "kernel", ..] if *family != "other" => Some(words),
+        ["redistribute", "kernel", ..] => {
+            let family = if family.is_empty() { default } else { family };
+            (family == wanted).then_some(words)
+        }
         _ => None,
     })?;
     let map = words.iter().position(|word| *word == "route-map");
@@ -172,7 +200,8 @@ fn without_bfd(text: &str) -> Vec<String> {
 /// Prefix-lists, and route-maps that match by them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Lists {
-    prefix_lists: BTreeMap<String, BTreeMap<u32, Entry>>,
+    /// By name, and by whether they are of IPv6.
+    prefix_lists: BTreeMap<(String, bool), BTreeMap<u32, Entry>>,
     maps: BTreeMap<String, BTreeMap<u32, MapEntry>>,
 }
 
@@ -187,8 +216,8 @@ struct Entry {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct MapEntry {
     permits: bool,
-    /// The prefix-lists that a route must be in.
-    lists: Vec<String>,
+    /// The prefix-lists that a route must be in, and whether they are of IPv6.
+    lists: Vec<(String, bool)>,
     /// It has other conditions, or does not end the map.
     is_unsure: bool,
 }
@@ -203,9 +232,19 @@ impl Lists {
                 open = None;
             }
             match words[..] {
-                ["ip", "prefix-list", name, "seq", number, ref rest @ ..] => {
-                    if let (Ok(number), Some(entry)) = (number.parse(), parse_entry(rest)) {
-                        let list = lists.prefix_lists.entry(name.to_owned()).or_default();
+                [
+                    family @ ("ip" | "ipv6"),
+                    "prefix-list",
+                    name,
+                    "seq",
+                    number,
+                    ref rest @ ..,
+                ] => {
+                    let is_ipv6 = family == "ipv6";
+                    if let (Ok(number), Some(entry)) = (number.parse(), parse_entry(rest, is_ipv6))
+                    {
+                        let key = (name.to_owned(), is_ipv6);
+                        let list = lists.prefix_lists.entry(key).or_default();
                         list.insert(number, entry);
                     }
                 }
@@ -225,8 +264,14 @@ impl Lists {
                         continue;
                     };
                     match words[..] {
-                        ["match", "ip", "address", "prefix-list", list] => {
-                            entry.lists.push(list.to_owned());
+                        [
+                            "match",
+                            family @ ("ip" | "ipv6"),
+                            "address",
+                            "prefix-list",
+                            list,
+                        ] => {
+                            entry.lists.push((list.to_owned(), family == "ipv6"));
                         }
                         _ => entry.is_unsure = true,
                     }
@@ -251,8 +296,12 @@ impl Lists {
         Some(false)
     }
 
-    fn contains(&self, list: &str, prefix: Prefix) -> bool {
-        let entries = self.prefix_lists.get(list).into_iter();
+    /// Whether a list permits a prefix. One of the other family does not.
+    fn contains(&self, list: &(String, bool), prefix: Prefix) -> bool {
+        let list = Some(list).filter(|(_, is_ipv6)| *is_ipv6 == prefix.is_ipv6());
+        let entries = list
+            .and_then(|list| self.prefix_lists.get(list))
+            .into_iter();
         let mut entries = entries.flat_map(BTreeMap::values);
         let matching = entries.find(|entry| {
             let (least, most) = entry.lengths;
@@ -263,12 +312,16 @@ impl Lists {
     }
 }
 
-fn parse_entry(words: &[&str]) -> Option<Entry> {
+fn parse_entry(words: &[&str], is_ipv6: bool) -> Option<Entry> {
+    let (any, bits): (IpAddr, u8) = match is_ipv6 {
+        true => (Ipv6Addr::UNSPECIFIED.into(), 128),
+        false => (Ipv4Addr::UNSPECIFIED.into(), 32),
+    };
     let [action, network, limits @ ..] = words else {
         return None;
     };
     let within = match *network {
-        "any" => Prefix::new([0; 4].into(), 0)?,
+        "any" => Prefix::new(any, 0)?,
         _ => {
             let (address, length) = network.split_once('/')?;
             Prefix::new(address.parse().ok()?, length.parse().ok()?)?
@@ -279,9 +332,9 @@ fn parse_entry(words: &[&str]) -> Option<Entry> {
         limits.get(at + 1)?.parse::<u8>().ok()
     };
     let lengths = match (limit("ge"), limit("le")) {
-        _ if *network == "any" => (0, 32),
+        _ if *network == "any" => (0, bits),
         (None, None) => (within.length(), within.length()),
-        (least, most) => (least.unwrap_or(within.length()), most.unwrap_or(32)),
+        (least, most) => (least.unwrap_or(within.length()), most.unwrap_or(bits)),
     };
     Some(Entry {
         permits: *action == "permit",
@@ -366,10 +419,11 @@ router bgp 65000
   neighbor fabric activate
  exit-address-family
 ";
-        let read = Carriers::read(&zebra, Some(bgpd), Some(&ospfd));
+        let read = Carriers::read(&zebra, Some(bgpd), Some(&ospfd), None);
         assert_eq!(read.version, Some((10, 3)));
-        assert_eq!(read.kernel_map("ospf"), Some("fib"));
-        assert_eq!(read.kernel_map("bgp"), None);
+        assert_eq!(read.kernel_map("ospf", false), Some("fib"));
+        assert_eq!(read.kernel_map("ospf", true), None);
+        assert_eq!(read.kernel_map("bgp", false), None);
         let carriers: Vec<(&str, Option<&str>)> = read
             .carriers
             .iter()
@@ -379,13 +433,50 @@ router bgp 65000
         assert_eq!(read.stubs, BTreeSet::from([3]));
         assert_eq!(read.without_bfd, ["10.0.2.1"]);
         let default = bgpd.replace(" no bgp default ipv4-unicast\n", "");
-        let read = Carriers::read("", Some(&default), None);
+        let read = Carriers::read("", Some(&default), None, None);
         assert_eq!(read.without_bfd, ["10.0.1.17", "10.0.2.1"]);
         let unnumbered = "router bgp 1\n neighbor up interface remote-as external\n \
                           neighbor down interface v6only peer-group G\n neighbor G peer-group\n neighbor G bfd\n";
-        let read = Carriers::read("", Some(unnumbered), None);
+        let read = Carriers::read("", Some(unnumbered), None, None);
         assert_eq!(read.without_bfd, ["up"]);
-        let without = Carriers::read("", Some("router bgp 1\n"), Some("router ospf\n"));
+        let without = Carriers::read("", Some("router bgp 1\n"), Some("router ospf\n"), None);
         assert!(without.carriers.is_empty());
+    }
+
+    /// Input: configurations of both families, as FRR 8.4.4 prints them, shortened. Output: each by itself.
+    #[test]
+    fn families_are_told_apart() {
+        let lists = "\
+ipv6 prefix-list halves seq 5 permit fd64::/48 ge 65 le 65
+route-map own permit 10
+ match ipv6 address prefix-list halves
+exit
+";
+        let ospf6d = format!(
+            "{lists}router ospf6\n ospf6 router-id 1.1.1.1\n redistribute kernel metric-type 1 route-map own\nexit\n"
+        );
+        let bgpd = "\
+router bgp 65000
+ address-family ipv6 unicast
+  redistribute kernel route-map own
+ exit-address-family
+";
+        let zebra = "ipv6 protocol ospf6 route-map fib\n";
+        let read = Carriers::read(zebra, Some(bgpd), None, Some(&ospf6d));
+        assert!(read.carriers.is_empty());
+        let protocols: Vec<&str> = read.carriers6.iter().map(|it| it.protocol).collect();
+        assert_eq!(protocols, ["ospf6", "bgp"]);
+        assert_eq!(read.kernel_map("ospf6", true), Some("fib"));
+        assert_eq!(read.kernel_map("ospf6", false), None);
+        let lists = &read.carriers6[0].lists;
+        assert_eq!(
+            lists.permits("own", prefix("fd64:0:0:7:8000::/65")),
+            Some(true)
+        );
+        assert_eq!(lists.permits("own", prefix("fd64:0:0:7::/64")), Some(false));
+        assert_eq!(lists.permits("own", prefix("10.64.7.0/25")), Some(false));
+        let other = Lists::read(LISTS);
+        assert_eq!(other.permits("own", prefix("fd64:0:0:7::/65")), Some(false));
+        assert_eq!(other.permits("fib", prefix("fd64:0:0:7::/65")), Some(true));
     }
 }

@@ -73,10 +73,11 @@ pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
     let ospfd = ask(Daemon::Ospfd, &[CONFIG, "show ip ospf interface json"]);
     ask(Daemon::Bfdd, &["show version"]);
     // A host without IPv6 does without.
-    if standing(config, Daemon::Ospf6d) == Answer::Answers {
-        let told = vtysh.show(Daemon::Ospf6d, CONFIG).ok();
-        inspection.ospf6 = told.map(|text| parse_ospf6_bridges(&text));
-    }
+    let ospf6_config = match standing(config, Daemon::Ospf6d) {
+        Answer::Answers => vtysh.show(Daemon::Ospf6d, CONFIG).ok(),
+        _ => None,
+    };
+    inspection.ospf6 = ospf6_config.as_deref().map(parse_ospf6_bridges);
     let text = |texts: &[Option<String>], at: usize| texts.get(at).cloned().flatten();
     if let Some(running) = text(&bgpd, 0) {
         inspection.all_vnis = says(&running, "advertise-all-vni");
@@ -90,8 +91,10 @@ pub(crate) fn inspect(config: &FrrConfig) -> Inspection {
     inspection.uplinks = text(&ospfd, 0).map_or_else(Vec::new, |it| parse_uplinks(&it));
     inspection.upstream = text(&ospfd, 0).map_or_else(Default::default, |it| parse_upstream(&it));
     let (bgp_config, ospf_config) = (text(&bgpd, 0), text(&ospfd, 0));
-    inspection.carriers = text(&zebra, 1)
-        .map(|zebra| Carriers::read(&zebra, bgp_config.as_deref(), ospf_config.as_deref()));
+    inspection.carriers = text(&zebra, 1).map(|zebra| {
+        let (bgp, ospf) = (bgp_config.as_deref(), ospf_config.as_deref());
+        Carriers::read(&zebra, bgp, ospf, ospf6_config.as_deref())
+    });
     inspection.kernel_map = text(&zebra, 1).and_then(|it| parse_protocol_map(&it));
     inspection.ospf = text(&ospfd, 1).map(|json| parse_interfaces(&json));
     inspection.remarks = remarks(&vtysh, &inspection);

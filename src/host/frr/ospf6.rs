@@ -1,7 +1,7 @@
 //! The costs in ospf6d, on the bridges that it runs on. A host without ospf6d has none.
 //!
-//! `--announce routes` announces IPv4 alone, so they are set whichever way IPv4 is announced. An audit finds what another
-//! program changed, or a start of ospf6d lost.
+//! They are set with `--announce routes` too: a bridge that ospf6d runs on is announced beside its halves, and alone where
+//! FRR does not redistribute those of IPv6. An audit finds what another program changed, or a start of ospf6d lost.
 
 use super::costs::Costs;
 use super::run::{Daemon, Vtysh};

@@ -111,8 +111,10 @@ fn parse_summary(text: &str) -> Option<u64> {
 /// 8.4), so it is read only if something changed since it was as it should be.
 #[derive(Debug, Default)]
 pub struct ZebraCheck {
-    /// Number of kernel routes in zebra, and the announced prefixes, at the last look that found nothing.
-    agreed: Option<(u64, BTreeSet<Prefix>)>,
+    /// By family, the number of kernel routes in zebra, and the announced prefixes, at the last look that found nothing.
+    agreed: [Option<(u64, BTreeSet<Prefix>)>; 2],
+    /// IPv6 routes were announced once.
+    had_ipv6: bool,
 }
 
 impl ZebraCheck {
@@ -126,15 +128,34 @@ impl ZebraCheck {
         routes: &mut Routes,
         permit: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
-        let announced = routes.announced();
+        self.look_at("ip", vtysh, routes, permit)?;
+        self.had_ipv6 |= routes.announced().iter().any(|it| it.prefix.is_ipv6());
+        match self.had_ipv6 {
+            true => self.look_at("ipv6", vtysh, routes, permit),
+            false => Ok(()),
+        }
+    }
+
+    /// The part of one family, as zebra names it.
+    fn look_at(
+        &mut self,
+        family: &str,
+        vtysh: &Vtysh,
+        routes: &mut Routes,
+        permit: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        let is_ipv6 = family == "ipv6";
+        let agreed = &mut self.agreed[usize::from(is_ipv6)];
+        let mut announced = routes.announced();
+        announced.retain(|it| it.prefix.is_ipv6() == is_ipv6);
         let prefixes: BTreeSet<Prefix> = announced.iter().map(|route| route.prefix).collect();
-        let summary = vtysh.show(Daemon::Zebra, "show ip route summary json")?;
+        let summary = vtysh.show(Daemon::Zebra, &format!("show {family} route summary json"))?;
         let now = parse_summary(&summary).map(|count| (count, prefixes));
-        if now.is_some() && now == self.agreed {
+        if now.is_some() && now == *agreed {
             return Ok(());
         }
-        self.agreed = None;
-        let list = vtysh.show(Daemon::Zebra, "show ip route kernel json")?;
+        *agreed = None;
+        let list = vtysh.show(Daemon::Zebra, &format!("show {family} route kernel json"))?;
         let known = parse_kernel_routes(&list);
         let missed: Vec<_> = announced
             .into_iter()
@@ -158,7 +179,7 @@ impl ZebraCheck {
             info!("FRR: zebra had {forgotten} routes of VNIs that the kernel has no more: told");
         }
         if missed.is_empty() && forgotten == 0 {
-            self.agreed = now;
+            *agreed = now;
         }
         Ok(())
     }

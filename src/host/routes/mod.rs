@@ -1,5 +1,5 @@
-//! `--announce routes`: an owned VNI is announced upstream by two routes in the kernel, the halves of its bridge's
-//! prefix, which FRR redistributes.
+//! `--announce routes`: an owned VNI is announced upstream by two routes in the kernel for each family, the halves of
+//! its bridge's prefix, which FRR redistributes.
 //!
 //! [`Routes`] makes and deletes them. [`RouteBook`] is what should be there, shared with [`RouteMonitor`], which
 //! notices when something else on this host deletes one, or changes a bridge's addresses. Routes of other protocols

@@ -2,7 +2,8 @@
 
 use super::halves::{Address, Route};
 use super::wire::{
-    Action, News, acknowledgements, addresses_request, change, is_interrupted, news, routes_request,
+    Action, Family, News, acknowledgements, addresses_request, change, is_interrupted, news,
+    routes_request,
 };
 use crate::host::netlink::{DATAGRAM, NLMSG_DONE, NLMSG_ERROR, messages, number, refusal};
 use nix::errno::Errno;
@@ -13,6 +14,7 @@ use nix::sys::socket::{
 };
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// How many changes go to the kernel at once. It answers each before the call returns.
 pub const BATCH: usize = 256;
@@ -25,6 +27,10 @@ const TRIES: usize = 5;
 /// Multicast groups, from Linux's include/uapi/linux/rtnetlink.h.
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;
+const RTMGRP_IPV6_IFADDR: u32 = 0x100;
+const RTMGRP_IPV6_ROUTE: u32 = 0x400;
+/// The IPv6 addresses of this network namespace; not there if the kernel has no IPv6.
+const HAS_IPV6: &str = "/proc/net/if_inet6";
 
 /// Asks and changes.
 #[derive(Debug)]
@@ -61,7 +67,7 @@ impl RouteSocket {
         self.dump(routes_request, route)
     }
 
-    /// The IPv4 addresses of all interfaces.
+    /// The addresses of all interfaces, but for those of IPv6 that the kernel made.
     ///
     /// # Errors
     /// The kernel refused, or they change all the time.
@@ -75,14 +81,27 @@ impl RouteSocket {
 
     fn dump<T>(
         &mut self,
-        request: fn(u32) -> Vec<u8>,
+        request: fn(Family, u32) -> Vec<u8>,
         pick: impl Fn(News) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        let mut found = self.dump_of(Family::V4, request, &pick)?;
+        if Path::new(HAS_IPV6).exists() {
+            found.extend(self.dump_of(Family::V6, request, &pick)?);
+        }
+        Ok(found)
+    }
+
+    fn dump_of<T>(
+        &mut self,
+        family: Family,
+        request: fn(Family, u32) -> Vec<u8>,
+        pick: &impl Fn(News) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         for _ in 0..TRIES {
             self.sequence = self.sequence.wrapping_add(1);
             send(
                 self.socket.as_raw_fd(),
-                &request(self.sequence),
+                &request(family, self.sequence),
                 MsgFlags::empty(),
             )?;
             let mut found = Vec::new();
@@ -91,7 +110,7 @@ impl RouteSocket {
                 let length = self.receive(MsgFlags::empty())?;
                 let datagram = &self.datagram[..length];
                 interrupted |= is_interrupted(datagram);
-                found.extend(news(datagram).into_iter().filter_map(&pick));
+                found.extend(news(datagram).into_iter().filter_map(pick));
                 let end =
                     messages(datagram).find(|(kind, _)| [NLMSG_DONE, NLMSG_ERROR].contains(kind));
                 match end {
@@ -172,8 +191,14 @@ impl RouteNews {
     /// The kernel refused.
     pub fn open() -> io::Result<RouteNews> {
         let socket = open(NEWS)?;
-        let groups = NetlinkAddr::new(0, RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE);
-        bind(socket.as_raw_fd(), &groups)?;
+        let groups = [
+            RTMGRP_IPV4_IFADDR,
+            RTMGRP_IPV4_ROUTE,
+            RTMGRP_IPV6_IFADDR,
+            RTMGRP_IPV6_ROUTE,
+        ];
+        let all = groups.iter().fold(0, |all, group| all | group);
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, all))?;
         Ok(RouteNews {
             socket,
             datagram: vec![0; DATAGRAM],

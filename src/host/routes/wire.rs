@@ -1,11 +1,12 @@
-//! Pure: route netlink messages (rtnetlink(7)) about IPv4 routes and addresses, to and from the kernel.
+//! Pure: route netlink messages (rtnetlink(7)) about routes and addresses, to and from the kernel.
 //!
 //! Written here rather than taken from a crate: four messages are needed, and `host::netlink` takes datagrams apart
 //! already.
 
 use super::halves::{Address, Prefix, Route};
+use crate::host::address::{self, Origin};
 use crate::host::netlink::{HEADER, NLMSG_ERROR, attributes, messages, number, refusal};
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::io;
 
 /// The route protocol that marks wmgwd's routes. Neither Linux's include/uapi/linux/rtnetlink.h nor
@@ -30,6 +31,7 @@ const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// socket(2), and what a route is, from include/uapi/linux/rtnetlink.h.
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const RT_TABLE_MAIN: u8 = 254;
 const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
@@ -43,6 +45,24 @@ const RTA_PREFSRC: u16 = 7;
 /// Attributes of an address, from include/uapi/linux/if_addr.h.
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+
+/// The family of a route or an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    fn number(self) -> u8 {
+        match self {
+            Family::V4 => AF_INET,
+            Family::V6 => AF_INET6,
+        }
+    }
+}
 
 /// What to do with a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,35 +82,42 @@ pub fn change(action: Action, route: &Route, sequence: u32) -> Vec<u8> {
         ),
         Action::Delete => (RTM_DELROUTE, NLM_F_REQUEST | NLM_F_ACK),
     };
-    let mut body = rtmsg(route.prefix.length(), RT_SCOPE_LINK).to_vec();
-    push_attribute(&mut body, RTA_DST, route.prefix.address().octets());
-    push_attribute(&mut body, RTA_OIF, route.index.to_ne_bytes());
+    let family = match route.prefix.is_ipv6() {
+        true => Family::V6,
+        false => Family::V4,
+    };
+    let mut body = rtmsg(family, route.prefix.length(), RT_SCOPE_LINK).to_vec();
+    match route.prefix.address() {
+        IpAddr::V4(it) => push_attribute(&mut body, RTA_DST, &it.octets()),
+        IpAddr::V6(it) => push_attribute(&mut body, RTA_DST, &it.octets()),
+    }
+    push_attribute(&mut body, RTA_OIF, &route.index.to_ne_bytes());
     if let (Action::Add, Some(source)) = (action, route.source) {
-        push_attribute(&mut body, RTA_PREFSRC, source.octets());
+        push_attribute(&mut body, RTA_PREFSRC, &source.octets());
     }
     message(kind, flags, sequence, &body)
 }
 
-/// Asks for the routes of ours. A socket without NETLINK_GET_STRICT_CHK gets those of others too.
-pub fn routes_request(sequence: u32) -> Vec<u8> {
+/// Asks for the routes of ours of a family. A socket without NETLINK_GET_STRICT_CHK gets those of others too.
+pub fn routes_request(family: Family, sequence: u32) -> Vec<u8> {
     message(
         RTM_GETROUTE,
         NLM_F_REQUEST | NLM_F_DUMP,
         sequence,
-        &rtmsg(0, 0),
+        &rtmsg(family, 0, 0),
     )
 }
 
-/// Asks for the IPv4 addresses of all interfaces.
-pub fn addresses_request(sequence: u32) -> Vec<u8> {
+/// Asks for the addresses of all interfaces of a family.
+pub fn addresses_request(family: Family, sequence: u32) -> Vec<u8> {
     let mut body = [0; IFADDRMSG];
-    body[0] = AF_INET;
+    body[0] = family.number();
     message(RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, sequence, &body)
 }
 
-fn rtmsg(length: u8, scope: u8) -> [u8; RTMSG] {
+fn rtmsg(family: Family, length: u8, scope: u8) -> [u8; RTMSG] {
     let mut body = [0; RTMSG];
-    body[0] = AF_INET;
+    body[0] = family.number();
     body[1] = length;
     body[4] = RT_TABLE_MAIN;
     body[5] = PROTOCOL;
@@ -99,9 +126,10 @@ fn rtmsg(length: u8, scope: u8) -> [u8; RTMSG] {
     body
 }
 
-fn push_attribute(body: &mut Vec<u8>, kind: u16, value: [u8; 4]) {
-    const LENGTH: u16 = 8;
-    body.extend(LENGTH.to_ne_bytes());
+/// Appends an attribute whose value is of 4 or 16 bytes.
+fn push_attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    body.extend(length.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value);
 }
@@ -172,21 +200,30 @@ pub fn acknowledgements(datagram: &[u8]) -> Vec<(u32, Option<io::Error>)> {
 /// A route of ours.
 fn read_route(message: &[u8]) -> Option<Route> {
     let head: [u8; RTMSG] = number(message, 0)?;
-    let is_ours =
-        (head[0], head[4], head[5], head[7]) == (AF_INET, RT_TABLE_MAIN, PROTOCOL, RTN_UNICAST);
+    let is_ours = (head[4], head[5], head[7]) == (RT_TABLE_MAIN, PROTOCOL, RTN_UNICAST);
+    // A default route has no RTA_DST.
+    let default = match head[0] {
+        AF_INET => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        AF_INET6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let ip = |value: &[u8]| match default {
+        IpAddr::V4(_) => number::<4>(value, 0).map(IpAddr::from),
+        IpAddr::V6(_) => number::<16>(value, 0).map(IpAddr::from),
+    };
     let (mut destination, mut index, mut source) = (None, None, None);
     for (kind, value) in attributes(message.get(RTMSG..)?).filter(|_| is_ours) {
         match kind {
-            RTA_DST => destination = number::<4>(value, 0).map(Ipv4Addr::from),
+            RTA_DST => destination = ip(value),
             RTA_OIF => index = number(value, 0).map(u32::from_ne_bytes),
-            RTA_PREFSRC => source = number::<4>(value, 0).map(Ipv4Addr::from),
+            RTA_PREFSRC if default.is_ipv4() => {
+                source = number::<4>(value, 0).map(Ipv4Addr::from);
+            }
             _ => {}
         }
     }
-    // A default route has no RTA_DST.
-    let destination = destination.unwrap_or(Ipv4Addr::UNSPECIFIED);
     Some(Route {
-        prefix: Prefix::new(destination, head[1])?,
+        prefix: Prefix::new(destination.unwrap_or(default), head[1])?,
         index: index?,
         source,
     })
@@ -194,8 +231,10 @@ fn read_route(message: &[u8]) -> Option<Route> {
 
 fn read_address(message: &[u8]) -> Option<Address> {
     let head: [u8; IFADDRMSG] = number(message, 0)?;
-    if head[0] != AF_INET {
-        return None;
+    match head[0] {
+        AF_INET => {}
+        AF_INET6 => return read_address6(message),
+        _ => return None,
     }
     let (mut address, mut local) = (None, None);
     for (kind, value) in attributes(message.get(IFADDRMSG..)?) {
@@ -208,8 +247,19 @@ fn read_address(message: &[u8]) -> Option<Address> {
     }
     Some(Address {
         index: u32::from_ne_bytes(number(message, 4)?),
-        local: local.or(address)?,
-        prefix: Prefix::new(address.or(local)?, head[1])?,
+        local: local.or(address)?.into(),
+        prefix: Prefix::new(address.or(local)?.into(), head[1])?,
+    })
+}
+
+/// An IPv6 address that an operator or a program gave: what the kernel made of a Router Advertisement is no subnet of
+/// the gateway's own.
+fn read_address6(message: &[u8]) -> Option<Address> {
+    let read = address::read(message).filter(|it| it.origin == Origin::Given)?;
+    Some(Address {
+        index: read.index,
+        local: read.ip,
+        prefix: Prefix::new(read.ip, read.prefix)?,
     })
 }
 
@@ -254,6 +304,14 @@ mod tests {
         assert_eq!(told, [News::Route(sent), News::RouteGone(sent)]);
         assert!(matches!(told[0], News::Route(it) if it.source == sent.source));
         assert!(news(&datagram[..40]).is_empty());
+        let six = Route {
+            prefix: Prefix::new("fd64:0:0:7:8000::".parse().unwrap(), 65).unwrap(),
+            index: 77,
+            source: None,
+        };
+        let datagram = change(Action::Add, &six, 1);
+        assert_eq!(datagram[HEADER..HEADER + 2], [AF_INET6, 65]);
+        assert_eq!(news(&datagram), [News::Route(six)]);
     }
 
     #[test]
@@ -262,7 +320,7 @@ mod tests {
             let mut body = vec![2, 24, 0x80, 0];
             body.extend(77_u32.to_ne_bytes());
             for (kind, value) in attributes {
-                push_attribute(&mut body, *kind, *value);
+                push_attribute(&mut body, *kind, value);
             }
             news(&message(kind, 0, 0, &body))
         };
@@ -286,6 +344,23 @@ mod tests {
             [News::AddressGone(77)]
         );
         assert!(tell(RTM_NEWADDR, &[]).is_empty());
+        let six = |ip: &str, proto: u8| {
+            let ip: Ipv6Addr = ip.parse().unwrap();
+            let mut body = vec![AF_INET6, 64, 0x82, 0];
+            body.extend(77_u32.to_ne_bytes());
+            push_attribute(&mut body, IFA_ADDRESS, &ip.octets());
+            // IFA_PROTO, padded.
+            body.extend([5, 0, 11, 0, proto, 0, 0, 0]);
+            news(&message(RTM_NEWADDR, 0, 0, &body))
+        };
+        let given: IpAddr = "fd64:0:0:7::1".parse().unwrap();
+        let expected = Address {
+            index: 77,
+            local: given,
+            prefix: Prefix::new(given, 64).unwrap(),
+        };
+        assert_eq!(six("fd64:0:0:7::1", 0), [News::Address(expected)]);
+        assert!(six("fd64:0:0:7::1", 2).is_empty(), "by the kernel");
     }
 
     #[test]
