@@ -100,18 +100,19 @@ fn listen(namespace: &Path, answers: &Mutex<BTreeMap<u32, Instant>>, stop: &Atom
     }
 }
 
-/// VXLAN header, Ethernet header, ARP request (RFC 826) for the gateway address of `vni`.
+/// VXLAN header, Ethernet header, ARP request (RFC 826) for the gateway address of `vni`, as a probe (RFC 5227): of a
+/// sender with an address the kernel would make a neighbour of each VNI, and not answer once it has 1024 of them
+/// (`gc_thresh3`, one number for all namespaces).
 fn request(vni: u32) -> Vec<u8> {
     let [_, high, middle, low] = vni.to_be_bytes();
     let net = [10, u8::try_from(64 + vni / 256).unwrap(), low];
-    let parts: [&[u8]; 10] = [
+    let parts: [&[u8]; 9] = [
         &[8, 0, 0, 0, high, middle, low, 0],
         &[0xff; 6],
         &STATION,
         &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
         &STATION,
-        &net,
-        &[10],
+        &[0; 4],
         &[0; 6],
         &net,
         &[1],

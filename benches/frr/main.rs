@@ -132,7 +132,12 @@ fn main() {
         true => upstream::announced(&lab),
         false => Default::default(),
     };
-    let watcher = is_routes.then(|| upstream::Watcher::start(&lab));
+    let watchers = is_routes.then(|| {
+        [
+            upstream::Watcher::start_at_gateway(&lab),
+            upstream::Watcher::start(&lab),
+        ]
+    });
     let asker = arp::Asker::start(&lab, "ap1", "gw2", vnis);
     eventually("gw2 answers for its own", || {
         asker.answered().len() >= halves[1]
@@ -162,10 +167,12 @@ fn main() {
             .collect(),
         false => BTreeSet::new(),
     };
-    let routed = watcher.map(|watcher| {
-        let last = watcher.last_of(&taken_routes);
-        watcher.end();
-        last
+    let routed = watchers.map(|watchers| {
+        watchers.map(|watcher| {
+            let times = watcher.times_of(&taken_routes);
+            watcher.end();
+            times
+        })
     });
     eprintln!("taken over; now the same by hand");
     // Whatever the takeover is followed by (a look at what FRR took) is over.
@@ -207,8 +214,18 @@ fn main() {
     let by_vtysh = vtysh::by_hand(&lab, &pushes);
     let floor = Some(by_vtysh.time.as_secs_f64());
     let note = format!("floor: {}", by_vtysh.way);
-    if let Some(routed) = routed {
-        let routed = routed.saturating_duration_since(claimed).as_secs_f64();
+    if let Some([made, routed]) = routed {
+        let since_claim = |at: &Instant| at.saturating_duration_since(claimed).as_secs_f64();
+        // When a tenth of them was there, a half, and so on.
+        let spread = |times: &[Instant]| {
+            let at = |tenths: usize| since_claim(&times[(times.len() * tenths / 10).max(1) - 1]);
+            [1, 5, 9, 10]
+                .map(|tenths| format!("{} %: {:.2} s", 10 * tenths, at(tenths)))
+                .join(", ")
+        };
+        let last = |times: &[Instant]| times.last().map_or(0.0, since_claim);
+        let (notes, made) = ([&made, &routed].map(|it| spread(it)), last(&made));
+        let routed = last(&routed);
         let list = ended(Some("bgpd"));
         figures.push(Figure {
             floor,
@@ -216,12 +233,17 @@ fn main() {
             target_ratio: targets(1.3, 1.3),
             ..figure("claim to EVPN's list in place and cleared", list)
         });
+        let [made_note, routed_note] = notes;
+        figures.push(Figure {
+            note: made_note,
+            ..figure("claim to all routes in the gateway's kernel", made)
+        });
         figures.push(Figure {
             floor: Some(upstream::by_hand(&lab, &taken_routes).as_secs_f64()),
             target: targets(0.35, 1.0),
             target_ratio: targets(1.5, 1.5),
             note: format!(
-                "floor: {} routes by ip -batch, until the same moment",
+                "{routed_note}; floor: {} routes by ip -batch, until the same moment",
                 taken_routes.len()
             ),
             ..figure(

@@ -5,8 +5,9 @@ use crate::network::{Lab, eventually};
 use nix::sched::{CloneFlags, setns};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -15,8 +16,12 @@ use wmgwd::host::routes::PROTOCOL;
 
 /// The surviving gateway, as the upstream router's routes name it.
 const VIA: &str = "via 10.0.2.12 ";
+/// The gateway's own routes, as `ip route show` names them.
+const OWN: &str = "dev br";
+/// How often all routes are looked at, beside what the kernel tells of them.
+const LOOK: Duration = Duration::from_millis(500);
 
-/// Looks at a kernel's routes again and again until it is ended.
+/// Hears of a kernel's routes, and looks at all of them now and then, until it is ended.
 pub struct Watcher {
     seen: Arc<Mutex<BTreeMap<String, Instant>>>,
     stop: Arc<AtomicBool>,
@@ -24,17 +29,45 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Watches for halves that lead through gw2.
+    /// Watches the upstream router for halves that lead through gw2.
     pub fn start(lab: &Lab) -> Watcher {
-        let namespace = lab.namespace("up1");
+        let shown = ["-o", "route", "show"].map(str::to_owned);
+        Watcher::of(lab, "up1", shown.to_vec(), VIA)
+    }
+
+    /// Watches gw2 for the halves that it makes.
+    pub fn start_at_gateway(lab: &Lab) -> Watcher {
+        let shown = ["-o", "route", "show", "proto", &PROTOCOL.to_string()].map(str::to_owned);
+        Watcher::of(lab, "gw2", shown.to_vec(), OWN)
+    }
+
+    fn of(lab: &Lab, node: &str, shown: Vec<String>, word: &'static str) -> Watcher {
+        let namespace = lab.namespace(node);
         let seen: Arc<Mutex<BTreeMap<String, Instant>>> = Arc::default();
         let stop: Arc<AtomicBool> = Arc::default();
         let (found, is_over) = (seen.clone(), stop.clone());
         let thread = thread::spawn(move || {
             // Only this thread, and what it starts, moves (setns(2)).
             setns(File::open(namespace).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+            let mut monitor = Command::new("ip")
+                .args(["-o", "-rcvbuf", "16777216", "monitor", "route"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let told = BufReader::new(monitor.stdout.take().unwrap());
+            let found_by_news = found.clone();
+            let news = thread::spawn(move || {
+                for line in told.lines().map_while(Result::ok) {
+                    if let Some(half) = half(&line, word) {
+                        let now = Instant::now();
+                        found_by_news.lock().unwrap().entry(half).or_insert(now);
+                    }
+                }
+            });
+            // What was there before, and what the news may have lost.
             while !is_over.load(Ordering::Relaxed) {
-                let halves = halves("ip", &["-o", "route", "show"], VIA);
+                let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+                let halves = halves("ip", &shown, word);
                 // When it was over: never earlier than it was so.
                 let now = Instant::now();
                 let mut found = found.lock().unwrap();
@@ -42,25 +75,33 @@ impl Watcher {
                     found.entry(half).or_insert(now);
                 }
                 drop(found);
-                thread::sleep(Duration::from_millis(10));
+                thread::sleep(LOOK);
             }
+            monitor.kill().unwrap();
+            monitor.wait().unwrap();
+            news.join().unwrap();
         });
         Watcher { seen, stop, thread }
     }
 
     /// When the last of `wanted` was seen first, once all of them were.
     pub fn last_of(&self, wanted: &BTreeSet<String>) -> Instant {
+        self.times_of(wanted).last().copied().unwrap()
+    }
+
+    /// When each of `wanted` was seen first, in that order, once all of them were.
+    pub fn times_of(&self, wanted: &BTreeSet<String>) -> Vec<Instant> {
         eventually("the upstream router has all routes", || {
             let seen = self.seen.lock().unwrap();
             wanted.iter().all(|half| seen.contains_key(half))
         });
         let seen = self.seen.lock().unwrap();
-        wanted
+        let mut times: Vec<Instant> = wanted
             .iter()
-            .filter_map(|half| seen.get(half))
-            .max()
-            .copied()
-            .unwrap()
+            .filter_map(|half| seen.get(half).copied())
+            .collect();
+        times.sort();
+        times
     }
 
     /// Ends it.
@@ -74,12 +115,14 @@ impl Watcher {
 fn halves(program: &str, arguments: &[&str], word: &str) -> BTreeSet<String> {
     let output = Command::new(program).args(arguments).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    text.lines()
-        .filter(|line| line.contains(word))
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|prefix| prefix.ends_with("/25"))
-        .map(str::to_owned)
-        .collect()
+    text.lines().filter_map(|line| half(line, word)).collect()
+}
+
+/// The prefix of 25 bits at the beginning of a line with `word`.
+fn half(line: &str, word: &str) -> Option<String> {
+    let prefix = line.split_whitespace().next()?;
+    let is_half = prefix.ends_with("/25") && line.contains(word);
+    is_half.then(|| prefix.to_owned())
 }
 
 /// The name of a node's network namespace.
@@ -94,7 +137,7 @@ pub fn announced(lab: &Lab) -> BTreeSet<String> {
     halves(
         "ip",
         &["-n", &name, "route", "show", "proto", &PROTOCOL.to_string()],
-        "dev br",
+        OWN,
     )
 }
 

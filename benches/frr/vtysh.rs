@@ -112,9 +112,13 @@ impl Recorder {
 
     /// SIGKILL to daemon and guard: FRR stays as it is, and no process orders it anything any more.
     pub fn kill_daemon(&self, lab: &Lab) {
-        // The guard first: it would withdraw everything soon after its daemon's end.
-        for name in ["wmgwd-guard", "wmgwd"] {
-            lab.verb(&["signal", &self.node, "KILL", name]);
+        // The guard would withdraw everything soon after its daemon's end, and the daemon would start another guard.
+        for (signal, name) in [
+            ("STOP", "wmgwd"),
+            ("KILL", "wmgwd-guard"),
+            ("KILL", "wmgwd"),
+        ] {
+            lab.verb(&["signal", &self.node, signal, name]);
         }
     }
 }

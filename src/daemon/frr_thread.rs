@@ -28,6 +28,12 @@ const EARLY: [Duration; 3] = [
     Duration::from_secs(10),
 ];
 
+/// How long no order came before FRR is asked what it has: a takeover comes in several orders, and what comes after the
+/// first would wait for the answers, which a bgpd that is busy with it takes its time for.
+const QUIET: Duration = Duration::from_millis(200);
+/// How long an audit is put off for that at most.
+const MOST_PUT_OFF: Duration = Duration::from_secs(2);
+
 /// How often it is looked, at little cost, whether an audit is due at once.
 const GLANCE: Duration = Duration::from_secs(1);
 
@@ -86,8 +92,14 @@ fn serve_orders(
     loop {
         let due = thread.audits.due();
         let due = thread.readvertise.due.map_or(due, |look| look.min(due));
-        let mut told = match orders.recv_timeout(due.since(clock::now())) {
-            Ok(order) => vec![thread.carry_out(order)],
+        match orders.recv_timeout(due.since(clock::now())) {
+            Ok(order) => {
+                let outcome = thread.carry_out(order);
+                // At once: the gateway may have the next order, and what follows here takes a while.
+                if events.send(outcome).is_err() {
+                    return;
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {
                 if thread
                     .readvertise
@@ -96,10 +108,9 @@ fn serve_orders(
                 {
                     thread.readvertise();
                 }
-                Vec::new()
             }
             Err(RecvTimeoutError::Disconnected) => return,
-        };
+        }
         if thread.audits.take_glance(clock::now()) && thread.router.is_suspect() {
             thread.audits.suspect(clock::now());
         }
@@ -115,22 +126,21 @@ fn serve_orders(
                 "FRR: vnis={} are not as they were left: told again",
                 spans(&lost)
             );
-            told.push(Event::Drifted(lost));
-        }
-        for event in told {
-            if events.send(event).is_err() {
+            if events.send(Event::Drifted(lost)).is_err() {
                 return;
             }
         }
     }
 }
 
-/// When FRR is compared with what it was given. No order puts an audit off.
+/// When FRR is asked for what it was given. Orders put that off for a moment only.
 struct Audits {
     /// After each reset: a daemon that has just started may still be reading its configuration.
     early: Vec<Time>,
     regular: Time,
     glance: Time,
+    /// Orders may follow the last one until then.
+    quiet_from: Time,
     /// No loss that a glance shows brings an audit before then.
     trusted_until: Time,
 }
@@ -141,22 +151,37 @@ impl Audits {
             early: Vec::new(),
             regular: now + AUDIT,
             glance: now + GLANCE,
+            quiet_from: now,
             trusted_until: now,
         }
     }
 
     fn due(&self) -> Time {
-        self.audit_due().min(self.glance)
+        self.audit_due().min(self.glance_due())
+    }
+
+    fn glance_due(&self) -> Time {
+        self.put_off(self.glance)
     }
 
     fn audit_due(&self) -> Time {
         let early = self.early.iter().copied();
-        early.fold(self.regular, Time::min)
+        self.put_off(early.fold(self.regular, Time::min))
+    }
+
+    /// When to ask FRR what is due at `due`, with regard to orders.
+    fn put_off(&self, due: Time) -> Time {
+        due.max(self.quiet_from.min(due + MOST_PUT_OFF))
+    }
+
+    /// An order was carried out at `now`.
+    fn follow_order(&mut self, now: Time) {
+        self.quiet_from = now + QUIET;
     }
 
     /// Whether a glance is due; then it is for the caller to cast it.
     fn take_glance(&mut self, now: Time) -> bool {
-        let is_due = self.glance <= now;
+        let is_due = self.glance_due() <= now;
         if is_due {
             self.glance = now + GLANCE;
         }
@@ -209,11 +234,13 @@ struct FrrThread<'a> {
 
 impl FrrThread<'_> {
     fn carry_out(&mut self, order: Order) -> Event {
-        self.readvertise.due = Some(clock::now());
-        match order {
+        let outcome = match order {
             Order::Reset { parts, keep } => self.reset(parts, &keep),
             Order::Change { changes, under } => self.change(&changes, under),
-        }
+        };
+        self.readvertise.due = Some(clock::now() + QUIET);
+        self.audits.follow_order(clock::now());
+        outcome
     }
 
     fn reset(&mut self, parts: FrrDaemons, keep: &BTreeSet<Vni>) -> Event {
@@ -299,7 +326,7 @@ impl FrrThread<'_> {
     /// One audit asks four questions over FRR's vty sockets, whatever the number of VNIs: the running configurations of
     /// bgpd and ospfd, bgpd's route targets (if a VNI is advertised and the filter is a list) and zebra's addresses; a
     /// fifth asks for the type-2 routes. It runs vtysh only to repair. Besides, ospfd is asked for one cost each second over its vty socket: a reload of FRR changes
-    /// it, and brings an audit at once ([`Router::is_suspect`]). No order puts an audit off ([`Audits`]), and the
+    /// it, and brings an audit at once ([`Router::is_suspect`]). Orders put an audit off for two seconds at most ([`Audits`]), and the
     /// kernel's has a thread of its own ([`host_monitor`](crate::daemon::host_monitor)).
     fn audit(&mut self) -> Vec<Vni> {
         self.readvertise.due = Some(clock::now());
@@ -443,6 +470,26 @@ mod tests {
             assert!(audits.due() > now);
         }
         assert_eq!(made, [1, 3, 10, 40, 70]);
+    }
+
+    /// Input: orders while an audit is due. Output: it waits until none has come for a moment, and not for long.
+    #[test]
+    fn an_audit_waits_for_the_orders_of_a_takeover() {
+        let begin = Time::since_boot(Duration::from_secs(100));
+        let due = begin + AUDIT;
+        let mut audits = Audits::new(begin);
+        audits.follow_order(due);
+        assert!(!audits.take_due(due) && !audits.take_glance(due));
+        assert_eq!(audits.audit_due(), due + QUIET);
+        assert!(audits.take_due(due + QUIET));
+        let due = due + QUIET + AUDIT;
+        let mut now = due;
+        audits.follow_order(now);
+        while !audits.take_due(now) {
+            audits.follow_order(now);
+            now = now + QUIET / 2;
+        }
+        assert_eq!(now, due + MOST_PUT_OFF);
     }
 
     /// Input: an FRR that has lost something from second 20 on, in each glance. Output: an audit at once, some more in

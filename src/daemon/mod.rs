@@ -437,6 +437,7 @@ fn gateway_config(config: &Config) -> gateway::Config {
             // FRR's configuration has the metric of a route.
             Announce::Routes => Cost::OWNER,
         },
+        announces_itself: config.announce == Announce::Routes && !config.mock,
         track: config.track,
         fit_hold: config.fit_hold,
     }

@@ -357,6 +357,12 @@ impl Running {
                 let under = self.planned_under;
                 drop(self.frr.send(Order::Change { changes, under }));
             }
+            Effect::HastenRoutes(changes) => {
+                let (fence, under) = (&self.worker.fence, self.planned_under);
+                let permit = || fence.permits(under);
+                self.worker.kernel.hasten(&changes, &permit);
+                debug!("routes ahead of FRR: changes={}", changes.len());
+            }
             Effect::Commit { lease, rows } => {
                 let outcome = self.commit(lease, &rows);
                 let kind = |row: &Commit| self.worker.gateway.row(row.vni).map(|row| row.kind);

@@ -53,6 +53,8 @@ pub struct Decision {
     pub routes: Option<RouteChange>,
     /// The routes claim a VNI that no gateway serves.
     pub is_rescue: bool,
+    /// Make this part of a change ahead of FRR, which is busy.
+    pub hastened: Option<RouteChange>,
     /// Send gratuitous ARP, which has been due since then.
     pub announce: Option<Time>,
     /// Write this row.
@@ -239,7 +241,7 @@ impl Context<'_> {
         &self,
         case: &Case,
         change: RouteChange,
-        local: &VniState,
+        local: &mut VniState,
         decision: &mut Decision,
         wake: &mut Wake,
     ) {
@@ -254,7 +256,21 @@ impl Context<'_> {
             decision.is_rescue = case.is_failing_over();
         } else {
             decision.status.pending = true;
+            decision.hastened = self.hastened(change, local);
         }
+    }
+
+    /// The part of a change that need not wait for FRR. A VNI that FRR refuses is not announced without its EVPN
+    /// routes.
+    fn hastened(&self, change: RouteChange, local: &mut VniState) -> Option<RouteChange> {
+        let cost = change.cost.filter(|_| self.config.announces_itself)?;
+        let upstream = RouteChange {
+            evpn: None,
+            ..change
+        };
+        let is_refused = upstream.claims() && local.is_refused_by_frr();
+        let may = self.routes.may_hasten(upstream) && !is_refused;
+        (may && local.hasten(cost)).then_some(upstream)
     }
 
     fn decide_announcement(

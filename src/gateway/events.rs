@@ -139,6 +139,10 @@ pub enum Effect {
     },
     /// Change FRR; answered by [`Event::RoutesChanged`]. Only one of these two is under way at a time.
     ChangeRoutes(Vec<RouteChange>),
+    /// FRR is busy with other VNIs, and these wait for it: announce them upstream, or no more, as far as that needs no
+    /// FRR. [`Effect::ChangeRoutes`] follows with all of it, so there is no answer. Only where
+    /// [`Config::announces_itself`](super::Config::announces_itself).
+    HastenRoutes(Vec<RouteChange>),
     /// Write rows in one transaction; answered by [`Event::Committed`].
     Commit {
         /// The lease of this node: etcd takes the transaction only while the node is registered under it.

@@ -287,6 +287,7 @@ mod tests {
             drain_timeout: SECOND * 60,
             max_lease_life: SECOND * 12,
             takeover_cost: Cost::OWNER,
+            announces_itself: false,
             track: SignSet::ALL,
             fit_hold: SECOND * 10,
         })

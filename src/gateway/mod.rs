@@ -72,6 +72,8 @@ pub struct Config {
     pub max_lease_life: Duration,
     /// The OSPF cost of a VNI in the first time after a failover (see `--takeover-cost`).
     pub takeover_cost: Cost,
+    /// The host announces VNIs upstream by itself, so that this need not wait while FRR is busy.
+    pub announces_itself: bool,
     /// The signs by which the node judges whether it can forward.
     pub track: SignSet,
     /// After a sign was bad, all signs must be good for this long. Then the node takes VNIs again.

@@ -8,6 +8,7 @@ use super::vni::VniState;
 use super::vni_table::{NodeView, VniStatus};
 use super::{Effect, Exit, Gateway};
 use crate::model::fitness::{Rank, Sign};
+use crate::model::frr::RouteChange;
 use crate::model::types::{Time, Vni};
 use crate::schema::Commit;
 use std::time::Duration;
@@ -22,6 +23,7 @@ struct Batch {
     silence: Vec<(Vni, bool)>,
     answer: Vec<(Vni, bool)>,
     routes: RouteBatch,
+    hastened: Vec<RouteChange>,
     announcements: Vec<(Time, Vni)>,
     commits: Vec<Commit>,
     suspects_frr: bool,
@@ -37,6 +39,7 @@ impl Batch {
         if let Some(change) = decision.routes {
             self.routes.push(change, decision.is_rescue);
         }
+        self.hastened.extend(decision.hastened);
         let announcement = decision.announce.map(|due| (due, vni));
         self.announcements.extend(announcement);
         self.commits.extend(decision.row);
@@ -211,7 +214,7 @@ impl Gateway {
         self.lifecycle.exit(now, remains).map(Effect::Exit)
     }
 
-    fn plan_host(&mut self, now: Time, mut batch: Batch, wake: &mut Wake) -> [Option<Effect>; 3] {
+    fn plan_host(&mut self, now: Time, mut batch: Batch, wake: &mut Wake) -> [Option<Effect>; 4] {
         let due = std::mem::take(&mut batch.announcements);
         let vnis = &self.vnis;
         let statuses_from = |at| vnis.statuses_from(at);
@@ -220,7 +223,9 @@ impl Gateway {
         let routes = std::mem::take(&mut batch.routes);
         let (routes, retry_at) = self.routes.plan(now, routes, || self.vnis.shown());
         wake.wake_at_any(retry_at);
-        [batch.switches(), announcement, routes]
+        let hastened = std::mem::take(&mut batch.hastened);
+        let hastened = (!hastened.is_empty()).then_some(Effect::HastenRoutes(hastened));
+        [batch.switches(), announcement, hastened, routes]
     }
 
     fn plan_registration(&mut self, now: Time, node: &NodeView, wake: &mut Wake) -> Option<Effect> {

@@ -5,6 +5,7 @@ use super::Effect;
 use super::backoff::Backoff;
 use crate::model::frr::{FrrDaemons, Health, RouteChange};
 use crate::model::types::{Time, Vni};
+use fnv::FnvHashSet;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -30,10 +31,22 @@ enum Request {
     Changes(Vec<RouteChange>),
 }
 
+impl Request {
+    /// The VNIs that are changed.
+    fn vnis(&self) -> FnvHashSet<Vni> {
+        match self {
+            Request::Reset { .. } => FnvHashSet::default(),
+            Request::Changes(changes) => changes.iter().map(|change| change.vni).collect(),
+        }
+    }
+}
+
 /// A request that has no answer yet.
 #[derive(Clone, Debug)]
 struct UnderWay {
     request: Request,
+    /// The VNIs that it changes.
+    vnis: FnvHashSet<Vni>,
     since: Time,
     /// When it counts as refused.
     limit: Time,
@@ -223,6 +236,7 @@ impl Routes {
         };
         let allowance = LIMIT_PER_VNI * u32::try_from(vnis).unwrap_or(u32::MAX);
         self.under_way = Some(UnderWay {
+            vnis: request.vnis(),
             request,
             since: now,
             limit: now + LIMIT + allowance,
@@ -278,6 +292,21 @@ impl Routes {
             ..change
         };
         (change.evpn.is_some() || change.cost.is_some()).then_some(change)
+    }
+
+    /// Whether the host may make the upstream part of a change while FRR is busy. Not of a VNI that FRR is being asked
+    /// for, which the thread `frr` changes at the same time, and not beside a reset, which withdraws what it does not
+    /// know. A claim needs an FRR that can be expected to take the rest.
+    pub fn may_hasten(&self, change: RouteChange) -> bool {
+        let is_beside = match &self.under_way {
+            Some(UnderWay {
+                request: Request::Changes(_),
+                vnis,
+                ..
+            }) => !vnis.contains(&change.vni),
+            _ => false,
+        };
+        is_beside && (!change.claims() || (self.is_able() && self.reset == FrrDaemons::NONE))
     }
 
     /// What decisions on single VNIs depend on: while it stays equal, they stay as they are. `patiences` are the

@@ -66,6 +66,8 @@ pub struct VniState {
     evpn: Option<bool>,
     /// The OSPF cost; `None` while that is not known.
     cost: Option<Cost>,
+    /// The cost that the host was told ahead of FRR, since it was last known what it announces, or FRR had its turn.
+    hastened: Option<Cost>,
     /// When FRR last took a change.
     routes_at: Time,
     routes_retry: Backoff,
@@ -90,6 +92,7 @@ impl VniState {
         self.arp.forget();
         self.evpn = None;
         self.cost = None;
+        self.hastened = None;
     }
 
     /// The bridge came, went, or came up again.
@@ -104,12 +107,14 @@ impl VniState {
     /// What announces the VNI upstream is not as it was left.
     pub fn upstream_lost(&mut self) {
         self.cost = None;
+        self.hastened = None;
     }
 
     /// FRR does not have what it was given.
     pub fn drifted(&mut self) {
         self.evpn = None;
         self.cost = None;
+        self.hastened = None;
     }
 
     /// etcd says that the row has changed, and how. `nodes` are those that etcd has now; `uniform` says that no Go
@@ -183,14 +188,23 @@ impl VniState {
         }
         if parts.ospfd {
             self.cost = withdrawn.then_some(Cost::OTHERS);
+            self.hastened = None;
         }
         self.routes_retry.succeed();
+    }
+
+    /// The host announces the VNI as `cost` says, ahead of FRR. What is shown counts as unknown until FRR has taken
+    /// the change as a whole. Returns whether the host has not been told yet.
+    pub fn hasten(&mut self, cost: Cost) -> bool {
+        self.cost = None;
+        self.hastened.replace(cost) != Some(cost)
     }
 
     /// FRR took `change`.
     pub fn routes_taken(&mut self, change: RouteChange, now: Time) {
         self.evpn = change.evpn.or(self.evpn);
         self.cost = change.cost.or(self.cost);
+        self.hastened = None;
         self.routes_at = now;
         self.routes_retry.succeed();
         self.arp.announce_anew(now);
@@ -203,6 +217,7 @@ impl VniState {
         }
         if change.cost.is_some() {
             self.cost = None;
+            self.hastened = None;
         }
         self.routes_retry.fail(now, change.vni.get());
         self.fail(now);

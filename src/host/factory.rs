@@ -4,7 +4,7 @@ use super::frr::{Frr, FrrConfig};
 use super::links::Bridges;
 use super::mock::{MIRROR_VARIABLE, Mock};
 use super::proc::ProcKernel;
-use super::routes::RouteBook;
+use super::routes::{RouteBook, Routes};
 use super::signs::{SignReader, Source, Tracked};
 use super::{Announce, Error, Kernel, Router};
 use crate::Failure;
@@ -86,7 +86,20 @@ impl HostFactory {
     /// The kernel's part.
     pub fn kernel(&self) -> Box<dyn Kernel> {
         match self {
-            HostFactory::Real { bridges, .. } => Box::new(ProcKernel::with(bridges.clone())),
+            HostFactory::Real {
+                range,
+                bridges,
+                announce,
+                book,
+                ..
+            } => {
+                let kernel = ProcKernel::with(bridges.clone());
+                let routes = || Routes::new(*range, bridges.clone(), book.clone());
+                Box::new(match announce {
+                    Announce::Routes => kernel.announcing(routes()),
+                    Announce::Costs => kernel,
+                })
+            }
             HostFactory::Mock(mock) => Box::new(mock.clone()),
         }
     }

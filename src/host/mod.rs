@@ -117,6 +117,10 @@ pub trait Kernel: Send {
     /// [`Error::Write`] or [`Error::Links`] if the kernel refused.
     fn put_back(&mut self, vni: Vni, answer: bool) -> Result<ArpAudit, Error>;
 
+    /// Makes the part of `changes` that the kernel alone can make, while FRR is busy with other VNIs; [`Router::apply`]
+    /// follows with all of it, and tells what failed. `permit` is asked before anything that claims.
+    fn hasten(&mut self, _changes: &[RouteChange], _permit: &dyn Fn() -> bool) {}
+
     /// Broadcasts one gratuitous ARP for each IPv4 address of each VNI's bridge; returns what failed.
     /// `permit` is asked right before each VNI's.
     fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)>;

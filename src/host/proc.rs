@@ -9,7 +9,8 @@
 use super::bridges::Bridge;
 use super::garp::Announcer;
 use super::links::{self, Bridges};
-use super::{ArpAudit, Error, Kernel};
+use super::routes::Routes;
+use super::{ArpAudit, Error, Kernel, RouteChange};
 use crate::model::types::{Vni, VniRange};
 use fnv::{FnvHashMap, FnvHashSet};
 use nix::net::if_::if_nametoindex;
@@ -36,6 +37,8 @@ pub struct ProcKernel {
     /// The interfaces that this object has marked.
     marked: FnvHashSet<u32>,
     announcer: Announcer,
+    /// The routes that announce VNIs, where routes do.
+    routes: Option<Routes>,
 }
 
 impl ProcKernel {
@@ -49,6 +52,14 @@ impl ProcKernel {
         ProcKernel {
             bridges,
             ..ProcKernel::default()
+        }
+    }
+
+    /// The same kernel, which changes `routes` ahead of FRR.
+    pub fn announcing(self, routes: Routes) -> ProcKernel {
+        ProcKernel {
+            routes: Some(routes),
+            ..self
         }
     }
 
@@ -174,6 +185,12 @@ impl Kernel for ProcKernel {
             true => ArpAudit::PutBack,
             false => ArpAudit::AsTold,
         })
+    }
+
+    fn hasten(&mut self, changes: &[RouteChange], permit: &dyn Fn() -> bool) {
+        if let Some(routes) = &mut self.routes {
+            routes.hasten(changes, permit);
+        }
     }
 
     fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<(Vni, Error)> {

@@ -6,8 +6,10 @@ use crate::vni;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use wmgwd::host::frr::{Frr, FrrConfig};
-use wmgwd::host::routes::{PROTOCOL, RouteBook, RouteMonitor};
-use wmgwd::host::{Announce, Cost, Error, FrrDaemons, RouteChange, Router};
+use wmgwd::host::links::Bridges;
+use wmgwd::host::proc::ProcKernel;
+use wmgwd::host::routes::{PROTOCOL, RouteBook, RouteMonitor, Routes};
+use wmgwd::host::{Announce, Cost, Error, FrrDaemons, Kernel, RouteChange, Router};
 use wmgwd::model::types::VniRange;
 
 /// What frr.conf.example has for zebra: which halves are the gateway's own, and that those of other gateways stay out
@@ -362,6 +364,59 @@ fn a_vni_that_bgpd_refuses_is_not_announced() {
             kernel_has(&[1]);
         }
         upstream_has(&[1]);
+    });
+}
+
+/// Input: VNIs are announced ahead of FRR, with permission and without, among them one that bgpd refuses, one without a
+/// bridge, and one that loses a route before FRR has its turn; then FRR has it. Output: what is permitted is in the
+/// kernel and upstream while FRR has heard nothing; FRR's turn makes good what is missing and takes back what is
+/// refused. What is given up is gone at once.
+#[test]
+fn announced_ahead_of_frr() {
+    let test = "routes::announced_ahead_of_frr";
+    namespace::run(test, PROGRAMS, || {
+        start(5, "ospfd");
+        configure(
+            "bgpd",
+            "router bgp 65000\naddress-family l2vpn evpn\nvni 2\nroute-target export 65000:1003\nexit-vni\n\
+             vni 3\nroute-target export 65000:1003\nexit-vni\n",
+        );
+        let book = RouteBook::default();
+        let config = config(Announce::Routes, 6, &book);
+        let mut monitor = RouteMonitor::open(book.clone()).unwrap();
+        let mut frr = Frr::new(FrrConfig {
+            book: book.clone(),
+            ..config.clone()
+        });
+        frr.withdraw_all().unwrap();
+        let routes = Routes::new(config.range, Bridges::default(), book.clone());
+        let mut kernel = ProcKernel::new().announcing(routes);
+        let claims = [1, 2, 4, 6].map(claim);
+        kernel.hasten(&claims, &|| false);
+        kernel_has(&[]);
+        kernel.hasten(&claims, &|| true);
+        kernel_has(&[1, 2, 4]);
+        upstream_has(&[1, 2, 4]);
+        assert_eq!(router::advertised(), BTreeSet::new());
+
+        sh("ip route del 10.16.4.128/25 dev br4");
+        eventually("the loss is noticed", || {
+            monitor.lost().unwrap().contains(&vni(4))
+        });
+        let failures = frr.apply(&claims, &|| true);
+        let failed: BTreeSet<u32> = failures.iter().map(|it| it.vni.get()).collect();
+        assert_eq!(failed, BTreeSet::from([2, 6]), "{failures:?}");
+        kernel_has(&[1, 4]);
+        upstream_has(&[1, 4]);
+        eventually("EVPN of both", || {
+            router::advertised() == BTreeSet::from([1, 4])
+        });
+
+        kernel.hasten(&[release(1)], &|| false);
+        kernel_has(&[4]);
+        upstream_has(&[4]);
+        applied(&mut frr, &[release(1), release(4)]);
+        kernel_has(&[]);
     });
 }
 

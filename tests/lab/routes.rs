@@ -3,6 +3,7 @@
 use super::network::{Daemon, Lab, eventually, points};
 use super::probe::{Family, Probe, Way};
 use super::{FAST, flows, lost};
+use wmgwd::host::routes::PROTOCOL;
 
 /// Two gateways with four VNIs, two stations; what carries routes upstream, as `lab.sh` names it.
 fn lab(test: &str, upstream: &str) -> Option<Lab> {
@@ -75,6 +76,38 @@ fn serves_by_routes_over_ospf() {
 #[test]
 fn serves_by_routes_over_bgp() {
     serves("serves_by_routes_over_bgp", "bgp");
+}
+
+/// Input: a gateway that serves by routes loses etcd; another's daemon and guard are killed at the same moment, and its
+/// daemon is started again. Output: a gateway without a lease has no route of any VNI, neither by its own fence nor by
+/// a run that finds what was left; the other serves all.
+#[test]
+fn without_a_lease_there_are_no_routes() {
+    let test = "without_a_lease_there_are_no_routes";
+    let Some(lab) = lab(test, "ospf") else {
+        return;
+    };
+    let _first = start(&lab, 1, "routes");
+    let second = start(&lab, 2, "routes");
+    shared(&lab);
+    let protocol = PROTOCOL.to_string();
+    let routes = |node: &str| lab.ask(node, &["ip", "route", "show", "proto", &protocol]);
+    assert!(routes("gw1").contains("dev br"));
+    lab.verb(&["cut", "gw1", "mgmt"]);
+    eventually("gw1 has withdrawn its routes", || routes("gw1").is_empty());
+    lab.shows(&lab.settled(&["gw2"]));
+    lab.verb(&["heal", "gw1", "mgmt"]);
+    shared(&lab);
+
+    // The guard first: it would withdraw everything soon after its daemon's end.
+    for name in ["wmgwd-guard", "wmgwd"] {
+        lab.verb(&["signal", "gw2", "KILL", name]);
+    }
+    drop(second);
+    assert!(routes("gw2").contains("dev br"), "no process is left to");
+    lab.settled(&["gw1"]);
+    let _second = start(&lab, 2, "routes");
+    shared(&lab);
 }
 
 /// Input: two gateways with costs, which go over to routes one after the other, and back. Output: at each moment the

@@ -245,6 +245,7 @@ impl Cluster {
             drain_timeout: self.settings.drain_timeout,
             max_lease_life: self.settings.ttl + ms(5_000),
             takeover_cost: Cost::OWNER,
+            announces_itself: !go && (self.has_routes)(self.seed, self.nodes.len()),
             track: SignSet::ALL,
             fit_hold: self.settings.fit_hold,
         };
@@ -262,7 +263,7 @@ impl Cluster {
             .collect();
         let host = ModelHost::new(support, &ipv6);
         let mut node = Node::new(config, go, host, self.settings.vnis);
-        node.host.has_routes = !go && (self.has_routes)(self.seed, index);
+        node.host.has_routes = node.config.announces_itself;
         self.nodes.push(node);
         self.boot(index);
         index

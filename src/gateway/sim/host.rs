@@ -383,6 +383,18 @@ impl ModelHost {
         taken
     }
 
+    /// The kernel's part of a change, ahead of FRR.
+    pub fn hasten(&mut self, change: RouteChange) {
+        let ospfd = self.frr.ospfd;
+        let bridge = self.bridge_mut(change.vni);
+        let attracts = change.claims();
+        if bridge.refuses_routes || attracts && !bridge.present {
+            return;
+        }
+        bridge.set_route(attracts, ospfd);
+        bridge.given.1 = change.cost.map(|cost| cost.0);
+    }
+
     /// The VNIs of which FRR does not have what it took.
     pub fn drifted(&self) -> Vec<Vni> {
         let differs = |bridge: &&Bridge| {

@@ -214,6 +214,20 @@ impl Cluster {
             }
             Effect::ResetRoutes { parts, keep } => self.lane_start(n, Work::Reset { parts, keep }),
             Effect::ChangeRoutes(changes) => self.lane_start(n, Work::Change(changes)),
+            Effect::HastenRoutes(changes) => {
+                if !self.nodes[n].config.announces_itself {
+                    self.fail("a host without routes of its own is to make some".into());
+                }
+                for change in changes {
+                    if change.claims() {
+                        if !permitted {
+                            continue;
+                        }
+                        self.check_claim(n, "advertises", change.vni);
+                    }
+                    self.nodes[n].host.hasten(change);
+                }
+            }
             Effect::Commit { lease, rows } => {
                 self.nodes[n].commits += 1;
                 if !self.nodes[n].may_claim(self.now, Some(lease)) {

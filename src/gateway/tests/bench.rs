@@ -70,6 +70,7 @@ impl Bench {
             drain_timeout: secs(60),
             max_lease_life: secs(12),
             takeover_cost: Cost::OWNER,
+            announces_itself: false,
             track,
             fit_hold: secs(10),
         };

@@ -190,3 +190,113 @@ fn an_owner_that_cannot_answer_does_not_hold_a_migration() {
         assert_eq!(bench.writes(), [agreed], "{outcome:?}");
     }
 }
+
+/// What of a VNI is announced ahead of FRR, or no more.
+fn upstream(number: u32, cost: Cost) -> RouteChange {
+    RouteChange {
+        vni: vni(number),
+        evpn: None,
+        cost: Some(cost),
+    }
+}
+
+/// A node that owns three VNIs and has told FRR of VNI 1 again, which has not answered yet.
+fn busy_with_the_first(announces_itself: bool) -> Bench {
+    let mut bench = Bench::ready(3);
+    bench.gateway.config.announces_itself = announces_itself;
+    bench.own_all();
+    bench.observe(Event::Drifted(vec![vni(1)]));
+    let effects = bench.next();
+    assert!(matches!(&effects[..], [Effect::ChangeRoutes(changes)] if changes.len() == 1));
+    bench
+}
+
+/// Input: FRR is busy with one VNI; something took the routes of it and of another. Output: the other is announced
+/// ahead of FRR, once, and told to FRR afterwards; where FRR alone announces, it waits.
+#[test]
+fn what_waits_for_frr_is_announced_at_once() {
+    for announces_itself in [true, false] {
+        let mut bench = busy_with_the_first(announces_itself);
+        bench.observe(Event::UpstreamLost(vec![vni(1), vni(2)]));
+        let hastened = Effect::HastenRoutes(vec![upstream(2, Cost::OWNER)]);
+        let expected = announces_itself.then_some(hastened.clone());
+        assert_eq!(bench.next(), Vec::from_iter(expected.clone()));
+        assert_eq!(bench.next(), [], "once");
+        // Lost once more.
+        bench.observe(Event::UpstreamLost(vec![vni(2)]));
+        assert_eq!(bench.next(), Vec::from_iter(expected));
+        bench.observe(Event::RoutesChanged { failed: vec![] });
+        // FRR may have had its turn with the first before that was lost.
+        let rest = [1, 2].map(|number| upstream(number, Cost::OWNER));
+        assert_eq!(bench.next(), [Effect::ChangeRoutes(rest.to_vec())]);
+        bench.observe(Event::RoutesChanged { failed: vec![] });
+        assert_eq!(bench.next(), []);
+    }
+}
+
+/// Input: the same, and the VNI goes to another node before FRR answers. Output: not announced any more, at once; what
+/// FRR is told afterwards does not rely on that.
+#[test]
+fn what_is_given_up_is_withdrawn_ahead_of_frr() {
+    let mut bench = busy_with_the_first(true);
+    bench.observe(Event::UpstreamLost(vec![vni(2)]));
+    bench.next();
+    bench.row(vni(2), 1, "gw2");
+    let withdrawn = upstream(2, Cost::OTHERS);
+    // (The ring gives the VNI to this node, which asks for it.)
+    assert_eq!(bench.next()[0], Effect::HastenRoutes(vec![withdrawn]));
+    // A VNI whose announcement is known to be the old one is not left to FRR either.
+    bench.row(vni(3), 1, "gw2");
+    let other = upstream(3, Cost::OTHERS);
+    assert_eq!(bench.next()[0], Effect::HastenRoutes(vec![other]));
+    bench.observe(Event::RoutesChanged { failed: vec![] });
+    let both = [withdrawn, other].map(|change| RouteChange {
+        evpn: Some(false),
+        ..change
+    });
+    assert_eq!(bench.next()[0], Effect::ChangeRoutes(both.to_vec()));
+}
+
+/// Input: FRR is busy with a reset, or one of its daemons is down or to be reset. Output: nothing is announced ahead of
+/// it.
+#[test]
+fn nothing_is_announced_ahead_of_an_frr_that_is_reset_or_down() {
+    let mut resets = Bench::ready(2);
+    resets.gateway.config.announces_itself = true;
+    resets.own_all();
+    let restarted = Health {
+        ospfd: Some(9),
+        ..healthy()
+    };
+    resets.observe(Event::Health(restarted));
+    assert!(matches!(resets.next()[..], [Effect::ResetRoutes { .. }]));
+    resets.observe(Event::UpstreamLost(vec![vni(2)]));
+    assert_eq!(resets.next(), [], "a reset is under way");
+
+    for bgpd in [None, Some(9)] {
+        let mut bench = busy_with_the_first(true);
+        bench.observe(Event::Health(Health { bgpd, ..healthy() }));
+        bench.observe(Event::UpstreamLost(vec![vni(2)]));
+        let effects = bench.next();
+        let hastens = |effect: &Effect| matches!(effect, Effect::HastenRoutes(_));
+        assert!(!effects.iter().any(hastens), "{bgpd:?}: {effects:?}");
+    }
+}
+
+/// Input: FRR has refused a VNI and is busy with another when that is to be tried again. Output: not announced ahead of
+/// FRR: without its EVPN routes it would draw traffic for nothing.
+#[test]
+fn what_frr_refuses_is_not_announced_ahead_of_it() {
+    let mut bench = busy_with_the_first(true);
+    bench.observe(Event::RoutesChanged { failed: vec![] });
+    bench.observe(Event::Drifted(vec![vni(2)]));
+    bench.next();
+    let failed = vec![vni(2)];
+    bench.observe(Event::RoutesChanged { failed });
+    bench.observe(Event::Drifted(vec![vni(1)]));
+    assert!(matches!(bench.next()[..], [Effect::ChangeRoutes(_)]));
+    for _ in 0..20 {
+        bench.wait(secs(1) / 10);
+        assert_eq!(bench.next(), []);
+    }
+}

@@ -131,7 +131,7 @@ impl Frr {
         // A bgpd that refuses does so at each try: routes would come and go with it.
         let waits = self.bgpd_refused || bgpd.is_none();
         if !waits {
-            failures.extend(self.routes.announce(&attract, permit));
+            failures.extend(self.routes.announce_rest(&attract, permit));
         }
         let claimed = self
             .filter
@@ -147,9 +147,9 @@ impl Frr {
         // Without its EVPN routes a VNI is unreachable from its stations: do not draw its traffic.
         let (bad, good): (Vec<Vni>, Vec<Vni>) =
             attract.into_iter().partition(|vni| failed.contains(vni));
-        match waits {
-            true => failures.extend(self.routes.announce(&good, permit)),
-            false => failures.extend(self.routes.withdraw(&bad)),
+        failures.extend(self.routes.withdraw(&bad));
+        if waits {
+            failures.extend(self.routes.announce_rest(&good, permit));
         }
         let attract = wanted.attract.iter().copied();
         let attract: Vec<(Vni, Cost)> = attract.filter(|(vni, _)| !failed.contains(vni)).collect();

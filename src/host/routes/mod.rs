@@ -15,7 +15,7 @@ pub use wire::PROTOCOL;
 use super::bridges::Bridge;
 use super::frr::again;
 use super::links::{Bridges, name_of};
-use super::{Error, RouteFailure};
+use super::{Error, RouteChange, RouteFailure};
 use crate::model::types::{Vni, VniRange};
 use halves::{Address, routes_of};
 use nix::errno::Errno;
@@ -35,6 +35,9 @@ pub struct RouteBook(Arc<Mutex<BTreeMap<Vni, Announced>>>);
 struct Announced {
     index: u32,
     routes: BTreeSet<Route>,
+    /// They were made ahead of FRR's turn, and are there as far as is known: when that comes, they need not be made
+    /// again.
+    are_ahead: bool,
 }
 
 impl RouteBook {
@@ -51,7 +54,7 @@ impl RouteBook {
 
     /// The VNIs that `news` has taken routes from, or whose bridge has other addresses now.
     fn concerned(&self, news: &[News]) -> BTreeSet<Vni> {
-        let book = self.lock();
+        let mut book = self.lock();
         let by_index: BTreeMap<u32, Vni> = book.iter().map(|(vni, it)| (it.index, *vni)).collect();
         let concerned = |news: &News| match news {
             News::Route(_) => None,
@@ -63,7 +66,23 @@ impl RouteBook {
                 by_index.get(index).copied()
             }
         };
-        news.iter().filter_map(concerned).collect()
+        let concerned: BTreeSet<Vni> = news.iter().filter_map(concerned).collect();
+        for vni in &concerned {
+            if let Some(announced) = book.get_mut(vni) {
+                announced.are_ahead = false;
+            }
+        }
+        concerned
+    }
+
+    /// All of them, each of which may have lost routes.
+    fn doubt_all(&self) -> Vec<Vni> {
+        let mut book = self.lock();
+        let doubted = |(vni, announced): (&Vni, &mut Announced)| {
+            announced.are_ahead = false;
+            *vni
+        };
+        book.iter_mut().map(doubted).collect()
     }
 }
 
@@ -110,8 +129,43 @@ impl Routes {
         self.book.contains(vni)
     }
 
+    /// Makes the routes of `changes` ahead of FRR's turn. What fails is found out when that comes. `permit` is asked
+    /// before each batch of claims.
+    pub fn hasten(&mut self, changes: &[RouteChange], permit: &dyn Fn() -> bool) {
+        let (claims, releases): (Vec<_>, Vec<_>) =
+            changes.iter().partition(|change| change.claims());
+        let vnis = |changes: Vec<&RouteChange>| -> Vec<Vni> {
+            changes.into_iter().map(|change| change.vni).collect()
+        };
+        let (claims, releases) = (vnis(claims), vnis(releases));
+        self.withdraw(&releases);
+        self.make(&claims, true, permit);
+    }
+
+    /// Announces `vnis`, as [`Routes::announce`] does, but for those that [`Routes::hasten`] has just announced.
+    pub fn announce_rest(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<RouteFailure> {
+        let rest: Vec<Vni> = {
+            let mut book = self.book.lock();
+            let mut is_ahead = |vni: &Vni| {
+                let announced = book.get_mut(vni);
+                announced.is_some_and(|it| std::mem::take(&mut it.are_ahead))
+            };
+            vnis.iter().copied().filter(|vni| !is_ahead(vni)).collect()
+        };
+        self.announce(&rest, permit)
+    }
+
     /// Announces `vnis`. `permit` is asked before each batch. A VNI that fails is not announced at all.
     pub fn announce(&mut self, vnis: &[Vni], permit: &dyn Fn() -> bool) -> Vec<RouteFailure> {
+        self.make(vnis, false, permit)
+    }
+
+    fn make(
+        &mut self,
+        vnis: &[Vni],
+        are_ahead: bool,
+        permit: &dyn Fn() -> bool,
+    ) -> Vec<RouteFailure> {
         if vnis.is_empty() {
             return Vec::new();
         }
@@ -133,7 +187,12 @@ impl Routes {
                     let routes = routes_of(index, &addresses);
                     let before = self.book.lock().get(&vni).cloned().unwrap_or_default();
                     stale.extend(before.routes.difference(&routes));
-                    wanted.insert(vni, Announced { index, routes });
+                    let announced = Announced {
+                        index,
+                        routes,
+                        are_ahead,
+                    };
+                    wanted.insert(vni, announced);
                 }
                 Err(error) => drop(failed.insert(vni, error)),
             }
@@ -386,6 +445,14 @@ impl Routes {
             }
             self.change(Action::Delete, batch).map_err(failed)?;
             self.change(Action::Add, batch).map_err(failed)?;
+            // The worker may have withdrawn some meanwhile.
+            let still = self.announced();
+            let withdrawn: Vec<Route> = batch
+                .iter()
+                .filter(|route| !still.contains(route))
+                .copied()
+                .collect();
+            self.delete(&withdrawn, Absent::NeverMade).map_err(failed)?;
         }
         Ok(())
     }
@@ -507,7 +574,7 @@ impl RouteMonitor {
     pub fn lost(&mut self) -> io::Result<Vec<Vni>> {
         Ok(match self.news.take()? {
             Some(news) => self.book.concerned(&news).into_iter().collect(),
-            None => self.book.lock().keys().copied().collect(),
+            None => self.book.doubt_all(),
         })
     }
 }
@@ -576,7 +643,12 @@ mod tests {
         let half = prefix([10, 64, 7, 0]);
         let book = RouteBook::default();
         let routes = BTreeSet::from([route(half, 77)]);
-        book.lock().insert(vni, Announced { index: 77, routes });
+        let announced = Announced {
+            index: 77,
+            routes,
+            are_ahead: true,
+        };
+        book.lock().insert(vni, announced);
         let concerned = |news| book.concerned(&[news]).into_iter().next();
         assert_eq!(concerned(News::RouteGone(route(half, 77))), Some(vni));
         assert_eq!(concerned(News::Route(route(half, 77))), None);
