@@ -326,6 +326,9 @@ impl fmt::Display for Error {
             ),
             Error::Links { .. } => f.write_str("cannot look at the interfaces of this host"),
             Error::Write { path, .. } => write!(f, "cannot write {}", path.display()),
+            Error::Routes { source } if source.kind() == io::ErrorKind::WouldBlock => {
+                f.write_str("cannot look at the kernel's routes: what changes them all the time?")
+            }
             Error::Routes { .. } => {
                 f.write_str("cannot look at or change the kernel's routes: is this root?")
             }

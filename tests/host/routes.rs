@@ -412,6 +412,11 @@ fn announced_ahead_of_frr() {
             router::advertised() == BTreeSet::from([1, 4])
         });
 
+        let failures = frr.apply(&[claim(1), claim(4)], &|| false);
+        assert!(!failures.is_empty(), "nothing is permitted");
+        kernel_has(&[1, 4]);
+        upstream_has(&[1, 4]);
+
         kernel.hasten(&[release(1)], &|| false);
         kernel_has(&[4]);
         upstream_has(&[4]);

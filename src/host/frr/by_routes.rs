@@ -128,6 +128,11 @@ impl Frr {
         let (vtysh, batch) = (&self.vtysh, self.batch);
         failures.extend(self.ospf6.set(vtysh, batch, &wanted.repel, None));
         let attract: Vec<Vni> = wanted.attract.iter().map(|&(vni, _)| vni).collect();
+        let announced: BTreeSet<Vni> = attract
+            .iter()
+            .copied()
+            .filter(|vni| self.routes.goes_on_announcing(*vni))
+            .collect();
         // A bgpd that refuses does so at each try: routes would come and go with it.
         let waits = self.bgpd_refused || bgpd.is_none();
         if !waits {
@@ -143,10 +148,18 @@ impl Frr {
                 .iter()
                 .any(|failure| !matches!(failure.error, Error::NotPermitted));
         }
+        // Without its EVPN routes a VNI is unreachable from its stations: do not draw its traffic. But a proof that is
+        // lost for a moment leaves EVPN routes and these as they are.
+        let goes_on: BTreeSet<Vni> = claimed
+            .iter()
+            .filter(|failure| matches!(failure.error, Error::NotPermitted))
+            .map(|failure| failure.vni)
+            .filter(|vni| announced.contains(vni))
+            .collect();
         failures.extend(claimed);
-        // Without its EVPN routes a VNI is unreachable from its stations: do not draw its traffic.
         let (bad, good): (Vec<Vni>, Vec<Vni>) =
             attract.into_iter().partition(|vni| failed.contains(vni));
+        let bad: Vec<Vni> = bad.into_iter().filter(|it| !goes_on.contains(it)).collect();
         failures.extend(self.routes.withdraw(&bad));
         if waits {
             failures.extend(self.routes.announce_rest(&good, permit));

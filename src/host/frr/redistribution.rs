@@ -74,7 +74,8 @@ pub fn parse_enabled(config: &str) -> Enabled {
     Enabled { networks, bridges }
 }
 
-/// Reads `show ip route kernel json`: the prefixes, and the interfaces that they lead through.
+/// Reads `show ip route kernel json`: the prefixes, and the interfaces that they lead through without a router. (A route
+/// by way of a router is the operator's.)
 pub fn parse_kernel_routes(text: &str) -> BTreeMap<Prefix, Vec<String>> {
     let json = json(text);
     let routes = json.as_object().into_iter().flatten();
@@ -85,8 +86,10 @@ pub fn parse_kernel_routes(text: &str) -> BTreeMap<Prefix, Vec<String>> {
         };
         let entries = entries.as_array().into_iter().flatten();
         let hops = entries.filter_map(|entry| entry.get("nexthops")?.as_array());
+        let is_direct = |hop: &&Value| hop.get("ip").is_none();
         let interface = |hop: &Value| Some(hop.get("interfaceName")?.as_str()?.to_owned());
-        read.insert(prefix, hops.flatten().filter_map(interface).collect());
+        let hops = hops.flatten().filter(is_direct);
+        read.insert(prefix, hops.filter_map(interface).collect());
     }
     read
 }
@@ -236,6 +239,7 @@ mod tests {
         let half = parse_prefix("10.64.7.0/25").unwrap();
         assert_eq!(read.len(), 2);
         assert_eq!(read[&half], ["br7"]);
+        assert!(read[&parse_prefix("0.0.0.0/0").unwrap()].is_empty());
         assert!(parse_kernel_routes("").is_empty());
         let summary = r#"{"routes":[{"fib":3,"rib":3,"type":"connected"},{"fib":2,"rib":4,"type":"kernel"}]}"#;
         assert_eq!(parse_summary(summary), Some(4));

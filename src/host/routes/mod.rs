@@ -129,6 +129,12 @@ impl Routes {
         self.book.contains(vni)
     }
 
+    /// Whether the VNI was announced before, and not just ahead of FRR's turn.
+    pub fn goes_on_announcing(&self, vni: Vni) -> bool {
+        let book = self.book.lock();
+        book.get(&vni).is_some_and(|it| !it.are_ahead)
+    }
+
     /// Makes the routes of `changes` ahead of FRR's turn. What fails is found out when that comes. `permit` is asked
     /// before each batch of claims.
     pub fn hasten(&mut self, changes: &[RouteChange], permit: &dyn Fn() -> bool) {
@@ -176,6 +182,7 @@ impl Routes {
         let mut failed = BTreeMap::new();
         let mut stale = Vec::new();
         let mut wanted = BTreeMap::new();
+        let mut before = BTreeMap::new();
         if !self.bridges.is_followed()
             && let Err(error) = self.bridges.reload()
         {
@@ -185,8 +192,10 @@ impl Routes {
             match self.bridge(vni) {
                 Ok(index) => {
                     let routes = routes_of(index, &addresses);
-                    let before = self.book.lock().get(&vni).cloned().unwrap_or_default();
-                    stale.extend(before.routes.difference(&routes));
+                    if let Some(announced) = self.book.lock().get(&vni).cloned() {
+                        stale.extend(announced.routes.difference(&routes));
+                        before.insert(vni, announced);
+                    }
                     let announced = Announced {
                         index,
                         routes,
@@ -205,8 +214,27 @@ impl Routes {
         self.book.lock().extend(wanted);
         let outcome = self.delete(&stale, Absent::Untold);
         self.add(&owner, outcome, permit, &mut failed);
-        let took_back: Vec<Vni> = failed.keys().copied().collect();
+        // A proof that is lost for a moment makes nothing, and takes nothing away: the guard withdraws what it must.
+        let is_kept = |(vni, error): (&Vni, &Error)| {
+            let announced = before.get(vni).cloned();
+            announced
+                .filter(|_| matches!(error, Error::NotPermitted))
+                .map(|it| (*vni, it))
+        };
+        let kept: BTreeMap<Vni, Announced> = failed.iter().filter_map(is_kept).collect();
+        let of_others = |vni: &&Vni| !kept.contains_key(vni);
+        let took_back: Vec<Vni> = failed.keys().filter(of_others).copied().collect();
+        let added: Vec<Route> = owner
+            .iter()
+            .filter(|(route, vni)| {
+                let announced = kept.get(vni);
+                announced.is_some_and(|it| !it.routes.contains(route))
+            })
+            .map(|(route, _)| *route)
+            .collect();
+        self.book.lock().extend(kept);
         // What was made of a VNI that failed; what cannot be deleted now is found by the next comparison.
+        let _ = self.delete(&added, Absent::NeverMade);
         let _ = self.take_back(&took_back, Absent::NeverMade);
         failed
             .into_iter()
