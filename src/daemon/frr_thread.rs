@@ -478,6 +478,10 @@ mod tests {
         let begin = Time::since_boot(Duration::from_secs(100));
         let due = begin + AUDIT;
         let mut audits = Audits::new(begin);
+        assert!(
+            audits.take_glance(begin + (AUDIT - GLANCE)),
+            "the next with the audit"
+        );
         audits.follow_order(due);
         assert!(!audits.take_due(due) && !audits.take_glance(due));
         assert_eq!(audits.audit_due(), due + QUIET);
