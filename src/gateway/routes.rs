@@ -333,14 +333,17 @@ impl Routes {
         if self.under_way.is_some() || !self.looked {
             return (None, None);
         }
+        let changes = batch.first();
         let mut wake = None;
         if self.reset != FrrDaemons::NONE {
-            if self.retry.is_over(now) {
+            // A reset of a daemon without a process only shows that. What the other one has to withdraw comes first.
+            let in_vain = self.reset.and(self.health.gone().others()) == FrrDaemons::NONE;
+            let is_due = self.retry.is_over(now);
+            if is_due && (changes.is_empty() || !in_vain) {
                 return (Some(self.start_reset(now, shown())), None);
             }
-            wake = Some(self.retry.until());
+            wake = Some(self.retry.until()).filter(|_| !is_due);
         }
-        let changes = batch.first();
         if changes.is_empty() {
             return (None, wake);
         }
@@ -510,6 +513,28 @@ mod tests {
         assert_eq!(plan(&mut routes, START, &[]), reset);
         routes.observe_health(restarted(8));
         routes.reset_is_over(START, BGPD).expect("withdrawn");
+        assert_eq!(plan(&mut routes, START, &[]), reset);
+    }
+
+    /// Input: bgpd has died, and a VNI is given up. Output: ospfd has its cost before the reset of bgpd is tried; with
+    /// nothing to change, that is tried at once.
+    #[test]
+    fn a_daemon_without_a_process_does_not_hold_up_the_other() {
+        let keep = BTreeSet::new();
+        let reset = Some(Effect::ResetRoutes { parts: BGPD, keep });
+        let died = || {
+            let mut routes = clean();
+            routes.observe_health(Health { bgpd: None, ..up() });
+            routes
+        };
+        assert_eq!(plan(&mut died(), START, &[]), reset);
+        let mut routes = died();
+        let release = routes.askable(change(1, false, Cost::OTHERS));
+        let release = release.expect("ospfd runs");
+        assert_eq!(release.evpn, None);
+        let changes = Some(Effect::ChangeRoutes(vec![release]));
+        assert_eq!(plan(&mut routes, START, &[(release, false)]), changes);
+        routes.changes_are_over();
         assert_eq!(plan(&mut routes, START, &[]), reset);
     }
 

@@ -339,7 +339,7 @@ impl fmt::Display for Error {
             ),
             Error::NotRedistributed => f.write_str(
                 "no FRR daemon that runs has redistribute kernel, so that --announce routes announces nothing: \
-                 configure it as frr.conf.example shows",
+                 configure it as frr.conf.example shows, or start it",
             ),
             Error::Ipv6 { bridge } => write!(
                 f,

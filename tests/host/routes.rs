@@ -304,7 +304,8 @@ fn a_gateways_life_with_our_example_over_bgp() {
 }
 
 /// Input: ospfd stopped, and continued; bgpd killed, and started again. Output: an ospfd that is stopped keeps nothing
-/// back in the kernel, and draws its conclusions afterwards; without bgpd no VNI is announced anew.
+/// back in the kernel, and draws its conclusions afterwards; without bgpd no VNI is announced anew. Without ospfd, which
+/// carried the routes, FRR is not up until bgpd carries them.
 #[test]
 fn daemons_that_stop_and_start() {
     namespace::run("routes::daemons_that_stop_and_start", PROGRAMS, || {
@@ -338,6 +339,17 @@ fn daemons_that_stop_and_start() {
         eventually("EVPN of both", || {
             router::advertised() == BTreeSet::from([1, 3])
         });
+
+        signal("ospfd", "KILL");
+        eventually("nothing carries the routes", || {
+            frr.health().ospfd.is_none()
+        });
+        configure(
+            "bgpd",
+            "router bgp 65000\naddress-family ipv4 unicast\nredistribute kernel\n",
+        );
+        frr.drifted(&|| true).unwrap();
+        assert!(frr.health().is_up(), "bgpd does");
     });
 }
 

@@ -32,10 +32,12 @@ impl Frr {
         if health.ospfd.is_some() {
             let config = self.running_config(Daemon::Ospfd)?;
             carried = redistributes_kernel(&config);
+            self.ospfd_carries = carried;
             self.repel_enabled(&config, permit)?;
         }
         if !carried && health.bgpd.is_some() {
             carried = redistributes_kernel(&self.running_config(Daemon::Bgpd)?);
+            self.ospfd_carries &= !carried;
         }
         self.carried = Some(carried);
         Ok(())
@@ -100,9 +102,10 @@ impl Frr {
         is_lacking.then_some(Error::NotRedistributed)
     }
 
-    /// Without ospfd, bgpd may carry the routes: then the part stays usable as long as zebra runs.
+    /// Where ospfd does not carry the routes, bgpd may: then the part stays usable as long as zebra runs.
     pub(super) fn upstream_health(&self, mut health: Health) -> Health {
-        if self.announce == Announce::Routes && !health.stopped.ospfd {
+        let needs_ospfd = self.announce == Announce::Costs || self.ospfd_carries;
+        if !needs_ospfd && !health.stopped.ospfd {
             health.ospfd = health.ospfd.or(health.zebra);
         }
         health

@@ -136,6 +136,8 @@ pub struct Frr {
     zebra: ZebraCheck,
     /// With `--announce routes`: an FRR daemon carries the kernel's routes upstream; `None` before the first look.
     carried: Option<bool>,
+    /// ospfd carried them when it was last looked at, and bgpd did not do so since.
+    ospfd_carries: bool,
     /// With `--announce routes`: the bridges that ospfd announces all the same.
     enabled: Enabled,
     /// bgpd refused claims the last time: routes wait until it has taken them.
@@ -164,6 +166,7 @@ impl Frr {
             bridges: config.bridges,
             zebra: ZebraCheck::default(),
             carried: None,
+            ospfd_carries: false,
             enabled: Enabled::default(),
             bgpd_refused: false,
         }
