@@ -392,7 +392,10 @@ impl Thread {
                 self.parts.fence.prove(proof);
                 self.tell_troubles(now, proof);
                 self.parts.metrics.beats_were_late(proof.late);
-                self.parts.metrics.guard_traffic(proof.traffic);
+                let traffic = &proof.traffic;
+                self.parts
+                    .metrics
+                    .guard_traffic(traffic.sent, traffic.answers, traffic.dropped);
                 self.parts.metrics.proof(proof.lowest, proof.lateness);
             }
             self.owner.report(now, report);

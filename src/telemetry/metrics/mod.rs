@@ -13,7 +13,6 @@ use crate::model::fitness::{Fitness, Sign};
 use crate::model::frr::Health;
 use crate::model::types::{Lease, Revision, Time};
 use crate::telemetry::counters::Summary;
-use crate::witness::message::Traffic;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -373,12 +372,13 @@ impl Metrics {
         self.beats_late.0.store(count, Ordering::Relaxed);
     }
 
-    /// The guard, as long as it has been there, has sent and received so much.
-    pub fn guard_traffic(&self, traffic: Traffic) {
+    /// The guard, as long as it has been there, has sent so many beats and trials and received so many `answers`; the
+    /// kernel `dropped` so many datagrams that it did not read in time.
+    pub fn guard_traffic(&self, sent: u64, answers: u64, dropped: u64) {
         for (counter, count) in [
-            (&self.beats_sent, traffic.sent),
-            (&self.beat_answers, traffic.answers),
-            (&self.guard_dropped, traffic.dropped),
+            (&self.beats_sent, sent),
+            (&self.beat_answers, answers),
+            (&self.guard_dropped, dropped),
         ] {
             counter.0.store(count, Ordering::Relaxed);
         }
