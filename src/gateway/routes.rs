@@ -170,7 +170,8 @@ impl Routes {
     pub fn upstream_lost(&mut self, vnis: &[Vni]) {
         let request = self.under_way.as_mut().map(|it| &mut it.request);
         if let Some(Request::Changes(changes)) = request {
-            let lost = changes.iter_mut().filter(|it| vnis.contains(&it.vni));
+            let lost: FnvHashSet<Vni> = vnis.iter().copied().collect();
+            let lost = changes.iter_mut().filter(|it| lost.contains(&it.vni));
             lost.for_each(|change| change.cost = None);
         }
     }

@@ -3,7 +3,7 @@
 
 use super::address::{ADDRESS, Address, Ipv6, Origin, read};
 use super::bridges::LinkTable;
-use super::links::{self, RTMGRP_LINK};
+use super::links::{self, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK};
 use super::netlink::{DATAGRAM, DUMP, NLMSG_ERROR, message, messages, refusal};
 use crate::model::types::VniRange;
 use nix::errno::Errno;
@@ -16,9 +16,6 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 /// NLM_F_REQUEST, NLM_F_ACK and NLM_F_REPLACE, netlink(7).
 const REPLACE: u16 = 0x105;
-/// The multicast groups of IPv4 and of IPv6 addresses, from Linux's include/uapi/linux/rtnetlink.h.
-const RTMGRP_IPV4_IFADDR: u32 = 0x10;
-const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 
 /// The addresses of this process's network namespace; without those of point-to-point links.
 ///

@@ -20,8 +20,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// The multicast group of links.
+/// Multicast groups of links, addresses and routes, from Linux's include/uapi/linux/rtnetlink.h.
 pub(super) const RTMGRP_LINK: u32 = 1;
+pub(super) const RTMGRP_IPV4_IFADDR: u32 = 0x10;
+pub(super) const RTMGRP_IPV4_ROUTE: u32 = 0x40;
+pub(super) const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 /// The room for messages that wait in the kernel, in bytes: some thousand messages. It is used only while there are
 /// such.
 const BUFFER: usize = 8 << 20;

@@ -1,7 +1,7 @@
 //! What the kernel tells when traffic may have lost its way: a link changed, a route was lost, or zebra took a remote
 //! VTEP or MAC address out of a bridge. Free while nothing of that happens.
 
-use super::links::{RTMGRP_LINK, subscribe};
+use super::links::{RTMGRP_IPV4_ROUTE, RTMGRP_LINK, subscribe};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,10 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// Multicast groups, message types and the place of the family in an ndmsg, from Linux's
+/// A multicast group, message types and the place of the family in an ndmsg, from Linux's
 /// include/uapi/linux/rtnetlink.h and neighbour.h.
 const RTMGRP_NEIGH: u32 = 4;
-const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;

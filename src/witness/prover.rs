@@ -538,10 +538,9 @@ mod tests {
         }
     }
 
-    /// One at 1 s whose epoch names the node of lease 2, and that knows of another one, of lease 4.
-    fn prover() -> Prover {
-        let mut prover = Prover::new(Duration::ZERO, 1);
-        let begin = Order::Begin {
+    /// The daemon begins with an epoch that names the node of lease 2.
+    fn begin() -> Order {
+        Order::Begin {
             lease: Lease {
                 id: LeaseId(1),
                 valid_until: at(9_000),
@@ -550,8 +549,13 @@ mod tests {
             in_place: Some(epoch(7)),
             proved: at(1_300),
             unanswered: None,
-        };
-        prover.order(at(1_000), begin);
+        }
+    }
+
+    /// One at 1 s whose epoch names the node of lease 2, and that knows of another one, of lease 4.
+    fn prover() -> Prover {
+        let mut prover = Prover::new(Duration::ZERO, 1);
+        prover.order(at(1_000), begin());
         prover.order(at(1_000), Order::Peers(vec![peer(2), peer(4)]));
         prover
     }
@@ -634,17 +638,7 @@ mod tests {
     /// was held up.
     #[test]
     fn who_was_held_up_was_late_whatever_it_hears_first() {
-        let anew = Order::Begin {
-            lease: Lease {
-                id: LeaseId(1),
-                valid_until: at(9_000),
-            },
-            key: Key([1; 16]),
-            in_place: Some(epoch(7)),
-            proved: at(1_300),
-            unanswered: None,
-        };
-        for order in [None, Some(Order::Propose(epoch(8))), Some(anew)] {
+        for order in [None, Some(Order::Propose(epoch(8))), Some(begin())] {
             let mut prover = prover();
             let first = sent(&mut prover, at(1_000));
             acknowledge(&mut prover, at(1_001), &first[0]);

@@ -353,6 +353,15 @@ fn daemons_that_stop_and_start() {
     });
 }
 
+/// VNI 2 has the route target of VNI 3, so that bgpd's filter cannot let it out.
+fn share_a_target() {
+    configure(
+        "bgpd",
+        "router bgp 65000\naddress-family l2vpn evpn\nvni 2\nroute-target export 65000:1003\nexit-vni\n\
+         vni 3\nroute-target export 65000:1003\nexit-vni\n",
+    );
+}
+
 /// Input: a VNI that bgpd's filter cannot let out, as another has its route target. Output: no traffic without its
 /// EVPN routes.
 #[test]
@@ -360,11 +369,7 @@ fn a_vni_that_bgpd_refuses_is_not_announced() {
     let test = "routes::a_vni_that_bgpd_refuses_is_not_announced";
     namespace::run(test, PROGRAMS, || {
         start(3, "ospfd");
-        configure(
-            "bgpd",
-            "router bgp 65000\naddress-family l2vpn evpn\nvni 2\nroute-target export 65000:1003\nexit-vni\n\
-             vni 3\nroute-target export 65000:1003\nexit-vni\n",
-        );
+        share_a_target();
         let mut frr = frr(3);
         frr.withdraw_all().unwrap();
         for _ in 0..2 {
@@ -388,11 +393,7 @@ fn announced_ahead_of_frr() {
     let test = "routes::announced_ahead_of_frr";
     namespace::run(test, PROGRAMS, || {
         start(5, "ospfd");
-        configure(
-            "bgpd",
-            "router bgp 65000\naddress-family l2vpn evpn\nvni 2\nroute-target export 65000:1003\nexit-vni\n\
-             vni 3\nroute-target export 65000:1003\nexit-vni\n",
-        );
+        share_a_target();
         let book = RouteBook::default();
         let config = config(Announce::Routes, 6, &book);
         let mut monitor = RouteMonitor::open(book.clone()).unwrap();

@@ -415,7 +415,7 @@ router bgp 65000
     }
 
     /// Input: bridges with networks of IPv6, whose halves are kept out of this kernel, are not, or are held back. Output:
-    /// ok, and what is said.
+    /// the first is ok; a failure names the missing route-map, or the one that holds back.
     #[test]
     fn each_trap_of_ipv6_is_seen() {
         let found = |zebra6: &str, length: u8| -> Vec<(Level, String)> {

@@ -8,7 +8,7 @@ use crate::model::types::LeaseId;
 use crate::schema::{self, Key};
 use crate::sys::clock;
 use crate::telemetry::log_text::chain;
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, geteuid};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -56,17 +56,11 @@ pub fn guards(etcd: &str) -> Vec<Guard> {
             true => visit::look(&address).map_err(|error| chain(&error)),
             false => Err("not asked: the guards before it took too long to answer".to_owned()),
         };
-        match looked {
-            Ok((view, user)) => Guard {
-                node,
-                user: (user != geteuid()).then_some(user.as_raw()),
-                view: Ok(view),
-            },
-            Err(why) => Guard {
-                node,
-                user: None,
-                view: Err(why),
-            },
+        let user = looked.as_ref().ok().map(|(_, user)| *user);
+        Guard {
+            node,
+            user: user.filter(|user| *user != geteuid()).map(Uid::as_raw),
+            view: looked.map(|(view, _)| view),
         }
     };
     let found = Address::guards_with_mocks(etcd).into_iter();

@@ -160,9 +160,9 @@ impl Frr {
             .filter(|vni| announced.contains(vni))
             .collect();
         failures.extend(claimed);
-        let (bad, good): (Vec<Vni>, Vec<Vni>) =
+        let (mut bad, good): (Vec<Vni>, Vec<Vni>) =
             attract.into_iter().partition(|vni| failed.contains(vni));
-        let bad: Vec<Vni> = bad.into_iter().filter(|it| !goes_on.contains(it)).collect();
+        bad.retain(|vni| !goes_on.contains(vni));
         failures.extend(self.routes.withdraw(&bad));
         if waits {
             failures.extend(self.routes.announce_rest(&good, permit));

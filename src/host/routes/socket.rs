@@ -5,6 +5,7 @@ use super::wire::{
     Action, Family, News, acknowledgements, addresses_request, change, is_interrupted, news,
     routes_request,
 };
+use crate::host::links::{RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR};
 use crate::host::netlink::{DATAGRAM, NLMSG_DONE, NLMSG_ERROR, messages, number, refusal};
 use nix::errno::Errno;
 use nix::libc;
@@ -24,10 +25,7 @@ const ANSWERS: usize = 1 << 20;
 const NEWS: usize = 8 << 20;
 /// How often a list is asked for that changes while it is told.
 const TRIES: usize = 5;
-/// Multicast groups, from Linux's include/uapi/linux/rtnetlink.h.
-const RTMGRP_IPV4_IFADDR: u32 = 0x10;
-const RTMGRP_IPV4_ROUTE: u32 = 0x40;
-const RTMGRP_IPV6_IFADDR: u32 = 0x100;
+/// A multicast group, from Linux's include/uapi/linux/rtnetlink.h.
 const RTMGRP_IPV6_ROUTE: u32 = 0x400;
 /// The IPv6 addresses of this network namespace; not there if the kernel has no IPv6.
 const HAS_IPV6: &str = "/proc/net/if_inet6";
